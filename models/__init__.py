@@ -1,0 +1,1 @@
+"""A small trained classifier with its card and a sample of its data, for examples and tests."""

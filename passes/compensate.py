@@ -1,0 +1,70 @@
+"""Make the kept channels, or the biases, stand in for the removed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graft.rewriter.errors import GraftError
+from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.model import Model
+from graft.rewriter.operators import operator_of
+from graft.rewriter.plan import Plan
+from graft.rewriter.profile import SUM, Profile
+
+LADDER = ("none", "mean")
+
+
+@dataclass(frozen=True)
+class CompensateReport:
+    """How many nodes got another bias, and those that could not, with the reason."""
+
+    changed: int
+    declined: tuple[str, ...] = ()
+
+
+class Compensate:
+    """Before the cut: give every consumer what the removed channels would have given it on average.
+
+    ``y = W x + b`` becomes ``y = W x + (b + W' m)``, W' the part of W that reads removed channels
+    and m their mean at the place where they are read. For a padded convolution each kernel tap counts
+    by the share of positions where it lies inside, so that the bias is right on average over all
+    positions, border included.
+
+    Args:
+        step: ``none`` or ``mean``.
+        profile: where the means come from.
+        classes: rows of the profile that count, each the same; default all.
+    """
+
+    def __init__(self, step: str, profile: Profile, classes: Sequence[str] | None = None) -> None:
+        if step not in LADDER:
+            raise GraftError(
+                "compensate-unknown", f"cannot compensate by {step}", f"choose from {', '.join(LADDER)}"
+            )
+        self.step = step
+        self.profile = profile
+        self.classes = classes
+
+    def __call__(self, model: Model, plan: Plan) -> CompensateReport:
+        """Change the biases of ``model``, which is not cut yet."""
+        groups = ChannelGroups(model)
+        kept = plan.mask(groups)
+        changed, declined = 0, []
+        for node in groups.nodes if self.step == "mean" else ():
+            operator = operator_of(node)
+            for read in operator.reads(node, groups):
+                removed = ~kept[read.channels]
+                tensor = node.inputs[read.index].name
+                if not removed.any():
+                    continue
+                if not self.profile.has(SUM, tensor):
+                    declined.append(f"{node.op} {node.name}: the profile lacks {tensor}")
+                    continue
+                mean = self.profile.mean(SUM, tensor, self.classes)
+                delta = operator.response(node, np.where(removed, mean, 0.0), groups)
+                operator.add_bias(node, delta, model.graph)
+                changed += 1
+        return CompensateReport(changed, tuple(declined))

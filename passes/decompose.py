@@ -1,0 +1,148 @@
+"""Cut a module for a set of classes out of a parent: plan, head, compensate, slice, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from graft.passes.budget import Budget, dead_channels
+from graft.passes.compensate import Compensate, CompensateReport
+from graft.passes.head import Head
+from graft.passes.identify import Method, Question, method_called
+from graft.passes.normalize import Normalize
+from graft.passes.slice import Slice
+from graft.passes.verify import Verify
+from graft.rewriter.cost import Cost, CostModel, cost_of
+from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.model import Model
+from graft.rewriter.plan import Plan
+from graft.rewriter.profile import OTHER, Profile
+from graft.rewriter.session import Device
+
+
+class Parent:
+    """A parent that is ready to be cut: normalized, analysed, measured.
+
+    Args:
+        model: a classifier with a card; left as it is.
+
+    Attributes:
+        source: the model as it came.
+        sha256: its graph hash, which plans and profiles carry.
+        model: the normalized model.
+        groups: the analysis of the normalized model.
+        cost: what the normalized model costs.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.source = model
+        self.sha256 = model.graph_sha256()
+        self.model = model.copy()
+        self.normalized = Normalize()(self.model)
+        self.groups = ChannelGroups(self.model)
+        self.cost: Cost = cost_of(self.model)
+
+
+@dataclass(frozen=True)
+class DecomposeReport:
+    """What came of one set of classes.
+
+    Attributes:
+        model: the module, with its card.
+        plan: the channels of the parent that it kept.
+        cost: what it costs.
+        dead: channels of the parent that are zero for every sample, all of which fell.
+        compensated: what was changed to make up for removed channels.
+        difference: how far the cut was from the masked parent, or ``None`` where it was not verified.
+    """
+
+    model: Model
+    plan: Plan
+    cost: Cost
+    dead: int
+    compensated: CompensateReport
+    difference: float | None = None
+
+
+@dataclass(frozen=True)
+class Decompose:
+    """Cut modules out of a parent.
+
+    >>> decompose = Decompose(keep=0.5)                                       # doctest: +SKIP
+    >>> module = decompose(parent, profile, ["cat"]).model                    # doctest: +SKIP
+
+    Attributes:
+        keep: share of the parent's cost that a module may have; ``None``: only what is dead falls.
+        unit: what is counted, see :class:`graft.passes.budget.Budget`.
+        method: name of the method of concern identification.
+        compensate: step of :data:`graft.passes.compensate.LADDER`.
+        together: one module for the set of classes, even for a set of one.
+        other: a column ``(other)`` beside the classes.
+        rest: the output ``rest`` beside the classes of a set.
+        seed: for methods that draw.
+    """
+
+    keep: float | None = None
+    unit: str = "macs"
+    method: str = "activity"
+    compensate: str = "mean"
+    together: bool = False
+    other: bool = False
+    rest: bool = True
+    seed: int = 0
+    identify: Method | None = field(default=None, compare=False)
+
+    def plan(self, parent: Parent, profile: Profile, classes: Sequence[str]) -> Plan:
+        """Which channels a module for ``classes`` keeps."""
+        headed = parent.model.copy()
+        head = self.head(classes)(headed)
+        groups = ChannelGroups(headed)
+        budget = Budget(self.keep if self.keep is not None else 1.0, self.unit)
+        cost = CostModel(groups, head.nodes if self.unit == "parameters" else frozenset())
+        whole_groups = parent.groups
+        whole_cost = CostModel(whole_groups, head.nodes if self.unit == "parameters" else frozenset())
+        whole = whole_cost.macs() if self.unit == "macs" else whole_cost.parameters()
+        method = self.identify or method_called(self.method)
+        asked = tuple(name for name in profile.classes if name in set(classes))
+        scores = method.scores(Question(headed, groups, profile, asked, self.seed))
+        kept = budget.choose(groups, scores, cost, whole, dead_channels(groups, profile))
+        plan = Plan.of(groups, kept, parent.sha256)
+        return Plan(parent.sha256, {name: mask for name, mask in plan.kept.items() if name in whole_groups})
+
+    def head(self, classes: Sequence[str]) -> Head:
+        """The pass that gives a module for ``classes`` its output."""
+        return Head(classes, self.together, self.other, self.rest)
+
+    def __call__(
+        self,
+        parent: Parent,
+        profile: Profile,
+        classes: Sequence[str],
+        plan: Plan | None = None,
+        verify: tuple[Mapping[str, NDArray[Any]], Device] | None = None,
+    ) -> DecomposeReport:
+        """Cut the module for ``classes``.
+
+        Args:
+            parent: the parent.
+            profile: its profile.
+            classes: names, in the order of the module's columns.
+            plan: channels to keep; ``None``: as planned by :meth:`plan`.
+            verify: samples and device to check the law on; ``None``: no check.
+        """
+        plan = plan or self.plan(parent, profile, classes)
+        model = parent.model.copy()
+        self.head(classes)(model)
+        compensated = Compensate(self.compensate, profile, self._counted(profile, classes))(model, plan)
+        whole = model.copy()
+        Slice(plan)(model)
+        difference = Verify(*verify)(whole, plan, model).difference if verify else None
+        dead = int(dead_channels(parent.groups, profile).sum())
+        return DecomposeReport(model, plan, cost_of(model), dead, compensated, difference)
+
+    def _counted(self, profile: Profile, classes: Sequence[str]) -> tuple[str, ...] | None:
+        """Classes whose means compensate: those the module will see."""
+        return None if OTHER in profile.classes or not self.together else tuple(classes)

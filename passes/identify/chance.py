@@ -1,0 +1,20 @@
+"""Concern identification by chance: the baseline that every method has to beat."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from graft.passes.identify.base import Method, Question, Scores
+
+
+class Random(Method):
+    """Uniform numbers, drawn anew for every seed and set of classes."""
+
+    name = "random"
+
+    def scores(self, question: Question) -> Scores:
+        """From 0 to 1."""
+        classes = zlib.crc32("\n".join(question.classes).encode())
+        return np.random.default_rng([question.seed, classes]).random(question.groups.count)

@@ -1,0 +1,27 @@
+"""Concern identification by magnitude: the baseline that looks at weights only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graft.passes.identify.base import Method, Question, Scores, gather
+from graft.rewriter.operators import operator_of
+
+
+class Magnitude(Method):
+    """Mean absolute weight that makes a channel, over the mean of its layer. Knows nothing of classes."""
+
+    name = "magnitude"
+
+    def scores(self, question: Question) -> Scores:
+        """1 is a channel like the average of its layer."""
+        found = []
+        for node in question.groups.nodes:
+            for parameter in operator_of(node).parameters(node, question.groups):
+                values = node.inputs[parameter.index].values
+                for axis, channels in parameter.axes.items():
+                    others = tuple(a for a in range(values.ndim) if a != axis)
+                    if axis != parameter.reads and others:
+                        size = np.abs(values.astype(np.float64)).mean(axis=others)
+                        found.append((channels, size / max(float(size.mean()), 1e-30)))
+        return gather(question.groups, found)

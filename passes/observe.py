@@ -1,0 +1,178 @@
+"""Profile a model: sums per class computed inside the graph, so that only they leave the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graft.rewriter.calibration import Samples
+from graft.rewriter.groups import ChannelGroups, Place
+from graft.rewriter.model import Model
+from graft.rewriter.profile import ACTIVE, OTHER, SQUARES, SUM, Profile, Statistic, Table
+from graft.rewriter.session import Device
+
+BATCH = 32
+"""Larger batches push the activations out of the processor's caches and are slower."""
+
+MEMBERSHIP = "graft/membership"
+Progress = Callable[[int], None]
+
+
+class Observe:
+    """Record, for every class, what every channel does where it is switched on and where it is read.
+
+    For a tensor X of shape (samples, channels, *space) and one-hot classes M (samples, classes) the
+    graph gets ``MatMul(M', mean over space of f(X))``, with f(x) = x, x squared, and x > 0.
+
+    Args:
+        device: where to run.
+        classes: classes to tell apart; the others share the row ``(other)``. ``None``: all apart.
+        batch: samples a run.
+        progress: called with the number of samples done after each batch.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        classes: Sequence[str] | None = None,
+        batch: int = BATCH,
+        progress: Progress | None = None,
+    ) -> None:
+        self.device = device
+        self.classes = classes
+        self.batch = batch
+        self.progress = progress
+
+    def __call__(self, model: Model, samples: Samples, parent: str, data: str) -> Profile:
+        """Run ``samples`` through the normalized ``model``.
+
+        Args:
+            model: left as it is; the outputs are added to a copy.
+            samples: labelled samples.
+            parent: graph hash of the parent, kept in the profile.
+            data: fingerprint of the data, kept in the profile.
+        """
+        labels = samples.card.labels
+        names, row_of = _rows(labels, self.classes)
+        probe = _probe(model, samples.card.output.name)
+        session = self.device.open(probe.model)
+        counts, correct = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
+        sums: dict[tuple[str, str], Table] = {}
+        for inputs, truth in samples.batches(self.batch):
+            rows = row_of[truth.reshape(len(truth), -1)[:, -1]]
+            membership = np.eye(len(names), dtype=probe.dtype)[rows]
+            outputs = session.run({**inputs, MEMBERSHIP: membership})
+            counts += np.bincount(rows, minlength=len(names))
+            hits = predictions(outputs[samples.card.output.name], samples.card.output.kind) == truth
+            correct += np.bincount(rows, hits.reshape(len(truth), -1)[:, -1], len(names)).astype(np.int64)
+            for (statistic, tensor), output in probe.outputs.items():
+                table = outputs[output].astype(np.float64)
+                known = sums.get((statistic, tensor))
+                sums[statistic, tensor] = table if known is None else known + table
+            if self.progress:
+                self.progress(len(truth))
+        tables: dict[str, dict[str, Table]] = {}
+        for (statistic, tensor), table in sums.items():
+            tables.setdefault(statistic, {})[tensor] = table
+        return Profile(parent, data, names, counts, correct, tables)
+
+
+def predictions(scores: np.ndarray, kind: str) -> np.ndarray:
+    """Predicted class numbers for an output of a card's ``kind``."""
+    if kind == "binary" and scores.shape[-1] == 1:
+        return (scores[..., 0] > 0.5).astype(np.int64)
+    return np.asarray(scores.argmax(axis=-1))
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A copy of the model with statistics as outputs: (statistic, tensor) to output name."""
+
+    model: Model
+    outputs: dict[tuple[str, str], str]
+    dtype: np.dtype[np.generic]
+
+
+def _rows(labels: Sequence[str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of the rows, and the row of every label."""
+    if classes is None or set(classes) >= set(labels):
+        return tuple(labels), np.arange(len(labels))
+    names = (*[name for name in labels if name in set(classes)], OTHER)
+    return names, np.array([names.index(n) if n in names else len(names) - 1 for n in labels])
+
+
+def _probe(model: Model, output: str) -> _Probe:
+    probe = model.copy()
+    groups = ChannelGroups(probe)
+    graph = probe.graph
+    dtype = np.dtype(graph.inputs[0].dtype if np.dtype(graph.inputs[0].dtype).kind == "f" else np.float32)
+    membership = gs.Variable(MEMBERSHIP, dtype, ["graft_batch", "graft_classes"])
+    turned = gs.Variable(f"{MEMBERSHIP}/T")
+    graph.inputs.append(membership)
+    graph.nodes.append(gs.Node("Transpose", turned.name, {"perm": [1, 0]}, [membership], [turned]))
+    graph.outputs = [tensor for tensor in graph.outputs if tensor.name == output]
+    tensors = graph.tensors()
+    outputs: dict[tuple[str, str], str] = {}
+    seen = groups.activations()
+    for place, statistics in [
+        *((place, (ACTIVE, SUM, SQUARES)) for place in seen),
+        *((place, (SUM, SQUARES)) for place in groups.reads()),
+    ]:
+        rank = len(groups.shapes[place.tensor])
+        if place.axis == 0 or groups.shapes[place.tensor][0] != groups.samples:
+            continue  # not laid out by samples: nothing to add up by class
+        for statistic in statistics:
+            key = (statistic.name, place.tensor)
+            if key not in outputs:
+                tap = _Tap(graph, tensors[place.tensor], dtype, probe.opset)
+                outputs[key] = tap.add(statistic, place, rank, turned)
+    graph.toposort()
+    return _Probe(probe, outputs, dtype)
+
+
+class _Tap:
+    """Nodes that reduce one tensor to sums by class."""
+
+    def __init__(self, graph: gs.Graph, tensor: gs.Tensor, dtype: np.dtype[np.generic], opset: int) -> None:
+        self.graph = graph
+        self.tensor = tensor
+        self.dtype = dtype
+        self.opset = opset
+
+    def add(self, statistic: Statistic, place: Place, rank: int, turned: gs.Tensor) -> str:
+        """Add the nodes for ``statistic``; the name of the output."""
+        prefix = f"graft/{statistic.name}/{place.tensor}"
+        value = self._value(statistic, prefix)
+        axes = [axis for axis in range(1, rank) if axis != place.axis]
+        if axes:
+            value = self._mean(value, axes, prefix)
+        result = self._node("MatMul", prefix, [turned, value])
+        result.dtype = self.dtype
+        self.graph.outputs.append(result)
+        return prefix
+
+    def _value(self, statistic: Statistic, prefix: str) -> gs.Tensor:
+        if statistic is SUM:
+            return self.tensor
+        if statistic is SQUARES:
+            return self._node("Mul", f"{prefix}/square", [self.tensor, self.tensor])
+        # x > 0 as a product and a clip: onnxruntime's casts from bool cost three times as much.
+        huge = gs.Constant(f"{prefix}/huge", np.array(6e4 if self.dtype == np.float16 else 1e38, self.dtype))
+        limits = [gs.Constant(f"{prefix}/{limit}", np.array(limit, self.dtype)) for limit in (0, 1)]
+        steep = self._node("Mul", f"{prefix}/steep", [self.tensor, huge])
+        return self._node("Clip", f"{prefix}/above_zero", [steep, *limits])
+
+    def _mean(self, value: gs.Tensor, axes: list[int], prefix: str) -> gs.Tensor:
+        name = f"{prefix}/mean"
+        if self.opset < 18:
+            return self._node("ReduceMean", name, [value], axes=axes, keepdims=0)
+        where = gs.Constant(f"{name}/axes", np.array(axes, np.int64))
+        return self._node("ReduceMean", name, [value, where], keepdims=0)
+
+    def _node(self, op: str, name: str, inputs: list[gs.Tensor], **attributes: object) -> gs.Variable:
+        output = gs.Variable(name)
+        self.graph.nodes.append(gs.Node(op, name, attributes, inputs, [output]))
+        return output

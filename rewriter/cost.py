@@ -1,0 +1,99 @@
+"""What a model costs: multiply-accumulates and parameters, whole or under a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graft.rewriter.groups import ChannelGroups, Mask
+from graft.rewriter.model import Model
+from graft.rewriter.operators import Work, operator_of
+from graft.rewriter.operators.base import Parameter
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-accumulates for one sample, and numbers in floating-point constants."""
+
+    macs: int
+    parameters: int
+
+
+class CostModel:
+    """The cost of a model under any mask of channels, without cutting it.
+
+    Args:
+        groups: the analysis of the model.
+        head: names of nodes whose parameters do not count (their work does).
+    """
+
+    def __init__(self, groups: ChannelGroups, head: frozenset[str] = frozenset()) -> None:
+        self._groups = groups
+        self._work: list[Work] = []
+        self._constants: dict[object, tuple[gs.Constant, Parameter | None]] = {}
+        for node in groups.nodes:
+            operator = operator_of(node)
+            self._work += operator.work(node, groups)
+            if node.name not in head:
+                self._collect(node, {p.index: p for p in operator.parameters(node, groups)})
+        self._samples = groups.samples
+
+    def _collect(self, node: gs.Node, cuts: dict[int, Parameter]) -> None:
+        """Constants of a node; one that several nodes share counts once unless they cut it apart."""
+        for index, tensor in enumerate(node.inputs):
+            if isinstance(tensor, gs.Constant) and np.dtype(tensor.dtype).kind in "fV":
+                cut = cuts.get(index)
+                axes = [(axis, c.tobytes()) for axis, c in cut.axes.items()] if cut else []
+                self._constants[(tensor.name, *axes)] = (tensor, cut)
+
+    def macs(self, kept: Mask | None = None) -> int:
+        """Multiply-accumulates for one sample."""
+        kept = self._groups.everything() if kept is None else kept
+        total = sum(
+            work.times * float(np.prod([float(kept[channels].sum()) for channels in work.channels]))
+            for work in self._work
+        )
+        return round(total / self._samples)
+
+    def parameters(self, kept: Mask | None = None) -> int:
+        """Numbers in floating-point constants."""
+        kept = self._groups.everything() if kept is None else kept
+        total = 0
+        for tensor, cut in self._constants.values():
+            sizes = list(tensor.shape)
+            for axis, channels in (cut.axes if cut else {}).items():
+                sizes[axis] = int(kept[channels].sum())
+            total += int(np.prod(sizes, dtype=np.int64))
+        return total
+
+    def cuttable_parameters(self) -> int:
+        """Numbers that lie in a row or column that may be cut."""
+        cuttable = self._groups.cuttable()
+        total = 0
+        for tensor, cut in self._constants.values():
+            stays = list(tensor.shape)
+            for axis, channels in (cut.axes if cut else {}).items():
+                stays[axis] = int((~cuttable[channels]).sum())
+            total += int(np.prod(tensor.shape, dtype=np.int64) - np.prod(stays, dtype=np.int64))
+        return total
+
+    def parameters_by_group(self) -> dict[str, int]:
+        """Group name to the numbers in constants that are cut along one of its channels."""
+        totals = dict.fromkeys((group.name for group in self._groups), 0)
+        owner = {c: group.name for group in self._groups for c in group.channels.tolist()}
+        for tensor, cut in self._constants.values():
+            names = {owner.get(int(c[0])) for c in (cut.axes if cut else {}).values() if len(c)}
+            for name in names - {None}:
+                totals[str(name)] += int(np.prod(tensor.shape, dtype=np.int64))
+        return totals
+
+    def cost(self, kept: Mask | None = None) -> Cost:
+        """Both figures."""
+        return Cost(self.macs(kept), self.parameters(kept))
+
+
+def cost_of(model: Model) -> Cost:
+    """What ``model`` costs as it is."""
+    return CostModel(ChannelGroups(model)).cost()

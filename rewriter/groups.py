@@ -1,0 +1,229 @@
+"""The channel-group analysis: which axes of which tensors can only be cut together.
+
+>>> groups = ChannelGroups(model)                                        # doctest: +SKIP
+>>> groups["conv1"].size, groups["conv1"].reason                         # doctest: +SKIP
+(64, '')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from graft.rewriter.errors import GraftError
+from graft.rewriter.flow import Axes, Channels, Flow
+from graft.rewriter.model import Model, Shape
+from graft.rewriter.operators import operator_of
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Axes that share one numbering of channels.
+
+    Attributes:
+        name: the first node, in the order of the file, that makes channels of the group.
+        channels: for each channel of the group the number that stands for it in the analysis.
+        cuttable: which of them may go.
+        reason: why the others may not: operator, node and what it does; ``""`` if all may.
+    """
+
+    name: str
+    channels: Channels
+    cuttable: Mask
+    reason: str
+
+    @property
+    def size(self) -> int:
+        """Number of channels."""
+        return len(self.channels)
+
+
+@dataclass(frozen=True)
+class Place:
+    """An axis of a tensor that carries channels: ``channels[i]`` at position i."""
+
+    tensor: str
+    axis: int
+    channels: Channels
+
+
+class ChannelGroups:
+    """What can be cut in a model, and together with what.
+
+    Args:
+        model: an unchanged model; its graph is only read.
+        input_shapes: full shapes of inputs whose dimensions (beside the batch) are free.
+
+        outputs_open: let channels that reach a graph output go, too: for cutting the output itself.
+
+    Attributes:
+        nodes: the nodes of the graph.
+        shapes: tensor name to shape.
+        samples: the batch size that the shapes are for.
+
+    Iterating gives the groups in the order of the file; ``groups[name]`` gives one.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        input_shapes: Mapping[str, Sequence[int]] | None = None,
+        outputs_open: bool = False,
+    ) -> None:
+        self.shapes = model.shapes(given=input_shapes)
+        self.nodes: list[gs.Node] = list(model.graph.nodes)
+        self.samples = next((s[0] for t in model.graph.inputs if (s := self.shapes[t.name])), 1) or 1
+        flow = Flow(self.shapes, model.opset)
+        for node in self.nodes:
+            _pin_captured(node, flow)
+            operator_of(node).flow(node, flow)
+        for tensor in () if outputs_open else model.graph.outputs:
+            for channels in flow.of(tensor):
+                if channels is not None:
+                    for channel in channels.tolist():
+                        flow.pinned.setdefault(flow.root(channel), f"output {tensor.name}")
+        self._roots = flow.roots()
+        self._axes = {
+            name: [None if channels is None else self._roots[channels] for channels in axes]
+            for name, axes in flow.axes.items()
+        }
+        self._groups = _collect(flow, self._roots)
+
+    # ------------------------------------------------------------ looking
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._groups.values())
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._groups
+
+    def __getitem__(self, name: str) -> Group:
+        return self._groups[name]
+
+    @property
+    def count(self) -> int:
+        """How many channel numbers the analysis used: the length of arrays indexed by channel."""
+        return len(self._roots)
+
+    def of(self, tensor: gs.Tensor) -> Axes:
+        """Channels on each axis of ``tensor``, every tie resolved."""
+        return self._axes.get(tensor.name) or [None] * len(self.shapes.get(tensor.name, ()))
+
+    def shape(self, tensor: gs.Tensor) -> Shape | None:
+        """Shape of ``tensor`` in the model, for a batch of 2 where the batch is free."""
+        return self.shapes.get(tensor.name)
+
+    def reads(self) -> list[Place]:
+        """Where channels are consumed, each tensor once, in the order of the file."""
+        found: dict[tuple[str, int], Place] = {}
+        for node in self.nodes:
+            for read in operator_of(node).reads(node, self):
+                name = node.inputs[read.index].name
+                found.setdefault((name, read.axis), Place(name, read.axis, read.channels))
+        return list(found.values())
+
+    def activations(self) -> list[Place]:
+        """Where channels are seen being on or off: behind activations, in the order of the file."""
+        return [
+            Place(node.outputs[0].name, axis, channels)
+            for node in self.nodes
+            if operator_of(node).activates
+            for axis, channels in enumerate(self.of(node.outputs[0]))
+            if channels is not None
+        ]
+
+    def lists(self) -> list[Channels]:
+        """Every list of channels on an axis, once. Of each at least one channel has to stay."""
+        found = {
+            channels.tobytes(): channels
+            for axes in self._axes.values()
+            for channels in axes
+            if channels is not None
+        }
+        return list(found.values())
+
+    # ------------------------------------------------------------ masks
+
+    def everything(self) -> Mask:
+        """The mask, one flag a channel number, that keeps all."""
+        return np.ones(self.count, bool)
+
+    def cuttable(self) -> Mask:
+        """The mask of channel numbers that may go."""
+        mask = np.zeros(self.count, bool)
+        for group in self:
+            mask[group.channels[group.cuttable]] = True
+        return mask
+
+    def check(self, kept: Mask) -> None:
+        """Raise unless ``kept`` keeps what is pinned and a channel of every axis."""
+        for group in self:
+            if not (kept[group.channels] | group.cuttable).all():
+                raise GraftError(
+                    "plan-pinned",
+                    f"the plan cuts channels of group {group.name} that are pinned by {group.reason}",
+                    "keep them; 'graft inspect MODEL' lists what can be cut",
+                )
+        for channels in self.lists():
+            if not kept[channels].any():
+                names = [group.name for group in self if np.isin(channels, group.channels).any()]
+                raise GraftError(
+                    "plan-empty",
+                    f"the plan leaves no channel on an axis of group {', '.join(names)}",
+                    "keep at least one",
+                )
+
+
+# ------------------------------------------------------------------------------- helpers
+
+
+def _pin_captured(node: gs.Node, flow: Flow) -> None:
+    """Pin what the bodies of control-flow nodes read from outside."""
+    for body in (value for value in node.attrs.values() if isinstance(value, gs.Graph)):
+        for inner in body.nodes:
+            for tensor in inner.inputs:
+                for channels in flow.axes.get(tensor.name, []):
+                    flow.pin(channels, node, "read inside its body")
+            _pin_captured(inner, flow)
+        for tensor in body.outputs:
+            for channels in flow.axes.get(tensor.name, []):
+                flow.pin(channels, node, "read inside its body")
+
+
+def _collect(flow: Flow, roots: Channels) -> dict[str, Group]:
+    """Join the lists that nodes made wherever they share a channel; number what comes together."""
+    leader = list(range(len(flow.origins)))
+
+    def lead(origin: int) -> int:
+        while leader[origin] != origin:
+            origin = leader[origin]
+        return origin
+
+    first_with: dict[int, int] = {}
+    for position, origin in enumerate(flow.origins):
+        for root in roots[origin.channels].tolist():
+            one, other = lead(first_with.setdefault(root, position)), lead(position)
+            leader[max(one, other)] = min(one, other)
+    members: dict[int, dict[int, None]] = {}
+    for position, origin in enumerate(flow.origins):
+        numbers = members.setdefault(lead(position), {})
+        numbers.update(dict.fromkeys(roots[origin.channels].tolist()))
+    groups: dict[str, Group] = {}
+    for position, numbers in members.items():
+        channels = np.array(list(numbers), np.int64)
+        reasons = [flow.pinned.get(root, "") for root in numbers]
+        name = flow.origins[position].node
+        while name in groups:
+            name += "+"
+        cuttable = np.array([not reason for reason in reasons], bool)
+        groups[name] = Group(name, channels, cuttable, next((r for r in reasons if r), ""))
+    return groups

@@ -1,0 +1,233 @@
+"""What tells how well a classifier does. Pure numpy; every result is a plain Python number.
+
+Where a number is not defined (one class only, one value only) the result is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from graft.rewriter.errors import GraftError
+
+Array = npt.NDArray[Any]
+
+
+class ClassMetrics(TypedDict):
+    """How well one class is recognised."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+def top_k(scores: Array, labels: Array, k: int) -> float:
+    """The share of samples whose label is among the k highest scores.
+
+    Equal scores rank in the order of the classes, so that k=1 agrees with the arg max; a label
+    whose score is NaN counts as missed.
+
+    Args:
+        scores: float (N, K), or (N, T, K) for one label a time step.
+        labels: integers (N,) or (N, T), 0..K-1.
+        k: 1 or more.
+
+    Raises:
+        GraftError: ``metric-input`` where shapes do not fit, labels are out of range, or N is 0.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    fits = scores.ndim > 0 and scores.shape[:-1] == labels.shape
+    _require(fits, f"a row of scores for every label, found {scores.shape} for {labels.shape}")
+    _require(scores.size > 0, "at least one sample and one class")
+    classes = scores.shape[-1]
+    _require(k >= 1, f"k of 1 or more, found {k}")
+    _require(bool(((labels >= 0) & (labels < classes)).all()), f"labels from 0 to {classes - 1}")
+    own = np.take_along_axis(scores, labels[..., None], axis=-1)
+    earlier = np.arange(classes) < labels[..., None]
+    rank = ((scores > own) | ((scores == own) & earlier)).sum(axis=-1)
+    return float(((rank < k) & ~np.isnan(own[..., 0])).mean())
+
+
+def accuracy(predictions: Array, labels: Array) -> float:
+    """The share of equal entries.
+
+    Args:
+        predictions: integers of any shape.
+        labels: integers of the same shape.
+
+    Raises:
+        GraftError: ``metric-input`` where shapes differ or nothing is there.
+    """
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    _require_same_shape(predictions, labels)
+    return float((predictions == labels).mean())
+
+
+def per_class(predictions: Array, labels: Array, names: Sequence[str]) -> dict[str, ClassMetrics]:
+    """Precision, recall, F1 and support of every class; 0 where nothing can be counted.
+
+    Args:
+        predictions: integers of any shape; numbers outside the names count as missed.
+        labels: integers of the same shape, 0..len(names)-1.
+        names: the classes in order.
+
+    Raises:
+        GraftError: ``metric-input`` where shapes differ, labels are out of range, or N is 0.
+    """
+    predictions, labels = np.asarray(predictions).ravel(), np.asarray(labels).ravel()
+    _require_same_shape(predictions, labels)
+    count = len(names)
+    _require(bool(((labels >= 0) & (labels < count)).all()), f"labels from 0 to {count - 1}")
+    known = (predictions >= 0) & (predictions < count)
+    support = np.bincount(labels, minlength=count)
+    predicted = np.bincount(predictions[known], minlength=count)
+    hits = np.bincount(labels[predictions == labels], minlength=count)
+    return {
+        name: ClassMetrics(
+            precision=_share(hits[index], predicted[index]),
+            recall=_share(hits[index], support[index]),
+            f1=_share(2 * hits[index], predicted[index] + support[index]),
+            support=int(support[index]),
+        )
+        for index, name in enumerate(names)
+    }
+
+
+def balanced_accuracy(predictions: Array, labels: Array) -> float:
+    """The mean recall over the classes that have samples.
+
+    Args:
+        predictions: integers of any shape.
+        labels: integers of the same shape.
+
+    Raises:
+        GraftError: ``metric-input`` where shapes differ or nothing is there.
+    """
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    _require_same_shape(predictions, labels)
+    recalls = [(predictions[labels == label] == label).mean() for label in np.unique(labels)]
+    return float(np.mean(recalls))
+
+
+def auroc(scores: Array, positive: Array) -> float:
+    """The chance that a positive sample scores higher than a negative one; ties count half.
+
+    Args:
+        scores: float (N,).
+        positive: bool (N,).
+
+    Returns:
+        0..1; NaN where all samples are positive or none is.
+
+    Raises:
+        GraftError: ``metric-input`` where shapes differ, N is 0, or a score is NaN.
+    """
+    scores, positive = np.asarray(scores).ravel(), np.asarray(positive, bool).ravel()
+    _require_same_shape(scores, positive)
+    _require(not np.isnan(scores).any(), "scores that are numbers, found NaN")
+    positives = int(positive.sum())
+    negatives = positive.size - positives
+    if positives == 0 or negatives == 0:
+        return math.nan
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    midranks = np.cumsum(counts) - (counts - 1) / 2
+    above = midranks[place][positive].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * negatives))
+
+
+def agreement(predictions_a: Array, predictions_b: Array) -> float:
+    """The share of samples on which two classifiers say the same.
+
+    Args:
+        predictions_a: integers of any shape.
+        predictions_b: integers of the same shape.
+
+    Raises:
+        GraftError: ``metric-input`` where shapes differ or nothing is there.
+    """
+    return accuracy(predictions_a, predictions_b)
+
+
+def jaccard(mask_a: Array, mask_b: Array) -> float:
+    """The size of the intersection over the size of the union; 1 for two empty masks.
+
+    Args:
+        mask_a: bool of any shape.
+        mask_b: bool of the same shape.
+
+    Raises:
+        GraftError: ``metric-input`` where shapes differ.
+    """
+    mask_a, mask_b = np.asarray(mask_a, bool), np.asarray(mask_b, bool)
+    _require(mask_a.shape == mask_b.shape, f"equal shapes, found {mask_a.shape}, {mask_b.shape}")
+    union = np.count_nonzero(mask_a | mask_b)
+    return float(np.count_nonzero(mask_a & mask_b) / union) if union else 1.0
+
+
+def standard_error(values: Array) -> float:
+    """The standard error of the mean: sample standard deviation / sqrt(N).
+
+    Args:
+        values: numbers or bool (N,).
+
+    Returns:
+        NaN for fewer than two values.
+    """
+    values = np.asarray(values, np.float64).ravel()
+    if values.size < 2:
+        return math.nan
+    return float(values.std(ddof=1) / math.sqrt(values.size))
+
+
+def paired_difference(correct_a: Array, correct_b: Array) -> tuple[float, float]:
+    """The accuracy of a minus the accuracy of b on the same samples, and its standard error.
+
+    Args:
+        correct_a: bool (N,), whether a is right on each sample.
+        correct_b: bool (N,), whether b is right on the same sample.
+
+    Raises:
+        GraftError: ``metric-input`` where shapes differ or nothing is there.
+    """
+    right_a, right_b = np.asarray(correct_a, np.float64), np.asarray(correct_b, np.float64)
+    _require_same_shape(right_a, right_b)
+    difference = right_a - right_b
+    return float(difference.mean()), standard_error(difference)
+
+
+def wilson_interval(successes: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval of a share; z=1.96 gives 95 %.
+
+    Returns:
+        (low, high) within 0..1; (0, 1) where total is 0.
+
+    Raises:
+        GraftError: ``metric-input`` unless 0 <= successes <= total.
+    """
+    _require(0 <= successes <= total, f"0 to {total} successes, found {successes}")
+    if total == 0:
+        return 0.0, 1.0
+    share = successes / total
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    middle = share + z * z / (2 * total)
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def _share(part: Any, whole: Any) -> float:
+    return float(part / whole) if whole else 0.0
+
+
+def _require_same_shape(first: Array, second: Array) -> None:
+    _require(first.shape == second.shape, f"equal shapes, found {first.shape}, {second.shape}")
+    _require(first.size > 0, "at least one sample")
+
+
+def _require(condition: bool, expected: str) -> None:
+    if not condition:
+        raise GraftError("metric-input", f"expected {expected}", "check what is compared")

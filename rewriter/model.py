@@ -1,0 +1,384 @@
+"""A model: an ONNX file as a graph to edit, with its card, metadata and fingerprints.
+
+The only module that reads and writes ONNX files. ``onnx-graphsurgeon`` does the graph; what it drops
+on import (metadata, doc strings, model version) is carried beside it and written back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from google.protobuf.message import DecodeError
+from onnx import version_converter
+
+from graft.rewriter.card import Card
+from graft.rewriter.errors import GraftError
+
+LOWEST_OPSET = 11
+EXTERNAL_DATA_BYTES = 1_500_000_000
+CARD_KEY = "graft.card"
+
+Shape = tuple[int | None, ...]
+
+gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
+log = logging.getLogger("graft")
+
+
+@dataclass
+class Model:
+    """An ONNX model in memory.
+
+    Attributes:
+        graph: the graph, free to edit. Every node has a unique name.
+        card: what goes in and what comes out; ``None`` where none was found.
+        metadata: ``metadata_props`` of the model, foreign keys included.
+        header: the remaining fields of the ``ModelProto`` (IR version, producer, doc strings ...).
+        file_sha256: hash of the file it came from, or ``""``.
+    """
+
+    graph: gs.Graph
+    card: Card | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    header: onnx.ModelProto = field(default_factory=onnx.ModelProto)
+    node_metadata: dict[str, dict[str, str]] = field(default_factory=dict)
+    file_sha256: str = ""
+
+    # ---------------------------------------------------------------- reading
+
+    @classmethod
+    def load(cls, path: str | Path, card: str | Path | None = None) -> Model:
+        """Read ``path`` with its card: ``card``, else the one in its metadata, else the file beside it.
+
+        Raises:
+            GraftError: the file is missing, no ONNX model, or of a version that cannot be read; the
+                card is unreadable or does not fit the model.
+        """
+        path = Path(path)
+        model = cls.from_proto(_read(path))
+        model.file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        model.card = model._find_card(path, Path(card) if card else None)
+        if model.card:
+            model.card.check_against(model.inputs(), model.outputs())
+        return model
+
+    @classmethod
+    def from_proto(cls, proto: onnx.ModelProto, card: Card | None = None) -> Model:
+        """Take over ``proto``; opsets below 11 are lifted, unnamed nodes get names."""
+        proto = _lift(proto)
+        header = _header(proto)
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        _name_nodes(proto.graph)
+        node_metadata = {
+            node.name: {entry.key: entry.value for entry in node.metadata_props}
+            for node in proto.graph.node
+            if node.metadata_props
+        }
+        graph = gs.import_onnx(proto)
+        constants = {tensor.name for tensor in graph.tensors().values() if _is_constant(tensor)}
+        graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in constants]
+        return cls(graph, card, metadata, header, node_metadata)
+
+    def _find_card(self, path: Path, explicit: Path | None) -> Card | None:
+        if explicit is None and CARD_KEY in self.metadata:
+            return Card.from_json(self.metadata[CARD_KEY])
+        if explicit is None and not path.with_suffix(".yaml").exists():
+            return None
+        return Card.find(path, explicit)
+
+    def require_card(self, path: str | Path = "MODEL.onnx") -> Card:
+        """The card, or a :class:`GraftError` that says how to get one."""
+        if self.card is None:
+            return Card.find(Path(path), None)
+        return self.card
+
+    # ---------------------------------------------------------------- looking
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard ONNX operator set."""
+        return int(self.graph.opset)
+
+    @property
+    def ir_version(self) -> int:
+        """Version of the file format, never onnx's own default."""
+        return int(self.header.ir_version)
+
+    def inputs(self) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:
+        """Name to (numpy dtype, shape with names for free dimensions) of the graph's inputs."""
+        return _signature(self.graph.inputs)
+
+    def outputs(self) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:
+        """As :meth:`inputs`, for the outputs."""
+        return _signature(self.graph.outputs)
+
+    def shapes(self, free: int = 2, given: Mapping[str, Sequence[int]] | None = None) -> dict[str, Shape]:
+        """Shape of every tensor, by onnx's shape inference.
+
+        Args:
+            free: what a free leading dimension (the batch) of an input counts as.
+            given: full shapes of inputs by name, for other free dimensions.
+
+        Returns:
+            Tensor name to shape; ``None`` for a dimension that cannot be told. Constants included.
+        """
+        proto = self.proto()
+        for value in proto.graph.input:
+            _fix_shape(value, free, (given or {}).get(value.name))
+        for value in proto.graph.output:
+            for dimension in value.type.tensor_type.shape.dim:
+                dimension.ClearField("dim_param")
+        del proto.graph.value_info[:]
+        with contextlib.suppress(Exception):  # what cannot be inferred stays unknown
+            proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        shapes: dict[str, Shape] = {
+            tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer
+        }
+        for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+            if value.type.tensor_type.HasField("shape"):
+                shapes[value.name] = tuple(
+                    dimension.dim_value if dimension.HasField("dim_value") else None
+                    for dimension in value.type.tensor_type.shape.dim
+                )
+        return shapes
+
+    def graph_sha256(self) -> str:
+        """Hash of nodes, names and weights; metadata, doc strings and shape notes do not count."""
+        graph = self.proto().graph
+        graph.ClearField("value_info")
+        graph.ClearField("doc_string")
+        for node in graph.node:
+            node.ClearField("metadata_props")
+            node.ClearField("doc_string")
+        return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+
+    # ---------------------------------------------------------------- changing
+
+    def copy(self) -> Model:
+        """A copy whose graph can be edited freely; weights are shared until they are replaced."""
+        return replace(
+            self,
+            graph=self.graph.copy(),
+            metadata=dict(self.metadata),
+            node_metadata=dict(self.node_metadata),
+        )
+
+    def tidy(self) -> None:
+        """Drop what no output needs and sort the nodes topologically."""
+        self.graph.cleanup(remove_unused_graph_inputs=False).toposort()
+
+    def refresh_shapes(self) -> None:
+        """Infer the shapes inside the graph anew; those of inputs and outputs are kept."""
+        ends = {tensor.name for tensor in (*self.graph.inputs, *self.graph.outputs)}
+        inner = [t for t in self.graph.tensors().values() if isinstance(t, gs.Variable)]
+        inner = [tensor for tensor in inner if tensor.name not in ends]
+        for tensor in inner:
+            tensor.shape = None
+        proto = self.proto()
+        del proto.graph.value_info[:]
+        with contextlib.suppress(Exception):  # shapes inside are a courtesy to readers of the file
+            proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        inferred = {value.name: value.type.tensor_type for value in proto.graph.value_info}
+        for tensor in inner:
+            if tensor.name in inferred and inferred[tensor.name].HasField("shape"):
+                tensor.shape = [
+                    d.dim_value if d.HasField("dim_value") else d.dim_param or None
+                    for d in inferred[tensor.name].shape.dim
+                ]
+                tensor.dtype = onnx.helper.tensor_dtype_to_np_dtype(inferred[tensor.name].elem_type)
+
+    # ---------------------------------------------------------------- writing
+
+    def proto(self) -> onnx.ModelProto:
+        """The model as a new ``ModelProto``, metadata and card included."""
+        proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
+        opsets, functions, graph = list(proto.opset_import), list(proto.functions), proto.graph
+        result = onnx.ModelProto()
+        result.CopyFrom(self.header)
+        del result.opset_import[:]
+        result.opset_import.extend(opsets)
+        result.functions.extend(functions)
+        doc = result.graph.doc_string
+        result.graph.CopyFrom(graph)
+        result.graph.doc_string = doc
+        for node in result.graph.node:
+            for key, value in self.node_metadata.get(node.name, {}).items():
+                node.metadata_props.add(key=key, value=value)
+        metadata = dict(self.metadata)
+        if self.card is not None:
+            metadata[CARD_KEY] = self.card.to_json()
+        del result.metadata_props[:]
+        for key in sorted(metadata):
+            result.metadata_props.add(key=key, value=metadata[key])
+        return result
+
+    def save(self, path: str | Path, force: bool = False) -> None:
+        """Write the model, whole or not at all; weights beyond 1.5 GB go to one file beside it.
+
+        Raises:
+            GraftError: ``path`` exists and ``force`` is not set, or cannot be written.
+        """
+        path = Path(path)
+        proto = self.proto()
+        large = sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_DATA_BYTES
+        with writing(path, force) as temporary:
+            if large:
+                data = path.name + ".data"
+                onnx.save(proto, temporary, save_as_external_data=True, location=data)
+            else:
+                temporary.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+@contextlib.contextmanager
+def writing(path: Path, force: bool = False) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends without an error."""
+    refuse_overwrite(path, force)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise GraftError(
+            "output-unwritable", f"cannot write {path}: {error.strerror}", "choose another -o"
+        ) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def refuse_overwrite(path: Path, force: bool) -> None:
+    """Raise unless ``path`` is free or ``force`` allows to replace it."""
+    if path.is_dir():
+        raise GraftError("output-exists", f"{path} is a folder, a file name was expected", "choose another -o")
+    if path.exists() and not force:
+        raise GraftError("output-exists", f"{path} exists", "choose another -o or add --force")
+
+
+# -------------------------------------------------------------------- helpers
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if path.is_dir():
+        raise GraftError(
+            "model-is-folder", f"expected an ONNX file, found the folder {path}", "name the .onnx file in it"
+        )
+    if not path.is_file():
+        raise GraftError("model-missing", f"no model at {path}", "check the path")
+    if path.stat().st_size == 0:
+        raise GraftError("model-unreadable", f"{path} is empty", "export or copy the model again")
+    try:
+        proto = onnx.load(path)
+        if not proto.graph.node or not proto.opset_import:
+            raise DecodeError("no graph in it")
+        _check_versions(path, proto)
+        onnx.checker.check_model(proto)
+    except GraftError:
+        raise
+    except DecodeError as error:
+        raise GraftError(
+            "model-unreadable",
+            f"{path} is no ONNX model, or is cut off",
+            "export or copy the model again",
+        ) from error
+    except Exception as error:  # checker and external-data errors have no common type
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GraftError(
+            "model-invalid", f"{path} is not a valid ONNX model: {reason[:200]}", "export it again"
+        ) from error
+    return proto
+
+
+def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    for entry in proto.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > newest:
+            raise GraftError(
+                "model-version",
+                f"{path} uses opset {entry.version}, the installed onnx knows up to {newest}",
+                "update onnx or export with a lower opset",
+            )
+    if proto.ir_version > onnx.IR_VERSION:
+        raise GraftError(
+            "model-version",
+            f"{path} has IR version {proto.ir_version}, the installed onnx knows up to {onnx.IR_VERSION}",
+            "update onnx or export again",
+        )
+
+
+def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    if opset is None or opset >= LOWEST_OPSET:
+        return proto
+    try:
+        lifted: onnx.ModelProto = version_converter.convert_version(proto, LOWEST_OPSET)
+    except Exception as error:
+        raise GraftError(
+            "model-version",
+            f"the model uses opset {opset}, which could not be lifted to {LOWEST_OPSET}",
+            f"export it with opset {LOWEST_OPSET} or newer",
+        ) from error
+    log.info("lifted the model from opset %d to %d", opset, LOWEST_OPSET)
+    lifted.ir_version = max(proto.ir_version, 4)
+    return lifted
+
+
+def _header(proto: onnx.ModelProto) -> onnx.ModelProto:
+    header = onnx.ModelProto()
+    for name in ("ir_version", "producer_name", "producer_version", "domain", "model_version"):
+        setattr(header, name, getattr(proto, name))
+    header.doc_string = proto.doc_string
+    header.graph.doc_string = proto.graph.doc_string
+    return header
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give unnamed and doubly named nodes a name of operator and position: the same for the same file."""
+    taken = Counter(node.name for node in graph.node)
+    for position, node in enumerate(graph.node):
+        if not node.name or taken[node.name] > 1:
+            base = node.name or node.op_type
+            taken[node.name] -= 1
+            node.name = f"{base}_{position}"
+            while taken[node.name]:
+                node.name += "_"
+            taken[node.name] += 1
+
+
+def _fix_shape(value: onnx.ValueInfoProto, free: int, given: Sequence[int] | None) -> None:
+    dimensions = value.type.tensor_type.shape.dim
+    for position, dimension in enumerate(dimensions):
+        if given is not None and position < len(given):
+            dimension.dim_value = int(given[position])
+        elif position == 0 and not dimension.HasField("dim_value"):
+            dimension.dim_value = free
+
+
+def _is_constant(tensor: gs.Tensor) -> bool:
+    return isinstance(tensor, gs.Constant)
+
+
+def _signature(tensors: Sequence[gs.Tensor]) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:
+    return {
+        tensor.name: (
+            np.dtype(tensor.dtype) if tensor.dtype is not None and not isinstance(tensor.dtype, int) else None,
+            tuple(tensor.shape) if tensor.shape is not None else (),
+        )
+        for tensor in tensors
+    }

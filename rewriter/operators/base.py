@@ -1,0 +1,179 @@
+"""What an operator class tells: flow of channels, parameters, work, and how a cut changes the node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from graft.rewriter.flow import Axes, Channels, Flow
+from graft.rewriter.model import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Array = NDArray[Any]
+
+
+class ChannelMap(Protocol):
+    """The finished analysis, as operator classes see it."""
+
+    def of(self, tensor: gs.Tensor) -> Axes:
+        """Channels on each axis of a tensor."""
+
+    def shape(self, tensor: gs.Tensor) -> Shape | None:
+        """Shape of a tensor in the parent."""
+
+
+class Cut(Protocol):
+    """A plan applied to one graph, as operator classes see it."""
+
+    graph: gs.Graph
+
+    def shape(self, tensor: gs.Tensor) -> Shape | None:
+        """Shape of a tensor before the cut."""
+
+    def keeps(self, tensor: gs.Tensor, axis: int) -> NDArray[np.bool_] | None:
+        """Which positions of an axis stay; ``None`` for an axis without channels."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A constant input of a node and the axes along which it is cut.
+
+    Attributes:
+        index: which input of the node.
+        axes: axis of the constant to the channels along it.
+        reads: the axis along which the constant weighs channels of the data input (zeroing it there
+            makes the node blind to them), or ``None``.
+    """
+
+    index: int
+    axes: dict[int, Channels]
+    reads: int | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """A place where a node consumes channels: ``node.inputs[index]`` along ``axis``."""
+
+    index: int
+    axis: int
+    channels: Channels
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-accumulates: ``times`` the product of the numbers of channels kept of each list."""
+
+    times: float
+    channels: tuple[Channels, ...]
+
+
+class Operator:
+    """Base of all operator classes: a rule for the ONNX operators named in ``types``.
+
+    The defaults suit an operator without parameters and without multiply-accumulates. ``flow`` has no
+    default: an operator class exists to say how channels pass.
+    """
+
+    types: ClassVar[tuple[str, ...]] = ()
+    activates: ClassVar[bool] = False
+    """Whether the output is an activation: the place where a unit's being on or off is seen."""
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """Give every output its channels; tie and pin what the operator ties and pins."""
+        raise NotImplementedError
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """Constant inputs that lose values when channels go."""
+        return []
+
+    def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+        """Where the node consumes channels. A consumer also has :meth:`response` and :meth:`add_bias`."""
+        return []
+
+    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+        """Multiply-accumulates of one run at the shapes of the analysis."""
+        return []
+
+    def rewrite(self, node: gs.Node, cut: Cut) -> None:
+        """Change attributes and shape inputs to what the cut leaves. Parameters are cut already."""
+
+    def response(self, node: gs.Node, values: Array, channels: ChannelMap) -> Array:
+        """Output (one value an output channel, averaged over positions) for a constant input.
+
+        Args:
+            values: one value for each position of the axis that the node reads, float64.
+        """
+        raise NotImplementedError
+
+    def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
+        """Add ``delta`` (one value an output channel) to what the node puts out."""
+        raise NotImplementedError
+
+
+class Pinning(Operator):
+    """The rule for an operator without a rule: nothing that reaches it can be cut."""
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """Pin all inputs; the outputs carry no channels."""
+        flow.pin_inputs(node, "no rule for this operator")
+
+
+# ------------------------------------------------------------------ helpers for operator classes
+
+
+def is_constant(tensor: gs.Tensor | None) -> bool:
+    """Whether the value of ``tensor`` is in the file."""
+    return isinstance(tensor, gs.Constant)
+
+
+def given(node: gs.Node, index: int) -> gs.Tensor | None:
+    """Input ``index`` of ``node``, or ``None`` where it is left out."""
+    if index >= len(node.inputs) or node.inputs[index].name == "":
+        return None
+    return node.inputs[index]
+
+
+def constant_ints(node: gs.Node, index: int, attribute: str | None = None) -> list[int] | None:
+    """Integers from an attribute (older opsets) or a constant input; ``None`` if neither is there."""
+    if attribute is not None and attribute in node.attrs:
+        return [int(value) for value in np.atleast_1d(node.attrs[attribute])]
+    tensor = given(node, index)
+    return [int(value) for value in np.atleast_1d(tensor.values)] if is_constant(tensor) else None
+
+
+def set_constant(node: gs.Node, index: int, values: Array) -> None:
+    """Give ``node`` a constant of its own at input ``index``."""
+    old = node.inputs[index] if index < len(node.inputs) else None
+    name = f"{node.name}/{old.name if old is not None and old.name else index}"
+    while len(node.inputs) <= index:
+        node.inputs.append(gs.Variable.empty())
+    node.inputs[index] = gs.Constant(name, np.ascontiguousarray(values))
+
+
+def positive(axis: int, rank: int) -> int:
+    """An axis counted from the front."""
+    return axis + rank if axis < 0 else axis
+
+
+def count(shape: Sequence[int | None]) -> float:
+    """Product of sizes; a size that is not known counts as 1."""
+    return float(np.prod([1 if size is None else size for size in shape], dtype=np.float64))
+
+
+def insert_after(node: gs.Node, new: gs.Node, graph: gs.Graph) -> None:
+    """Put ``new`` (one input, no output yet) behind ``node``: consumers of the old output read the new one.
+
+    The tensor that leaves keeps its name, so that graph outputs keep theirs.
+    """
+    output = node.outputs[0]
+    inner = gs.Variable(f"{output.name}/before_{new.op}", output.dtype, output.shape)
+    node.outputs[0] = inner
+    new.inputs.insert(0, inner)
+    new.outputs = [output]
+    graph.nodes.insert(graph.nodes.index(node) + 1, new)

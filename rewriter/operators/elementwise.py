@@ -1,0 +1,129 @@
+"""Operators that work element by element: activations, casts, and sums and products that broadcast."""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from graft.rewriter.flow import Channels, Flow
+from graft.rewriter.operators.base import ChannelMap, Operator, Parameter, given, is_constant
+
+
+class Elementwise(Operator):
+    """One tensor in, the same channels out; limits and similar scalars do not matter."""
+
+    types = (
+        *("Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "Identity", "Log", "Neg", "Not", "Reciprocal"),
+        *("Round", "Sign", "Sin", "Sqrt", "Cast"),
+    )
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """All axes pass."""
+        flow.give(node.outputs[0], flow.of(node.inputs[0]))
+
+
+class Activation(Elementwise):
+    """An element-wise nonlinearity: a unit that is on or off shows behind it."""
+
+    types = (
+        *("Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Relu"),
+        *("Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
+    )
+    activates = True
+
+
+class Dropout(Elementwise):
+    """``Dropout`` outside training: passes everything."""
+
+    types = ("Dropout",)
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """All axes pass, to the mask as well; in training mode everything is pinned."""
+        training = given(node, 2)
+        if training is not None and not (is_constant(training) and not training.values):
+            flow.pin_inputs(node, "training mode")
+            return
+        for output in node.outputs:
+            flow.give(output, flow.of(node.inputs[0]))
+
+
+class Broadcast(Operator):
+    """Sums, differences and products of tensors and constants, broadcast as numpy does.
+
+    Channels of two tensors that meet on an axis are tied; a constant is cut along with them.
+    """
+
+    types = ("Add", "Sub", "Mul", "Div", "Sum")
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """Axis by axis, counted from the back."""
+        variables = [tensor for tensor in node.inputs if not is_constant(tensor)]
+        shapes = [flow.shape(tensor) for tensor in node.inputs]
+        if any(shape is None for shape in shapes):
+            flow.pin_inputs(node, "an input of unknown rank")
+            return
+        rank = max(len(shape) for shape in shapes if shape is not None)
+        axes = [self._meet(node, flow, variables, back, rank) for back in range(rank, 0, -1)]
+        flow.give(node.outputs[0], axes)
+
+    def _meet(
+        self, node: gs.Node, flow: Flow, variables: list[gs.Tensor], back: int, rank: int
+    ) -> Channels | None:
+        """Tie what meets on the axis ``-back`` and return its channels."""
+        sizes = [flow.size(tensor, -back) for tensor in node.inputs if _reaches(flow, tensor, back)]
+        widest = None if None in sizes else max(size or 1 for size in sizes)
+        found: Channels | None = None
+        plain = False
+        for tensor in variables:
+            if not _reaches(flow, tensor, back):
+                continue
+            channels = flow.of(tensor)[-back]
+            if channels is None:
+                plain = plain or flow.size(tensor, -back) != 1
+            elif widest is None or len(channels) < widest:
+                flow.pin(channels, node, "broadcast along its own axis")
+            elif found is None:
+                found = channels
+            else:
+                flow.tie(found, channels)
+        if plain:
+            flow.pin(found, node, "meets a tensor whose axis holds no channels")
+        return found
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """Constants along every axis that holds channels."""
+        axes = channels.of(node.outputs[0])
+        found = []
+        for index, tensor in enumerate(node.inputs):
+            if not is_constant(tensor):
+                continue
+            rank = len(tensor.shape)
+            cut = {
+                rank - back: axis
+                for back in range(1, rank + 1)
+                if back <= len(axes) and (axis := axes[-back]) is not None and tensor.shape[-back] > 1
+            }
+            if cut:
+                found.append(Parameter(index, cut))
+        return found
+
+
+class ParametricRelu(Operator):
+    """``PRelu``: the slope broadcasts to the input, never the other way round."""
+
+    types = ("PRelu",)
+    activates = True
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """All axes pass; a slope computed at run time pins."""
+        if not is_constant(node.inputs[1]):
+            flow.pin_inputs(node, "its slope is computed at run time")
+            return
+        flow.give(node.outputs[0], flow.of(node.inputs[0]))
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """The slope, as a constant of a product."""
+        return Broadcast().parameters(node, channels)
+
+
+def _reaches(flow: Flow, tensor: gs.Tensor, back: int) -> bool:
+    return back <= len(flow.shape(tensor) or ())

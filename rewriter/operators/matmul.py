@@ -1,0 +1,155 @@
+"""Dense layers: ``Gemm`` and ``MatMul`` with a constant matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graft.rewriter.flow import Channels, Flow
+from graft.rewriter.operators.base import (
+    Array,
+    ChannelMap,
+    Operator,
+    Parameter,
+    Read,
+    Work,
+    count,
+    given,
+    insert_after,
+    is_constant,
+    set_constant,
+)
+
+
+class _Dense(Operator):
+    """What ``Gemm`` and ``MatMul`` share: a matrix that reads one axis and makes another."""
+
+    def _read_axis(self, node: gs.Node) -> int:
+        """Axis of the data input that is summed over, counted from the back."""
+        return -1
+
+    def _matrix_axes(self, node: gs.Node) -> tuple[int, int]:
+        """Axes of the matrix along its inputs and along its outputs."""
+        return 0, 1
+
+    def _lists(self, node: gs.Node, channels: ChannelMap) -> tuple[Channels | None, Channels | None]:
+        source, target = channels.of(node.inputs[0]), channels.of(node.outputs[0])
+        if not is_constant(node.inputs[1]) or not source or not target:
+            return None, None
+        return source[self._read_axis(node)], target[-1]
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """The matrix along what it reads and what it makes."""
+        inputs, outputs = self._lists(node, channels)
+        along_inputs, along_outputs = self._matrix_axes(node)
+        axes: dict[int, Channels] = {}
+        if inputs is not None:
+            axes[along_inputs] = inputs
+        if outputs is not None:
+            axes[along_outputs] = outputs
+        return [Parameter(1, axes, reads=None if inputs is None else along_inputs)] if axes else []
+
+    def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+        """The summed axis of the data input."""
+        inputs, _ = self._lists(node, channels)
+        axis = len(channels.of(node.inputs[0])) + self._read_axis(node)
+        return [] if inputs is None else [Read(0, axis, inputs)]
+
+    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+        """Rows x inputs x outputs."""
+        shape, summed = channels.shape(node.outputs[0]), channels.shape(node.inputs[0])
+        if not shape or not summed:
+            return []
+        inputs, outputs = self._lists(node, channels)
+        times, lists = count(shape[:-1]), []
+        for size, found in ((summed[self._read_axis(node)], inputs), (shape[-1], outputs)):
+            if found is None:
+                times *= size or 1
+            else:
+                lists.append(found)
+        return [Work(times, tuple(lists))]
+
+
+class Gemm(_Dense):
+    """``Gemm``: ``alpha * A' B' + beta * C`` with a constant ``B``."""
+
+    types = ("Gemm",)
+
+    def _read_axis(self, node: gs.Node) -> int:
+        return -2 if node.attrs.get("transA", 0) else -1
+
+    def _matrix_axes(self, node: gs.Node) -> tuple[int, int]:
+        return (1, 0) if node.attrs.get("transB", 0) else (0, 1)
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """Consumes the summed axis, makes new channels on the last; the rows pass."""
+        matrix, bias = node.inputs[1], given(node, 2)
+        if not is_constant(matrix) or (bias is not None and not is_constant(bias)):
+            flow.pin_inputs(node, "its matrix or bias is computed at run time")
+            return
+        axes = flow.of(node.inputs[0])
+        rows = axes[-3 - self._read_axis(node)] if len(axes) == 2 else None
+        outputs = flow.make(node, matrix.shape[self._matrix_axes(node)[1]])
+        if bias is not None and rows is not None and len(bias.shape) == 2 and bias.shape[0] > 1:
+            flow.pin(rows, node, "a bias for each row")
+        flow.give(node.outputs[0], [rows, outputs])
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """The matrix, and the bias along its last axis."""
+        found = super().parameters(node, channels)
+        bias, outputs = given(node, 2), self._lists(node, channels)[1]
+        if is_constant(bias) and outputs is not None and bias.shape and bias.shape[-1] > 1:
+            found.append(Parameter(2, {len(bias.shape) - 1: outputs}))
+        return found
+
+    def response(self, node: gs.Node, values: Array, channels: ChannelMap) -> Array:
+        """``alpha`` times values times matrix."""
+        matrix = node.inputs[1].values.astype(np.float64)
+        along = matrix if self._matrix_axes(node) == (0, 1) else matrix.T
+        result: Array = float(node.attrs.get("alpha", 1.0)) * (values @ along)
+        return result
+
+    def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
+        """Into ``C``, over ``beta``."""
+        bias = given(node, 2)
+        beta = float(node.attrs.get("beta", 1.0))
+        if bias is None or beta == 0:
+            node.attrs["beta"] = beta = 1.0
+            old = np.zeros(len(delta), node.inputs[1].dtype)
+        else:
+            old = bias.values
+        set_constant(node, 2, (old.astype(np.float64) + delta / beta).astype(old.dtype))
+
+
+class MatMul(_Dense):
+    """``MatMul`` of a tensor with a constant matrix on its right."""
+
+    types = ("MatMul",)
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """Consumes the last axis, makes new channels there; the other axes pass."""
+        matrix = node.inputs[1]
+        if not is_constant(matrix) or len(matrix.shape) != 2 or is_constant(node.inputs[0]):
+            flow.pin_inputs(node, "no constant matrix on the right")
+            return
+        axes = flow.of(node.inputs[0])
+        if axes:
+            flow.give(node.outputs[0], [*axes[:-1], flow.make(node, matrix.shape[1])])
+
+    def response(self, node: gs.Node, values: Array, channels: ChannelMap) -> Array:
+        """Values times matrix."""
+        result: Array = values @ node.inputs[1].values.astype(np.float64)
+        return result
+
+    def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
+        """Into the constant of an ``Add`` that alone follows, else into an ``Add`` of its own."""
+        users = node.outputs[0].outputs
+        if len(users) == 1 and users[0].op == "Add" and node.outputs[0] not in graph.outputs:
+            index = 1 if users[0].inputs[0] is node.outputs[0] else 0
+            bias = users[0].inputs[index]
+            if is_constant(bias) and tuple(bias.shape) == delta.shape:
+                set_constant(users[0], index, (bias.values + delta).astype(bias.dtype))
+                return
+        values = delta.astype(node.inputs[1].dtype)
+        add = gs.Node("Add", f"{node.name}/bias", inputs=[gs.Constant(f"{node.name}/bias", values)])
+        insert_after(node, add, graph)

@@ -1,0 +1,175 @@
+"""A profile: what every channel does for every class, as statistics that add up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from graft.rewriter.errors import GraftError
+from graft.rewriter.model import writing
+
+FORMAT = "graft/profile/1"
+OTHER = "(other)"
+
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A figure of one position of a channel axis for one sample, and how figures of samples merge.
+
+    Attributes:
+        name: key in files.
+        meaning: what it is, averaged over the other axes of the tensor (space, time).
+        merge: how tables of two profiles become one; ``sum`` is all there is so far.
+    """
+
+    name: str
+    meaning: str
+    merge: str = "sum"
+
+
+ACTIVE = Statistic("active", "share of positions with a value above zero")
+SUM = Statistic("sum", "mean value")
+SQUARES = Statistic("squares", "mean squared value")
+STATISTICS = {statistic.name: statistic for statistic in (ACTIVE, SUM, SQUARES)}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Per-class statistics of the tensors of one parent.
+
+    Attributes:
+        parent: graph hash of the parent.
+        data: fingerprint of the data it was made from, with the split.
+        classes: names of the rows; the last may be ``(other)``, all classes not asked for together.
+        counts: int64 (classes,), samples a row.
+        correct: int64 (classes,), samples that the parent had right.
+        tables: statistic name to tensor name to float64 (classes, positions of the channel axis): the
+            sum over the samples of the class.
+    """
+
+    parent: str
+    data: str
+    classes: tuple[str, ...]
+    counts: NDArray[np.int64]
+    correct: NDArray[np.int64]
+    tables: dict[str, dict[str, Table]] = field(default_factory=dict)
+
+    def has(self, statistic: Statistic, tensor: str) -> bool:
+        """Whether ``statistic`` of ``tensor`` was recorded."""
+        return tensor in self.tables.get(statistic.name, {})
+
+    def mean(self, statistic: Statistic, tensor: str, classes: Sequence[str] | None = None) -> Table:
+        """Mean over samples, every class (of ``classes``, default all) weighing the same: (positions,)."""
+        rows = [row for row in self.rows(classes) if self.counts[row]]
+        table = self.tables[statistic.name][tensor][rows]
+        result: Table = (table / self.counts[rows][:, None]).mean(axis=0)
+        return result
+
+    def rows(self, classes: Sequence[str] | None = None) -> list[int]:
+        """Row numbers of ``classes``; of all where ``None``.
+
+        Raises:
+            GraftError: a class that the profile did not record apart.
+        """
+        if classes is None:
+            return list(range(len(self.classes)))
+        missing = [name for name in classes if name not in self.classes]
+        if missing:
+            raise GraftError(
+                "profile-class",
+                f"the profile does not tell class {missing[0]} apart",
+                "profile again with that class",
+            )
+        return [self.classes.index(name) for name in classes]
+
+    def merge(self, other: Profile) -> Profile:
+        """The profile of both sets of samples together."""
+        if (self.parent, self.classes) != (other.parent, other.classes):
+            raise GraftError("profile-merge", "profiles of different models or classes do not add up")
+        tables = {
+            name: {tensor: table + other.tables[name][tensor] for tensor, table in tables.items()}
+            for name, tables in self.tables.items()
+        }
+        return replace(
+            self,
+            counts=self.counts + other.counts,
+            correct=self.correct + other.correct,
+            tables=tables,
+        )
+
+    @property
+    def top1(self) -> float:
+        """Accuracy of the parent on the samples of the profile."""
+        return float(self.correct.sum() / max(1, self.counts.sum()))
+
+    # --------------------------------------------------------------- files
+
+    def to_bytes(self) -> bytes:
+        """The content of a profile file: safetensors, float64, with a JSON header."""
+        tensors: dict[str, NDArray[Any]] = {"counts": self.counts, "correct": self.correct}
+        for name in sorted(self.tables):
+            for tensor in sorted(self.tables[name]):
+                tensors[f"{name}|{tensor}"] = np.ascontiguousarray(self.tables[name][tensor])
+        header = {
+            "format": FORMAT,
+            "parent": self.parent,
+            "data": self.data,
+            "classes": list(self.classes),
+        }
+        return save(tensors, {"graft": json.dumps(header, sort_keys=True)})
+
+    def sha256(self) -> str:
+        """Hash of :meth:`to_bytes`."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def save(self, path: str | Path, force: bool = False) -> None:
+        """Write the profile, whole or not at all."""
+        with writing(Path(path), force) as temporary:
+            temporary.write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Profile:
+        """Read a profile file.
+
+        Raises:
+            GraftError: it is missing, no profile, or of another format.
+        """
+        try:
+            with safe_open(str(path), "numpy") as file:
+                header = json.loads((file.metadata() or {})["graft"])
+                if header["format"] != FORMAT:
+                    raise GraftError(
+                        "profile-format",
+                        f"expected a profile of format {FORMAT}, found {header['format']}",
+                        "profile again, or update Graft",
+                    )
+                tables: dict[str, dict[str, Table]] = {}
+                for key in file.keys():  # noqa: SIM118 - not a dict
+                    name, _, tensor = key.partition("|")
+                    if tensor:
+                        tables.setdefault(name, {})[tensor] = file.get_tensor(key)
+                return cls(
+                    header["parent"],
+                    header["data"],
+                    tuple(header["classes"]),
+                    file.get_tensor("counts"),
+                    file.get_tensor("correct"),
+                    tables,
+                )
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise GraftError(
+                "profile-unreadable",
+                f"{path} is missing or no profile",
+                "make it with 'graft profile MODEL --data DATA -o PROFILE'",
+            ) from error

@@ -1,0 +1,131 @@
+"""onnxruntime: choosing a device, running batches, and saying what really ran."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from graft.rewriter.errors import GraftError
+from graft.rewriter.model import Model
+
+log = logging.getLogger("graft")
+
+SHORT_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+_QUIET = 3  # errors only: a missing CUDA library is told by Graft, once
+
+
+class Device:
+    """Where models run.
+
+    Args:
+        providers: short names in order of preference (``cuda``, ``cpu``); empty: the best there is.
+        strict: fail where the first provider cannot be had, instead of taking the next.
+        threads: onnxruntime's threads within an operator; 0 leaves it to onnxruntime.
+    """
+
+    def __init__(self, providers: Sequence[str] = (), strict: bool = False, threads: int = 0) -> None:
+        unknown = [name for name in providers if name not in SHORT_NAMES]
+        if unknown:
+            raise GraftError(
+                "provider-unknown",
+                f"unknown provider {unknown[0]}",
+                f"choose from {', '.join(SHORT_NAMES)}",
+            )
+        self.strict = strict
+        self.threads = threads
+        self.wanted = tuple(providers) or (("cuda", "cpu") if _has_cuda() else ("cpu",))
+
+    def open(self, model: Model | onnx.ModelProto) -> Session:
+        """A session for ``model`` here."""
+        return Session(model, self)
+
+
+class Session:
+    """A model loaded by onnxruntime.
+
+    Attributes:
+        providers: short names of the providers that really run it.
+    """
+
+    def __init__(self, model: Model | onnx.ModelProto, device: Device) -> None:
+        proto = model.proto() if isinstance(model, Model) else model
+        options = ort.SessionOptions()
+        options.log_severity_level = _QUIET
+        options.intra_op_num_threads = device.threads
+        available = ort.get_available_providers()
+        names = [SHORT_NAMES[name] for name in device.wanted if SHORT_NAMES[name] in available]
+        if device.strict and len(names) < len(device.wanted):
+            raise GraftError(
+                "provider-missing",
+                f"onnxruntime here offers {', '.join(available)}, not {device.wanted[0]}",
+                "install the runtime for it or drop --strict-providers",
+            )
+        try:
+            self._session = ort.InferenceSession(
+                proto.SerializeToString(), options, providers=names or [SHORT_NAMES["cpu"]]
+            )
+        except Exception as error:  # onnxruntime's errors have no common public type
+            reason = str(error).strip().splitlines()[0]
+            raise GraftError(
+                "model-not-runnable",
+                f"onnxruntime {ort.__version__} cannot run the model: {reason[:300]}",
+                "check the model with onnxruntime, or export it for this version",
+            ) from error
+        ran = self._session.get_providers()
+        self.providers = tuple(name for name, full in SHORT_NAMES.items() if full in ran)
+        first = device.wanted[0]
+        if SHORT_NAMES[first] not in ran:
+            message = f"{first} was asked for, {', '.join(self.providers)} runs"
+            if device.strict:
+                raise GraftError("provider-missing", message, "drop --strict-providers to accept it")
+            log.warning(message)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the model's outputs."""
+        return [output.name for output in self._session.get_outputs()]
+
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Run one batch; output name to array."""
+        names = list(outputs) if outputs is not None else self.outputs
+        try:
+            values = self._session.run(names, dict(inputs))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise GraftError(
+                "run-failed", f"onnxruntime failed on a batch: {reason[:300]}", "check card and data"
+            ) from error
+        return dict(zip(names, map(np.asarray, values), strict=True))
+
+
+@functools.cache
+def _has_cuda() -> bool:
+    """Whether there is an NVIDIA device: onnxruntime-gpu lists its provider on any machine."""
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return False
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        devices = ctypes.c_int(0)
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(devices)) == 0
+    except OSError:
+        return False
+    if found and devices.value:
+        ort.preload_dlls()  # takes CUDA from the pip packages of the extra `cuda`, if they are there
+    return bool(found and devices.value)

@@ -1,0 +1,374 @@
+"""An independent masked parent: what the law compares a cut graph with.
+
+A cut graph has to compute what its parent computes when every weight that reads a removed channel
+is zero. Here the parent is rebuilt with a *companion* beside every tensor: floats of the tensor's
+shape, 0 where the channel is removed and 1 elsewhere. ONNX operators compute the companions at run
+time, next to the tensors themselves: a Transpose transposes the companion, a Reshape reshapes it, a
+sum of two tensors takes the smaller of two companions. Operators that contract channels read
+``x * companion(x)``. Nothing here knows of channel groups or of operator classes.
+
+Which channels a Conv, Gemm or MatMul lost is read off the cut graph: the values of its parent's bias
+are all distinct, so those left in the cut bias tell which outputs stayed (see :func:`kept_outputs`).
+Zero padding on the channel axis makes channels too; they count as kept, and the Add that follows
+removes them through its other operand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Array = NDArray[Any]
+Kept = Mapping[str, NDArray[np.bool_]]
+
+MAKERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+ELEMENTWISE = frozenset(
+    "Abs BatchNormalization Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid"
+    " HardSwish LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus"
+    " Softsign Sqrt Tanh ThresholdedRelu InstanceNormalization".split()
+)
+BROADCASTING = frozenset("Add Sub Mul Div Sum Min Max Mean PRelu Pow Where".split())
+MOVING = frozenset(
+    "Reshape Flatten Transpose Squeeze Unsqueeze Concat Split Slice Gather Identity Expand Tile".split()
+)
+REDUCING = frozenset(
+    "MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool ReduceMean ReduceSum"
+    " ReduceL1 ReduceL2 ReduceSumSquare ReduceMax ReduceMin ReduceProd".split()
+)
+CONTRACTING = frozenset("ReduceMean ReduceSum ReduceL1 ReduceL2 ReduceSumSquare".split())
+ALONG_AXIS = frozenset("Softmax LogSoftmax Hardmax".split())
+MIXING = frozenset("LRN TopK ArgMax LayerNormalization LpNormalization ReduceLogSumExp".split())
+STAYS = "channels_that_must_stay"
+
+
+class MaskedParent:
+    """The masked parent of one model, for any choice of removed channels.
+
+    Args:
+        parent: a model whose nodes are named and whose makers of channels have markers.
+        threads: onnxruntime's threads.
+
+    Attributes:
+        proto: the graph with companions; ``NODE__kept`` is an input beside the parent's own.
+        makers: name of each node that makes channels, and how many.
+    """
+
+    def __init__(self, parent: onnx.ModelProto, threads: int = 1) -> None:
+        builder = _Companions(parent)
+        self.proto = builder.build()
+        self.makers = builder.makers
+        self._session = session(self.proto, threads)
+        self._outputs = [output.name for output in parent.graph.output]
+
+    def run(self, kept: Kept, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name; ``kept`` maps makers to one flag an output channel (default: all stay).
+
+        Raises:
+            AssertionError: a removed channel reaches an output or an operator that mixes channels.
+        """
+        flags = {
+            f"{name}__kept": np.asarray(kept.get(name, np.ones(size)), np.float32)
+            for name, size in self.makers.items()
+        }
+        values = self._session.run([*self._outputs, STAYS], {**inputs, **flags})
+        assert values[-1] == 1, "a channel was removed that has to stay"
+        return dict(zip(self._outputs, values, strict=False))
+
+
+def session(proto: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
+    """An onnxruntime session on the CPU."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def run(proto: onnx.ModelProto, inputs: Mapping[str, Array], threads: int = 1) -> dict[str, Array]:
+    """Outputs by name."""
+    opened = session(proto, threads)
+    names = [output.name for output in opened.get_outputs()]
+    return dict(zip(names, opened.run(names, dict(inputs)), strict=True))
+
+
+# -------------------------------------------------------------------- markers
+
+
+def kept_outputs(parent: onnx.ModelProto, cut: onnx.ModelProto) -> dict[str, NDArray[np.bool_]]:
+    """Which output channels of each maker the cut graph still has, told by the bias values left.
+
+    A maker that is gone altogether kept nothing.
+
+    Raises:
+        AssertionError: the parent's markers are not distinct, or the cut ones are not among them.
+    """
+    before, after = markers(parent), markers(cut)
+    names = {node.name for node in cut.graph.node}
+    kept = {}
+    for name, bias in before.items():
+        assert len(set(bias.tolist())) == bias.size, f"markers of {name} are not distinct"
+        left = after[name] if name in names else bias[:0]
+        kept[name] = np.isin(bias, left)
+        found = bias[kept[name]]
+        assert np.array_equal(found, left), f"bias of {name} is no ordered part of the parent's"
+    return kept
+
+
+def markers(model: onnx.ModelProto) -> dict[str, Array]:
+    """Bias of every node that makes channels: its own, or the constant the next node adds."""
+    constants = constant_values(model.graph)
+    biases = {}
+    for node in model.graph.node:
+        if node.op_type in MAKERS and not _folds(node, constants):
+            bias = _marker(model.graph, node, constants)
+            if bias is not None:
+                biases[node.name] = bias.reshape(-1)
+    return biases
+
+
+def constant_values(graph: onnx.GraphProto) -> dict[str, Array]:
+    """Value of every initializer and Constant node."""
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return values
+
+
+def _folds(node: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
+    return all(name in constants for name in node.input)
+
+
+def _marker(
+    graph: onnx.GraphProto, node: onnx.NodeProto, constants: Mapping[str, Array]
+) -> Array | None:
+    if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]:
+        return constants.get(node.input[2])
+    readers = [reader for reader in graph.node if node.output[0] in reader.input]
+    if len(readers) != 1:
+        return None
+    reader = readers[0]
+    if reader.op_type == "BatchNormalization":
+        return constants[reader.input[2]]
+    if reader.op_type == "Add":
+        return next((constants[name] for name in reader.input if name in constants), None)
+    return None
+
+
+# -------------------------------------------------------------------- companions
+
+
+class _Companions:
+    """Builds the graph with companions, node by node."""
+
+    def __init__(self, parent: onnx.ModelProto) -> None:
+        self.parent = parent
+        self.opset = next(o.version for o in parent.opset_import if o.domain in ("", "ai.onnx"))
+        self.makers: dict[str, int] = {}
+        self._values = constant_values(parent.graph)
+        self._constants = set(self._values)
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers = list(parent.graph.initializer)
+        self._companions: dict[str, str] = {}
+        self._stays: list[str] = []
+        self._markers = markers(parent)
+
+    def build(self) -> onnx.ModelProto:
+        """The parent with companions."""
+        for node in self.parent.graph.node:
+            self._add(node)
+        outputs = list(self.parent.graph.output)
+        for output in outputs:
+            self._must_stay(output.name)
+        self._nodes.append(helper.make_node("Min", self._stays, [STAYS]))
+        outputs.append(helper.make_tensor_value_info(STAYS, TensorProto.FLOAT, []))
+        inputs = [v for v in self.parent.graph.input if v.name not in self._constants]
+        for name, size in self.makers.items():
+            flags = helper.make_tensor_value_info(f"{name}__kept", TensorProto.FLOAT, [size])
+            inputs.append(flags)
+        graph = helper.make_graph(self._nodes, "masked", inputs, outputs, self._initializers)
+        return helper.make_model(
+            graph, opset_imports=self.parent.opset_import, ir_version=self.parent.ir_version
+        )
+
+    def _add(self, node: onnx.NodeProto) -> None:
+        if all(name in self._constants for name in node.input):
+            self._constants.update(node.output)
+            self._nodes.append(node)
+            return
+        rule = self._rule(node)
+        if rule is None:
+            raise NotImplementedError(f"the masker has no rule for {node.op_type}")
+        rule(node)
+
+    def _rule(self, node: onnx.NodeProto) -> Callable[[onnx.NodeProto], None] | None:
+        families: list[tuple[frozenset[str], Callable[[onnx.NodeProto], None]]] = [
+            (ELEMENTWISE, self._elementwise),
+            (BROADCASTING, self._broadcasting),
+            (MOVING, self._moving),
+            (REDUCING, self._reducing),
+            (ALONG_AXIS, self._along_axis),
+            (MIXING, self._mixing),
+            (frozenset({"Conv", "ConvTranspose"}), self._conv),
+            (frozenset({"Gemm", "MatMul"}), self._matmul),
+            (frozenset({"Pad"}), self._pad),
+            (frozenset({"Shape", "Size"}), self._nodes.append),
+        ]
+        return next((rule for names, rule in families if node.op_type in names), None)
+
+    # ------------------------------------------------------------ small tools
+
+    def _emit(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        name = f"companion_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def _constant(self, values: Any, dtype: Any = np.int64) -> str:
+        name = f"companion_constant_{len(self._initializers)}"
+        self._initializers.append(numpy_helper.from_array(np.array(values, dtype), name))
+        return name
+
+    def _companion(self, tensor: str) -> str:
+        """Companion of ``tensor``; one for graph inputs, constants and what mixes channels."""
+        if tensor not in self._companions:
+            ones = self._constant(1, np.float32)
+            self._companions[tensor] = self._spread(ones, tensor)
+        return self._companions[tensor]
+
+    def _spread(self, flags: str, tensor: str) -> str:
+        """``flags`` in the shape of ``tensor``."""
+        return self._emit("Expand", [flags, self._emit("Shape", [tensor])])
+
+    def _same(self, node: onnx.NodeProto, inputs: Sequence[str]) -> list[str]:
+        """The very operator ``node``, applied to other inputs."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.name = f"{node.name}__companion_{len(self._nodes)}"
+        copy.input[:] = inputs
+        copy.output[:] = [f"{name}__{copy.name}" if name else "" for name in node.output]
+        self._nodes.append(copy)
+        return list(copy.output)
+
+    def _reading_masked(self, node: onnx.NodeProto, places: Sequence[int]) -> None:
+        """``node`` with ``x * companion(x)`` in place of its inputs at ``places``."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for place in places:
+            name = node.input[place]
+            copy.input[place] = self._emit("Mul", [name, self._companion(name)])
+        self._nodes.append(copy)
+
+    def _must_stay(self, tensor: str) -> None:
+        companion = self._companion(tensor)
+        self._stays.append(self._emit("ReduceMin", [companion], keepdims=0))
+
+    def _reduce(self, operator: str, tensor: str, axis: int) -> str:
+        if self.opset < 18:
+            return self._emit(operator, [tensor], axes=[axis])
+        return self._emit(operator, [tensor, self._constant([axis])])
+
+    # ------------------------------------------------------------ families
+
+    def _elementwise(self, node: onnx.NodeProto) -> None:
+        self._nodes.append(node)
+        self._companions[node.output[0]] = self._companion(node.input[0])
+
+    def _broadcasting(self, node: onnx.NodeProto) -> None:
+        """A channel is removed if any operand says so; constants say nothing."""
+        self._nodes.append(node)
+        inputs = [name for name in node.input if name not in self._constants]
+        least = self._emit("Min", [self._companion(name) for name in inputs])
+        self._companions[node.output[0]] = self._spread(least, node.output[0])
+
+    def _moving(self, node: onnx.NodeProto) -> None:
+        self._nodes.append(node)
+        moved = len(node.input) if node.op_type == "Concat" else 1
+        inputs = [self._companion(name) for name in node.input[:moved]]
+        outputs = self._same(node, [*inputs, *node.input[moved:]])
+        self._companions.update(zip(node.output, outputs, strict=True))
+
+    def _reducing(self, node: onnx.NodeProto) -> None:
+        """What a window or a sum sees at least one kept channel of is kept.
+
+        Over space a companion is constant, so this passes it on; over channels the operator reads
+        masked values.
+        """
+        self._reading_masked(node, [0] if node.op_type in CONTRACTING else [])
+        reduced = self._same(node, [self._companion(node.input[0]), *node.input[1:]])
+        self._companions[node.output[0]] = self._emit("Sign", reduced[:1])
+
+    def _along_axis(self, node: onnx.NodeProto) -> None:
+        """Softmax and its like: along their axis all has to stay, or nothing."""
+        self._elementwise(node)
+        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+        companion = self._companion(node.input[0])
+        most, least = (self._reduce(f"Reduce{which}", companion, axis) for which in ("Max", "Min"))
+        even = self._emit("Sub", [self._constant(1, np.float32), self._emit("Sub", [most, least])])
+        self._stays.append(self._emit("ReduceMin", [even], keepdims=0))
+
+    def _mixing(self, node: onnx.NodeProto) -> None:
+        self._nodes.append(node)
+        self._must_stay(node.input[0])
+
+    def _conv(self, node: onnx.NodeProto) -> None:
+        group = next((a.i for a in node.attribute if a.name == "group"), 1)
+        shape = self._values[node.input[1]].shape
+        if node.op_type == "Conv" and group > 1 and shape[1] == 1:
+            self._depthwise(node, shape[0] // group, len(shape))
+            return
+        self._reading_masked(node, [0])
+        self._make(node, len(shape) - 2)
+
+    def _depthwise(self, node: onnx.NodeProto, repeat: int, rank: int) -> None:
+        """Every input channel goes to ``repeat`` outputs, and takes them with it."""
+        self._nodes.append(node)
+        outputs = self._values[node.input[1]].shape[0]
+        indices = self._constant(np.arange(outputs) // repeat)
+        flags = self._emit("GlobalMaxPool", [self._companion(node.input[0])])
+        flags = self._emit("Gather", [flags, indices], axis=1)
+        self._companions[node.output[0]] = self._spread(flags, node.output[0])
+        if node.name in self._markers:
+            passed = self._companions[node.output[0]]
+            self._make(node, rank - 2)
+            own = self._companions[node.output[0]]
+            self._companions[node.output[0]] = self._emit("Min", [passed, own])
+
+    def _matmul(self, node: onnx.NodeProto) -> None:
+        places = [place for place in (0, 1) if node.input[place] not in self._constants]
+        self._reading_masked(node, places)
+        if places == [0]:
+            self._make(node, 0)
+        else:
+            # both operands are computed: a place is kept that any kept pair of channels reaches
+            product = self._same(node, [self._companion(name) for name in node.input])
+            self._companions[node.output[0]] = self._emit("Sign", product)
+
+    def _make(self, node: onnx.NodeProto, spaces: int) -> None:
+        """The output's channels are the node's own: an input of the graph says which stay."""
+        assert node.name in self._markers, f"{node.op_type} {node.name} has no marker"
+        self.makers[node.name] = self._markers[node.name].size
+        shape = self._constant([-1] + [1] * spaces)
+        flags = self._emit("Reshape", [f"{node.name}__kept", shape])
+        self._companions[node.output[0]] = self._spread(flags, node.output[0])
+
+    def _pad(self, node: onnx.NodeProto) -> None:
+        """New channels count as kept; the border of a channel is as removed as the channel is."""
+        self._nodes.append(node)
+        pads = self._values[node.input[1]].reshape(2, -1)
+        channels, space = pads.copy(), pads.copy()
+        channels[:, 2:] = 0
+        space[:, :2] = 0
+        flags = self._companion(node.input[0])
+        if space.any():
+            flags = self._emit("Pad", [flags, self._constant(space.reshape(-1))], mode="edge")
+        if channels.any():
+            one = self._constant(1, np.float32)
+            flags = self._emit("Pad", [flags, self._constant(channels.reshape(-1)), one])
+        self._companions[node.output[0]] = flags
