@@ -40,9 +40,10 @@ class Budget:
     def choose(
         self, groups: ChannelGroups, scores: Scores, cost: CostModel, whole: int, dead: Mask
     ) -> Mask:
-        """The channels that stay: dead ones fall first, then the lowest scores of all groups together.
+        """The channels that stay: dead ones fall first, then those with the least score for their cost.
 
-        Of every axis the channel with the best score stays.
+        Channels of all groups compete. Of every axis the channel with the best score stays. What the
+        last channel to fall freed beyond the budget goes to those that fell shortly before it.
 
         Args:
             groups: the analysis of the model to be cut.
@@ -56,7 +57,7 @@ class Budget:
         """
         measure = cost.macs if self.unit == "macs" else cost.parameters
         limit = self.keep * whole
-        order = self._order(groups, scores, dead)
+        order = self._order(groups, scores / np.maximum(cost.by_channel(self.unit), 1e-9), dead)
         if measure(_without(groups, order)) > limit:
             raise self._unreachable(groups, measure(_without(groups, order)) / whole)
         few, many = -1, len(order)
@@ -66,12 +67,17 @@ class Budget:
                 many = middle
             else:
                 few = middle
-        return _without(groups, order[:many])
+        kept = _without(groups, order[:many])
+        for channel in order[:many][::-1]:
+            if not dead[channel]:
+                kept[channel] = True
+                kept[channel] = measure(kept) <= limit
+        return kept
 
     @staticmethod
-    def _order(groups: ChannelGroups, scores: Scores, dead: Mask) -> np.ndarray:
+    def _order(groups: ChannelGroups, worth: Scores, dead: Mask) -> np.ndarray:
         """Channels that may fall, the first to fall first."""
-        rank = np.where(dead, -np.inf, scores)
+        rank = np.where(dead, -np.inf, worth)
         allowed = groups.cuttable()
         for channels in groups.lists():
             allowed[channels[np.argmax(rank[channels])]] = False

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from graft.rewriter.errors import GraftError
-from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.groups import ChannelGroups, Mask
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
 from graft.rewriter.plan import Plan
-from graft.rewriter.profile import SUM, Profile
+from graft.rewriter.profile import PRODUCTS, SUM, Profile, Table
 
-LADDER = ("none", "mean")
+LADDER = ("none", "mean", "fold")
+RIDGE = 1e-3
+"""Regularisation of the linear map, relative to the mean variance of the kept channels."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Compensate:
     positions, border included.
 
     Args:
-        step: ``none`` or ``mean``.
+        step: ``none``, ``mean`` or ``fold``.
         profile: where the means come from.
         classes: rows of the profile that count, each the same; default all.
     """
@@ -53,18 +55,33 @@ class Compensate:
         groups = ChannelGroups(model)
         kept = plan.mask(groups)
         changed, declined = 0, []
-        for node in groups.nodes if self.step == "mean" else ():
+        for node in groups.nodes if self.step != "none" else ():
             operator = operator_of(node)
             for read in operator.reads(node, groups):
-                removed = ~kept[read.channels]
-                tensor = node.inputs[read.index].name
-                if not removed.any():
+                stays, tensor = kept[read.channels], node.inputs[read.index].name
+                if stays.all():
                     continue
                 if not self.profile.has(SUM, tensor):
                     declined.append(f"{node.op} {node.name}: the profile lacks {tensor}")
                     continue
-                mean = self.profile.mean(SUM, tensor, self.classes)
-                delta = operator.response(node, np.where(removed, mean, 0.0), groups)
+                into, constant = self._map(tensor, stays)
+                delta = operator.fold(node, into, constant, groups)
                 operator.add_bias(node, delta, model.graph)
                 changed += 1
         return CompensateReport(changed, tuple(declined))
+
+    def _map(self, tensor: str, stays: Mask) -> tuple[Table, Table]:
+        """Matrix and constant that give all positions of ``tensor`` from those that stay."""
+        mean = self.profile.mean(SUM, tensor, self.classes)
+        into = np.eye(len(stays))
+        if self.step == "mean" or not self.profile.has(PRODUCTS, tensor):
+            return into, np.where(stays, 0.0, mean)
+        size = len(stays)
+        products = self.profile.mean(PRODUCTS, tensor, self.classes).reshape(size, size)
+        covariance = products - np.outer(mean, mean)
+        inner = covariance[np.ix_(stays, stays)]
+        ridge = RIDGE * max(float(np.trace(inner)) / max(1, len(inner)), 1e-12)
+        solved = np.linalg.solve(inner + ridge * np.eye(len(inner)), covariance[np.ix_(stays, ~stays)])
+        into[~stays] = 0.0
+        into[np.ix_(~stays, stays)] = solved.T
+        return into, np.where(stays, 0.0, mean - into @ np.where(stays, mean, 0.0))

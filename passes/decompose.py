@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from graft.passes.budget import Budget, dead_channels
 from graft.passes.compensate import Compensate, CompensateReport
 from graft.passes.head import Head
-from graft.passes.identify import Method, Question, method_called
+from graft.passes.identify import DEFAULT, Method, Question, method_called
 from graft.passes.normalize import Normalize
 from graft.passes.slice import Slice
 from graft.passes.verify import Verify
@@ -87,8 +87,8 @@ class Decompose:
 
     keep: float | None = None
     unit: str = "macs"
-    method: str = "activity"
-    compensate: str = "mean"
+    method: str = DEFAULT
+    compensate: str = "fold"
     together: bool = False
     other: bool = False
     rest: bool = True

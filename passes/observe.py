@@ -6,18 +6,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.calibration import Samples
 from graft.rewriter.groups import ChannelGroups, Place
 from graft.rewriter.model import Model
-from graft.rewriter.profile import ACTIVE, OTHER, SQUARES, SUM, Profile, Statistic, Table
+from graft.rewriter.profile import (
+    ACTIVE,
+    OTHER,
+    PRODUCTS,
+    SQUARES,
+    SUM,
+    Profile,
+    Statistic,
+    Table,
+)
 from graft.rewriter.session import Device
 
 BATCH = 32
 """Larger batches push the activations out of the processor's caches and are slower."""
 
 MEMBERSHIP = "graft/membership"
+
+PRODUCT_NUMBERS = 2**24
+"""Products of all pairs of positions are recorded where their table has at most so many numbers."""
+
 Progress = Callable[[int], None]
 
 
@@ -57,7 +71,7 @@ class Observe:
         """
         labels = samples.card.labels
         names, row_of = _rows(labels, self.classes)
-        probe = _probe(model, samples.card.output.name)
+        probe = _probe(model, samples.card.output.name, len(names))
         session = self.device.open(probe.model)
         counts, correct = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
         sums: dict[tuple[str, str], Table] = {}
@@ -104,7 +118,7 @@ def _rows(labels: Sequence[str], classes: Sequence[str] | None) -> tuple[tuple[s
     return names, np.array([names.index(n) if n in names else len(names) - 1 for n in labels])
 
 
-def _probe(model: Model, output: str) -> _Probe:
+def _probe(model: Model, output: str, classes: int) -> _Probe:
     probe = model.copy()
     groups = ChannelGroups(probe)
     graph = probe.graph
@@ -116,19 +130,19 @@ def _probe(model: Model, output: str) -> _Probe:
     graph.outputs = [tensor for tensor in graph.outputs if tensor.name == output]
     tensors = graph.tensors()
     outputs: dict[tuple[str, str], str] = {}
-    seen = groups.activations()
     for place, statistics in [
-        *((place, (ACTIVE, SUM, SQUARES)) for place in seen),
-        *((place, (SUM, SQUARES)) for place in groups.reads()),
+        *((place, (ACTIVE, SUM, SQUARES)) for place in groups.activations()),
+        *((place, (SUM, SQUARES, PRODUCTS)) for place in groups.reads()),
     ]:
-        rank = len(groups.shapes[place.tensor])
-        if place.axis == 0 or groups.shapes[place.tensor][0] != groups.samples:
+        shape = groups.shapes[place.tensor]
+        if place.axis == 0 or shape[0] != groups.samples:
             continue  # not laid out by samples: nothing to add up by class
+        tap = _Tap(graph, tensors[place.tensor], dtype, probe.opset)
         for statistic in statistics:
-            key = (statistic.name, place.tensor)
-            if key not in outputs:
-                tap = _Tap(graph, tensors[place.tensor], dtype, probe.opset)
-                outputs[key] = tap.add(statistic, place, rank, turned)
+            wide = classes * len(place.channels) ** 2 > PRODUCT_NUMBERS
+            if (statistic.name, place.tensor) not in outputs and not (statistic is PRODUCTS and wide):
+                name = tap.add(statistic, place, len(shape), turned)
+                outputs[statistic.name, place.tensor] = name
     graph.toposort()
     return _Probe(probe, outputs, dtype)
 
@@ -145,10 +159,12 @@ class _Tap:
     def add(self, statistic: Statistic, place: Place, rank: int, turned: gs.Tensor) -> str:
         """Add the nodes for ``statistic``; the name of the output."""
         prefix = f"graft/{statistic.name}/{place.tensor}"
-        value = self._value(statistic, prefix)
         axes = [axis for axis in range(1, rank) if axis != place.axis]
-        if axes:
-            value = self._mean(value, axes, prefix)
+        if statistic is PRODUCTS:
+            value = self._products(place, rank, prefix)
+        else:
+            value = self._value(statistic, prefix)
+            value = self._mean(value, axes, prefix) if axes else value
         result = self._node("MatMul", prefix, [turned, value])
         result.dtype = self.dtype
         self.graph.outputs.append(result)
@@ -164,6 +180,26 @@ class _Tap:
         limits = [gs.Constant(f"{prefix}/{limit}", np.array(limit, self.dtype)) for limit in (0, 1)]
         steep = self._node("Mul", f"{prefix}/steep", [self.tensor, huge])
         return self._node("Clip", f"{prefix}/above_zero", [steep, *limits])
+
+    def _products(self, place: Place, rank: int, prefix: str) -> gs.Tensor:
+        """``X X' / positions`` of every sample, as a row of channels x channels."""
+        order = [0, place.axis, *(axis for axis in range(1, rank) if axis != place.axis)]
+        value = self.tensor
+        if order != list(range(rank)):
+            value = self._node("Transpose", f"{prefix}/channels_first", [value], perm=order)
+        channels = len(place.channels)
+        flat = gs.Constant(f"{prefix}/flat", np.array([0, channels, -1], np.int64))
+        rows = self._node("Reshape", f"{prefix}/rows", [value, flat])
+        size = self._node("Shape", f"{prefix}/shape", [rows])
+        last = gs.Constant(f"{prefix}/last", np.array(2, np.int64))
+        positions = self._node("Gather", f"{prefix}/positions", [size, last], axis=0)
+        code = int(onnx.helper.np_dtype_to_tensor_dtype(self.dtype))
+        count = self._node("Cast", f"{prefix}/count", [positions], to=code)
+        columns = self._node("Transpose", f"{prefix}/columns", [rows], perm=[0, 2, 1])
+        mean = self._node("Div", f"{prefix}/scaled", [columns, count])
+        table = self._node("MatMul", f"{prefix}/table", [rows, mean])
+        row = gs.Constant(f"{prefix}/row", np.array([0, channels * channels], np.int64))
+        return self._node("Reshape", f"{prefix}/flat_table", [table, row])
 
     def _mean(self, value: gs.Tensor, axes: list[int], prefix: str) -> gs.Tensor:
         name = f"{prefix}/mean"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from graft.rewriter.groups import ChannelGroups, Mask
 from graft.rewriter.model import Model
@@ -67,6 +68,23 @@ class CostModel:
                 sizes[axis] = int(kept[channels].sum())
             total += int(np.prod(sizes, dtype=np.int64))
         return total
+
+    def by_channel(self, unit: str) -> NDArray[np.float64]:
+        """What each channel alone would save, one a channel number: ``macs`` or ``parameters``."""
+        saved = np.zeros(self._groups.count)
+        if unit == "macs":
+            terms = [(w.times / self._samples, w.channels) for w in self._work]
+        else:
+            terms = []
+            for tensor, cut in self._constants.values():
+                lists = tuple(cut.axes.values()) if cut else ()
+                sizes = np.prod([len(channels) for channels in lists], dtype=float)
+                terms.append((float(np.prod(tensor.shape, dtype=float) / sizes), lists))
+        for times, lists in terms:
+            whole = times * float(np.prod([len(channels) for channels in lists], dtype=float))
+            for channels in lists:
+                np.add.at(saved, channels, whole / len(channels))
+        return saved
 
     def cuttable_parameters(self) -> int:
         """Numbers that lie in a row or column that may be cut."""

@@ -92,8 +92,12 @@ class Builder:
 
     def distinct(self, size: int, *after: int) -> T:
         """Distinct values of both signs, in random order: a bias, and its own marker."""
-        values = self.rng.permutation(np.linspace(-0.6, 0.7, size)) + self.rng.normal(0, 0.01, size)
+        values = self.rng.permutation(np.linspace(-0.2, 0.8, size)) + self.rng.normal(0, 0.01, size)
         return self.constant(values.reshape(size, *after))
+
+    def reshaped(self, tensor: T, *shape: int) -> T:
+        """The values of a constant in another shape."""
+        return self.constant(_array(self, tensor).reshape(shape))
 
     # ------------------------------------------------------------ nodes
 
@@ -555,7 +559,687 @@ def samples(model: onnx.ModelProto, seed: int = 0) -> dict[str, Array]:
     """Normal samples for every input; a free batch has 4, unlike the 2 that shapes are inferred for."""
     rng = np.random.default_rng(seed)
     values = {}
+    weights = {tensor.name for tensor in model.graph.initializer}
     for entry in model.graph.input:
+        if entry.name in weights:
+            continue
         sizes = [d.dim_value or 4 for d in entry.type.tensor_type.shape.dim]
         values[entry.name] = rng.normal(0, 1, sizes).astype(np.float32)
     return values
+
+
+# -------------------------------------------------------------------- regression cases
+
+Case = Callable[[Builder], onnx.ModelProto]
+
+CASES: dict[str, tuple[Case, tuple[int, ...]]] = {}
+"""Name of a structure to the function that builds a network with it, and the opsets to build it in."""
+
+
+def case(*opsets: int) -> Callable[[Case], Case]:
+    """Enter a function into :data:`CASES`."""
+
+    def enter(function: Case) -> Case:
+        CASES[function.__name__] = (function, opsets or (17,))
+        return function
+
+    return enter
+
+
+def build(name: str, opset: int, seed: int = 7) -> onnx.ModelProto:
+    """The network of one case."""
+    return CASES[name][0](Builder(seed, opset))
+
+
+def features(b: Builder, channels: int = 6, *shape: int) -> T:
+    """A first layer and its Relu over an image of 6 x 5, or over ``shape``."""
+    return b.relu(b.layer(b.input(*(shape or (3, 6, 5))), channels))
+
+
+def classify(b: Builder, x: T) -> onnx.ModelProto:
+    """A consumer of ``x``, and the head: mean over space, Gemm."""
+    x = b.relu(b.layer(x, 5)) if x.spaces in (0, 1, 2) else x
+    return b.model(b.gemm(b.pooled(x), CLASSES))
+
+
+@case(11, 14, 18, 21)
+def dense_convolutions(b: Builder) -> onnx.ModelProto:
+    """Strides, pads, auto_pad, dilations."""
+    x = b.relu(b.conv(features(b), 5, 2, auto_pad="SAME_UPPER"))
+    x = b.relu(b.conv(x, 4, auto_pad="SAME_LOWER", strides=[2, 1]))
+    x = b.relu(b.conv(x, 6, dilations=[2, 2]))
+    return classify(b, b.conv(x, 4, 2, pads=[1, 0, 2, 1]))
+
+
+@case()
+def valid_padding(b: Builder) -> onnx.ModelProto:
+    """auto_pad VALID."""
+    return classify(b, b.conv(features(b), 4, 2, auto_pad="VALID"))
+
+
+@case()
+def grouped_convolutions(b: Builder) -> onnx.ModelProto:
+    """One grouped Conv behind another, with different numbers of groups."""
+    x = b.relu(b.conv(features(b, 8), 12, group=2))
+    x = b.relu(b.conv(x, 6, group=3))
+    return classify(b, b.conv(x, 4))
+
+
+@case()
+def grouped_on_input(b: Builder) -> onnx.ModelProto:
+    """A grouped Conv that reads the graph's input."""
+    return classify(b, b.relu(b.conv(b.input(4, 6, 5), 6, group=2)))
+
+
+@case(11, 17)
+def depthwise_once(b: Builder) -> onnx.ModelProto:
+    """Depthwise, one output a channel, then a pointwise Conv."""
+    x = b.relu(b.depthwise(features(b), 1, strides=[2, 2]))
+    return classify(b, b.conv(x, 4, 1))
+
+
+@case(11, 17)
+def depthwise_twice(b: Builder) -> onnx.ModelProto:
+    """Depthwise, two outputs a channel, and again."""
+    return classify(b, b.depthwise(b.relu(b.depthwise(features(b, 4), 2)), 2))
+
+
+@case()
+def depthwise_on_input(b: Builder) -> onnx.ModelProto:
+    """Depthwise on the graph's input: nothing of it can go."""
+    return classify(b, b.relu(b.depthwise(b.input(3, 6, 5), 2)))
+
+
+@case()
+def one_input_channel(b: Builder) -> onnx.ModelProto:
+    """A grey image: group 1 and one channel is no depthwise Conv."""
+    return classify(b, b.relu(b.conv(b.input(1, 6, 5), 4)))
+
+
+@case(11, 17)
+def one_dimension(b: Builder) -> onnx.ModelProto:
+    """1-D convolutions: dense, depthwise, grouped; pooling."""
+    x = b.relu(b.depthwise(features(b, 6, 3, 9), 1))
+    x = b.one("MaxPool", x, kernel_shape=[2], strides=[2])
+    return classify(b, b.relu(b.conv(x, 8, group=2)))
+
+
+@case()
+def conv_without_bias(b: Builder) -> onnx.ModelProto:
+    """Conv without bias, then BatchNormalization, whose bias is the marker."""
+    x = b.input(3, 6, 5)
+    for channels in (6, 5):
+        x = b.one("Conv", x, b.weight(channels, x.channels, 3, 3), pads=[1] * 4)
+        x = b.relu(b.batchnorm(x))
+    return classify(b, x)
+
+
+@case(11, 13)
+def gemms(b: Builder) -> onnx.ModelProto:
+    """Gemm with and without transB, scaled, with a bias of 1 x n."""
+    x = b.relu(b.gemm(b.input(6), 8))
+    x = b.relu(b.gemm(x, 7, trans_b=False))
+    x = b.relu(b.gemm(x, 6, alpha=0.5, beta=1.5))
+    x = b.relu(b.one("Gemm", x, b.weight(5, 6), b.reshaped(b.distinct(5), 1, 5), transB=1))
+    return b.model(b.gemm(x, CLASSES))
+
+
+@case()
+def gemm_without_bias(b: Builder) -> onnx.ModelProto:
+    """Gemm without C, then Add."""
+    x = b.one("Add", b.one("Gemm", b.input(6), b.weight(7, 6), transB=1), b.distinct(7))
+    return b.model(b.gemm(b.relu(x), CLASSES))
+
+
+@case()
+def gemm_transposed_data(b: Builder) -> onnx.ModelProto:
+    """Gemm with transA."""
+    x = b.one("Transpose", b.relu(b.gemm(b.input(6), 7)), perm=[1, 0])
+    x = b.one("Gemm", x, b.weight(5, 7), b.distinct(5), transA=1, transB=1)
+    return b.model(b.gemm(b.relu(x), CLASSES))
+
+
+@case(11, 17)
+def matmuls(b: Builder) -> onnx.ModelProto:
+    """MatMul over the last of two and of three axes."""
+    x = b.relu(b.matmul(b.input(4, 6), 7))
+    x = b.relu(b.matmul(x, 5))
+    x = b.reduce(x, axes=[1], keepdims=0)
+    return b.model(b.matmul(b.relu(b.matmul(x, 6)), CLASSES))
+
+
+@case()
+def matmul_over_space(b: Builder) -> onnx.ModelProto:
+    """MatMul over the axis behind the channels: these pass."""
+    x = b.relu(b.matmul(features(b, 6, 3, 9), 4))
+    return classify(b, x)
+
+
+@case()
+def matmul_of_two(b: Builder) -> onnx.ModelProto:
+    """A product of two computed tensors."""
+    x = b.relu(b.matmul(b.input(4, 6), 5))
+    scores = b.one("MatMul", x, b.one("Transpose", b.relu(b.matmul(x, 5)), perm=[0, 2, 1]))
+    x = b.one("MatMul", b.one("Softmax", scores, axis=-1), x)
+    return b.model(b.gemm(b.reduce(x, axes=[1], keepdims=0), CLASSES))
+
+
+@case(11, 17)
+def constants_of_all_shapes(b: Builder) -> onnx.ModelProto:
+    """Add, Sub, Mul, Div with constants that broadcast, on either side."""
+    x = features(b, 5)
+    for number, shape in enumerate([(), (1,), (5, 1, 1), (1, 5, 1, 1), (5, 6, 5), (1, 1, 1, 5)]):
+        values = b.constant(b.rng.uniform(0.5, 1.5, shape))
+        operator = ("Add", "Sub", "Mul", "Div")[number % 4]
+        x = b.one(operator, *((x, values) if number % 2 or operator == "Div" else (values, x)))
+    return classify(b, x)
+
+
+@case(11, 13, 18)
+def residual_stream(b: Builder) -> onnx.ModelProto:
+    """Two blocks on one stream; Add and Sub."""
+    x = features(b)
+    x = b.relu(b.one("Add", x, b.conv(b.relu(b.conv(x, 5)), 6)))
+    x = b.relu(b.one("Sub", b.conv(b.relu(b.conv(x, 4)), 6), x))
+    return classify(b, x)
+
+
+@case(11, 13)
+def sums(b: Builder) -> onnx.ModelProto:
+    """Sum of three tensors and a constant; a tensor with itself."""
+    x = features(b)
+    x = b.one("Sum", x, b.conv(x, 6), b.constant(b.rng.uniform(0, 1, (6, 1, 1))), b.conv(x, 6, 1))
+    return classify(b, b.one("Mul", x, x))
+
+
+@case()
+def residual_with_input(b: Builder) -> onnx.ModelProto:
+    """A sum with the graph's input."""
+    x = b.input(3, 6, 5)
+    return classify(b, b.one("Add", x, b.conv(b.relu(b.conv(x, 5)), 3)))
+
+
+@case(11, 13, 18)
+def squeeze_and_excite(b: Builder) -> onnx.ModelProto:
+    """Gates by Conv and by Gemm and Unsqueeze."""
+    x = squeeze_excite(b, features(b), lambda options: options[0])
+    return classify(b, squeeze_excite(b, x, lambda options: options[-1]))
+
+
+@case()
+def gate_for_places(b: Builder) -> onnx.ModelProto:
+    """Mul with a tensor that has one channel."""
+    x = features(b)
+    return classify(b, b.one("Mul", x, b.one("Sigmoid", b.conv(x, 1))))
+
+
+@case(11, 14, 15)
+def batch_normalization(b: Builder) -> onnx.ModelProto:
+    """Before and after Relu."""
+    x = b.batchnorm(features(b))
+    return classify(b, b.relu(b.batchnorm(b.relu(b.conv(x, 5)))))
+
+
+@case(14, 20)
+def activations(b: Builder) -> onnx.ModelProto:
+    """Activations, zero-preserving and not."""
+    x = b.conv(b.input(3, 6, 5), 6)
+    for operator in ("LeakyRelu", "Sigmoid", "Tanh", "HardSwish", "Elu", "Softplus", "HardSigmoid", "Selu"):
+        x = b.one(operator, b.conv(x, 4, 1))
+    return classify(b, b.one("Clip", x, b.constant(-0.5), b.constant(0.8)))
+
+
+@case(11, 13)
+def clips(b: Builder) -> onnx.ModelProto:
+    """Clip with a limit left out."""
+    return classify(b, b.one("Clip", b.conv(features(b), 4), None, b.constant(0.5)))
+
+
+@case(11, 16)
+def slopes(b: Builder) -> onnx.ModelProto:
+    """PRelu with one slope, and one a channel."""
+    x = b.one("PRelu", b.conv(b.input(3, 6, 5), 6), b.constant([0.3]))
+    return classify(b, b.one("PRelu", b.conv(x, 5), b.constant(b.rng.uniform(0.1, 0.5, (5, 1, 1)))))
+
+
+@case(11, 19)
+def pools(b: Builder) -> onnx.ModelProto:
+    """MaxPool and AveragePool with pads, ceil_mode and count_include_pad."""
+    x = b.one("MaxPool", features(b), kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    x = b.one("AveragePool", b.conv(x, 4), kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1)
+    x = b.one("AveragePool", x, kernel_shape=[2, 2], pads=[1, 0, 0, 1])
+    return b.model(b.gemm(b.one("Flatten", b.one("GlobalMaxPool", x)), CLASSES))
+
+
+@case(11, 17, 18)
+def means_over_space(b: Builder) -> onnx.ModelProto:
+    """ReduceMean with keepdims 1 and 0, ReduceMax, ReduceSum."""
+    x = b.reduce(features(b), axes=[3])
+    x = b.conv(x, 5, 3)
+    x = b.unsqueeze(b.reduce(x, "ReduceMax", keepdims=0, axes=[-1]), 3)
+    x = b.reduce(b.conv(x, 4, 1), "ReduceSum", keepdims=0)
+    return b.model(b.gemm(x, CLASSES))
+
+
+@case(11, 18)
+def mean_over_channels(b: Builder) -> onnx.ModelProto:
+    """Spatial attention by the mean over the channels."""
+    x = features(b)
+    return classify(b, b.one("Mul", x, b.one("Sigmoid", b.conv(b.reduce(x, axes=[1]), 1))))
+
+
+@case(11, 13, 21)
+def flattened(b: Builder) -> onnx.ModelProto:
+    """Flatten of channels and space, then Gemm."""
+    return b.model(b.gemm(b.relu(b.gemm(b.one("Flatten", features(b)), 7)), CLASSES))
+
+
+@case()
+def flattened_last(b: Builder) -> onnx.ModelProto:
+    """Flatten with the channels at the end: the list is tiled, not repeated."""
+    x = b.one("Transpose", features(b), perm=[0, 2, 3, 1])
+    return b.model(b.gemm(b.one("Flatten", x), CLASSES))
+
+
+@case()
+def flattened_between(b: Builder) -> onnx.ModelProto:
+    """Flatten with the channels in the middle: repeated and tiled."""
+    x = b.one("Transpose", features(b), perm=[0, 2, 1, 3])
+    return b.model(b.gemm(b.one("Flatten", x), CLASSES))
+
+
+@case(13, 14)
+def reshapes(b: Builder) -> onnx.ModelProto:
+    """Targets with 0, -1 and sizes; there and back."""
+    x = b.reshape(b.conv(features(b), 6), 0, 6, -1)
+    x = b.reshape(b.relu(x), -1, 6, 6, 5)
+    x = b.reshape(b.conv(x, 4), 0, 4 * 30)
+    x = b.conv(b.reshape(b.one("Tanh", x), -1, 4, 6, 5), 5)
+    return b.model(b.gemm(b.reshape(b.reduce(x), -1, 5), CLASSES))
+
+
+@case()
+def shared_target(b: Builder) -> onnx.ModelProto:
+    """One target shape at two Reshapes whose channels are cut differently."""
+    target = b.ints(0, 6, 30)
+    left, right = (b.one("Reshape", features_of(b, x), target) for x in (b.input(3, 6, 5),) * 2)
+    return classify(b, b.one("Concat", left, right, axis=1))
+
+
+def features_of(b: Builder, x: T) -> T:
+    """A Conv of ``x`` and its Relu."""
+    return b.relu(b.conv(x, 6))
+
+
+@case()
+def heads(b: Builder) -> onnx.ModelProto:
+    """The features as heads, transposed, and joined again."""
+    x = b.relu(b.matmul(b.input(4, 6), 12))
+    x = b.one("Transpose", b.reshape(x, 0, 0, 3, 4), perm=[0, 2, 1, 3])
+    x = b.reshape(b.one("Transpose", b.one("Tanh", x), perm=[0, 2, 1, 3]), 0, 0, 12)
+    return b.model(b.gemm(b.reduce(b.matmul(x, 5), axes=[1], keepdims=0), CLASSES))
+
+
+@case()
+def batch_in_channels(b: Builder) -> onnx.ModelProto:
+    """A Reshape that merges the batch with the channels, and undoes it."""
+    x = b.relu(b.conv(b.reshape(features(b), -1, 1, 6, 5), 3))
+    return classify(b, b.reshape(b.reduce(x, axes=[1]), -1, 6, 6, 5))
+
+
+@case(11, 13)
+def squeezes(b: Builder) -> onnx.ModelProto:
+    """Squeeze and Unsqueeze with axes from both ends."""
+    x = b.squeeze(b.one("GlobalAveragePool", features(b)), -1, 2)
+    x = b.unsqueeze(b.relu(b.gemm(x, 6)), 2, -1)
+    return classify(b, b.conv(x, 5, 1))
+
+
+@case(13)
+def squeeze_everything(b: Builder) -> onnx.ModelProto:
+    """Squeeze without axes."""
+    return b.model(b.gemm(b.one("Squeeze", b.one("GlobalAveragePool", features(b))), CLASSES))
+
+
+@case()
+def transposes(b: Builder) -> onnx.ModelProto:
+    """Channels at the end: bias, MatMul, mean."""
+    x = b.one("Transpose", features(b), perm=[0, 2, 3, 1])
+    x = b.relu(b.matmul(b.one("Add", x, b.distinct(6)), 5))
+    return b.model(b.gemm(b.reduce(x, axes=[1, 2], keepdims=0), CLASSES))
+
+
+@case()
+def transposed_without_order(b: Builder) -> onnx.ModelProto:
+    """Transpose without perm, twice."""
+    x = b.one("Transpose", features(b))
+    return classify(b, b.one("Transpose", b.relu(x)))
+
+
+@case(11, 13)
+def concatenations(b: Builder) -> onnx.ModelProto:
+    """A dense block; a tensor beside itself."""
+    x = features(b, 4)
+    for _ in range(2):
+        x = b.one("Concat", x, b.relu(b.conv(x, 3)), axis=1)
+    return classify(b, b.one("Concat", x, x, axis=-3))
+
+
+@case()
+def concatenated_space(b: Builder) -> onnx.ModelProto:
+    """Two tensors one above the other: their channels are tied."""
+    x = b.input(3, 6, 5)
+    return classify(b, b.one("Concat", features_of(b, x), features_of(b, x), axis=2))
+
+
+@case()
+def concatenated_input(b: Builder) -> onnx.ModelProto:
+    """Features beside the graph's input."""
+    x = b.input(3, 6, 5)
+    return classify(b, b.one("Concat", features_of(b, x), x, b.relu(b.conv(x, 2)), axis=1))
+
+
+@case(11, 12, 13, 18)
+def equal_splits(b: Builder) -> onnx.ModelProto:
+    """Split without sizes; the parts go apart and are joined in another order."""
+    first, second = b.split(features(b), [3, 3], explicit=False)
+    return classify(b, b.one("Concat", b.relu(b.conv(second, 4)), first, axis=1))
+
+
+@case(11, 13, 18)
+def unequal_splits(b: Builder) -> onnx.ModelProto:
+    """Split with sizes."""
+    first, second, third = b.split(features(b), [1, 3, 2])
+    joined = b.one("Concat", third, b.one("Sigmoid", first), b.relu(b.conv(second, 4)), axis=1)
+    return classify(b, joined)
+
+
+@case(11, 18)
+def gated_halves(b: Builder) -> onnx.ModelProto:
+    """Split in halves that gate each other: their channels are tied."""
+    first, second = b.split(features(b), [3, 3], explicit=False)
+    return classify(b, b.one("Mul", first, b.one("Sigmoid", second)))
+
+
+@case(11, 13)
+def split_space(b: Builder) -> onnx.ModelProto:
+    """Split of a space axis: both parts carry all channels."""
+    first, second = b.split(features(b), [3, 3], axis=2)
+    return classify(b, b.one("Add", first, second))
+
+
+@case(11, 13)
+def slices(b: Builder) -> onnx.ModelProto:
+    """Slices on the channels with steps 1, 2, -1 and -2."""
+    x, far = features(b, 9), 2**31 - 1
+    parts = [b.slice(x, 1, 4), b.slice(x, 0, far, 2), b.slice(x, -2, far), b.slice(x, -1, -far, -2)]
+    x = b.one("Concat", *parts, axis=1)
+    return classify(b, b.slice(x, -1, -(2**62), -1))
+
+
+@case()
+def sliced_axes(b: Builder) -> onnx.ModelProto:
+    """Channels and space in one Slice; without axes and steps; one tensor for several inputs."""
+    x = features(b, 7)
+    x = b.one("Slice", x, b.ints(1, 0), b.ints(7, 5), b.ints(1, 2), b.ints(2, 2))
+    x = b.relu(b.conv(x, 6))
+    x = b.one("Slice", x, b.ints(0, 1, 0), b.ints(9, 5, 9))
+    one = b.ints(1)
+    return classify(b, b.one("Slice", x, one, b.ints(4), one, one))
+
+
+@case(11, 13, 18)
+def padded_shortcut(b: Builder) -> onnx.ModelProto:
+    """The parameter-free shortcut, before, after and on both sides."""
+    x, choices = features(b, 4), iter(range(3))
+    for _ in range(2):
+        x = b.relu(shortcut(b, x, lambda options: options[next(choices)]))
+    return classify(b, x)
+
+
+@case(11, 18)
+def padded_space(b: Builder) -> onnx.ModelProto:
+    """Pads around the space, with a value and by reflection."""
+    x = b.one("Pad", features(b), b.ints(0, 0, 1, 1, 0, 0, 0, 2), b.constant(0.7))
+    x = b.one("Pad", b.conv(x, 5), b.ints(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect")
+    return classify(b, x)
+
+
+@case()
+def padded_and_read(b: Builder) -> onnx.ModelProto:
+    """Zero channels that a Conv reads at once."""
+    return classify(b, b.pad_channels(features(b), 2, 1))
+
+
+@case(11, 13)
+def gathers(b: Builder) -> onnx.ModelProto:
+    """Permutation, repeats, negative indices, and one channel picked out."""
+    x = b.gather(features(b), 3, 0, 5, 1, 4, 2)
+    x = b.gather(b.relu(b.conv(x, 5)), 0, 0, -1, 2)
+    return classify(b, b.one("Concat", x, b.gather(x, -2), axis=1))
+
+
+@case()
+def gathered_scalar(b: Builder) -> onnx.ModelProto:
+    """An index without axis drops the channel axis."""
+    x = features(b)
+    gate = b.unsqueeze(b.one("Gather", x, b.constant(2, np.int64), axis=1), 1)
+    return classify(b, b.one("Mul", x, gate))
+
+
+@case(11, 12, 13)
+def passed_on(b: Builder) -> onnx.ModelProto:
+    """Dropout, Identity, Cast."""
+    x = b.one("Identity", b.one("Dropout", features(b)))
+    x = b.one("Cast", b.one("Cast", x, to=TensorProto.DOUBLE), to=TensorProto.FLOAT)
+    return classify(b, x)
+
+
+@case(11, 13)
+def softmax_end(b: Builder) -> onnx.ModelProto:
+    """Softmax over the classes."""
+    return b.model(b.one("Softmax", b.gemm(b.pooled(features(b)), CLASSES), axis=-1))
+
+
+@case(13)
+def softmax_over_space(b: Builder) -> onnx.ModelProto:
+    """Softmax along an axis without channels."""
+    return classify(b, b.one("Softmax", features(b), axis=-1))
+
+
+@case()
+def softmax_over_channels(b: Builder) -> onnx.ModelProto:
+    """Softmax along the channels, in the middle of the graph."""
+    return classify(b, b.one("Softmax", features(b), axis=1))
+
+
+@case(11, 17)
+def shuffled(b: Builder) -> onnx.ModelProto:
+    """Channel shuffle between grouped convolutions."""
+    x = b.conv(features(b, 8), 6, group=2)
+    x = shuffle(b, x, lambda options: options[0])
+    return classify(b, b.conv(b.relu(x), 4, group=2))
+
+
+@case()
+def shared_bias(b: Builder) -> onnx.ModelProto:
+    """One bias in two Convs that are cut differently."""
+    bias = b.distinct(6)
+    x = b.relu(b.conv(b.input(3, 6, 5), 6, bias=bias))
+    return classify(b, b.relu(b.conv(x, 6, bias=bias)))
+
+
+@case()
+def shared_scale(b: Builder) -> onnx.ModelProto:
+    """One scale at two places that are cut differently, and at one that is not cut."""
+    values = b.constant(b.rng.uniform(0.5, 1.5, (1, 5, 1, 1)))
+    x = b.one("Mul", features(b, 5), values)
+    x = b.one("Mul", b.relu(b.conv(x, 5)), values)
+    x = b.one("Mul", b.reduce(b.conv(x, CLASSES)), values)
+    return b.model(b.one("Flatten", x))
+
+
+@case()
+def tied(b: Builder) -> onnx.ModelProto:
+    """One weight in three Convs."""
+    x = tied_weights(b, features(b), lambda options: options[0])
+    return classify(b, x)
+
+
+@case()
+def tied_to_itself(b: Builder) -> onnx.ModelProto:
+    """One matrix that is read along its inputs at one place and along its outputs at another."""
+    weight = b.weight(6, 7)
+    x = b.relu(b.one("Gemm", b.input(7), weight, b.distinct(6), transB=1))
+    x = b.relu(b.one("Gemm", x, weight, b.distinct(7)))
+    return b.model(b.gemm(x, CLASSES))
+
+
+@case()
+def fixed_batch(b: Builder) -> onnx.ModelProto:
+    """A batch of two, written into a Reshape."""
+    b.fixed = True
+    x = b.reshape(features(b), 2, 6, 30)
+    return b.model(b.gemm(b.reshape(b.relu(b.conv(x, 4)), 2, 120), CLASSES))
+
+
+@case()
+def two_outputs(b: Builder) -> onnx.ModelProto:
+    """A second output in the middle of the graph pins what it carries."""
+    x = features(b)
+    y = b.relu(b.conv(x, 5))
+    return b.model(b.gemm(b.pooled(y), CLASSES), b.gemm(b.pooled(x), 3))
+
+
+@case()
+def feature_output(b: Builder) -> onnx.ModelProto:
+    """The features are an output themselves."""
+    x = b.pooled(b.relu(b.conv(features(b), 4)))
+    return b.model(b.gemm(x, CLASSES), x)
+
+
+@case()
+def unused_part(b: Builder) -> onnx.ModelProto:
+    """A part of a Split that nobody reads."""
+    first, _ = b.split(features(b), [4, 2])
+    return classify(b, first)
+
+
+@case()
+def two_inputs(b: Builder) -> onnx.ModelProto:
+    """An image and a vector."""
+    image = b.pooled(features(b))
+    vector = b.relu(b.gemm(b.input(4), 6))
+    both = b.one("Concat", b.one("Mul", image, vector), vector, axis=1)
+    return b.model(b.gemm(both, CLASSES))
+
+
+@case()
+def free_space(b: Builder) -> onnx.ModelProto:
+    """Height and width are free, too."""
+    x = features(b)
+    for axis, name in ((2, "H"), (3, "W")):
+        b.inputs[0].type.tensor_type.shape.dim[axis].dim_param = name
+    return classify(b, b.one("Add", x, b.conv(b.relu(b.conv(x, 5)), 6)))
+
+
+@case(13)
+def constant_nodes(b: Builder) -> onnx.ModelProto:
+    """A target shape, a bias and a scale as Constant nodes."""
+    values = numpy_helper.from_array(b.rng.uniform(0.5, 1.5, (6, 1, 1)).astype(np.float32))
+    x = b.one("Mul", features(b), b.node("Constant", [], value=values)[0])
+    target = numpy_helper.from_array(np.array([0, 5, 30]))
+    x = b.relu(b.conv(b.relu(b.conv(x, 6)), 5))
+    return classify(b, b.declare(b.one("Reshape", x, b.node("Constant", [], value=target)[0]), (BATCH, 5, 30)))
+
+
+@case(18, 21)
+def padded_axes(b: Builder) -> onnx.ModelProto:
+    """Pad with axes, the channels among them."""
+    x = features(b, 4)
+    pads, axes = b.ints(0, 1, 1, 2), b.ints(3, 1)
+    x = b.one("Pad", x, pads, b.constant(0), axes)
+    return classify(b, b.one("Add", b.conv(x, 7), x))
+
+
+@case()
+def crossed_sums(b: Builder) -> onnx.ModelProto:
+    """Two lists added in both orders: ties inside one group."""
+    x = b.input(3, 6, 5)
+    left, right = features_of(b, x), features_of(b, x)
+    sides = [b.one("Concat", *pair, axis=1) for pair in ((left, right), (right, left))]
+    return classify(b, b.one("Add", sides[0], b.one("Tanh", sides[1])))
+
+
+@case()
+def permuted_residual(b: Builder) -> onnx.ModelProto:
+    """A tensor added to itself in another order: cycles of channels."""
+    x = features(b, 9)
+    x = b.one("Add", x, b.gather(x, 1, 0, 3, 4, 2, 5, 6, 8, 7))
+    x = b.relu(b.conv(x, 6))
+    return classify(b, b.one("Sub", x, b.one("Sigmoid", b.slice(x, -1, -(2**62), -1))))
+
+
+@case()
+def cut_flat(b: Builder) -> onnx.ModelProto:
+    """Slice and Split of flattened features, off the boundaries of channels."""
+    x = b.one("Flatten", features(b))
+    first, second = b.split(b.slice(x, 17, 160), [50, 93])
+    x = b.one("Concat", b.relu(b.gemm(second, 6)), b.slice(first, 0, 50, 7), axis=1)
+    return b.model(b.gemm(x, CLASSES))
+
+
+@case()
+def regrouped(b: Builder) -> onnx.ModelProto:
+    """Reshapes that miss the boundaries of channels, or split them."""
+    x = b.reshape(features(b), 0, 9, 20)
+    x = b.relu(b.conv(x, 6))
+    return classify(b, b.reshape(b.relu(b.conv(b.reshape(x, 0, 12, 10), 4)), 0, 2, 4, 5))
+
+
+@case()
+def flat_bias(b: Builder) -> onnx.ModelProto:
+    """Constants for every flattened place, and for heads."""
+    x = b.one("Flatten", features(b))
+    x = b.reshape(b.one("Add", x, b.distinct(180)), 0, 6, 6, 5)
+    x = b.reshape(b.relu(b.conv(x, 6)), 0, 3, 2, 30)
+    for shape in ((1, 3, 2, 1), (2, 1), (3, 1, 1), (1, 1, 2, 30)):
+        x = b.one("Mul", x, b.constant(b.rng.uniform(0.5, 1.5, shape)))
+    return classify(b, b.reshape(x, 0, 6, 30))
+
+
+@case()
+def time_major(b: Builder) -> onnx.ModelProto:
+    """Time before the batch, both merged for a while."""
+    x = b.one("Transpose", b.relu(b.matmul(b.input(4, 6), 7)), perm=[1, 0, 2])
+    x = b.relu(b.gemm(b.reshape(x, -1, 7), 5))
+    x = b.reduce(b.reshape(x, 4, -1, 5), axes=[0], keepdims=0)
+    return b.model(b.gemm(x, CLASSES))
+
+
+@case()
+def batch_behind_channels(b: Builder) -> onnx.ModelProto:
+    """Channels before the batch, both merged for a while."""
+    x = b.one("Transpose", features(b, 6, 3, 9), perm=[1, 0, 2])
+    x = b.reshape(b.one("Tanh", b.reshape(x, -1, 9)), 6, -1, 9)
+    return classify(b, b.one("Transpose", x, perm=[1, 0, 2]))
+
+
+@case()
+def slope_last(b: Builder) -> onnx.ModelProto:
+    """PRelu with the channels at the end; Split and Concat there."""
+    x = b.one("Transpose", features(b), perm=[0, 2, 3, 1])
+    x = b.one("PRelu", x, b.constant(b.rng.uniform(0.1, 0.5, 6)))
+    first, second = b.split(x, [2, 4], axis=-1)
+    x = b.one("Concat", b.relu(b.matmul(second, 3)), first, axis=-1)
+    return b.model(b.gemm(b.reduce(b.relu(b.matmul(x, 5)), axes=[1, 2], keepdims=0), CLASSES))
+
+
+@case(13)
+def weights_as_inputs(b: Builder) -> onnx.ModelProto:
+    """Initializers that are graph inputs as well, as old files have them."""
+    model = classify(b, features(b))
+    for tensor in model.graph.initializer:
+        entry = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(entry)
+    return model

@@ -345,6 +345,11 @@ class _Companions:
         self._reading_masked(node, places)
         if places == [0]:
             self._make(node, 0)
+            if node.op_type == "Gemm":
+                return
+            rows = self._reduce("ReduceMax", self._companion(node.input[0]), -1)  # axes that pass
+            own = self._companions[node.output[0]]
+            self._companions[node.output[0]] = self._emit("Min", [own, rows])
         else:
             # both operands are computed: a place is kept that any kept pair of channels reaches
             product = self._same(node, [self._companion(name) for name in node.input])
@@ -359,9 +364,16 @@ class _Companions:
         self._companions[node.output[0]] = self._spread(flags, node.output[0])
 
     def _pad(self, node: onnx.NodeProto) -> None:
-        """New channels count as kept; the border of a channel is as removed as the channel is."""
+        """New channels count as kept; the border of a channel is as removed as the channel is.
+
+        Pads of some axes only are understood for four axes.
+        """
         self._nodes.append(node)
         pads = self._values[node.input[1]].reshape(2, -1)
+        if len(node.input) > 3:
+            axes, some = self._values[node.input[3]], pads
+            pads = np.zeros((2, 4), np.int64)
+            pads[:, axes] = some
         channels, space = pads.copy(), pads.copy()
         channels[:, 2:] = 0
         space[:, :2] = 0

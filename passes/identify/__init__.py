@@ -5,10 +5,12 @@ from __future__ import annotations
 from graft.passes.identify.activity import Activity
 from graft.passes.identify.base import Method, Question, Scores
 from graft.passes.identify.chance import Random
+from graft.passes.identify.contrast import Contrast
 from graft.passes.identify.magnitude import Magnitude
 from graft.rewriter.errors import GraftError
 
-METHODS: tuple[Method, ...] = (Activity(), Magnitude(), Random())
+METHODS: tuple[Method, ...] = (Contrast(), Activity(), Magnitude(), Random())
+DEFAULT = "contrast"
 
 
 def method_called(name: str) -> Method:
@@ -24,4 +26,4 @@ def method_called(name: str) -> Method:
     raise GraftError("method-unknown", f"no method is called {name}", f"choose from {known}")
 
 
-__all__ = ["METHODS", "Method", "Question", "Scores", "method_called"]
+__all__ = ["DEFAULT", "METHODS", "Method", "Question", "Scores", "method_called"]

@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 
-from graft.passes.identify.base import Method, Question, Scores, gather
+from graft.passes.identify.base import Method, Question, Scores, contribution, gather
 from graft.rewriter.groups import Place
-from graft.rewriter.profile import ACTIVE
+from graft.rewriter.profile import ACTIVE, SQUARES, SUM
+
+FLOOR = 0.05
+"""What is left of the score of a channel that is always on for the rest and never for the classes."""
 
 
 class Activity(Method):
-    """Share of active positions for the module's classes minus the share for the rest.
+    """A channel's contribution, weighed by its activity for the module's classes.
 
-    The graded form of concern and tangling identification (Pan and Rajan, ICSE 2022, section 3): there
-    a position that is never above zero for a class is not its concern. Every class weighs the same.
-    Where the module takes all classes there is no rest, and the share itself is the score.
+    The activity is the share of active positions for the classes minus the share for the rest, the
+    graded form of concern and tangling identification (Pan and Rajan, ICSE 2022, section 3), where a
+    position that is never above zero for a class is not its concern. Every class weighs the same.
+    Where the module takes all classes there is no rest, and the share itself is the activity.
     """
 
     name = "activity"
-    statistics = (ACTIVE,)
+    statistics = (ACTIVE, SUM, SQUARES)
 
     def scores(self, question: Question) -> Scores:
-        """From -1 (only for the rest) to 1 (only for the module's classes)."""
+        """``contribution * (1 + FLOOR + activity)``."""
+        return contribution(question) * (1 + FLOOR + self.activity(question))
+
+    def activity(self, question: Question) -> Scores:
+        """From -1 (only for the rest) to 1 (only for the classes); 0 where no activation was seen."""
         places = [p for p in question.groups.activations() if question.profile.has(ACTIVE, p.tensor)]
-        scores = gather(question.groups, [(p.channels, self._at(question, p)) for p in places])
-        seen = np.zeros(question.groups.count, bool)
-        for place in places:
-            seen[place.channels] = True
-        scores[~seen] = float(scores[seen].mean()) if seen.any() else 0.0
-        return scores
+        return gather(question.groups, [(p.channels, self._at(question, p)) for p in places])
 
     @staticmethod
     def _at(question: Question, place: Place) -> Scores:
         share = question.profile.mean(ACTIVE, place.tensor, question.classes)
         if not question.rest:
             return share
-        return share - question.profile.mean(ACTIVE, place.tensor, question.rest)
+        return np.asarray(share - question.profile.mean(ACTIVE, place.tensor, question.rest))

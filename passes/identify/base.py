@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
-from graft.rewriter.profile import Profile, Statistic
+from graft.rewriter.operators import operator_of
+from graft.rewriter.profile import SQUARES, SUM, Profile, Statistic
 
 Scores = NDArray[np.float64]
 
@@ -52,8 +53,43 @@ class Method:
     statistics: ClassVar[tuple[Statistic, ...]] = ()
 
     def scores(self, question: Question) -> Scores:
-        """One score a channel number (length ``groups.count``); comparable between groups."""
+        """What would be lost with each channel: >= 0, one a channel number (length ``groups.count``).
+
+        Scores add up and compare between groups; :class:`~graft.passes.budget.Budget` sets them
+        against what the channels cost.
+        """
         raise NotImplementedError
+
+
+def contribution(question: Question, contrast: float = 0.0) -> Scores:
+    """How much of what its readers read each channel brings, summed over the readers.
+
+    For a reader with weights W and input x the part of channel c is ``var(x_c) * |W_c|^2`` over the sum
+    of all its channels. The variance is taken where the module's classes together weigh as much as all
+    others together; ``contrast`` times the squared difference between the two means is added to it.
+    """
+    profile, groups = question.profile, question.groups
+    result = np.zeros(groups.count)
+    for node in groups.nodes:
+        operator = operator_of(node)
+        weights = {p.index: p for p in operator.parameters(node, groups) if p.reads is not None}
+        for read in operator.reads(node, groups):
+            tensor = node.inputs[read.index].name
+            if not profile.has(SQUARES, tensor):
+                continue
+            spread = _spread(question, tensor, contrast)
+            for index, parameter in weights.items():
+                part = spread * _squares(node.inputs[index].values, parameter.reads, len(spread))
+                np.add.at(result, read.channels, part / max(float(part.sum()), 1e-30))
+    return result
+
+
+def readers(groups: ChannelGroups) -> Scores:
+    """How many tensors that are read hold each channel."""
+    result = np.zeros(groups.count)
+    for place in groups.reads():
+        result[np.unique(place.channels)] += 1
+    return result
 
 
 def gather(groups: ChannelGroups, found: Sequence[tuple[NDArray[np.int64], Scores]]) -> Scores:
@@ -63,4 +99,23 @@ def gather(groups: ChannelGroups, found: Sequence[tuple[NDArray[np.int64], Score
         np.add.at(total, channels, scores)
         np.add.at(times, channels, 1.0)
     result: Scores = total / np.maximum(times, 1.0)
+    return result
+
+
+def _spread(question: Question, tensor: str, contrast: float) -> Scores:
+    """Variance of every position, classes and rest half and half, plus ``contrast`` between them."""
+    halves = [half for half in (question.classes, question.rest) if half]
+    means = [question.profile.mean(SUM, tensor, half) for half in halves]
+    squares = [question.profile.mean(SQUARES, tensor, half) for half in halves]
+    mean = np.mean(means, axis=0)
+    variance = np.maximum(0.0, np.mean(squares, axis=0) - mean**2)
+    result: Scores = variance + contrast * (means[0] - means[-1]) ** 2
+    return result
+
+
+def _squares(weight: NDArray[np.generic], axis: int | None, size: int) -> Scores:
+    """Sum of squared weights that read each position; a grouped weight serves all groups alike."""
+    values = weight.astype(np.float64) ** 2
+    sums = values.sum(axis=tuple(a for a in range(values.ndim) if a != axis))
+    result: Scores = np.resize(sums, size)
     return result

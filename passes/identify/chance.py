@@ -6,15 +6,16 @@ import zlib
 
 import numpy as np
 
-from graft.passes.identify.base import Method, Question, Scores
+from graft.passes.identify.base import Method, Question, Scores, readers
 
 
 class Random(Method):
-    """Uniform numbers, drawn anew for every seed and set of classes."""
+    """Uniform numbers, once for each reader, drawn anew for every seed and set of classes."""
 
     name = "random"
 
     def scores(self, question: Question) -> Scores:
-        """From 0 to 1."""
+        """From 0 to the number of readers."""
         classes = zlib.crc32("\n".join(question.classes).encode())
-        return np.random.default_rng([question.seed, classes]).random(question.groups.count)
+        draw = np.random.default_rng([question.seed, classes]).random(question.groups.count)
+        return draw * readers(question.groups)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from graft.passes.identify.base import Method, Question, Scores, gather
+from graft.passes.identify.base import Method, Question, Scores, gather, readers
 from graft.rewriter.operators import operator_of
 
 
 class Magnitude(Method):
-    """Mean absolute weight that makes a channel, over the mean of its layer. Knows nothing of classes."""
+    """Mean absolute weight that makes a channel, over the mean of its layer, once for each reader.
+
+    Knows nothing of classes: it gives the same plan for all of them.
+    """
 
     name = "magnitude"
 
     def scores(self, question: Question) -> Scores:
-        """1 is a channel like the average of its layer."""
+        """1 for a channel with one reader that is like the average of its layer."""
         found = []
         for node in question.groups.nodes:
             for parameter in operator_of(node).parameters(node, question.groups):
@@ -24,4 +27,4 @@ class Magnitude(Method):
                     if axis != parameter.reads and others:
                         size = np.abs(values.astype(np.float64)).mean(axis=others)
                         found.append((channels, size / max(float(size.mean()), 1e-30)))
-        return gather(question.groups, found)
+        return gather(question.groups, found) * readers(question.groups)

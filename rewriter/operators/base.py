@@ -93,7 +93,7 @@ class Operator:
         return []
 
     def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
-        """Where the node consumes channels. A consumer also has :meth:`response` and :meth:`add_bias`."""
+        """Where the node consumes channels. A consumer also has :meth:`fold` and :meth:`add_bias`."""
         return []
 
     def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
@@ -103,11 +103,16 @@ class Operator:
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
         """Change attributes and shape inputs to what the cut leaves. Parameters are cut already."""
 
-    def response(self, node: gs.Node, values: Array, channels: ChannelMap) -> Array:
-        """Output (one value an output channel, averaged over positions) for a constant input.
+    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+        """Read ``into @ x + constant`` where the node reads ``x`` so far.
+
+        The weights take the matrix; what the constant adds to each output, averaged over positions, is
+        returned for :meth:`add_bias`.
 
         Args:
-            values: one value for each position of the axis that the node reads, float64.
+            into: float64 (positions, positions) of the axis that the node reads.
+            constant: float64 (positions,).
+            channels: the analysis.
         """
         raise NotImplementedError
 
@@ -149,11 +154,10 @@ def constant_ints(node: gs.Node, index: int, attribute: str | None = None) -> li
 
 def set_constant(node: gs.Node, index: int, values: Array) -> None:
     """Give ``node`` a constant of its own at input ``index``."""
-    old = node.inputs[index] if index < len(node.inputs) else None
-    name = f"{node.name}/{old.name if old is not None and old.name else index}"
+    name = f"{node.name}/input_{index}"  # not after the old one: a node may read that twice
     while len(node.inputs) <= index:
         node.inputs.append(gs.Variable.empty())
-    node.inputs[index] = gs.Constant(name, np.ascontiguousarray(values))
+    node.inputs[index] = gs.Constant(name, np.array(values, order="C"))
 
 
 def positive(axis: int, rank: int) -> int:

@@ -103,15 +103,20 @@ class Convolution(Operator):
             if kept is not None and len(kept) == _groups(node):
                 node.attrs["group"] = int(kept.sum())
 
-    def response(self, node: gs.Node, values: Array, channels: ChannelMap) -> Array:
-        """Weights times values, each kernel tap weighed by how often it lies inside the input."""
+    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+        """Each kernel tap takes the matrix; it adds its constant where it lies inside the input.
+
+        A grouped convolution reads in blocks, so a matrix that mixes groups cannot be taken.
+        """
         weight = node.inputs[1].values.astype(np.float64)
-        inside = _coverage(node, channels)
-        taps = (weight * inside).reshape(*weight.shape[:2], -1).sum(axis=2)
+        taps = (weight * _coverage(node, channels)).reshape(*weight.shape[:2], -1).sum(axis=2)
         groups = _groups(node)
-        per_group = taps.reshape(groups, -1, taps.shape[1])
-        result: Array = np.einsum("goi,gi->go", per_group, values.reshape(groups, -1)).reshape(-1)
-        return result
+        blocks, inputs = taps.reshape(groups, -1, weight.shape[1]), constant.reshape(groups, -1)
+        delta: Array = np.einsum("goi,gi->go", blocks, inputs).reshape(-1)
+        if groups == 1 and not np.array_equal(into, np.eye(len(into))):
+            folded = np.einsum("oi...,ij->oj...", weight, into)
+            set_constant(node, 1, folded.astype(node.inputs[1].dtype))
+        return delta
 
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
         """Into the bias, which is made where there is none."""

@@ -69,6 +69,16 @@ class _Dense(Operator):
                 lists.append(found)
         return [Work(times, tuple(lists))]
 
+    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+        """The matrix takes ``into``, its outputs get ``alpha`` times what the constant gives."""
+        matrix = node.inputs[1]
+        turned = self._matrix_axes(node) == (1, 0)
+        along = (matrix.values.T if turned else matrix.values).astype(np.float64)
+        folded = into.T @ along
+        set_constant(node, 1, (folded.T if turned else folded).astype(matrix.dtype))
+        delta: Array = float(node.attrs.get("alpha", 1.0)) * (constant @ along)
+        return delta
+
 
 class Gemm(_Dense):
     """``Gemm``: ``alpha * A' B' + beta * C`` with a constant ``B``."""
@@ -102,13 +112,6 @@ class Gemm(_Dense):
             found.append(Parameter(2, {len(bias.shape) - 1: outputs}))
         return found
 
-    def response(self, node: gs.Node, values: Array, channels: ChannelMap) -> Array:
-        """``alpha`` times values times matrix."""
-        matrix = node.inputs[1].values.astype(np.float64)
-        along = matrix if self._matrix_axes(node) == (0, 1) else matrix.T
-        result: Array = float(node.attrs.get("alpha", 1.0)) * (values @ along)
-        return result
-
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
         """Into ``C``, over ``beta``."""
         bias = given(node, 2)
@@ -135,11 +138,6 @@ class MatMul(_Dense):
         axes = flow.of(node.inputs[0])
         if axes:
             flow.give(node.outputs[0], [*axes[:-1], flow.make(node, matrix.shape[1])])
-
-    def response(self, node: gs.Node, values: Array, channels: ChannelMap) -> Array:
-        """Values times matrix."""
-        result: Array = values @ node.inputs[1].values.astype(np.float64)
-        return result
 
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
         """Into the constant of an ``Add`` that alone follows, else into an ``Add`` of its own."""

@@ -37,6 +37,8 @@ class Reduction(Operator):
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Reduced axes must hold no channels, or pin them; the others pass."""
         axes = flow.of(node.inputs[0])
+        if not axes:
+            return  # of unknown rank: carries no channels
         reduced = constant_ints(node, 1, "axes")
         if reduced is None:
             if given(node, 1) is not None:

@@ -96,7 +96,7 @@ class Split(Operator):
         if all(mask is None or mask.all() for mask in kept):
             return
         sizes = [int(mask.sum()) for mask in kept if mask is not None]
-        if "split" in node.attrs:
+        if "split" in node.attrs or cut.graph.opset < 13:  # an attribute before, an input since
             node.attrs["split"] = sizes
         else:
             node.attrs.pop("num_outputs", None)
@@ -138,6 +138,7 @@ class Slice(Operator):
                 indices = gs.Constant(f"{node.name}/indices_{axis}", changed[axis])
                 pick = gs.Node("Gather", f"{node.name}/pick_{axis}", {"axis": axis}, [indices])
                 insert_after(node, pick, cut.graph)
+                rows.append((0, -_FRONT, axis, 1))
             else:
                 start, stop, step = even
                 rows.append((start, _FRONT if stop is None else stop, axis, step))
@@ -264,6 +265,8 @@ class Unsqueeze(Operator):
             flow.pin_inputs(node, "axes computed at run time")
             return
         axes = flow.of(node.inputs[0])
+        if flow.shape(node.inputs[0]) is None:
+            return  # of unknown rank: carries no channels
         rank = len(axes) + len(new)
         places = {positive(axis, rank) for axis in new}
         rest = iter(axes)
@@ -278,6 +281,8 @@ class Squeeze(Operator):
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """See the class."""
         axes = flow.of(node.inputs[0])
+        if not axes:
+            return  # of unknown rank: carries no channels
         gone = constant_ints(node, 1, "axes")
         if gone is None:
             shape = flow.shape(node.inputs[0]) or ()

@@ -1,0 +1,429 @@
+"""The law that tests every rule: a cut graph computes what the masked parent computes.
+
+Checked for random graphs and random plans, for one network per structure, and for two published
+models, against the masker of the tests, which knows nothing of groups and operator classes, and
+against the one that verifies written models.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from graft.passes import verify
+from graft.passes.slice import Slice
+from graft.rewriter.errors import GraftError
+from graft.rewriter.groups import ChannelGroups, Group
+from graft.rewriter.model import Model
+from graft.rewriter.plan import Plan
+from tests import graphs, masker
+from tests.graphs import CLASSES, Builder, T
+from tests.masker import Array, Kept, MaskedParent, kept_outputs
+
+TOLERANCE = 1e-4
+SHARES = (0.2, 0.5, 0.8)
+BENCH = Path(os.environ.get("GRAFT_BENCH", Path(__file__).parents[3] / "shared" / "bench"))
+
+
+class Law:
+    """One parent with its groups and its masked parent.
+
+    Args:
+        proto: the parent.
+        inputs: prepared samples; normal ones if left out.
+        threads: onnxruntime's threads.
+    """
+
+    def __init__(
+        self, proto: onnx.ModelProto, inputs: Mapping[str, Array] | None = None, threads: int = 1
+    ) -> None:
+        self.proto = proto
+        self.inputs = graphs.samples(proto) if inputs is None else inputs
+        self.threads = threads
+        self.parent = Model.from_proto(proto)
+        self.groups = ChannelGroups(self.parent)
+        self.masked = MaskedParent(proto, threads)
+
+    def varies(self) -> bool:
+        """Whether the parent's outputs differ between samples and between classes."""
+        whole = self.run(self.proto)
+        scale = {name: float(np.abs(values).max()) for name, values in whole.items()}
+        return all(
+            min(values.std(axis=0).max(), values.std(axis=1).max()) > 1e-2 * scale[name] > 0
+            for name, values in whole.items()
+        )
+
+    def run(self, proto: onnx.ModelProto) -> dict[str, Array]:
+        """Outputs of a graph for the samples."""
+        return masker.run(proto, self.inputs, self.threads)
+
+    def plan(self, share: float, seed: int) -> Plan:
+        """A random plan that keeps about ``share`` of what can go, and a channel of every axis."""
+        rng = np.random.default_rng(seed)
+        kept = ~self.groups.cuttable() | (rng.random(self.groups.count) < share)
+        for channels in self.groups.lists():
+            kept[rng.choice(channels)] = True
+        return Plan.of(self.groups, kept, parent="")
+
+    def cut(self, plan: Plan) -> onnx.ModelProto:
+        """The parent cut by ``plan``."""
+        model = self.parent.copy()
+        Slice(plan)(model)
+        return model.proto()
+
+    def check(self, plan: Plan) -> onnx.ModelProto:
+        """Assert the law for one plan; return the cut graph."""
+        cut = self.cut(plan)
+        onnx.checker.check_model(cut, full_check=True)
+        found = self.run(cut)
+        assert differs(found, self.masked.run(kept_outputs(self.proto, cut), self.inputs)) < TOLERANCE
+        assert differs(found, self.run(verify.mask(self.parent, plan).proto())) < TOLERANCE
+        self._check_size(plan, cut)
+        return cut
+
+    def _check_size(self, plan: Plan, cut: onnx.ModelProto) -> None:
+        kept, channels = plan.counts()
+        assert all(0 not in tensor.dims for tensor in cut.graph.initializer)
+        if kept < channels:
+            assert numbers(cut) < numbers(self.proto)
+        else:
+            assert numbers(cut) == numbers(self.proto)
+
+
+def differs(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
+    """Largest difference, relative to the largest value expected."""
+    assert found.keys() == expected.keys()
+    worst = 0.0
+    for name, values in expected.items():
+        assert found[name].shape == values.shape
+        assert np.isfinite(values).all()
+        scale = float(np.abs(values).max())
+        worst = max(worst, float(np.abs(found[name] - values).max()) / scale)
+    return worst
+
+
+def numbers(proto: onnx.ModelProto) -> int:
+    """How many constant values the nodes read; one that is shared counts for each reader."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in proto.graph.initializer}
+    return sum(sizes.get(name, 0) for node in proto.graph.node for name in node.input)
+
+
+def shift_shows(law: Law, group: Group, tries: int = 4) -> float:
+    """How far off a cut is that removes the next channel of ``group`` instead of the planned one.
+
+    The largest of a few: what a Relu never lets through cannot show.
+    """
+    places = np.flatnonzero(group.cuttable)
+    worst = 0.0
+    for place, wrong in list(zip(places, np.roll(places, -1), strict=True))[:tries]:
+        try:
+            planned, shifted = (law.cut(_without(group, one)) for one in (place, wrong))
+        except GraftError:  # would leave no channel on an axis
+            continue
+        expected = law.masked.run(kept_outputs(law.proto, planned), law.inputs)
+        worst = max(worst, differs(law.run(shifted), expected))
+    return worst
+
+
+def _without(group: Group, channel: int) -> Plan:
+    return Plan("", {group.name: np.arange(group.size) != channel})
+
+
+def shiftable(groups: ChannelGroups) -> list[Group]:
+    """Groups with two channels to confuse; zeros that a Pad makes are all alike."""
+    return [g for g in groups if g.cuttable.sum() > 1 and not g.name.startswith("pad")]
+
+
+# -------------------------------------------------------------------- random graphs
+
+
+@settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+@given(graphs.networks(), st.integers(0, 2**16))
+def test_law_holds_for_random_graphs(proto: onnx.ModelProto, seed: int) -> None:
+    onnx.checker.check_model(proto, full_check=True)
+    law = Law(proto)
+    assume(law.varies())
+    for share in SHARES:
+        law.check(law.plan(share, seed))
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(graphs.networks())
+def test_law_fails_for_shifted_cuts_of_random_graphs(proto: onnx.ModelProto) -> None:
+    law = Law(proto)
+    groups = shiftable(law.groups)
+    assume(groups and law.varies())
+    assert max(shift_shows(law, group) for group in groups) > 10 * TOLERANCE
+
+
+# -------------------------------------------------------------------- one network per structure
+
+NOTHING_TO_CUT = {"matmul_of_two"}
+EVERY_CASE = [(name, opset) for name, (_, opsets) in graphs.CASES.items() for opset in opsets]
+
+
+@pytest.mark.parametrize(("name", "opset"), EVERY_CASE)
+def test_law_holds_for(name: str, opset: int) -> None:
+    proto = graphs.build(name, opset)
+    onnx.checker.check_model(proto, full_check=True)
+    law = Law(proto)
+    assert law.varies()
+    removed = 0
+    for seed, share in enumerate((*SHARES, *SHARES)):
+        plan = law.plan(share, seed)
+        law.check(plan)
+        kept, channels = plan.counts()
+        removed += channels - kept
+    assert removed or name in NOTHING_TO_CUT
+
+
+@pytest.mark.parametrize("name", sorted(graphs.CASES))
+def test_law_fails_for_shifted_cuts_of(name: str) -> None:
+    law = Law(graphs.build(name, graphs.CASES[name][1][-1]))
+    for group in shiftable(law.groups):
+        assert shift_shows(law, group) > 10 * TOLERANCE, group.name
+
+
+def test_law_holds_when_a_cut_graph_is_cut_again() -> None:
+    for name, (_, opsets) in graphs.CASES.items():
+        law = Law(graphs.build(name, opsets[-1]))
+        again = Law(law.cut(law.plan(0.8, 1)), law.inputs)
+        again.check(again.plan(0.6, 2))
+
+
+def test_a_plan_that_keeps_all_changes_nothing() -> None:
+    for name, (_, opsets) in graphs.CASES.items():
+        law = Law(graphs.build(name, opsets[-1]))
+        plan = Plan.of(law.groups, law.groups.everything(), parent="")
+        assert differs(law.run(law.cut(plan)), law.run(law.proto)) < 1e-6
+
+
+@pytest.mark.parametrize("name", sorted(graphs.CASES))
+def test_kept_channels_are_those_of_the_plan(name: str) -> None:
+    """The markers left in the layer a group is named after are those that the plan keeps."""
+    law = Law(graphs.build(name, graphs.CASES[name][1][-1]))
+    plan = law.plan(0.5, 3)
+    for maker, flags in kept_outputs(law.proto, law.cut(plan)).items():
+        planned = plan.kept.get(maker)
+        if planned is not None and planned.size == flags.size:
+            assert flags.tolist() == planned.tolist()
+
+
+# -------------------------------------------------------------------- operators without a rule
+
+
+def _lrn(b: Builder, x: T) -> T:
+    return b.one("LRN", x, size=3)
+
+
+def _topk(b: Builder, x: T) -> T:
+    return b.node("TopK", [x, b.ints(3)], outputs=2, axis=1)[0]
+
+
+def _cumulative(b: Builder, x: T) -> T:
+    return b.one("CumSum", x, b.constant(1, np.int64))
+
+
+def _lstm(b: Builder, x: T) -> T:
+    x = b.one("Transpose", b.reshape(x, 0, 6, 30), perm=[2, 0, 1])
+    weights = [b.weight(1, 16, 6), b.weight(1, 16, 4), b.weight(1, 32)]
+    return b.squeeze(b.node("LSTM", [x, *weights], hidden_size=4)[0], 1)
+
+
+def _layer_normalization(b: Builder, x: T) -> T:
+    x = b.one("Transpose", x, perm=[0, 2, 3, 1])
+    return b.one("LayerNormalization", x, b.weight(6), axis=-1)
+
+
+def _mystery(b: Builder, x: T) -> T:
+    return b.one("Mystery", x, domain="com.example")
+
+
+
+WITHOUT_RULE = {
+    "LRN": _lrn,
+    "TopK": _topk,
+    "CumSum": _cumulative,
+    "LSTM": _lstm,
+    "LayerNormalization": _layer_normalization,
+    "Mystery": _mystery,
+}
+
+
+def groups_of(proto: onnx.ModelProto) -> ChannelGroups:
+    return ChannelGroups(Model.from_proto(proto))
+
+
+@pytest.mark.parametrize("operator", sorted(WITHOUT_RULE))
+def test_an_operator_without_a_rule_pins_what_reaches_it(operator: str) -> None:
+    b = Builder(opset=17)
+    x = graphs.features(b)
+    first, free = b.nodes[0].name, b.conv(x, 5)
+    last = WITHOUT_RULE[operator](b, b.one("Tanh", x))
+    named = next(node.name for node in b.nodes if node.op_type == operator)
+    proto = b.model(b.gemm(b.pooled(b.relu(free)), CLASSES))
+    proto.graph.output.append(helper.make_tensor_value_info(last.name, TensorProto.FLOAT, None))
+    groups = groups_of(proto)
+    assert not groups[first].cuttable.any()
+    assert operator in groups[first].reason
+    assert named in groups[first].reason
+    assert groups[free.name.removesuffix("_out")].cuttable.all()
+
+
+@pytest.mark.parametrize(
+    "follow",
+    ["Relu", "ReduceMean", "Squeeze", "Unsqueeze", "MaxPool", "Flatten", "Transpose", "Split"],
+)
+def test_operators_behind_a_tensor_of_unknown_rank(follow: str) -> None:
+    """The analysis passes over what it cannot know, and does not stumble."""
+    attributes = {
+        "ReduceMean": {"axes": [2, 3]},
+        "Squeeze": {"axes": [2]},
+        "Unsqueeze": {"axes": [1]},
+        "MaxPool": {"kernel_shape": [2, 2]},
+        "Transpose": {"perm": [0, 2, 1, 3]},
+        "Split": {"axis": 1},
+    }
+    b = Builder(opset=11)
+    x = graphs.features(b)
+    first = b.nodes[0].name
+    strange = _mystery(b, x)
+    proto = b.model(b.gemm(b.pooled(b.relu(b.conv(x, 5))), CLASSES))
+    more = attributes.get(follow, {})
+    proto.graph.node.append(helper.make_node(follow, [strange.name], ["y"], name="follow", **more))
+    proto.graph.output.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+    groups = groups_of(proto)
+    assert not groups[first].cuttable.any()
+    assert any(group.cuttable.any() for group in groups)
+
+
+@pytest.mark.parametrize("operator", ["LRN", "LayerNormalization"])
+def test_law_holds_around_an_operator_without_a_rule(operator: str) -> None:
+    b = Builder(opset=17)
+    x = b.relu(b.conv(graphs.features(b, 8), 6))
+    x = WITHOUT_RULE[operator](b, x)
+    if operator == "LayerNormalization":
+        x = b.one("Transpose", x, perm=[0, 3, 1, 2])
+    law = Law(graphs.classify(b, x))
+    assert law.varies()
+    for seed, share in enumerate(SHARES):
+        law.check(law.plan(share, seed))
+
+
+def test_what_an_if_captures_is_pinned() -> None:
+    b = Builder()
+    x = graphs.features(b)
+    y = b.relu(b.conv(x, 4))
+    bodies = {
+        f"{branch}_branch": helper.make_graph(
+            [helper.make_node(operator, [x.name], [f"{branch}_out"])],
+            branch,
+            [],
+            [helper.make_tensor_value_info(f"{branch}_out", TensorProto.FLOAT, None)],
+        )
+        for branch, operator in (("then", "Relu"), ("else", "Neg"))
+    }
+    condition = b.constant(True, np.bool_)
+    b.nodes.append(helper.make_node("If", [condition.name], ["chosen"], name="choice", **bodies))
+    b.nodes.append(helper.make_node("GlobalAveragePool", ["chosen"], ["mean"], name="mean"))
+    proto = b.model(b.gemm(b.pooled(y), CLASSES))
+    mean = helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["N", 6, 1, 1])
+    proto.graph.output.append(mean)
+    groups = groups_of(proto)
+    captured, free = (groups[node.name] for node in proto.graph.node if node.op_type == "Conv")
+    assert not captured.cuttable.any()
+    assert "If choice" in captured.reason
+    assert free.cuttable.all()
+    cut = Model.from_proto(proto)
+    Slice(Plan("", {free.name: np.arange(4) < 2}))(cut)
+    onnx.checker.check_model(cut.proto(), full_check=True)
+    inputs = graphs.samples(proto)
+    assert masker.run(cut.proto(), inputs)["mean"].shape == (4, 6, 1, 1)
+
+
+def test_a_weight_shared_with_a_captured_use_stays_whole_there() -> None:
+    """A constant that a body reads is not replaced by the piece that the layer outside takes."""
+    b = Builder()
+    values = b.constant(b.rng.uniform(0.5, 1.5, (6, 1, 1)))
+    x = b.one("Mul", graphs.features(b), values)
+    body = helper.make_graph(
+        [helper.make_node("Identity", [values.name], ["copied"])],
+        "body",
+        [],
+        [helper.make_tensor_value_info("copied", TensorProto.FLOAT, None)],
+    )
+    condition = b.constant(True, np.bool_)
+    choice = helper.make_node(
+        "If", [condition.name], ["kept"], name="choice", then_branch=body, else_branch=body
+    )
+    b.nodes.append(choice)
+    proto = b.model(b.gemm(b.pooled(b.relu(b.conv(x, 4))), CLASSES))
+    proto.graph.output.append(helper.make_tensor_value_info("kept", TensorProto.FLOAT, None))
+    group = next(iter(groups_of(proto)))
+    cut = Model.from_proto(proto)
+    Slice(Plan("", {group.name: np.arange(6) < 3}))(cut)
+    assert masker.run(cut.proto(), graphs.samples(proto))["kept"].shape == (6, 1, 1)
+
+
+# -------------------------------------------------------------------- published models
+
+
+def bench_law(name: str, *size: int, threads: int = 2) -> Law:
+    """The law for a model of the benchmark, on normal samples; its biases made distinct."""
+    path = BENCH / "vision" / f"{name}.onnx"
+    if not path.is_file():
+        pytest.skip(f"{path} is missing: set GRAFT_BENCH to the folder of the benchmark")
+    proto = onnx.load(path)
+    rng = np.random.default_rng(0)
+    values = masker.constant_values(proto.graph)
+    for node in proto.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            bias = values[node.input[2]]
+            bias = bias + rng.uniform(-1e-4, 1e-4, bias.shape).astype(np.float32)
+            stored = next(t for t in proto.graph.initializer if t.name == node.input[2])
+            stored.CopyFrom(numpy_helper.from_array(bias, stored.name))
+    inputs = {proto.graph.input[0].name: rng.normal(0, 1, (2, *size)).astype(np.float32)}
+    return Law(proto, inputs, threads)
+
+
+@pytest.mark.bench
+def test_law_holds_for_resnet20() -> None:
+    law = bench_law("resnet20_cifar10", 3, 32, 32)
+    assert law.varies()
+    for share in SHARES:
+        for seed in range(20):
+            law.check(law.plan(share, seed))
+
+
+@pytest.mark.bench
+def test_law_holds_for_efficientnet() -> None:
+    law = bench_law("efficientnet_lite0_imagenet", 3, 224, 224)
+    assert law.varies()
+    for seed, share in enumerate((0.5, 0.8)):
+        law.check(law.plan(share, seed))
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("name", ["dense_mnist_4", "dense_fmnist_4"])
+def test_law_holds_for_dense_networks(name: str) -> None:
+    path = BENCH / "vision" / f"{name}.onnx"
+    if not path.is_file():
+        pytest.skip(f"{path} is missing: set GRAFT_BENCH to the folder of the benchmark")
+    proto = onnx.load(path)
+    rng = np.random.default_rng(0)
+    law = Law(proto, {proto.graph.input[0].name: rng.uniform(0, 1, (4, 28, 28, 1)).astype("f")})
+    for seed, share in enumerate(SHARES):
+        law.check(law.plan(share, seed))
