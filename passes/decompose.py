@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from graft.passes.verify import Verify
 from graft.rewriter.cost import Cost, CostModel, cost_of
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
+from graft.rewriter.origin import Origin, ParentRecord, parent_record, stamp, versions
 from graft.rewriter.plan import Plan
 from graft.rewriter.profile import OTHER, Profile
 from graft.rewriter.session import Device
@@ -31,6 +33,7 @@ class Parent:
 
     Attributes:
         source: the model as it came.
+        record: its hashes, labels and licence, as modules record them.
         sha256: its graph hash, which plans and profiles carry.
         model: the normalized model.
         groups: the analysis of the normalized model.
@@ -39,7 +42,8 @@ class Parent:
 
     def __init__(self, model: Model) -> None:
         self.source = model
-        self.sha256 = model.graph_sha256()
+        self.record: ParentRecord = parent_record(model)
+        self.sha256 = self.record.graph_sha256
         self.model = model.copy()
         self.normalized = Normalize()(self.model)
         self.groups = ChannelGroups(self.model)
@@ -95,6 +99,11 @@ class Decompose:
     seed: int = 0
     identify: Method | None = field(default=None, compare=False)
 
+    def options(self) -> dict[str, object]:
+        """The options, as modules record them."""
+        names = ("keep", "unit", "method", "compensate", "together", "other", "rest", "seed")
+        return {name: getattr(self, name) for name in names}
+
     def plan(self, parent: Parent, profile: Profile, classes: Sequence[str]) -> Plan:
         """Which channels a module for ``classes`` keeps."""
         headed = parent.model.copy()
@@ -141,6 +150,18 @@ class Decompose:
         Slice(plan)(model)
         difference = Verify(*verify)(whole, plan, model).difference if verify else None
         dead = int(dead_channels(parent.groups, profile).sum())
+        stamp(
+            model,
+            "module",
+            Origin(
+                parents=(parent.record,),
+                classes=tuple(classes),
+                options=self.options(),
+                plan=json.loads(plan.to_json())["groups"],
+                profile_sha256=profile.sha256(),
+                versions=versions(),
+            ),
+        )
         return DecomposeReport(model, plan, cost_of(model), dead, compensated, difference)
 
     def _counted(self, profile: Profile, classes: Sequence[str]) -> tuple[str, ...] | None:

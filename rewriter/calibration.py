@@ -11,6 +11,7 @@ import numpy.typing as npt
 from graft.rewriter.card import Array, Card
 from graft.rewriter.dataset import Split
 from graft.rewriter.errors import GraftError
+from graft.rewriter.profile import OTHER
 
 Integers = npt.NDArray[np.int64]
 
@@ -41,6 +42,7 @@ class Samples:
         classes: Sequence[str] | None = None,
         per_class: int | None = None,
         seed: int = 0,
+        names: Sequence[str] | None = None,
     ) -> Samples:
         """Finds the samples of a split that a model has classes for.
 
@@ -54,13 +56,22 @@ class Samples:
             per_class: keep at most this many samples of each class: a random choice that depends
                 on seed and class only, in the order of the data; None: all.
             seed: 0 or more.
+            names: what class numbers mean where the data does not say; None: they count the
+                card's labels. A module needs its parent's labels here.
+
+        A card with the label ``(other)`` takes the samples of all classes that it does not name as
+        ``(other)``.
 
         Raises:
             GraftError: ``data-labels`` (labels do not fit the card), ``data-classes`` (no class in
                 common), ``class-unknown``, ``class-empty`` (a class without samples),
                 ``bad-request``.
         """
+        if split.class_names is None and names is not None:
+            split = replace(split, class_names=tuple(names))
         labels = _card_labels(split, card)
+        if OTHER in card.labels:
+            labels = np.where(labels < 0, card.labels.index(OTHER), labels)
         known = _by_sample(labels >= 0).all(axis=1)
         samples = cls(
             split, np.flatnonzero(known), labels[known], card, int(len(labels) - known.sum())

@@ -202,6 +202,7 @@ class Model:
 
     def proto(self) -> onnx.ModelProto:
         """The model as a new ``ModelProto``, metadata and card included."""
+        self._part_shared_weights()
         proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
         opsets, functions, graph = list(proto.opset_import), list(proto.functions), proto.graph
         result = onnx.ModelProto()
@@ -222,6 +223,17 @@ class Model:
         for key in sorted(metadata):
             result.metadata_props.add(key=key, value=metadata[key])
         return result
+
+    def _part_shared_weights(self) -> None:
+        """Load weights that constants of several names still share as one unread ``TensorProto``.
+
+        The exporter writes the name of a constant into that proto: the last name would win.
+        """
+        names: dict[int, str] = {}
+        for tensor in self.graph.tensors().values():
+            if isinstance(tensor, gs.Constant) and hasattr(tensor._values, "tensor"):
+                if names.setdefault(id(tensor._values.tensor), tensor.name) != tensor.name:
+                    tensor.values = tensor.values
 
     def save(self, path: str | Path, force: bool = False) -> None:
         """Write the model, whole or not at all; weights beyond 1.5 GB go to one file beside it.

@@ -78,7 +78,9 @@ class Builder:
         array = np.array(values, dtype)
         name = f"constant_{len(self._constants)}"
         self._constants[name] = numpy_helper.from_array(array, name)
-        self._types[name] = helper.make_tensor_type_proto(self._constants[name].data_type, array.shape)
+        self._types[name] = helper.make_tensor_type_proto(
+            self._constants[name].data_type, array.shape
+        )
         return T(name, array.shape)
 
     def ints(self, *values: int) -> T:
@@ -101,7 +103,9 @@ class Builder:
 
     # ------------------------------------------------------------ nodes
 
-    def node(self, operator: str, inputs: Sequence[T | None], outputs: int = 1, **attributes: Any) -> list[T]:
+    def node(
+        self, operator: str, inputs: Sequence[T | None], outputs: int = 1, **attributes: Any
+    ) -> list[T]:
         """Add a node; ``None`` leaves an optional input out."""
         domain = attributes.get("domain", "")
         name = f"{operator.lower()}_{len(self.nodes)}"
@@ -113,7 +117,9 @@ class Builder:
         types: dict[str, onnx.TypeProto] = {}
         if not domain:
             known = {t.name: self._types[t.name] for t in inputs if t}
-            data = {t.name: self._constants[t.name] for t in inputs if t and t.name in self._constants}
+            data = {
+                t.name: self._constants[t.name] for t in inputs if t and t.name in self._constants
+            }
             types = onnx.shape_inference.infer_node_outputs(
                 onnx.defs.get_schema(operator, self.opset), node, known, data
             )
@@ -133,9 +139,16 @@ class Builder:
         """The finished model."""
         domains = sorted({node.domain for node in self.nodes if node.domain})
         graph = helper.make_graph(
-            self.nodes, "graph", self.inputs, [self._output(t) for t in outputs], list(self._constants.values())
+            self.nodes,
+            "graph",
+            self.inputs,
+            [self._output(t) for t in outputs],
+            list(self._constants.values()),
         )
-        opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, 1) for d in domains)]
+        opsets = [
+            helper.make_opsetid("", self.opset),
+            *(helper.make_opsetid(d, 1) for d in domains),
+        ]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
     def _output(self, tensor: T) -> onnx.ValueInfoProto:
@@ -163,7 +176,9 @@ class Builder:
     def gemm(self, x: T, units: int, trans_b: bool = True, **more: Any) -> T:
         """Gemm with its bias."""
         shape = (units, x.shape[1])
-        weight = self.weight(*shape) if trans_b else self.constant(_array(self, self.weight(*shape)).T)
+        weight = (
+            self.weight(*shape) if trans_b else self.constant(_array(self, self.weight(*shape)).T)
+        )
         return self.one("Gemm", x, weight, self.distinct(units), transB=int(trans_b), **more)
 
     def matmul(self, x: T, units: int) -> T:
@@ -188,7 +203,7 @@ class Builder:
         return self.one("Relu", x)
 
     def with_axes(self, operator: str, x: T, axes: Sequence[int], since: int, **more: Any) -> T:
-        """An operator whose axes are an attribute before opset ``since`` and an input from there."""
+        """An operator whose axes are an attribute before opset ``since``, then an input."""
         if self.opset < since:
             return self.one(operator, x, axes=list(axes), **more)
         return self.one(operator, x, self.ints(*axes), **more)
@@ -201,7 +216,9 @@ class Builder:
         """Unsqueeze."""
         return self.with_axes("Unsqueeze", x, axes, 13)
 
-    def reduce(self, x: T, operator: str = "ReduceMean", keepdims: int = 1, axes: Sequence[int] = ()) -> T:
+    def reduce(
+        self, x: T, operator: str = "ReduceMean", keepdims: int = 1, axes: Sequence[int] = ()
+    ) -> T:
         """A reduction, over space if no axes are given."""
         since = 13 if operator == "ReduceSum" else 18
         return self.with_axes(operator, x, axes or range(2, len(x.shape)), since, keepdims=keepdims)
@@ -252,7 +269,7 @@ Structure = Callable[[Builder, T, Pick], T]
 
 
 def convolution(b: Builder, x: T, pick: Pick) -> T:
-    """A dense or grouped Conv with strides, pads, auto_pad or dilations; Gemm where there is no space."""
+    """A dense or grouped Conv with strides, pads or dilations; Gemm where there is no space."""
     channels = pick([2, 3, 4, 6, 8])
     if x.spaces == 0:
         return gemm(b, x, pick)
@@ -363,7 +380,14 @@ def slicing(b: Builder, x: T, pick: Pick) -> T:
     if size % 2 == 0 and pick([False, True]):
         half = b.one("Sigmoid", b.slice(x, 0, size // 2))
         return b.one("Mul", half, b.slice(x, size // 2, far))
-    bounds = [(0, size - 1, 1), (-2, far, 1), (0, far, 2), (1, size, 2), (-1, -size - 1, -1), (-1, 0, -2)]
+    bounds = [
+        (0, size - 1, 1),
+        (-2, far, 1),
+        (0, far, 2),
+        (1, size, 2),
+        (-1, -size - 1, -1),
+        (-1, 0, -2),
+    ]
     return b.slice(x, *pick(bounds))
 
 
@@ -382,7 +406,9 @@ def gathering(b: Builder, x: T, pick: Pick) -> T:
     """Gather of a permutation, of some channels, of one channel twice."""
     size = x.channels
     order = [int(i) for i in b.rng.permutation(size)]
-    return b.gather(x, *pick([order, order[: max(1, size - 1)], [*order, order[0]], [-1, *order[:2]]]))
+    return b.gather(
+        x, *pick([order, order[: max(1, size - 1)], [*order, order[0]], [-1, *order[:2]]])
+    )
 
 
 def passing(b: Builder, x: T, pick: Pick) -> T:
@@ -556,7 +582,7 @@ def random_pick(seed: int) -> Pick:
 
 
 def samples(model: onnx.ModelProto, seed: int = 0) -> dict[str, Array]:
-    """Normal samples for every input; a free batch has 4, unlike the 2 that shapes are inferred for."""
+    """Normal samples for every input; 4 where the batch is free: shapes are inferred for 2."""
     rng = np.random.default_rng(seed)
     values = {}
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -573,7 +599,7 @@ def samples(model: onnx.ModelProto, seed: int = 0) -> dict[str, Array]:
 Case = Callable[[Builder], onnx.ModelProto]
 
 CASES: dict[str, tuple[Case, tuple[int, ...]]] = {}
-"""Name of a structure to the function that builds a network with it, and the opsets to build it in."""
+"""Name of a structure to the function that builds a network with it, and its opsets."""
 
 
 def case(*opsets: int) -> Callable[[Case], Case]:
@@ -784,7 +810,16 @@ def batch_normalization(b: Builder) -> onnx.ModelProto:
 def activations(b: Builder) -> onnx.ModelProto:
     """Activations, zero-preserving and not."""
     x = b.conv(b.input(3, 6, 5), 6)
-    for operator in ("LeakyRelu", "Sigmoid", "Tanh", "HardSwish", "Elu", "Softplus", "HardSigmoid", "Selu"):
+    for operator in (
+        "LeakyRelu",
+        "Sigmoid",
+        "Tanh",
+        "HardSwish",
+        "Elu",
+        "Softplus",
+        "HardSigmoid",
+        "Selu",
+    ):
         x = b.one(operator, b.conv(x, 4, 1))
     return classify(b, b.one("Clip", x, b.constant(-0.5), b.constant(0.8)))
 
@@ -1055,9 +1090,15 @@ def softmax_over_channels(b: Builder) -> onnx.ModelProto:
 
 @case(11, 17)
 def shuffled(b: Builder) -> onnx.ModelProto:
-    """Channel shuffle between grouped convolutions."""
-    x = b.conv(features(b, 8), 6, group=2)
-    x = shuffle(b, x, lambda options: options[0])
+    """Channel shuffle behind a grouped Conv."""
+    x = shuffle(b, b.conv(features(b, 8), 6, group=2), lambda options: options[0])
+    return classify(b, b.conv(b.relu(x), 4))
+
+
+@case()
+def shuffled_to_groups(b: Builder) -> onnx.ModelProto:
+    """Channel shuffle between grouped convolutions: here all channels are one."""
+    x = shuffle(b, b.conv(features(b, 8), 6, group=2), lambda options: options[0])
     return classify(b, b.conv(b.relu(x), 4, group=2))
 
 
@@ -1150,7 +1191,9 @@ def constant_nodes(b: Builder) -> onnx.ModelProto:
     x = b.one("Mul", features(b), b.node("Constant", [], value=values)[0])
     target = numpy_helper.from_array(np.array([0, 5, 30]))
     x = b.relu(b.conv(b.relu(b.conv(x, 6)), 5))
-    return classify(b, b.declare(b.one("Reshape", x, b.node("Constant", [], value=target)[0]), (BATCH, 5, 30)))
+    return classify(
+        b, b.declare(b.one("Reshape", x, b.node("Constant", [], value=target)[0]), (BATCH, 5, 30))
+    )
 
 
 @case(18, 21)

@@ -7,10 +7,10 @@ time, next to the tensors themselves: a Transpose transposes the companion, a Re
 sum of two tensors takes the smaller of two companions. Operators that contract channels read
 ``x * companion(x)``. Nothing here knows of channel groups or of operator classes.
 
-Which channels a Conv, Gemm or MatMul lost is read off the cut graph: the values of its parent's bias
-are all distinct, so those left in the cut bias tell which outputs stayed (see :func:`kept_outputs`).
-Zero padding on the channel axis makes channels too; they count as kept, and the Add that follows
-removes them through its other operand.
+Which channels a Conv, Gemm or MatMul lost is read off the cut graph: the values of its parent's
+bias are all distinct, so those left in the cut bias tell which outputs stayed (see
+:func:`kept_outputs`). Zero padding on the channel axis makes channels too; they count as kept, and
+the Add that follows removes them through its other operand.
 """
 
 from __future__ import annotations
@@ -27,23 +27,31 @@ from onnx import TensorProto, helper, numpy_helper
 Array = NDArray[Any]
 Kept = Mapping[str, NDArray[np.bool_]]
 
-MAKERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+MAKERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 ELEMENTWISE = frozenset(
-    "Abs BatchNormalization Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid"
-    " HardSwish LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus"
-    " Softsign Sqrt Tanh ThresholdedRelu InstanceNormalization".split()
+    (
+        *("Abs", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Cos", "Dropout", "Elu"),
+        *("Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu"),
+        *("Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign"),
+        *("Sin", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
+    )
 )
-BROADCASTING = frozenset("Add Sub Mul Div Sum Min Max Mean PRelu Pow Where".split())
+BROADCASTING = frozenset(("Add", "Sub", "Mul", "Div", "Sum", "Min", "Max", "Mean", "PRelu", "Pow"))
 MOVING = frozenset(
-    "Reshape Flatten Transpose Squeeze Unsqueeze Concat Split Slice Gather Identity Expand Tile".split()
+    (
+        *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice"),
+        *("Gather", "Expand", "Tile"),
+    )
 )
-REDUCING = frozenset(
-    "MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool ReduceMean ReduceSum"
-    " ReduceL1 ReduceL2 ReduceSumSquare ReduceMax ReduceMin ReduceProd".split()
+CONTRACTING = frozenset(("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"))
+REDUCING = CONTRACTING | frozenset(
+    (
+        *("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"),
+        *("ReduceMax", "ReduceMin", "ReduceProd"),
+    )
 )
-CONTRACTING = frozenset("ReduceMean ReduceSum ReduceL1 ReduceL2 ReduceSumSquare".split())
-ALONG_AXIS = frozenset("Softmax LogSoftmax Hardmax".split())
-MIXING = frozenset("LRN TopK ArgMax LayerNormalization LpNormalization ReduceLogSumExp".split())
+ALONG_AXIS = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
+MIXING = frozenset(("LRN", "TopK", "ArgMax", "LayerNormalization", "LpNormalization"))
 STAYS = "channels_that_must_stay"
 
 

@@ -1,0 +1,258 @@
+"""Join modules into one classifier: a shared trunk where they come from one parent, else branches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graft.passes.decompose import Decompose, Parent
+from graft.rewriter.card import Card
+from graft.rewriter.errors import GraftError
+from graft.rewriter.model import Model
+from graft.rewriter.origin import Origin, origin_of, stamp, versions
+from graft.rewriter.profile import OTHER, Profile
+
+STRATEGIES = ("auto", "trunk", "branches")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parent at hand, with its profile: what a trunk is planned from."""
+
+    parent: Parent
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class ComposeReport:
+    """What was joined, and how.
+
+    Attributes:
+        model: the composite, with its card.
+        strategy: ``trunk`` or ``branches``.
+        reason: why.
+    """
+
+    model: Model
+    strategy: str
+    reason: str
+
+
+class Compose:
+    """Join modules.
+
+    * trunk: modules of one parent are planned anew as one set of classes, with the method and
+      compensation of the first and the largest budget among them: one network, one head;
+    * branches: every module runs beside the others on the same input. A class's score is its log-odds
+      in its module (logit minus the logsumexp of everything else), which modules of one parent share a
+      scale for.
+
+    Args:
+        strategy: ``auto`` takes a trunk where the parent is at hand, branches otherwise.
+        keep: budget of a trunk; ``None``: the largest among the modules.
+        other: a trunk gets the column ``(other)``.
+    """
+
+    def __init__(self, strategy: str = "auto", keep: float | None = None, other: bool = False) -> None:
+        if strategy not in STRATEGIES:
+            raise GraftError(
+                "strategy-unknown", f"no strategy {strategy}", f"choose from {', '.join(STRATEGIES)}"
+            )
+        self.strategy = strategy
+        self.keep = keep
+        self.other = other
+
+    def __call__(self, modules: Sequence[Model], sources: Mapping[str, Source]) -> ComposeReport:
+        """Join ``modules``.
+
+        Args:
+            modules: models that ``decompose`` wrote.
+            sources: graph hash of a parent to what a trunk needs of it.
+
+        Raises:
+            GraftError: nothing to join, a class twice, modules that do not fit together, or a trunk
+                was asked for and its parent is not at hand.
+        """
+        origins = [origin_of(module) for module in modules]
+        _check_fit(modules, origins)
+        parents = {record.graph_sha256: record for origin in origins for record in origin.parents}
+        source = sources.get(next(iter(parents))) if len(parents) == 1 else None
+        if self.strategy == "trunk" and source is None:
+            raise GraftError(
+                "parent-missing",
+                "a trunk needs the parent and its profile, which are not beside the modules",
+                "name them with --parent and --profile, or use --strategy branches",
+            )
+        if source is None or self.strategy == "branches":
+            reason = "asked for" if self.strategy == "branches" else "the parent is not at hand"
+            model = self._branches(modules)
+            options: dict[str, object] = {"strategy": "branches"}
+        else:
+            reason = "asked for" if self.strategy == "trunk" else "all modules are of one parent"
+            model, options = self._trunk(origins, source)
+        strategy = str(options["strategy"])
+        classes = tuple(model.require_card().labels)
+        record = Origin(
+            parents=tuple(parents.values()),
+            classes=classes,
+            options=options,
+            profile_sha256=origins[0].profile_sha256,
+            versions=versions(),
+        )
+        stamp(model, "composite", record)
+        return ComposeReport(model, strategy, reason)
+
+    def _trunk(
+        self, origins: Sequence[Origin], source: Source
+    ) -> tuple[Model, dict[str, object]]:
+        classes = [name for origin in origins for name in origin.classes]
+        options = origins[0].options
+        budgets = [origin.options.get("keep") for origin in origins]
+        keep = self.keep
+        if keep is None and None not in budgets:
+            keep = max(float(budget) for budget in budgets if budget is not None)
+        decompose = Decompose(
+            keep=keep,
+            unit=options.get("unit", "macs"),
+            method=options["method"],
+            compensate=options["compensate"],
+            together=True,
+            other=self.other,
+            rest=False,
+            seed=options.get("seed", 0),
+        )
+        model = decompose(source.parent, source.profile, classes).model
+        return model, {**decompose.options(), "strategy": "trunk"}
+
+    def _branches(self, modules: Sequence[Model]) -> Model:
+        """Every module's graph under a prefix of its own, on one input."""
+        if self.other:
+            raise GraftError(
+                "other-branches", "--other needs a trunk", "make the parent available or leave it out"
+            )
+        first = modules[0]
+        card = first.require_card()
+        result = first.copy()
+        opset = max(module.opset for module in modules)
+        shared = list(result.graph.inputs)
+        graph = gs.Graph(nodes=[], inputs=shared, outputs=[], opset=opset, name="composite")
+        graph.import_domains = result.graph.import_domains
+        columns: list[gs.Tensor] = []
+        classes: list[str] = []
+        for number, module in enumerate(modules):
+            branch = _Branch(module.copy(), f"m{number}/", shared)
+            graph.nodes.extend(branch.nodes)
+            names = [name for name in module.require_card().labels if name != OTHER]
+            columns += [branch.log_odds(name, graph) for name in names]
+            classes += names
+        _finish(graph, columns, card, first)
+        result.graph = graph
+        result.node_metadata = {}
+        result.card = card.replace(labels=tuple(classes), display_names=None, expect=None)
+        result.tidy()
+        result.refresh_shapes()
+        return result
+
+
+class _Branch:
+    """One module inside a composite."""
+
+    def __init__(self, module: Model, prefix: str, shared: Sequence[gs.Variable]) -> None:
+        self.card = module.require_card()
+        self.prefix = prefix
+        self.opset = module.opset
+        inputs = {tensor.name: new for tensor, new in zip(module.graph.inputs, shared, strict=True)}
+        self.output = next(t for t in module.graph.outputs if t.name == self.card.output.name)
+        self.rest = next((t for t in module.graph.outputs if t.name == "rest"), None)
+        for node in module.graph.nodes:
+            node.name = prefix + node.name
+            node.inputs = [inputs.get(t.name, t) if t.name else t for t in node.inputs]
+        self.nodes = list(module.graph.nodes)
+        for tensor in module.graph.tensors().values():
+            if tensor.name not in inputs:
+                tensor.name = prefix + tensor.name
+        self._logits: gs.Tensor | None = None
+
+    def log_odds(self, name: str, graph: gs.Graph) -> gs.Tensor:
+        """The column of ``name``: its logit minus the logsumexp of all else that the module knows."""
+        scores = self._scores(graph)
+        index = self.card.class_index(name)
+        columns = len(self.card.labels) + (self.rest is not None)
+        own = self._pick(graph, scores, [index], f"{name}/own")
+        others = [column for column in range(columns) if column != index]
+        if not others:
+            return own
+        rest = self._pick(graph, scores, others, f"{name}/others")
+        if len(others) > 1:
+            rest = self._logsumexp(graph, rest, f"{name}/rest")
+        return self._node(graph, "Sub", f"{name}/log_odds", [own, rest])
+
+    def _scores(self, graph: gs.Graph) -> gs.Tensor:
+        """Logits of all columns, the rest as the last."""
+        if self._logits is None:
+            scores: gs.Tensor = self.output
+            if self.card.output.kind == "probabilities":
+                scores = self._node(graph, "Log", "log", [scores])
+            if self.rest is not None:
+                scores = self._node(graph, "Concat", "with_rest", [scores, self.rest], axis=-1)
+            self._logits = scores
+        return self._logits
+
+    def _pick(self, graph: gs.Graph, scores: gs.Tensor, columns: list[int], name: str) -> gs.Variable:
+        indices = gs.Constant(f"{self.prefix}graft/{name}/columns", np.array(columns, np.int64))
+        return self._node(graph, "Gather", name, [scores, indices], axis=-1)
+
+    def _logsumexp(self, graph: gs.Graph, scores: gs.Tensor, name: str) -> gs.Variable:
+        if self.opset < 18:
+            return self._node(graph, "ReduceLogSumExp", name, [scores], axes=[-1], keepdims=1)
+        axes = gs.Constant(f"{self.prefix}graft/{name}/axes", np.array([-1], np.int64))
+        return self._node(graph, "ReduceLogSumExp", name, [scores, axes], keepdims=1)
+
+    def _node(
+        self, graph: gs.Graph, op: str, name: str, inputs: list[gs.Tensor], **attributes: object
+    ) -> gs.Variable:
+        output = gs.Variable(f"{self.prefix}graft/{name}", self.output.dtype)
+        graph.nodes.append(gs.Node(op, output.name, attributes, inputs, [output]))
+        return output
+
+
+def _finish(graph: gs.Graph, columns: list[gs.Tensor], card: Card, first: Model) -> None:
+    """Join the columns into the output, of the kind of the modules."""
+    like = next(t for t in first.graph.outputs if t.name == card.output.name)
+    name, shape = card.output.name, [*list(like.shape or [None, None])[:-1], len(columns)]
+    output = gs.Variable(name, like.dtype, shape)
+    if card.output.kind == "probabilities":
+        logits = gs.Variable("graft/log_odds", like.dtype)
+        graph.nodes.append(gs.Node("Concat", "graft/log_odds", {"axis": -1}, columns, [logits]))
+        graph.nodes.append(gs.Node("Softmax", "graft/softmax", {"axis": -1}, [logits], [output]))
+    else:
+        graph.nodes.append(gs.Node("Concat", "graft/columns", {"axis": -1}, columns, [output]))
+    graph.outputs = [output]
+
+
+def _check_fit(modules: Sequence[Model], origins: Sequence[Origin]) -> None:
+    if not modules:
+        raise GraftError("nothing-to-join", "no modules were named", "name modules or a DIR of them")
+    seen: set[str] = set()
+    for origin in origins:
+        for name in origin.classes:
+            if name in seen:
+                raise GraftError(
+                    "class-twice", f"two modules are for class '{name}'", "leave one of them out"
+                )
+            seen.add(name)
+    first = modules[0].require_card()
+    for module in modules[1:]:
+        card = module.require_card()
+        if (card.inputs, card.output) != (first.inputs, first.output) or (
+            module.opset != modules[0].opset
+        ):
+            raise GraftError(
+                "modules-differ",
+                f"the modules of {', '.join(first.labels[:1])} and {', '.join(card.labels[:1])} take "
+                "different inputs, or put out scores of different kinds",
+                "join modules whose cards and opsets agree",
+            )

@@ -1,0 +1,128 @@
+"""How good and how fast a model is on labelled samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft.rewriter import metrics
+from graft.rewriter.calibration import Samples
+from graft.rewriter.errors import GraftError
+from graft.rewriter.model import Model
+from graft.rewriter.profile import OTHER
+from graft.rewriter.session import Device, Session
+
+BATCH = 100
+WARM_UPS, RUNS = 3, 20
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of a model for samples.
+
+    Attributes:
+        scores: float (N, classes), or (N, T, classes) for one label a time step.
+        labels: int64 (N,) or (N, T), positions in ``names``.
+        names: names of the columns.
+        providers: what ran.
+    """
+
+    scores: NDArray[Any]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    providers: tuple[str, ...]
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """Column with the highest score."""
+        return np.asarray(self.scores.argmax(axis=-1))
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the prediction is the label."""
+        return np.asarray(self.predictions == self.labels)
+
+    def summary(self) -> dict[str, Any]:
+        """``samples, top1, top5, per_class``, and ``auroc`` for a module of one class."""
+        flat = self.scores.reshape(-1, self.scores.shape[-1])
+        labels = self.labels.reshape(-1)
+        result: dict[str, Any] = {
+            "samples": len(self.scores),
+            "top1": metrics.accuracy(flat.argmax(axis=1), labels),
+            "top5": metrics.top_k(flat, labels, min(5, flat.shape[1])),
+            "per_class": metrics.per_class(flat.argmax(axis=1), labels, self.names),
+        }
+        if len(self.names) == 2 and self.names[1] == OTHER:
+            result["auroc"] = metrics.auroc(flat[:, 0] - flat[:, 1], labels == 0)
+            result["balanced_accuracy"] = metrics.balanced_accuracy(flat.argmax(axis=1), labels)
+        return result
+
+
+def score(
+    model: Model,
+    samples: Samples,
+    device: Device,
+    classes: Sequence[str] | None = None,
+    batch: int = BATCH,
+    progress: Callable[[int], None] | None = None,
+) -> Scored:
+    """Run ``samples`` through ``model``; restricted to ``classes``, where given.
+
+    Raises:
+        GraftError: the outputs are not numbers, or a class is unknown.
+    """
+    card = samples.card
+    session = device.open(model)
+    parts, labels = [], []
+    for inputs, truth in samples.batches(batch):
+        scores = session.run(inputs, [card.output.name])[card.output.name]
+        if scores.dtype.kind != "f" or not np.isfinite(scores).all():
+            raise GraftError(
+                "output-nan",
+                f"output {card.output.name} of the model holds NaN, infinity or no numbers",
+                "check the model and the scale, mean and std of its card",
+            )
+        parts.append(_columns(scores, card.output.kind, len(card.labels)))
+        labels.append(truth)
+        if progress:
+            progress(len(truth))
+    scores, truth = np.concatenate(parts), np.concatenate(labels)
+    names = card.labels
+    if classes is not None:
+        places = [card.class_index(name) for name in classes]
+        position = np.full(len(names), -1)
+        position[places] = np.arange(len(places))
+        scores, truth, names = scores[..., places], position[truth], tuple(classes)
+    return Scored(scores, truth, names, session.providers)
+
+
+def latency(session: Session, inputs: dict[str, NDArray[Any]], batch: int, threads: int) -> dict[str, Any]:
+    """Milliseconds a run of ``inputs``: median and 90th percentile of 20 runs after 3 warm-ups."""
+    times = []
+    for run in range(WARM_UPS + RUNS):
+        start = time.perf_counter()
+        session.run(inputs)
+        if run >= WARM_UPS:
+            times.append((time.perf_counter() - start) * 1e3)
+    return {
+        "median": float(np.median(times)),
+        "p90": float(np.quantile(times, 0.9)),
+        "batch": batch,
+        "threads": threads,
+        "runs": RUNS,
+    }
+
+
+def _columns(scores: NDArray[Any], kind: str, classes: int) -> NDArray[Any]:
+    """One column a class: trailing axes of size 1 go, a single binary output becomes two columns."""
+    while scores.ndim > 2 and scores.shape[-1] == 1 and scores.shape[-1] != classes:
+        scores = scores[..., 0]
+    if kind == "binary" and scores.shape[-1] != classes:
+        scores = scores.reshape(len(scores), 1)
+        scores = np.concatenate([1 - scores, scores], axis=1)
+    return scores

@@ -1,0 +1,108 @@
+"""Where a module or composite comes from: the record in its ``metadata_props``."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from graft.rewriter.errors import GraftError
+from graft.rewriter.model import Model
+
+FORMAT = 1
+FORMAT_KEY = "graft.format"
+KIND_KEY = "graft.kind"
+ORIGIN_KEY = "graft.origin"
+METRICS_KEY = "graft.metrics"
+
+
+class ParentRecord(BaseModel):
+    """A parent, named by the hashes of its file and of its graph."""
+
+    model_config = ConfigDict(frozen=True)
+
+    graph_sha256: str
+    file_sha256: str = ""
+    labels: tuple[str, ...] = ()
+    name: str | None = None
+    license: str | None = None
+    source: str | None = None
+
+
+class Origin(BaseModel):
+    """What a module or composite was made from, and how; names no time, host or path."""
+
+    model_config = ConfigDict(frozen=True)
+
+    parents: tuple[ParentRecord, ...]
+    classes: tuple[str, ...]
+    options: dict[str, Any] = {}
+    plan: dict[str, Any] = {}
+    profile_sha256: str = ""
+    versions: dict[str, str] = {}
+
+
+def parent_record(model: Model) -> ParentRecord:
+    """The record of ``model`` as a parent."""
+    card = model.require_card()
+    return ParentRecord(
+        graph_sha256=model.graph_sha256(),
+        file_sha256=model.file_sha256,
+        labels=card.labels,
+        name=card.name,
+        license=card.license,
+        source=card.source,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that shape a written model."""
+    found = {}
+    for name in ("onnx-graft", "onnx", "onnx-graphsurgeon", "onnxslim"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def stamp(model: Model, kind: str, origin: Origin, metrics: dict[str, Any] | None = None) -> None:
+    """Write ``origin`` and ``metrics`` into the metadata of ``model``; other keys are kept."""
+    model.metadata[FORMAT_KEY] = str(FORMAT)
+    model.metadata[KIND_KEY] = kind
+    model.metadata[ORIGIN_KEY] = json.dumps(origin.model_dump(mode="json"), sort_keys=True)
+    model.metadata[METRICS_KEY] = json.dumps(metrics or {}, sort_keys=True)
+
+
+def kind_of(model: Model) -> str | None:
+    """``module``, ``composite``, or ``None`` for a model that Graft did not write."""
+    return model.metadata.get(KIND_KEY)
+
+
+def origin_of(model: Model) -> Origin:
+    """The record in ``model``.
+
+    Raises:
+        GraftError: there is none, or a newer Graft wrote it.
+    """
+    if ORIGIN_KEY not in model.metadata:
+        raise GraftError(
+            "not-a-module",
+            "the model carries no graft.origin: Graft did not write it",
+            "name a module that 'graft decompose' wrote",
+        )
+    found = model.metadata.get(FORMAT_KEY, "")
+    if not found.isdigit() or int(found) > FORMAT:
+        raise GraftError(
+            "module-format",
+            f"the module has format {found or 'unknown'}, this Graft reads up to {FORMAT}",
+            "update Graft",
+        )
+    try:
+        return Origin.model_validate_json(model.metadata[ORIGIN_KEY])
+    except ValidationError as error:
+        raise GraftError(
+            "module-broken", "graft.origin of the module cannot be read", "decompose the parent again"
+        ) from error
