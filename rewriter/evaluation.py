@@ -17,7 +17,7 @@ from graft.rewriter.model import Model
 from graft.rewriter.profile import OTHER
 from graft.rewriter.session import Device, Session
 
-BATCH = 100
+BATCH = 32
 WARM_UPS, RUNS = 3, 20
 
 

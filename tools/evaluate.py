@@ -1,0 +1,182 @@
+"""``graft evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from graft.rewriter import metrics
+from graft.rewriter.calibration import Samples
+from graft.rewriter.cost import cost_of
+from graft.rewriter.dataset import Dataset, Split
+from graft.rewriter.evaluation import Scored, latency, score
+from graft.rewriter.model import Model
+from graft.rewriter.origin import ORIGIN_KEY, origin_of
+from graft.rewriter.profile import OTHER
+from graft.rewriter.session import Device
+from graft.tools import options, parents, show
+from graft.tools.cli import CHECK_FAILED, DONE
+
+
+@click.command(
+    epilog="Example: graft evaluate pets.onnx --data cifar10.npz --baseline resnet20.onnx"
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@options.data()
+@options.card
+@options.classes
+@click.option("--baseline", type=click.Path(path_type=Path), help="Measured in the same run, beside MODEL.")
+@click.option("--baseline-card", type=click.Path(path_type=Path), help="The baseline's card.")
+@click.option("--min-top1", type=options.Share(), help="Exit code 1 where the accuracy is lower.")
+@click.option("--batch", default=32, show_default=True, type=click.IntRange(1), help="For the latency.")
+@click.option("--split", default="test", show_default=True, help="Split to measure on.")
+@options.samples_per_class
+@options.seed
+@options.running
+@options.common
+def command(
+    model: Path,
+    data: Path,
+    card: Path | None,
+    classes: tuple[str, ...],
+    baseline: Path | None,
+    baseline_card: Path | None,
+    min_top1: float | None,
+    batch: int,
+    split: str,
+    samples_per_class: int | None,
+    seed: int,
+    device: Device,
+    as_json: bool,
+) -> int:
+    """Accuracy, cost, size and latency of MODEL on labelled samples.
+
+    Restricted to --classes, or to the classes that MODEL has, the highest of their scores counts. A
+    module of one class takes all other samples as (other).
+    """
+    if device.threads == 0:
+        device.threads = 2
+    part = Dataset.load(data).split(split)
+    candidate = _Candidate(model, card)
+    names = options.class_names(classes, candidate.card)
+    columns = names or candidate.card.labels
+    limit = (samples_per_class, seed)
+    result, scored = candidate.measure(part, columns, names is not None, batch, limit, device)
+    if baseline:
+        other = _Candidate(baseline, baseline_card)
+        result["baseline"], beside = other.measure(
+            part, columns, OTHER not in columns, batch, limit, device
+        )
+        difference, error = metrics.paired_difference(scored.correct.ravel(), beside.correct.ravel())
+        result["agreement"] = metrics.agreement(scored.predictions.ravel(), beside.predictions.ravel())
+        result["delta"], result["delta_standard_error"] = difference, error
+    show.emit("evaluate", result, as_json, lambda: _show(result, model, baseline))
+    if min_top1 is not None and result["top1"] < min_top1:
+        click.echo(f"graft: top-1 {result['top1']:.4f} is below --min-top1 {min_top1:g}", err=True)
+        return CHECK_FAILED
+    return DONE
+
+
+class _Candidate:
+    """A model to be measured."""
+
+    def __init__(self, path: Path, card: Path | None) -> None:
+        self.path = path
+        self.model = Model.load(path, card)
+        self.card = self.model.require_card(path)
+
+    def measure(
+        self,
+        part: Split,
+        columns: Sequence[str],
+        restricted: bool,
+        batch: int,
+        limit: tuple[int | None, int],
+        device: Device,
+    ) -> tuple[dict[str, Any], Scored]:
+        """The figures of ``evaluate``, and the scores behind them, one column for each of ``columns``."""
+        samples = self._samples(part, columns, restricted, *limit)
+        with show.progress(f"running {self.path.name}", len(samples)) as step:
+            whole = score(self.model, samples, device, progress=step)
+        scored = _restrict(whole, columns, self.card.output.kind)
+        cost = cost_of(self.model)
+        inputs = next(samples.take(np.arange(min(batch, len(samples)))).batches(batch))[0]
+        result = {
+            **scored.summary(),
+            "left_out": samples.left_out,
+            "macs": cost.macs,
+            "parameters": cost.parameters,
+            "bytes": self.path.stat().st_size,
+            "latency_ms": latency(device.open(self.model), inputs, len(next(iter(inputs.values()))), device.threads),
+            "providers": list(scored.providers),
+            "labels": list(columns),
+        }
+        if not restricted:
+            parents.warn_if_far_below(result["top1"], self.card)
+        return result, scored
+
+    def _samples(
+        self, part: Split, columns: Sequence[str], restricted: bool, per_class: int | None, seed: int
+    ) -> Samples:
+        known = origin_of(self.model).parents if ORIGIN_KEY in self.model.metadata else ()
+        names = known[0].labels if known else None
+        chosen = [name for name in columns if name != OTHER] if restricted else None
+        return Samples.match(part, self.card, chosen, per_class, seed, names)
+
+
+def _restrict(whole: Scored, columns: Sequence[str], kind: str) -> Scored:
+    """The scores of ``columns``; ``(other)`` is what a model without it says of all other classes."""
+    if tuple(columns) == whole.names:
+        return whole
+    for name in columns:
+        if name not in whole.names and name != OTHER:
+            raise click.UsageError(f"the baseline has no class '{name}'")
+    places = [whole.names.index(name) for name in columns if name in whole.names]
+    scores = whole.scores[..., places]
+    where = np.full(len(whole.names), len(columns) - 1 if OTHER in columns else -1)
+    where[places] = np.arange(len(places))
+    if OTHER in columns and OTHER not in whole.names:
+        rest = np.delete(whole.scores, places, axis=-1)
+        top = rest.max(axis=-1, keepdims=True)
+        added = top + np.log(np.exp(rest - top).sum(axis=-1, keepdims=True))
+        rest = rest.sum(axis=-1, keepdims=True) if kind == "probabilities" else added
+        scores = np.concatenate([scores, rest], axis=-1)
+    return Scored(scores, where[whole.labels], tuple(columns), whole.providers)
+
+
+def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:
+    columns = [(model.name, result)]
+    if baseline:
+        columns.append((baseline.name, result["baseline"]))
+    rows = [
+        ["top-1", *(show.percent(found["top1"]) for _, found in columns)],
+        ["top-5", *(show.percent(found["top5"]) for _, found in columns)],
+        ["MACs", *(show.count(found["macs"]) for _, found in columns)],
+        ["parameters", *(show.count(found["parameters"]) for _, found in columns)],
+        ["file", *(f"{found['bytes'] / 1e3:.0f} kB" for _, found in columns)],
+        [
+            f"latency, batch {result['latency_ms']['batch']}",
+            *(f"{found['latency_ms']['median']:.2f} ms" for _, found in columns),
+        ],
+    ]
+    show.table(
+        f"{result['samples']} samples, {len(result['labels'])} classes, "
+        f"ran on {', '.join(result['providers'])}",
+        ["", *(name for name, _ in columns)],
+        rows,
+    )
+    if "auroc" in result:
+        entry = result["per_class"][result["labels"][0]]
+        show.note(
+            f"{result['labels'][0]}: precision {entry['precision']:.3f}, recall {entry['recall']:.3f}, "
+            f"F1 {entry['f1']:.3f}, AUROC {result['auroc']:.4f}"
+        )
+    if baseline:
+        show.note(
+            f"agreement {show.percent(result['agreement'])}, difference "
+            f"{100 * result['delta']:+.2f} points (standard error {100 * result['delta_standard_error']:.2f})"
+        )

@@ -1,0 +1,166 @@
+"""Options that commands share, so that they are spelled and explained alike everywhere."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from graft.rewriter.calibration import Samples
+from graft.rewriter.card import Card
+from graft.rewriter.dataset import Dataset
+from graft.rewriter.errors import GraftError
+from graft.rewriter.session import Device
+
+Command = Callable[..., Any]
+
+
+def common(function: Command) -> Command:
+    """``--json``, ``-q``, ``-v`` and ``--debug``."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+    @click.option("-q", "--quiet", is_flag=True, help="No progress bars, no notes.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @functools.wraps(function)
+    def wrapped(*args: Any, quiet: bool, verbose: bool, debug: bool, **options: Any) -> Any:
+        level = logging.ERROR if quiet else logging.INFO if verbose or debug else logging.WARNING
+        logging.getLogger("graft").setLevel(level)
+        click.get_current_context().meta["quiet"] = quiet
+        return function(*args, **options)
+
+    return wrapped
+
+
+def running(function: Command) -> Command:
+    """``--providers``, ``--strict-providers`` and ``--threads``, handed over as ``device``."""
+
+    @click.option(
+        "--providers",
+        default="",
+        metavar="NAMES",
+        help="Where to run, in order: cuda,cpu ... Default: the best there is.",
+    )
+    @click.option("--strict-providers", is_flag=True, help="Fail where the first is not to be had.")
+    @click.option(
+        "--threads", default=0, type=click.IntRange(0), help="Threads; 0: onnxruntime decides."
+    )
+    @functools.wraps(function)
+    def wrapped(
+        *args: Any, providers: str, strict_providers: bool, threads: int, **options: Any
+    ) -> Any:
+        names = [name.strip() for name in providers.split(",") if name.strip()]
+        return function(*args, device=Device(names, strict_providers, threads), **options)
+
+    return wrapped
+
+
+def writing(what: str, required: bool = True) -> Callable[[Command], Command]:
+    """``-o``, ``--force`` and ``--dry-run``."""
+
+    def decorate(function: Command) -> Command:
+        for option in (
+            click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
+            click.option("--force", is_flag=True, help="Replace what is there."),
+            click.option(
+                "-o", "--output", required=required, type=click.Path(path_type=Path), help=what
+            ),
+        ):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+card = click.option(
+    "--card", type=click.Path(path_type=Path), help="The model's card. Default: NAME.yaml beside it."
+)
+seed = click.option("--seed", default=0, type=click.IntRange(0), help="For everything that is drawn.")
+split = click.option("--split", default="train", help="Split to learn from.", show_default=True)
+test_split = click.option("--test-split", default="test", help="Split to report on.", show_default=True)
+samples_per_class = click.option(
+    "--samples-per-class", type=click.IntRange(1), help="Use at most this many of each class."
+)
+classes = click.option(
+    "--classes",
+    multiple=True,
+    metavar="A,B|@FILE",
+    help="Classes by name, separated by commas; repeatable; @FILE: one a line. Default: all.",
+)
+
+
+def data(required: bool = True) -> Callable[[Command], Command]:
+    """``--data``."""
+    return click.option(
+        "--data",
+        required=required,
+        type=click.Path(path_type=Path),
+        help="Labelled samples: .npz, folder train/CLASS/*.jpg, or Parquet.",
+    )
+
+
+class Share(click.ParamType):
+    """A share, as 0.5 or 50%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """The number."""
+        try:
+            text = str(value).strip()
+            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            self.fail(f"expected a share such as 0.5 or 50%, found {value}", param, ctx)
+
+
+def class_names(given: Sequence[str], card: Card) -> tuple[str, ...] | None:
+    """The classes that ``--classes`` names, or ``None`` where it was not given.
+
+    A whole label beats splitting at commas.
+
+    Raises:
+        GraftError: a name is unknown or named twice, or a file is missing.
+    """
+    names: list[str] = []
+    for text in given:
+        if text.startswith("@") and text not in card.labels:
+            names += _lines(Path(text[1:]))
+        elif text in card.labels:
+            names.append(text)
+        else:
+            names += [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        card.class_index(name)
+        if names.count(name) > 1:
+            raise GraftError("class-twice", f"class '{name}' is named twice", "name it once")
+    if given and not names:
+        raise GraftError("class-unknown", "--classes names no class", "name at least one")
+    return tuple(names) if given else None
+
+
+def samples_of(
+    path: Path,
+    split: str,
+    card: Card,
+    classes: Sequence[str] | None = None,
+    per_class: int | None = None,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+) -> tuple[Samples, str]:
+    """Samples of a data set for a card, and the fingerprint of the data and split."""
+    dataset = Dataset.load(path)
+    samples = Samples.match(dataset.split(split), card, classes, per_class, seed, names)
+    if samples.left_out:
+        logging.getLogger("graft").info("%d samples of other classes left out", samples.left_out)
+    return samples, f"{dataset.fingerprint()}/{split}"
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise GraftError("classes-file", f"cannot read the class names in {path}", "check the path") from error

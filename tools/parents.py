@@ -1,0 +1,71 @@
+"""Parents as commands need them: loaded, profiled, and checked against their card."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from graft.passes.decompose import Parent
+from graft.passes.observe import Observe
+from graft.rewriter.calibration import Samples
+from graft.rewriter.card import Card
+from graft.rewriter.errors import GraftError
+from graft.rewriter.model import Model
+from graft.rewriter.profile import Profile
+from graft.rewriter.session import Device
+from graft.tools import show
+
+FAR_BELOW = 0.05
+FEW_SAMPLES = 20
+log = logging.getLogger("graft")
+
+
+def load_parent(path: Path, card: Path | None) -> Parent:
+    """The parent at ``path``; its card is required."""
+    model = Model.load(path, card)
+    model.card = model.require_card(path)
+    return Parent(model)
+
+
+def observe(
+    parent: Parent,
+    samples: Samples,
+    data: str,
+    device: Device,
+    classes: Sequence[str] | None = None,
+) -> Profile:
+    """Profile ``parent``, with a progress bar; warns where the card seems wrong or samples are few."""
+    with show.progress("profiling", len(samples)) as step:
+        profile = Observe(device, classes, progress=step)(
+            parent.model, samples, parent.sha256, data
+        )
+    for name, number in zip(profile.classes, profile.counts.tolist(), strict=True):
+        if 0 < number < FEW_SAMPLES:
+            log.warning("class '%s' has only %d samples; %d or more are wanted", name, number, FEW_SAMPLES)
+    warn_if_far_below(profile.top1, samples.card)
+    return profile
+
+
+def warn_if_far_below(top1: float, card: Card) -> None:
+    """Warn where a model is far worse than its card expects: often scale, mean or colour are wrong."""
+    expected = (card.expect or {}).get("top1")
+    if expected is not None and top1 < expected - FAR_BELOW:
+        log.warning(
+            "top-1 is %.4f, the card %s expects %.4f: check its scale, mean, std, colour and layout",
+            top1,
+            card.name or "of the model",
+            expected,
+        )
+
+
+def matching_profile(path: Path, parent: Parent) -> Profile:
+    """The profile at ``path``, which must be of ``parent``."""
+    profile = Profile.load(path)
+    if profile.parent != parent.sha256:
+        raise GraftError(
+            "profile-of-another",
+            f"the profile {path} was made from another model",
+            "profile this model with 'graft profile'",
+        )
+    return profile

@@ -1,0 +1,94 @@
+"""``graft plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from graft.passes.decompose import Decompose
+from graft.passes.identify import DEFAULT, METHODS
+from graft.rewriter.cost import CostModel
+from graft.rewriter.errors import GraftError
+from graft.rewriter.model import writing
+from graft.tools import options, parents, show
+
+method_option = click.option(
+    "--method",
+    default=DEFAULT,
+    show_default=True,
+    help=f"How channels are chosen: {', '.join(method.name for method in METHODS)}.",
+)
+keep_by_option = click.option(
+    "--keep-by",
+    default="macs",
+    show_default=True,
+    help="What --keep counts: macs (head included) or parameters (head excluded).",
+)
+
+
+@click.command(
+    epilog="Example: graft plan resnet20.onnx --profile resnet20.profile --classes cat,dog "
+    "--keep 0.5 -o pets.json"
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--profile", required=True, type=click.Path(path_type=Path), help="From 'graft profile'.")
+@options.card
+@options.classes
+@click.option("--keep", type=options.Share(), required=True, help="Share of the cost to keep: 0.5 or 50%.")
+@keep_by_option
+@method_option
+@options.seed
+@options.writing("The plan to write.")
+@options.common
+def command(
+    model: Path,
+    profile: Path,
+    card: Path | None,
+    classes: tuple[str, ...],
+    keep: float,
+    keep_by: str,
+    method: str,
+    seed: int,
+    output: Path,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Choose which channels of MODEL a module for a set of classes keeps.
+
+    The plan is a JSON file: for each channel group the kept channels as ranges. Edit it, and cut along
+    it with 'graft decompose MODEL --plan PLAN'.
+    """
+    parent = parents.load_parent(model, card)
+    labels = parent.source.require_card()
+    names = options.class_names(classes, labels) or labels.labels
+    found = parents.matching_profile(profile, parent)
+    decompose = Decompose(keep=keep, unit=keep_by, method=method, together=True, seed=seed)
+    plan = decompose.plan(parent, found, names)
+    mask = plan.mask(parent.groups)
+    kept, channels = plan.counts()
+    cost = CostModel(parent.groups).cost(mask)
+    result: dict[str, Any] = {
+        "output": output,
+        "classes": list(names),
+        "channels_kept": kept,
+        "channels": channels,
+        "macs_ratio": cost.macs / max(1, parent.cost.macs),
+        "parameters_ratio": cost.parameters / max(1, parent.cost.parameters),
+    }
+    if not dry_run:
+        with writing(output, force) as temporary:
+            temporary.write_text(plan.to_json(), encoding="utf-8")
+    elif output.exists() and not force:
+        raise GraftError("output-exists", f"{output} exists", "choose another -o or add --force")
+    show.emit("plan", result, as_json, lambda: _show(result))
+
+
+def _show(result: dict[str, Any]) -> None:
+    show.note(
+        f"{result['output']}: keeps {result['channels_kept']} of {result['channels']} channels, "
+        f"{show.percent(result['macs_ratio'], 1)} of the MACs, "
+        f"{show.percent(result['parameters_ratio'], 1)} of the parameters"
+    )
