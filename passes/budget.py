@@ -30,16 +30,15 @@ class Budget:
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
             raise GraftError(
-                "budget-range", f"--keep has to lie above 0 and at most at 1 (100%), found {self.keep:g}"
+                "budget-range",
+                f"--keep has to lie above 0 and at most at 1 (100%), found {self.keep:g}",
             )
         if self.unit not in UNITS:
             raise GraftError(
                 "budget-unit", f"cannot budget by {self.unit}", f"choose from {', '.join(UNITS)}"
             )
 
-    def choose(
-        self, groups: ChannelGroups, scores: Scores, cost: CostModel, whole: int, dead: Mask
-    ) -> Mask:
+    def choose(self, groups: ChannelGroups, scores: Scores, cost: CostModel, whole: int, dead: Mask) -> Mask:
         """The channels that stay: dead ones fall first, then those with the least score for their cost.
 
         Channels of all groups compete. Of every axis the channel with the best score stays. What the

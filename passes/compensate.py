@@ -44,7 +44,9 @@ class Compensate:
     def __init__(self, step: str, profile: Profile, classes: Sequence[str] | None = None) -> None:
         if step not in LADDER:
             raise GraftError(
-                "compensate-unknown", f"cannot compensate by {step}", f"choose from {', '.join(LADDER)}"
+                "compensate-unknown",
+                f"cannot compensate by {step}",
+                f"choose from {', '.join(LADDER)}",
             )
         self.step = step
         self.profile = profile

@@ -59,7 +59,9 @@ class Compose:
     def __init__(self, strategy: str = "auto", keep: float | None = None, other: bool = False) -> None:
         if strategy not in STRATEGIES:
             raise GraftError(
-                "strategy-unknown", f"no strategy {strategy}", f"choose from {', '.join(STRATEGIES)}"
+                "strategy-unknown",
+                f"no strategy {strategy}",
+                f"choose from {', '.join(STRATEGIES)}",
             )
         self.strategy = strategy
         self.keep = keep
@@ -105,9 +107,7 @@ class Compose:
         stamp(model, "composite", record)
         return ComposeReport(model, strategy, reason)
 
-    def _trunk(
-        self, origins: Sequence[Origin], source: Source
-    ) -> tuple[Model, dict[str, object]]:
+    def _trunk(self, origins: Sequence[Origin], source: Source) -> tuple[Model, dict[str, object]]:
         classes = [name for origin in origins for name in origin.classes]
         options = origins[0].options
         budgets = [origin.options.get("keep") for origin in origins]
@@ -131,7 +131,9 @@ class Compose:
         """Every module's graph under a prefix of its own, on one input."""
         if self.other:
             raise GraftError(
-                "other-branches", "--other needs a trunk", "make the parent available or leave it out"
+                "other-branches",
+                "--other needs a trunk",
+                "make the parent available or leave it out",
             )
         first = modules[0]
         card = first.require_card()
@@ -247,9 +249,7 @@ def _check_fit(modules: Sequence[Model], origins: Sequence[Origin]) -> None:
     first = modules[0].require_card()
     for module in modules[1:]:
         card = module.require_card()
-        if (card.inputs, card.output) != (first.inputs, first.output) or (
-            module.opset != modules[0].opset
-        ):
+        if (card.inputs, card.output) != (first.inputs, first.output) or (module.opset != modules[0].opset):
             raise GraftError(
                 "modules-differ",
                 f"the modules of {', '.join(first.labels[:1])} and {', '.join(card.labels[:1])} take "

@@ -191,7 +191,10 @@ def _open(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
         return output, described
     softmax = output.inputs[0]
     last = len(output.shape or ()) - 1
-    if softmax.op == "Softmax" and softmax.attrs.get("axis", -1 if model.opset >= 13 else 1) in (-1, last):
+    if softmax.op == "Softmax" and softmax.attrs.get("axis", -1 if model.opset >= 13 else 1) in (
+        -1,
+        last,
+    ):
         return softmax.inputs[0], described
     logits = gs.Variable(f"{output.name}/log", output.dtype, output.shape)
     model.graph.nodes.append(gs.Node("Log", logits.name, {}, [output], [logits]))

@@ -100,9 +100,7 @@ class MaxDrop:
             decompose.head(classes)(whole)
             drops.append(self._weighted(module, held) - self._weighted(whole, held))
         lost = -100 * np.concatenate(drops)
-        return MaxDropReport(
-            float(decompose.keep or 1.0), float(lost.mean()), metrics.standard_error(lost)
-        )
+        return MaxDropReport(float(decompose.keep or 1.0), float(lost.mean()), metrics.standard_error(lost))
 
     def _weighted(self, model: Model, held: Samples) -> np.ndarray:
         """Hits of every sample, weighed so that their mean is balanced accuracy."""

@@ -77,7 +77,8 @@ def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:
     if slim is None:
         raise ValueError("no result")
     slim.ir_version = original.ir_version
-    return slim
+    result: onnx.ModelProto = slim
+    return result
 
 
 def _keep_names(original: onnx.GraphProto, simple: onnx.GraphProto) -> None:
@@ -118,7 +119,10 @@ def _compare(original: onnx.ModelProto, simple: onnx.ModelProto) -> str:
     found = device.open(simple).run(inputs)
     for name, reference in expected.items():
         if reference.dtype.kind == "f" and not np.allclose(
-            found[name], reference, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(reference).max(initial=0)))
+            found[name],
+            reference,
+            rtol=1e-3,
+            atol=1e-4 * max(1.0, float(np.abs(reference).max(initial=0))),
         ):
             return f"the simplified graph computes another {name}"
     return ""

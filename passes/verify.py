@@ -98,5 +98,7 @@ def check(model: Model) -> None:
     except Exception as error:  # the checker raises several unrelated types
         reason = str(error).strip().splitlines()[0]
         raise GraftError(
-            "result-invalid", f"onnx.checker refuses the result: {reason[:200]}", "please report this model"
+            "result-invalid",
+            f"onnx.checker refuses the result: {reason[:200]}",
+            "please report this model",
         ) from error

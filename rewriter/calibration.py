@@ -73,9 +73,7 @@ class Samples:
         if OTHER in card.labels:
             labels = np.where(labels < 0, card.labels.index(OTHER), labels)
         known = _by_sample(labels >= 0).all(axis=1)
-        samples = cls(
-            split, np.flatnonzero(known), labels[known], card, int(len(labels) - known.sum())
-        )
+        samples = cls(split, np.flatnonzero(known), labels[known], card, int(len(labels) - known.sum()))
         if classes is not None:
             samples = samples._restricted(classes)
         if per_class is not None:
@@ -94,13 +92,9 @@ class Samples:
     def counts(self) -> dict[str, int]:
         """The number of labels of each class that has any, in the order of the card."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.card.labels))
-        return {
-            name: int(count) for name, count in zip(self.card.labels, counts, strict=True) if count
-        }
+        return {name: int(count) for name, count in zip(self.card.labels, counts, strict=True) if count}
 
-    def take(
-        self, positions: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | Sequence[int]
-    ) -> Samples:
+    def take(self, positions: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | Sequence[int]) -> Samples:
         """The samples at some positions.
 
         Args:
@@ -166,8 +160,7 @@ class Samples:
             if not self._holding(number).size:
                 raise GraftError(
                     "class-empty",
-                    f"class '{self.card.labels[number]}' has no sample in split"
-                    f" '{self.split.name}'",
+                    f"class '{self.card.labels[number]}' has no sample in split '{self.split.name}'",
                     f"leave it out; there are samples of {', '.join(list(self.counts())[:10])}",
                 )
         return self.take(self._membership(wanted))

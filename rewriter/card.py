@@ -100,9 +100,7 @@ class InputCard(_Part):
             self._check_has_no_image_keys()
             return self
         if self.size is None:
-            raise _invalid(
-                f"input '{self.name}' is an image without a size", "add size: [HEIGHT, WIDTH]"
-            )
+            raise _invalid(f"input '{self.name}' is an image without a size", "add size: [HEIGHT, WIDTH]")
         for key in ("mean", "std"):
             found = len(getattr(self, key))
             if found not in (1, self.channels):
@@ -156,8 +154,7 @@ class InputCard(_Part):
             wanted = "integers" if self.kind == "tokens" else "numbers"
             raise GraftError(
                 "data-type",
-                f"input '{self.name}' is of kind {self.kind}: expected {wanted},"
-                f" found {array.dtype}",
+                f"input '{self.name}' is of kind {self.kind}: expected {wanted}, found {array.dtype}",
                 "convert the data, or change the kind in the card",
             )
         if array.ndim == 0:
@@ -184,9 +181,7 @@ class InputCard(_Part):
         values *= np.float32(self.scale)
         values -= np.asarray(self.mean, np.float32)
         values /= np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(
-            values.transpose(0, 3, 1, 2) if self.layout == "NCHW" else values
-        )
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if self.layout == "NCHW" else values)
 
     def _channels_last(self, array: Array) -> Array:
         readings = []
@@ -349,9 +344,7 @@ class Card(_Part):
         except (ValueError, RecursionError) as error:
             raise _invalid(f"expected a card in JSON: {error}", "write the model again") from None
         if not isinstance(data, dict):
-            raise _invalid(
-                f"expected a card in JSON, found {_describe(data)}", "write the model again"
-            )
+            raise _invalid(f"expected a card in JSON, found {_describe(data)}", "write the model again")
         return cls.model_validate(data)
 
     def to_json(self) -> str:
@@ -393,10 +386,7 @@ class Card(_Part):
         if name in self.labels:
             return self.labels.index(name)
         near = self._nearest(name)
-        if near:
-            hint = f"did you mean {' or '.join(near)}?"
-        else:
-            hint = f"the labels are {_some(self.labels)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"the labels are {_some(self.labels)}"
         raise GraftError("class-unknown", f"the model has no class '{name}'", hint)
 
     def prepare(self, raw: Mapping[str, Array]) -> dict[str, Array]:
@@ -492,9 +482,7 @@ class Card(_Part):
             pairs = zip(self.labels, self.display_names, strict=True)
             shown = [f"{label} ({display})" for label, display in pairs]
         spellings: dict[str, str] = {}
-        for text, label, display in zip(
-            shown, self.labels, self.display_names or self.labels, strict=True
-        ):
+        for text, label, display in zip(shown, self.labels, self.display_names or self.labels, strict=True):
             spellings.setdefault(label.casefold(), text)
             spellings.setdefault(display.casefold(), text)
         near = difflib.get_close_matches(name.casefold(), spellings, n=3, cutoff=0.6)
@@ -666,9 +654,7 @@ def _read_labels(path: Path) -> dict[str, list[str] | None]:
         rows = []
     labels = [row[0].strip() for row in rows]
     if "" in labels:
-        raise GraftError(
-            "card-labels", f"{path}: line {labels.index('') + 1} is empty", "one label a line"
-        )
+        raise GraftError("card-labels", f"{path}: line {labels.index('') + 1} is empty", "one label a line")
     display = [row[-1].strip() for row in rows]
     return {"labels": labels, "display_names": display if display != labels else None}
 
@@ -724,8 +710,7 @@ def _named_inputs(inputs: Mapping[Any, Any]) -> list[Any]:
             raise _invalid(f"inputs: expected a name, found {_describe(name)}", "quote it")
         if not isinstance(value, Mapping):
             raise _invalid(
-                f"key 'inputs.{name}': expected keys and values in braces,"
-                f" found {_describe(value)}",
+                f"key 'inputs.{name}': expected keys and values in braces, found {_describe(value)}",
                 "write {kind: ...}",
             )
         if value.get("name", name) != name:

@@ -103,9 +103,7 @@ class Dataset:
             files = sorted(path.glob("*.parquet"))
             return _parquet({file.stem: file for file in files}, path) if files else _folder(path)
         if not path.is_file():
-            raise GraftError(
-                "data-missing", f"expected data at {path}, found nothing", "check the path"
-            )
+            raise GraftError("data-missing", f"expected data at {path}, found nothing", "check the path")
         if path.suffix == ".parquet":
             return _parquet({"train": path}, path)
         if path.suffix == ".npz" or zipfile.is_zipfile(path):
@@ -138,9 +136,7 @@ class Dataset:
             GraftError: ``data-labels``, ``data-length``, ``data-empty`` or ``data-missing-key``.
         """
         if (x_test is None) != (y_test is None):
-            raise GraftError(
-                "data-missing-key", "expected x_test and y_test, found one of them", "give both"
-            )
+            raise GraftError("data-missing-key", "expected x_test and y_test, found one of them", "give both")
         names = None if class_names is None else _class_names(np.asarray(class_names), "the data")
         parts = {"train": (x_train, y_train)}
         if x_test is not None:
@@ -163,11 +159,7 @@ class Dataset:
             GraftError: ``data-split`` (unknown), ``data-missing-key``, or whatever is wrong with
                 the labels of the split.
         """
-        if (
-            name == "test"
-            and name not in {*self._makers, *self._incomplete}
-            and "val" in self._makers
-        ):
+        if name == "test" and name not in {*self._makers, *self._incomplete} and "val" in self._makers:
             name = "val"
         if name in self._incomplete:
             raise self._incomplete[name]
@@ -265,9 +257,7 @@ def _class_names(names: Array, where: str) -> tuple[str, ...]:
     if names.dtype.hasobject:
         raise _object_array(f"class_names of {where}")
     if names.ndim != 1 or names.dtype.kind not in "SU" or not names.size:
-        raise _bad_labels(
-            f"class_names of {where}", f"a list of names, found {names.dtype} {names.shape}"
-        )
+        raise _bad_labels(f"class_names of {where}", f"a list of names, found {names.dtype} {names.shape}")
     listed = tuple(str(name) for name in _text(names, f"class_names of {where}"))
     if len(set(listed)) < len(listed):
         twice = next(name for name in listed if listed.count(name) > 1)
@@ -296,9 +286,7 @@ def _object_array(where: str) -> GraftError:
     )
 
 
-def _arrays_digest(
-    parts: Mapping[str, tuple[Arrays, Any]], class_names: tuple[str, ...] | None
-) -> str:
+def _arrays_digest(parts: Mapping[str, tuple[Arrays, Any]], class_names: tuple[str, ...] | None) -> str:
     digest = hashlib.sha256(json.dumps(["arrays", class_names]).encode())
     for name, (x, y) in parts.items():
         named = x if isinstance(x, Mapping) else {"": x}
@@ -361,9 +349,7 @@ def _npz(path: Path) -> Dataset:
     complete = [name for name in stems if inputs[name] and f"y_{name}" in keys]
     hint = "save samples as x_SPLIT and their labels as y_SPLIT"
     incomplete = {
-        name: GraftError(
-            "data-missing-key", f"{path}: expected x_{name} and y_{name}, found {found}", hint
-        )
+        name: GraftError("data-missing-key", f"{path}: expected x_{name} and y_{name}, found {found}", hint)
         for name in ["train", *stems]
         if name not in complete
     }
@@ -438,9 +424,7 @@ def _subfolders(path: Path) -> list[Path]:
 def _images(folder: Path) -> list[Path]:
     with _told(folder):
         return sorted(
-            each
-            for each in folder.iterdir()
-            if each.suffix.lower() in IMAGE_SUFFIXES and each.name[0] != "."
+            each for each in folder.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES and each.name[0] != "."
         )
 
 
@@ -569,8 +553,7 @@ def _stack(images: Iterator[tuple[npt.NDArray[np.uint8], str]]) -> Array:
         if stacked and image.shape != stacked[0].shape:
             raise GraftError(
                 "data-shape",
-                f"{name}: expected an image of {stacked[0].shape}, as those before,"
-                f" found {image.shape}",
+                f"{name}: expected an image of {stacked[0].shape}, as those before, found {image.shape}",
                 "give a card with a size and resize, or resize the images",
             )
         stacked.append(image)
@@ -626,16 +609,12 @@ def _parquet_split(reader: Any, name: str, path: Path) -> Split:
             with _told(path):
                 return {"": np.asarray(found)}
         named = [(f"{path} row {index}", cell) for index, cell in zip(indices, found, strict=True)]
-        return {
-            "": _stack((read_image(_content(cell, row), card, row), row) for row, cell in named)
-        }
+        return {"": _stack((read_image(_content(cell, row), card, row), row) for row, cell in named)}
 
     return Split(name, labels, names, read)
 
 
-def _parquet_cells(
-    file: Any, column: str, path: Path
-) -> Callable[[npt.NDArray[np.int64]], list[Any]]:
+def _parquet_cells(file: Any, column: str, path: Path) -> Callable[[npt.NDArray[np.int64]], list[Any]]:
     """Reads cells of a column, keeping no more than two row groups in memory."""
     rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     ends = np.cumsum(rows)

@@ -142,9 +142,7 @@ class Model:
         del proto.graph.value_info[:]
         with contextlib.suppress(Exception):  # what cannot be inferred stays unknown
             proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        shapes: dict[str, Shape] = {
-            tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer
-        }
+        shapes: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
         for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
             if value.type.tensor_type.HasField("shape"):
                 shapes[value.name] = tuple(
@@ -231,9 +229,11 @@ class Model:
         """
         names: dict[int, str] = {}
         for tensor in self.graph.tensors().values():
-            if isinstance(tensor, gs.Constant) and hasattr(tensor._values, "tensor"):
-                if names.setdefault(id(tensor._values.tensor), tensor.name) != tensor.name:
-                    tensor.values = tensor.values
+            shared = getattr(tensor, "_values", None)
+            if not hasattr(shared, "tensor"):
+                continue
+            if names.setdefault(id(shared.tensor), tensor.name) != tensor.name:
+                tensor.values = tensor.values
 
     def save(self, path: str | Path, force: bool = False) -> None:
         """Write the model, whole or not at all; weights beyond 1.5 GB go to one file beside it.
@@ -278,7 +278,9 @@ def writing(path: Path, force: bool = False) -> Iterator[Path]:
 def refuse_overwrite(path: Path, force: bool) -> None:
     """Raise unless ``path`` is free or ``force`` allows to replace it."""
     if path.is_dir():
-        raise GraftError("output-exists", f"{path} is a folder, a file name was expected", "choose another -o")
+        raise GraftError(
+            "output-exists", f"{path} is a folder, a file name was expected", "choose another -o"
+        )
     if path.exists() and not force:
         raise GraftError("output-exists", f"{path} exists", "choose another -o or add --force")
 
@@ -289,7 +291,9 @@ def refuse_overwrite(path: Path, force: bool) -> None:
 def _read(path: Path) -> onnx.ModelProto:
     if path.is_dir():
         raise GraftError(
-            "model-is-folder", f"expected an ONNX file, found the folder {path}", "name the .onnx file in it"
+            "model-is-folder",
+            f"expected an ONNX file, found the folder {path}",
+            "name the .onnx file in it",
         )
     if not path.is_file():
         raise GraftError("model-missing", f"no model at {path}", "check the path")
@@ -389,7 +393,9 @@ def _is_constant(tensor: gs.Tensor) -> bool:
 def _signature(tensors: Sequence[gs.Tensor]) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:
     return {
         tensor.name: (
-            np.dtype(tensor.dtype) if tensor.dtype is not None and not isinstance(tensor.dtype, int) else None,
+            np.dtype(tensor.dtype)
+            if tensor.dtype is not None and not isinstance(tensor.dtype, int)
+            else None,
             tuple(tensor.shape) if tensor.shape is not None else (),
         )
         for tensor in tensors

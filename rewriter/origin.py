@@ -104,5 +104,7 @@ def origin_of(model: Model) -> Origin:
         return Origin.model_validate_json(model.metadata[ORIGIN_KEY])
     except ValidationError as error:
         raise GraftError(
-            "module-broken", "graft.origin of the module cannot be read", "decompose the parent again"
+            "module-broken",
+            "graft.origin of the module cannot be read",
+            "decompose the parent again",
         ) from error

@@ -67,9 +67,7 @@ class Plan:
 
     def to_json(self) -> str:
         """``{"format", "parent", "groups": {NAME: {"size", "kept": "0-15,18"}}}``."""
-        groups = {
-            name: {"size": len(kept), "kept": _ranges(kept)} for name, kept in self.kept.items()
-        }
+        groups = {name: {"size": len(kept), "kept": _ranges(kept)} for name, kept in self.kept.items()}
         return json.dumps({"format": FORMAT, "parent": self.parent, "groups": groups}, indent=1) + "\n"
 
     @classmethod
@@ -87,10 +85,7 @@ class Plan:
                     f"expected a plan of format {FORMAT}, found {data['format']}",
                     "make the plan anew with 'graft plan', or update Graft",
                 )
-            kept = {
-                name: _mask(entry["kept"], int(entry["size"]))
-                for name, entry in data["groups"].items()
-            }
+            kept = {name: _mask(entry["kept"], int(entry["size"])) for name, entry in data["groups"].items()}
             return cls(str(data["parent"]), kept)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise GraftError(

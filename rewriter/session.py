@@ -110,7 +110,9 @@ class Session:
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise GraftError(
-                "run-failed", f"onnxruntime failed on a batch: {reason[:300]}", "check card and data"
+                "run-failed",
+                f"onnxruntime failed on a batch: {reason[:300]}",
+                "check card and data",
             ) from error
         return dict(zip(names, map(np.asarray, values), strict=True))
 

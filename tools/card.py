@@ -70,7 +70,7 @@ def _drafts(model: Model, part: Split | None) -> Iterator[Card]:
     """Cards that fit the model, one for each way to scale pixels."""
     if len(model.inputs()) != 1:
         raise GraftError("card-draft", "a draft is made for models with one input", "write the card by hand")
-    (name, (dtype, shape)), = model.inputs().items()
+    ((name, (dtype, shape)),) = model.inputs().items()
     output = _output(model)
     size = model.outputs()[output.name][1][-1]
     if part is not None and part.class_names:
@@ -86,14 +86,14 @@ def _drafts(model: Model, part: Split | None) -> Iterator[Card]:
     else:
         channels = shape[3] if channels_last else shape[1]
         sides = shape[1:3] if channels_last else shape[2:4]
-        sides = tuple(side if isinstance(side, int) else 224 for side in sides)
+        height, width = (side if isinstance(side, int) else 224 for side in sides)
         inputs = [
             InputCard(
                 name=name,
                 kind="image",
                 layout="NHWC" if channels_last else "NCHW",
                 color="GRAY" if channels == 1 else "RGB",
-                size=sides,
+                size=(height, width),
                 scale=scale,
                 mean=mean,
                 std=std,

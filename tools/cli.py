@@ -48,7 +48,7 @@ class _Commands(click.Group):
 )
 @click.version_option(_version(), prog_name="graft")
 def graft() -> None:
-    """Cut trained ONNX classifiers into per-class modules, and join modules into new classifiers.
+    r"""Cut trained ONNX classifiers into per-class modules, and join modules into new classifiers.
 
     \b
     graft profile    what does every channel do for every class?

@@ -75,7 +75,10 @@ def command(
         "strategy_reason": report.reason,
         "classes": list(origin.classes),
         "parents": [record.model_dump(mode="json", exclude={"labels"}) for record in origin.parents],
-        "modules": [{"file": file, "classes": list(origin_of(m).classes)} for file, m in zip(files, loaded, strict=True)],
+        "modules": [
+            {"file": file, "classes": list(origin_of(m).classes)}
+            for file, m in zip(files, loaded, strict=True)
+        ],
         "macs": cost.macs,
         "parameters": cost.parameters,
         "providers": list(session.providers),

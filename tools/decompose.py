@@ -159,7 +159,9 @@ class _Job:
         """The module for ``classes``."""
         if plan is not None and plan.parent != self.parent.sha256:
             raise GraftError(
-                "plan-of-another", "the plan was made for another model", "plan this one with 'graft plan'"
+                "plan-of-another",
+                "the plan was made for another model",
+                "plan this one with 'graft plan'",
             )
         report = self.decompose(self.parent, self.profile, classes, plan, self.verify)
         if self.verify:
@@ -173,7 +175,10 @@ def _few(samples: Samples) -> dict[str, np.ndarray]:
 
 
 def _result(
-    parent: Parent, reports: Sequence[DecomposeReport], sets: Sequence[Sequence[str]], profile: Profile
+    parent: Parent,
+    reports: Sequence[DecomposeReport],
+    sets: Sequence[Sequence[str]],
+    profile: Profile,
 ) -> dict[str, Any]:
     dead = dead_channels(parent.groups, profile)
     alive = CostModel(parent.groups).cost(~dead)

@@ -61,9 +61,7 @@ class _Story:
         files = [self.modules / f"{digit}.onnx" for digit in DIGITS]
         composed = self._run("compose", *files, "-o", self.composite)
         self._say("3. Beside the parent, restricted to the same digits, on images that neither has seen.")
-        evaluated = self._run(
-            "evaluate", self.composite, "--data", self.data, "--baseline", self.parent
-        )
+        evaluated = self._run("evaluate", self.composite, "--data", self.data, "--baseline", self.parent)
         return {
             "commands": self.commands,
             "decompose": decomposed,
@@ -102,7 +100,12 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
         [
             ["top-1", show.percent(parent["top1"]), show.percent(ours["top1"]), ""],
             *(
-                [name, show.count(parent[key]), show.count(ours[key]), _ratio(ours[key], parent[key])]
+                [
+                    name,
+                    show.count(parent[key]),
+                    show.count(ours[key]),
+                    _ratio(ours[key], parent[key]),
+                ]
                 for name, key in (("MACs", "macs"), ("parameters", "parameters"))
             ),
             [
@@ -124,7 +127,9 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
         f"\nAll ten modules joined: {show.percent(whole['composed_top1'])} on all digits, the parent "
         f"{show.percent(whole['parent']['top1'])}. The smallest module has {small['bytes'] / 1e3:.0f} kB."
     )
-    show.note(f"Nothing was trained. Files: {output}" if output else "Nothing was trained. Keep the files with -o.")
+    show.note(
+        f"Nothing was trained. Files: {output}" if output else "Nothing was trained. Keep the files with -o."
+    )
 
 
 def _ratio(ours: float, theirs: float) -> str:

@@ -60,7 +60,9 @@ class Directory:
             self._new = Path(tempfile.mkdtemp(dir=self.path.absolute().parent, prefix=".graft."))
         except OSError as error:
             raise GraftError(
-                "output-unwritable", f"cannot write {self.path}: {error.strerror}", "choose another -o"
+                "output-unwritable",
+                f"cannot write {self.path}: {error.strerror}",
+                "choose another -o",
             ) from error
         return self
 

@@ -22,9 +22,7 @@ from graft.tools import options, parents, show
 from graft.tools.cli import CHECK_FAILED, DONE
 
 
-@click.command(
-    epilog="Example: graft evaluate pets.onnx --data cifar10.npz --baseline resnet20.onnx"
-)
+@click.command(epilog="Example: graft evaluate pets.onnx --data cifar10.npz --baseline resnet20.onnx")
 @click.argument("model", type=click.Path(path_type=Path))
 @options.data()
 @options.card
@@ -68,9 +66,7 @@ def command(
     result, scored = candidate.measure(part, columns, names is not None, batch, limit, device)
     if baseline:
         other = _Candidate(baseline, baseline_card)
-        result["baseline"], beside = other.measure(
-            part, columns, OTHER not in columns, batch, limit, device
-        )
+        result["baseline"], beside = other.measure(part, columns, OTHER not in columns, batch, limit, device)
         difference, error = metrics.paired_difference(scored.correct.ravel(), beside.correct.ravel())
         result["agreement"] = metrics.agreement(scored.predictions.ravel(), beside.predictions.ravel())
         result["delta"], result["delta_standard_error"] = difference, error
@@ -111,7 +107,9 @@ class _Candidate:
             "macs": cost.macs,
             "parameters": cost.parameters,
             "bytes": self.path.stat().st_size,
-            "latency_ms": latency(device.open(self.model), inputs, len(next(iter(inputs.values()))), device.threads),
+            "latency_ms": latency(
+                device.open(self.model), inputs, len(next(iter(inputs.values()))), device.threads
+            ),
             "providers": list(scored.providers),
             "labels": list(columns),
         }
@@ -120,7 +118,12 @@ class _Candidate:
         return result, scored
 
     def _samples(
-        self, part: Split, columns: Sequence[str], restricted: bool, per_class: int | None, seed: int
+        self,
+        part: Split,
+        columns: Sequence[str],
+        restricted: bool,
+        per_class: int | None,
+        seed: int,
     ) -> Samples:
         known = origin_of(self.model).parents if ORIGIN_KEY in self.model.metadata else ()
         names = known[0].labels if known else None

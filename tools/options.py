@@ -46,13 +46,9 @@ def running(function: Command) -> Command:
         help="Where to run, in order: cuda,cpu ... Default: the best there is.",
     )
     @click.option("--strict-providers", is_flag=True, help="Fail where the first is not to be had.")
-    @click.option(
-        "--threads", default=0, type=click.IntRange(0), help="Threads; 0: onnxruntime decides."
-    )
+    @click.option("--threads", default=0, type=click.IntRange(0), help="Threads; 0: onnxruntime decides.")
     @functools.wraps(function)
-    def wrapped(
-        *args: Any, providers: str, strict_providers: bool, threads: int, **options: Any
-    ) -> Any:
+    def wrapped(*args: Any, providers: str, strict_providers: bool, threads: int, **options: Any) -> Any:
         names = [name.strip() for name in providers.split(",") if name.strip()]
         return function(*args, device=Device(names, strict_providers, threads), **options)
 
@@ -66,9 +62,7 @@ def writing(what: str, required: bool = True) -> Callable[[Command], Command]:
         for option in (
             click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
             click.option("--force", is_flag=True, help="Replace what is there."),
-            click.option(
-                "-o", "--output", required=required, type=click.Path(path_type=Path), help=what
-            ),
+            click.option("-o", "--output", required=required, type=click.Path(path_type=Path), help=what),
         ):
             function = option(function)
         return function
@@ -77,7 +71,9 @@ def writing(what: str, required: bool = True) -> Callable[[Command], Command]:
 
 
 card = click.option(
-    "--card", type=click.Path(path_type=Path), help="The model's card. Default: NAME.yaml beside it."
+    "--card",
+    type=click.Path(path_type=Path),
+    help="The model's card. Default: NAME.yaml beside it.",
 )
 seed = click.option("--seed", default=0, type=click.IntRange(0), help="For everything that is drawn.")
 split = click.option("--split", default="train", help="Split to learn from.", show_default=True)
@@ -103,7 +99,7 @@ def data(required: bool = True) -> Callable[[Command], Command]:
     )
 
 
-class Share(click.ParamType):
+class Share(click.ParamType):  # type: ignore[type-arg]
     """A share, as 0.5 or 50%."""
 
     name = "share"
@@ -163,4 +159,6 @@ def _lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise GraftError("classes-file", f"cannot read the class names in {path}", "check the path") from error
+        raise GraftError(
+            "classes-file", f"cannot read the class names in {path}", "check the path"
+        ) from error

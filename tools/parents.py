@@ -37,9 +37,7 @@ def observe(
 ) -> Profile:
     """Profile ``parent``, with a progress bar; warns where the card seems wrong or samples are few."""
     with show.progress("profiling", len(samples)) as step:
-        profile = Observe(device, classes, progress=step)(
-            parent.model, samples, parent.sha256, data
-        )
+        profile = Observe(device, classes, progress=step)(parent.model, samples, parent.sha256, data)
     for name, number in zip(profile.classes, profile.counts.tolist(), strict=True):
         if 0 < number < FEW_SAMPLES:
             log.warning("class '%s' has only %d samples; %d or more are wanted", name, number, FEW_SAMPLES)

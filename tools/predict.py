@@ -24,9 +24,7 @@ TOP = 5
 @options.card
 @options.running
 @options.common
-def command(
-    model: Path, samples: tuple[Path, ...], card: Path | None, device: Device, as_json: bool
-) -> None:
+def command(model: Path, samples: tuple[Path, ...], card: Path | None, device: Device, as_json: bool) -> None:
     """Classify SAMPLES: image files, or .npy files of one raw sample each."""
     loaded = Model.load(model, card)
     found = loaded.require_card(model)
@@ -53,7 +51,9 @@ def _read(path: Path, card: InputCard) -> np.ndarray:
     try:
         return np.asarray(np.load(path, allow_pickle=False))
     except (ValueError, EOFError, OSError) as error:
-        raise GraftError("data-unreadable", f"{path} is no .npy file of numbers", "save it with numpy.save") from error
+        raise GraftError(
+            "data-unreadable", f"{path} is no .npy file of numbers", "save it with numpy.save"
+        ) from error
 
 
 def _shares(scores: np.ndarray, kind: str) -> np.ndarray:

@@ -110,6 +110,7 @@ class Operator:
         returned for :meth:`add_bias`.
 
         Args:
+            node: the node, which is changed.
             into: float64 (positions, positions) of the axis that the node reads.
             constant: float64 (positions,).
             channels: the analysis.
@@ -149,7 +150,9 @@ def constant_ints(node: gs.Node, index: int, attribute: str | None = None) -> li
     if attribute is not None and attribute in node.attrs:
         return [int(value) for value in np.atleast_1d(node.attrs[attribute])]
     tensor = given(node, index)
-    return [int(value) for value in np.atleast_1d(tensor.values)] if is_constant(tensor) else None
+    if not isinstance(tensor, gs.Constant):
+        return None
+    return [int(value) for value in np.atleast_1d(tensor.values)]
 
 
 def set_constant(node: gs.Node, index: int, values: Array) -> None:

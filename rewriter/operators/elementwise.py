@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.flow import Channels, Flow
@@ -11,8 +13,20 @@ from graft.rewriter.operators.base import ChannelMap, Operator, Parameter, given
 class Elementwise(Operator):
     """One tensor in, the same channels out; limits and similar scalars do not matter."""
 
-    types = (
-        *("Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "Identity", "Log", "Neg", "Not", "Reciprocal"),
+    types: ClassVar[tuple[str, ...]] = (
+        *(
+            "Abs",
+            "Ceil",
+            "Cos",
+            "Erf",
+            "Exp",
+            "Floor",
+            "Identity",
+            "Log",
+            "Neg",
+            "Not",
+            "Reciprocal",
+        ),
         *("Round", "Sign", "Sin", "Sqrt", "Cast"),
     )
 

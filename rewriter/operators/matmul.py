@@ -108,7 +108,7 @@ class Gemm(_Dense):
         """The matrix, and the bias along its last axis."""
         found = super().parameters(node, channels)
         bias, outputs = given(node, 2), self._lists(node, channels)[1]
-        if is_constant(bias) and outputs is not None and bias.shape and bias.shape[-1] > 1:
+        if isinstance(bias, gs.Constant) and outputs is not None and bias.shape and bias.shape[-1] > 1:
             found.append(Parameter(2, {len(bias.shape) - 1: outputs}))
         return found
 
