@@ -230,7 +230,7 @@ class Model:
         names: dict[int, str] = {}
         for tensor in self.graph.tensors().values():
             shared = getattr(tensor, "_values", None)
-            if not hasattr(shared, "tensor"):
+            if shared is None or not hasattr(shared, "tensor"):
                 continue
             if names.setdefault(id(shared.tensor), tensor.name) != tensor.name:
                 tensor.values = tensor.values
