@@ -101,9 +101,10 @@ def dead_channels(groups: ChannelGroups, profile: Profile) -> Mask:
     """
     seen, alive = np.zeros(groups.count, bool), np.zeros(groups.count, bool)
     for place in (*groups.activations(), *groups.reads()):
-        if profile.has(SQUARES, place.tensor):
+        key = groups.key(place.tensor, place.axis)
+        if profile.has(SQUARES, key):
             seen[place.channels] = True
-            alive[place.channels[profile.mean(SQUARES, place.tensor) > 0]] = True
+            alive[place.channels[profile.mean(SQUARES, key) > 0]] = True
     return seen & ~alive & groups.cuttable()
 
 

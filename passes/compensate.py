@@ -12,7 +12,7 @@ from graft.rewriter.groups import ChannelGroups, Mask
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
 from graft.rewriter.plan import Plan
-from graft.rewriter.profile import PRODUCTS, SUM, Profile, Table
+from graft.rewriter.profile import PRODUCTS, SUM, Profile, Statistic, Table
 
 LADDER = ("none", "mean", "fold")
 RIDGE = 1e-3
@@ -38,10 +38,11 @@ class Compensate:
     Args:
         step: ``none``, ``mean`` or ``fold``.
         profile: where the means come from.
-        classes: rows of the profile that count, each the same; default all.
+        classes: those of the module. They weigh as much as all others together.
+        alone: only the classes count: the module will see nothing else.
     """
 
-    def __init__(self, step: str, profile: Profile, classes: Sequence[str] | None = None) -> None:
+    def __init__(self, step: str, profile: Profile, classes: Sequence[str], alone: bool = False) -> None:
         if step not in LADDER:
             raise GraftError(
                 "compensate-unknown",
@@ -50,7 +51,8 @@ class Compensate:
             )
         self.step = step
         self.profile = profile
-        self.classes = classes
+        self.classes = tuple(classes)
+        self.alone = alone
 
     def __call__(self, model: Model, plan: Plan) -> CompensateReport:
         """Change the biases of ``model``, which is not cut yet."""
@@ -63,23 +65,24 @@ class Compensate:
                 stays, tensor = kept[read.channels], node.inputs[read.index].name
                 if stays.all():
                     continue
-                if not self.profile.has(SUM, tensor):
+                key = groups.key(tensor, read.axis)
+                if not self.profile.has(SUM, key):
                     declined.append(f"{node.op} {node.name}: the profile lacks {tensor}")
                     continue
-                into, constant = self._map(tensor, stays)
+                into, constant = self._map(key, stays, operator.mixes(node))
                 delta = operator.fold(node, into, constant, groups)
                 operator.add_bias(node, delta, model.graph)
                 changed += 1
         return CompensateReport(changed, tuple(declined))
 
-    def _map(self, tensor: str, stays: Mask) -> tuple[Table, Table]:
+    def _map(self, tensor: str, stays: Mask, mixes: bool) -> tuple[Table, Table]:
         """Matrix and constant that give all positions of ``tensor`` from those that stay."""
-        mean = self.profile.mean(SUM, tensor, self.classes)
+        mean = self._mean(SUM, tensor)
         into = np.eye(len(stays))
-        if self.step == "mean" or not self.profile.has(PRODUCTS, tensor):
+        if self.step == "mean" or not mixes or not self.profile.has(PRODUCTS, tensor):
             return into, np.where(stays, 0.0, mean)
         size = len(stays)
-        products = self.profile.mean(PRODUCTS, tensor, self.classes).reshape(size, size)
+        products = self._mean(PRODUCTS, tensor).reshape(size, size)
         covariance = products - np.outer(mean, mean)
         inner = covariance[np.ix_(stays, stays)]
         ridge = RIDGE * max(float(np.trace(inner)) / max(1, len(inner)), 1e-12)
@@ -87,3 +90,9 @@ class Compensate:
         into[~stays] = 0.0
         into[np.ix_(~stays, stays)] = solved.T
         return into, np.where(stays, 0.0, mean - into @ np.where(stays, mean, 0.0))
+
+    def _mean(self, statistic: Statistic, tensor: str) -> Table:
+        known = tuple(name for name in self.profile.classes if name in self.classes)
+        if self.alone:
+            return self.profile.mean(statistic, tensor, known)
+        return self.profile.blend(statistic, tensor, known)

@@ -21,7 +21,7 @@ from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.origin import Origin, ParentRecord, parent_record, stamp, versions
 from graft.rewriter.plan import Plan
-from graft.rewriter.profile import OTHER, Profile
+from graft.rewriter.profile import Profile
 from graft.rewriter.session import Device
 
 
@@ -116,7 +116,7 @@ class Decompose:
         whole = whole_cost.macs() if self.unit == "macs" else whole_cost.parameters()
         method = self.identify or method_called(self.method)
         asked = tuple(name for name in profile.classes if name in set(classes))
-        scores = method.scores(Question(headed, groups, profile, asked, self.seed))
+        scores = method.scores(Question(headed, groups, profile, parent.record.labels, asked, self.seed))
         kept = budget.choose(groups, scores, cost, whole, dead_channels(groups, profile))
         plan = Plan.of(groups, kept, parent.sha256)
         return Plan(parent.sha256, {name: mask for name, mask in plan.kept.items() if name in whole_groups})
@@ -145,7 +145,7 @@ class Decompose:
         plan = plan or self.plan(parent, profile, classes)
         model = parent.model.copy()
         self.head(classes)(model)
-        compensated = Compensate(self.compensate, profile, self._counted(profile, classes))(model, plan)
+        compensated = Compensate(self.compensate, profile, classes, self.together)(model, plan)
         whole = model.copy()
         Slice(plan)(model)
         difference = Verify(*verify)(whole, plan, model).difference if verify else None
@@ -163,7 +163,3 @@ class Decompose:
             ),
         )
         return DecomposeReport(model, plan, cost_of(model), dead, compensated, difference)
-
-    def _counted(self, profile: Profile, classes: Sequence[str]) -> tuple[str, ...] | None:
-        """Classes whose means compensate: those the module will see."""
-        return None if OTHER in profile.classes or not self.together else tuple(classes)

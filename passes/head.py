@@ -89,6 +89,7 @@ class Head:
         labels = (*self.classes, *([OTHER] if self.other else []))
         model.card = card.replace(labels=labels, display_names=None, expect=None)
         model.tidy()
+        model.refresh_shapes()
         added = {node.name for node in model.graph.nodes} - before
         return HeadReport(labels, frozenset(makers | added))
 

@@ -29,7 +29,7 @@ BATCH = 32
 
 MEMBERSHIP = "graft/membership"
 
-PRODUCT_NUMBERS = 2**24
+PRODUCT_NUMBERS = 2**22
 """Products of all pairs of positions are recorded where their table has at most so many numbers."""
 
 Progress = Callable[[int], None]
@@ -137,12 +137,13 @@ def _probe(model: Model, output: str, classes: int) -> _Probe:
         shape = groups.shapes[place.tensor]
         if place.axis == 0 or shape[0] != groups.samples:
             continue  # not laid out by samples: nothing to add up by class
-        tap = _Tap(graph, tensors[place.tensor], dtype, probe.opset)
+        key = groups.key(place.tensor, place.axis)
+        tap = _Tap(graph, tensors[place.tensor], key, dtype, probe.opset)
         for statistic in statistics:
             wide = classes * len(place.channels) ** 2 > PRODUCT_NUMBERS
-            if (statistic.name, place.tensor) not in outputs and not (statistic is PRODUCTS and wide):
+            if (statistic.name, key) not in outputs and not (statistic is PRODUCTS and wide):
                 name = tap.add(statistic, place, len(shape), turned)
-                outputs[statistic.name, place.tensor] = name
+                outputs[statistic.name, key] = name
     graph.toposort()
     return _Probe(probe, outputs, dtype)
 
@@ -150,15 +151,18 @@ def _probe(model: Model, output: str, classes: int) -> _Probe:
 class _Tap:
     """Nodes that reduce one tensor to sums by class."""
 
-    def __init__(self, graph: gs.Graph, tensor: gs.Tensor, dtype: np.dtype[np.generic], opset: int) -> None:
+    def __init__(
+        self, graph: gs.Graph, tensor: gs.Tensor, key: str, dtype: np.dtype[np.generic], opset: int
+    ) -> None:
         self.graph = graph
         self.tensor = tensor
+        self.key = key
         self.dtype = dtype
         self.opset = opset
 
     def add(self, statistic: Statistic, place: Place, rank: int, turned: gs.Tensor) -> str:
         """Add the nodes for ``statistic``; the name of the output."""
-        prefix = f"graft/{statistic.name}/{place.tensor}"
+        prefix = f"graft/{statistic.name}/{self.key}"
         axes = [axis for axis in range(1, rank) if axis != place.axis]
         if statistic is PRODUCTS:
             value = self._products(place, rank, prefix)

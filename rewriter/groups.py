@@ -151,6 +151,12 @@ class ChannelGroups:
         }
         return list(found.values())
 
+    def key(self, tensor: str, axis: int) -> str:
+        """What statistics along ``axis`` are called: after the tensor, and any further axis with channels."""
+        axes = self._axes.get(tensor, [])
+        first = next((place for place, found in enumerate(axes) if found is not None), axis)
+        return tensor if axis == first else f"{tensor}@{axis}"
+
     # ------------------------------------------------------------ masks
 
     def everything(self) -> Mask:

@@ -77,6 +77,12 @@ class Profile:
         result: Table = (table / self.counts[rows][:, None]).mean(axis=0)
         return result
 
+    def blend(self, statistic: Statistic, tensor: str, classes: Sequence[str]) -> Table:
+        """As :meth:`mean`, with ``classes`` together weighing as much as all others together."""
+        others = [name for name in self.classes if name not in classes]
+        mean = self.mean(statistic, tensor, classes)
+        return (mean + self.mean(statistic, tensor, others)) / 2 if others else mean
+
     def rows(self, classes: Sequence[str] | None = None) -> list[int]:
         """Row numbers of ``classes``; of all where ``None``.
 

@@ -54,8 +54,9 @@ VERIFY_SAMPLES = 8
 @click.option(
     "--compensate",
     default="fold",
+    type=click.Choice(LADDER),
     show_default=True,
-    help=f"How kept channels stand in for removed ones: {', '.join(LADDER)}.",
+    help="How kept channels stand in for removed ones.",
 )
 @click.option("--profile", type=click.Path(path_type=Path), help="From 'graft profile'; saves that pass.")
 @click.option("--plan", type=click.Path(path_type=Path), help="From 'graft plan': cut along it.")
@@ -109,12 +110,15 @@ def command(
         options.samples_of(data, split, labels, names)  # says which of them has no sample
     names = names or tuple(samples.counts())
     sets = [names] if together else [(name,) for name in names]
+    planned = _plan(plan, parent) if plan else None
     decompose = Decompose(keep, keep_by, method, compensate, together, other, not no_rest, seed)
     if dry_run:
-        show.note(f"would write {len(sets)} modules to {output}")
+        would = {"output": output, "dry_run": True, "modules": [{"classes": list(each)} for each in sets]}
+        note = f"would write {len(sets)} modules to {output}"
+        show.emit("decompose", would, as_json, lambda: show.note(note))
         return
     if profile:
-        observed = parents.matching_profile(profile, parent)
+        observed = parents.matching_profile(profile, parent, names)
     else:
         apart = names if len(names) < len(labels.labels) and len(labels.labels) > MANY else None
         observed = parents.observe(parent, samples, fingerprint, device, apart)
@@ -132,7 +136,7 @@ def command(
                 outcome = search(parent, samples, decompose, part)
                 job = replace(job, decompose=replace(decompose, keep=outcome.keep))
                 found.append(outcome)
-            reports.append(job.cut(part, Plan.load(plan) if plan else None))
+            reports.append(job.cut(part, planned))
             step(1)
     result = _result(parent, reports, sets, observed)
     for entry, outcome in zip(result["modules"], found, strict=False):
@@ -157,17 +161,24 @@ class _Job:
 
     def cut(self, classes: Sequence[str], plan: Plan | None) -> DecomposeReport:
         """The module for ``classes``."""
-        if plan is not None and plan.parent != self.parent.sha256:
-            raise GraftError(
-                "plan-of-another",
-                "the plan was made for another model",
-                "plan this one with 'graft plan'",
-            )
         report = self.decompose(self.parent, self.profile, classes, plan, self.verify)
         if self.verify:
             check(report.model)
             self.verify[1].open(report.model)
         return report
+
+
+def _plan(path: Path, parent: Parent) -> Plan:
+    """The plan at ``path``, which must be for ``parent``."""
+    plan = Plan.load(path)
+    if plan.parent != parent.sha256:
+        raise GraftError(
+            "plan-of-another",
+            f"the plan {path} was made for another model",
+            "plan this one with 'graft plan'",
+        )
+    plan.mask(parent.groups)  # says what does not fit
+    return plan
 
 
 def _few(samples: Samples) -> dict[str, np.ndarray]:

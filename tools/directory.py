@@ -104,9 +104,9 @@ def _replaceable(path: Path, force: bool) -> list[str]:
         return []
     if not path.is_dir() or not force:
         raise GraftError("output-exists", f"{path} exists", "choose another -o or add --force")
-    listed = read_index(path).get("files", [])
+    listed = read_index(path)["files"]
     inside = [name for name in listed if ".." not in Path(name).parts and not Path(name).is_absolute()]
-    return [*(name for name in inside if name != INDEX), INDEX]
+    return [*(name for name in inside if name != INDEX and (path / name).is_file()), INDEX]
 
 
 def read_index(path: Path) -> dict[str, Any]:
@@ -116,10 +116,11 @@ def read_index(path: Path) -> dict[str, Any]:
         GraftError: it is missing or broken: the DIR is unfinished, or none.
     """
     try:
-        found = json.loads((path / INDEX).read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
+        found: dict[str, Any] = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        names = [*found["files"], *(module["file"] for module in found["modules"])]
+        if not all(isinstance(name, str) for name in names):
             raise ValueError
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise GraftError(
             "directory-unfinished",
             f"{path} holds no readable {INDEX}: it is unfinished, or no folder of modules",
@@ -133,7 +134,7 @@ def module_files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += [path / str(module["file"]) for module in read_index(path).get("modules", [])]
+            files += [path / module["file"] for module in read_index(path)["modules"]]
         else:
             files.append(path)
     return files

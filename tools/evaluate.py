@@ -13,6 +13,7 @@ from graft.rewriter import metrics
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import cost_of
 from graft.rewriter.dataset import Dataset, Split
+from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import Scored, latency, score
 from graft.rewriter.model import Model
 from graft.rewriter.origin import ORIGIN_KEY, origin_of
@@ -29,7 +30,7 @@ from graft.tools.cli import CHECK_FAILED, DONE
 @options.classes
 @click.option("--baseline", type=click.Path(path_type=Path), help="Measured in the same run, beside MODEL.")
 @click.option("--baseline-card", type=click.Path(path_type=Path), help="The baseline's card.")
-@click.option("--min-top1", type=options.Share(), help="Exit code 1 where the accuracy is lower.")
+@click.option("--min-top1", type=options.Share(zero=True), help="Exit code 1 where the accuracy is lower.")
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(1), help="For the latency.")
 @click.option("--split", default="test", show_default=True, help="Split to measure on.")
 @options.samples_per_class
@@ -63,9 +64,16 @@ def command(
     names = options.class_names(classes, candidate.card)
     columns = names or candidate.card.labels
     limit = (samples_per_class, seed)
+    other = _Candidate(baseline, baseline_card) if baseline else None
+    lacking = set(columns) - {*other.card.labels, OTHER} if other else ()
+    if lacking:
+        raise GraftError(
+            "baseline-class",
+            f"the baseline has no class '{min(lacking)}'",
+            "choose another baseline, or --classes that both have",
+        )
     result, scored = candidate.measure(part, columns, names is not None, batch, limit, device)
-    if baseline:
-        other = _Candidate(baseline, baseline_card)
+    if other:
         result["baseline"], beside = other.measure(part, columns, OTHER not in columns, batch, limit, device)
         difference, error = metrics.paired_difference(scored.correct.ravel(), beside.correct.ravel())
         result["agreement"] = metrics.agreement(scored.predictions.ravel(), beside.predictions.ravel())
@@ -135,9 +143,6 @@ def _restrict(whole: Scored, columns: Sequence[str], kind: str) -> Scored:
     """The scores of ``columns``; ``(other)`` is what a model without it says of all other classes."""
     if tuple(columns) == whole.names:
         return whole
-    for name in columns:
-        if name not in whole.names and name != OTHER:
-            raise click.UsageError(f"the baseline has no class '{name}'")
     places = [whole.names.index(name) for name in columns if name in whole.names]
     scores = whole.scores[..., places]
     where = np.full(len(whole.names), len(columns) - 1 if OTHER in columns else -1)

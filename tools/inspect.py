@@ -36,6 +36,7 @@ def command(file: Path, card: Path | None, input_shape: tuple[str, ...], as_json
     """
     model = Model.load(file, card)
     origin = origin_of(model) if ORIGIN_KEY in model.metadata else None
+    ends = _ends(model.inputs()), _ends(model.outputs())
     Normalize()(model)
     groups = ChannelGroups(model, dict(map(_shape, input_shape)))
     cost = CostModel(groups)
@@ -43,8 +44,8 @@ def command(file: Path, card: Path | None, input_shape: tuple[str, ...], as_json
     result: dict[str, Any] = {
         "classes": list(model.card.labels) if model.card else [],
         "origin": origin.model_dump(mode="json", exclude={"plan"}) if origin else None,
-        "inputs": _ends(model.inputs()),
-        "outputs": _ends(model.outputs()),
+        "inputs": ends[0],
+        "outputs": ends[1],
         "opset": model.opset,
         "ir_version": model.ir_version,
         "macs": cost.macs(),
@@ -67,7 +68,9 @@ def _shape(text: str) -> tuple[str, list[int]]:
             raise ValueError
     except ValueError as error:
         raise GraftError(
-            "shape-unreadable", f"expected a shape such as input:1,3,224,224, found {text}"
+            "shape-unreadable",
+            f"expected a shape such as input:1,3,224,224, found {text}",
+            "give the name of the input and its sizes",
         ) from error
     return name, shape
 

@@ -100,17 +100,23 @@ def data(required: bool = True) -> Callable[[Command], Command]:
 
 
 class Share(click.ParamType):  # type: ignore[type-arg]
-    """A share, as 0.5 or 50%."""
+    """A share of 1, as 0.5 or 50%; with ``zero`` it may be 0."""
 
     name = "share"
+
+    def __init__(self, zero: bool = False) -> None:
+        self.zero = zero
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         """The number."""
         try:
             text = str(value).strip()
-            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
         except ValueError:
             self.fail(f"expected a share such as 0.5 or 50%, found {value}", param, ctx)
+        if not (0 < share <= 1 or (self.zero and share == 0)):
+            self.fail(f"expected a share above 0 and at most 1 (100%), found {value}", param, ctx)
+        return share
 
 
 def class_names(given: Sequence[str], card: Card) -> tuple[str, ...] | None:

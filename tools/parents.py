@@ -12,7 +12,7 @@ from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
-from graft.rewriter.profile import Profile
+from graft.rewriter.profile import OTHER, Profile
 from graft.rewriter.session import Device
 from graft.tools import show
 
@@ -57,8 +57,14 @@ def warn_if_far_below(top1: float, card: Card) -> None:
         )
 
 
-def matching_profile(path: Path, parent: Parent) -> Profile:
-    """The profile at ``path``, which must be of ``parent``."""
+def profiled(profile: Profile) -> tuple[str, ...]:
+    """The classes that ``profile`` has samples of, each on its own."""
+    pairs = zip(profile.classes, profile.counts.tolist(), strict=True)
+    return tuple(name for name, number in pairs if number and name != OTHER)
+
+
+def matching_profile(path: Path, parent: Parent, classes: Sequence[str] | None = None) -> Profile:
+    """The profile at ``path``, which must be of ``parent`` and tell ``classes`` apart."""
     profile = Profile.load(path)
     if profile.parent != parent.sha256:
         raise GraftError(
@@ -66,4 +72,11 @@ def matching_profile(path: Path, parent: Parent) -> Profile:
             f"the profile {path} was made from another model",
             "profile this model with 'graft profile'",
         )
+    for name in classes or ():
+        if name not in profiled(profile):
+            raise GraftError(
+                "profile-class",
+                f"the profile {path} has no samples of class '{name}' on its own",
+                "profile again with that class, or leave it out",
+            )
     return profile

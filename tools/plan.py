@@ -7,22 +7,24 @@ from typing import Any
 
 import click
 
+from graft.passes.budget import UNITS
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, METHODS
 from graft.rewriter.cost import CostModel
-from graft.rewriter.errors import GraftError
-from graft.rewriter.model import writing
+from graft.rewriter.model import refuse_overwrite, writing
 from graft.tools import options, parents, show
 
 method_option = click.option(
     "--method",
     default=DEFAULT,
+    type=click.Choice([method.name for method in METHODS]),
     show_default=True,
-    help=f"How channels are chosen: {', '.join(method.name for method in METHODS)}.",
+    help="How channels are chosen.",
 )
 keep_by_option = click.option(
     "--keep-by",
     default="macs",
+    type=click.Choice(UNITS),
     show_default=True,
     help="What --keep counts: macs (head included) or parameters (head excluded).",
 )
@@ -61,10 +63,11 @@ def command(
     The plan is a JSON file: for each channel group the kept channels as ranges. Edit it, and cut along
     it with 'graft decompose MODEL --plan PLAN'.
     """
+    refuse_overwrite(output, force)
     parent = parents.load_parent(model, card)
-    labels = parent.source.require_card()
-    names = options.class_names(classes, labels) or labels.labels
-    found = parents.matching_profile(profile, parent)
+    names = options.class_names(classes, parent.source.require_card())
+    found = parents.matching_profile(profile, parent, names)
+    names = names or parents.profiled(found)
     decompose = Decompose(keep=keep, unit=keep_by, method=method, together=True, seed=seed)
     plan = decompose.plan(parent, found, names)
     mask = plan.mask(parent.groups)
@@ -81,8 +84,6 @@ def command(
     if not dry_run:
         with writing(output, force) as temporary:
             temporary.write_text(plan.to_json(), encoding="utf-8")
-    elif output.exists() and not force:
-        raise GraftError("output-exists", f"{output} exists", "choose another -o or add --force")
     show.emit("plan", result, as_json, lambda: _show(result))
 
 

@@ -51,7 +51,9 @@ def command(
     if names:
         options.samples_of(data, split, labels, names)  # says which of them has no sample
     if dry_run:
-        click.echo(f"would profile {len(samples)} samples of {len(samples.counts())} classes", err=True)
+        would = {"output": output, "dry_run": True, "samples": len(samples), "classes": samples.counts()}
+        note = f"would profile {len(samples)} samples of {len(samples.counts())} classes"
+        show.emit("profile", would, as_json, lambda: show.note(note))
         return
     profile = parents.observe(parent, samples, fingerprint, device, names)
     profile.save(output, force)

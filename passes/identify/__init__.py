@@ -7,10 +7,11 @@ from graft.passes.identify.base import Method, Question, Scores
 from graft.passes.identify.chance import Random
 from graft.passes.identify.contrast import Contrast
 from graft.passes.identify.magnitude import Magnitude
+from graft.passes.identify.relevance import Relevance
 from graft.rewriter.errors import GraftError
 
-METHODS: tuple[Method, ...] = (Contrast(), Activity(), Magnitude(), Random())
-DEFAULT = "contrast"
+METHODS: tuple[Method, ...] = (Relevance(), Contrast(), Activity(), Magnitude(), Random())
+DEFAULT = "relevance"
 
 
 def method_called(name: str) -> Method:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from graft.passes.identify.base import Method, Question, Scores, contribution, gather
-from graft.rewriter.groups import Place
 from graft.rewriter.profile import ACTIVE, SQUARES, SUM
 
 FLOOR = 0.05
@@ -30,12 +29,16 @@ class Activity(Method):
 
     def activity(self, question: Question) -> Scores:
         """From -1 (only for the rest) to 1 (only for the classes); 0 where no activation was seen."""
-        places = [p for p in question.groups.activations() if question.profile.has(ACTIVE, p.tensor)]
-        return gather(question.groups, [(p.channels, self._at(question, p)) for p in places])
+        found = []
+        for place in question.groups.activations():
+            key = question.groups.key(place.tensor, place.axis)
+            if question.profile.has(ACTIVE, key):
+                found.append((place.channels, self._at(question, key)))
+        return gather(question.groups, found)
 
     @staticmethod
-    def _at(question: Question, place: Place) -> Scores:
-        share = question.profile.mean(ACTIVE, place.tensor, question.classes)
+    def _at(question: Question, key: str) -> Scores:
+        share = question.profile.mean(ACTIVE, key, question.classes)
         if not question.rest:
             return share
-        return np.asarray(share - question.profile.mean(ACTIVE, place.tensor, question.rest))
+        return np.asarray(share - question.profile.mean(ACTIVE, key, question.rest))

@@ -25,6 +25,7 @@ class Question:
         model: the normalized parent.
         groups: its analysis.
         profile: what its channels do for every class.
+        labels: all classes of the parent, in the order of its outputs.
         classes: the classes of the module.
         seed: for methods that draw.
     """
@@ -32,6 +33,7 @@ class Question:
     model: Model
     groups: ChannelGroups
     profile: Profile
+    labels: tuple[str, ...]
     classes: tuple[str, ...]
     seed: int = 0
 
@@ -72,14 +74,11 @@ def contribution(question: Question, contrast: float = 0.0) -> Scores:
     result = np.zeros(groups.count)
     for node in groups.nodes:
         operator = operator_of(node)
-        weights = {p.index: p for p in operator.parameters(node, groups) if p.reads is not None}
         for read in operator.reads(node, groups):
             tensor = node.inputs[read.index].name
-            if not profile.has(SQUARES, tensor):
-                continue
-            spread = _spread(question, tensor, contrast)
-            for index, parameter in weights.items():
-                part = spread * _squares(node.inputs[index].values, parameter.reads, len(spread))
+            if profile.has(SQUARES, tensor):
+                spread = _spread(question, tensor, contrast)
+                part = spread * (operator.matrix(node) ** 2).sum(axis=(0, 1))
                 np.add.at(result, read.channels, part / max(float(part.sum()), 1e-30))
     return result
 
@@ -104,18 +103,9 @@ def gather(groups: ChannelGroups, found: Sequence[tuple[NDArray[np.int64], Score
 
 def _spread(question: Question, tensor: str, contrast: float) -> Scores:
     """Variance of every position, classes and rest half and half, plus ``contrast`` between them."""
-    halves = [half for half in (question.classes, question.rest) if half]
-    means = [question.profile.mean(SUM, tensor, half) for half in halves]
-    squares = [question.profile.mean(SQUARES, tensor, half) for half in halves]
-    mean = np.mean(means, axis=0)
-    variance = np.maximum(0.0, np.mean(squares, axis=0) - mean**2)
-    result: Scores = variance + contrast * (means[0] - means[-1]) ** 2
-    return result
-
-
-def _squares(weight: NDArray[np.generic], axis: int | None, size: int) -> Scores:
-    """Sum of squared weights that read each position; a grouped weight serves all groups alike."""
-    values = weight.astype(np.float64) ** 2
-    sums = values.sum(axis=tuple(a for a in range(values.ndim) if a != axis))
-    result: Scores = np.resize(sums, size)
+    profile, classes = question.profile, question.classes
+    mean = profile.blend(SUM, tensor, classes)
+    variance = np.maximum(0.0, profile.blend(SQUARES, tensor, classes) - mean**2)
+    gap = profile.mean(SUM, tensor, classes) - mean  # half of what lies between classes and rest
+    result: Scores = variance + contrast * (2 * gap) ** 2
     return result

@@ -93,7 +93,7 @@ class Operator:
         return []
 
     def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
-        """Where the node consumes channels. A consumer also has :meth:`fold` and :meth:`add_bias`."""
+        """Where the node consumes channels. A consumer has :meth:`matrix`, :meth:`fold`, :meth:`add_bias`."""
         return []
 
     def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
@@ -102,6 +102,14 @@ class Operator:
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
         """Change attributes and shape inputs to what the cut leaves. Parameters are cut already."""
+
+    def mixes(self, node: gs.Node) -> bool:
+        """Whether :meth:`fold` takes any matrix; if not, only the identity."""
+        return True
+
+    def matrix(self, node: gs.Node) -> Array:
+        """The weights that read channels: float64 (outputs, kernel taps, positions of the axis read)."""
+        raise NotImplementedError
 
     def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
         """Read ``into @ x + constant`` where the node reads ``x`` so far.

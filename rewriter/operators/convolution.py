@@ -103,11 +103,22 @@ class Convolution(Operator):
             if kept is not None and len(kept) == _groups(node):
                 node.attrs["group"] = int(kept.sum())
 
-    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
-        """Each kernel tap takes the matrix; it adds its constant where it lies inside the input.
+    def mixes(self, node: gs.Node) -> bool:
+        """A grouped convolution reads in blocks, so a matrix that mixes groups cannot be taken."""
+        return _groups(node) == 1
 
-        A grouped convolution reads in blocks, so a matrix that mixes groups cannot be taken.
-        """
+    def matrix(self, node: gs.Node) -> Array:
+        """Weights as (outputs, taps, inputs); zero where an output is of another group than an input."""
+        weight = node.inputs[1].values.astype(np.float64)
+        groups, width = _groups(node), weight.shape[1]
+        taps = weight.reshape(*weight.shape[:2], -1).swapaxes(1, 2)
+        result = np.zeros((*taps.shape[:2], groups * width))
+        for group, rows in enumerate(np.split(np.arange(len(weight)), groups)):
+            result[rows, :, group * width : (group + 1) * width] = taps[rows]
+        return result
+
+    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+        """Each kernel tap takes the matrix; it adds its constant where it lies inside the input."""
         weight = node.inputs[1].values.astype(np.float64)
         taps = (weight * _coverage(node, channels)).reshape(*weight.shape[:2], -1).sum(axis=2)
         groups = _groups(node)

@@ -69,6 +69,12 @@ class _Dense(Operator):
                 lists.append(found)
         return [Work(times, tuple(lists))]
 
+    def matrix(self, node: gs.Node) -> Array:
+        """The matrix as (outputs, 1, inputs)."""
+        matrix = node.inputs[1].values.astype(np.float64)
+        turned: Array = (matrix if self._matrix_axes(node) == (1, 0) else matrix.T)[:, None]
+        return turned
+
     def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
         """The matrix takes ``into``, its outputs get ``alpha`` times what the constant gives."""
         matrix = node.inputs[1]

@@ -89,21 +89,43 @@ def dense(
     return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
 
 
+def pictures(seed: int = 0) -> onnx.ModelProto:
+    """A convolution and a dense layer on gray images of 4x4."""
+    rng = np.random.default_rng(seed)
+    weights = {"w1": rng.normal(size=(5, 1, 4, 4)), "w2": rng.normal(size=(5, len(LABELS)))}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["features"], "first"),
+        helper.make_node("Relu", ["features"], ["active"], "relu"),
+        helper.make_node("Flatten", ["active"], ["flat"], "flat"),
+        helper.make_node("Gemm", ["flat", "w2"], ["scores"], "second"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "pictures",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["samples", 1, 4, 4])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["samples", len(LABELS)])],
+        [numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def card(kind: str = "logits", labels: str = f"[{', '.join(LABELS)}]", name: str = "x") -> str:
     """The card of :func:`dense`."""
     return (
-        f"input: {{name: {name}, kind: tensor}}\n"
-        f"output: {{name: scores, kind: {kind}}}\nlabels: {labels}\n"
+        f"input: {{name: {name}, kind: tensor}}\noutput: {{name: scores, kind: {kind}}}\nlabels: {labels}\n"
     )
 
 
 def samples(model: onnx.ModelProto, count: int = 240) -> dict[str, Array]:
-    """Random features, labelled as ``model`` does, for both splits."""
+    """Random features, as many of each class as ``model`` says, for both splits."""
     rng = np.random.default_rng(1)
     arrays: dict[str, Array] = {}
     for split in ("train", "test"):
-        x = rng.normal(size=(count, FEATURES)).astype(np.float32)
-        arrays[f"x_{split}"], arrays[f"y_{split}"] = x, run_model(model, x)["scores"].argmax(axis=1)
+        x = rng.normal(size=(40 * count, FEATURES)).astype(np.float32)
+        y = run_model(model, x)["scores"].argmax(axis=1)
+        places = [np.flatnonzero(y == label)[: count // len(LABELS)] for label in range(len(LABELS))]
+        chosen = np.sort(np.concatenate(places))
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = x[chosen], y[chosen]
     return arrays
 
 
