@@ -99,6 +99,7 @@ class Head:
         """Only the wanted columns: where the head allows it, its other rows are cut away."""
         build = _Builder(model, card)
         model.graph.outputs = [logits]
+        model.tidy()  # a softmax left behind the logits would pin them
         groups = ChannelGroups(model, outputs_open=True)
         axes = groups.of(logits)
         channels = axes[-1] if axes else None
@@ -110,6 +111,7 @@ class Head:
             scores = logits if order == sorted(order) else build.pick(logits, order, "order")
         else:
             scores = build.pick(logits, wanted, "wanted")
+        model.graph.outputs = []
         build.finish(scores, output, len(wanted))
 
     def _write_with_rest(

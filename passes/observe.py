@@ -91,6 +91,9 @@ class Observe:
         tables: dict[str, dict[str, Table]] = {}
         for (statistic, tensor), table in sums.items():
             tables.setdefault(statistic, {})[tensor] = table
+            if statistic == PRODUCTS.name:
+                size = round(table.shape[1] ** 0.5)
+                tables.setdefault(SQUARES.name, {})[tensor] = table[:, :: size + 1].copy()
         return Profile(parent, data, names, counts, correct, tables)
 
 
@@ -130,22 +133,33 @@ def _probe(model: Model, output: str, classes: int) -> _Probe:
     graph.outputs = [tensor for tensor in graph.outputs if tensor.name == output]
     tensors = graph.tensors()
     outputs: dict[tuple[str, str], str] = {}
+    for place, statistics in _wanted(groups, classes):
+        key = groups.key(place.tensor, place.axis)
+        tap = _Tap(graph, tensors[place.tensor], key, dtype, probe.opset)
+        for statistic in statistics:
+            name = tap.add(statistic, place, len(groups.shapes[place.tensor]), turned)
+            outputs[statistic.name, key] = name
+    graph.toposort()
+    return _Probe(probe, outputs, dtype)
+
+
+def _wanted(groups: ChannelGroups, classes: int) -> list[tuple[Place, list[Statistic]]]:
+    """What to record of which tensor; the squares are the diagonal of the products, where there are any."""
+    found: dict[str, tuple[Place, dict[str, Statistic]]] = {}
     for place, statistics in [
         *((place, (ACTIVE, SUM, SQUARES)) for place in groups.activations()),
         *((place, (SUM, SQUARES, PRODUCTS)) for place in groups.reads()),
     ]:
-        shape = groups.shapes[place.tensor]
-        if place.axis == 0 or shape[0] != groups.samples:
+        if place.axis == 0 or groups.shapes[place.tensor][0] != groups.samples:
             continue  # not laid out by samples: nothing to add up by class
-        key = groups.key(place.tensor, place.axis)
-        tap = _Tap(graph, tensors[place.tensor], key, dtype, probe.opset)
-        for statistic in statistics:
-            wide = classes * len(place.channels) ** 2 > PRODUCT_NUMBERS
-            if (statistic.name, key) not in outputs and not (statistic is PRODUCTS and wide):
-                name = tap.add(statistic, place, len(shape), turned)
-                outputs[statistic.name, key] = name
-    graph.toposort()
-    return _Probe(probe, outputs, dtype)
+        known = found.setdefault(groups.key(place.tensor, place.axis), (place, {}))[1]
+        known.update({statistic.name: statistic for statistic in statistics})
+    for place, known in found.values():
+        if classes * len(place.channels) ** 2 > PRODUCT_NUMBERS:
+            known.pop(PRODUCTS.name, None)
+        if PRODUCTS.name in known:
+            known.pop(SQUARES.name)
+    return [(place, list(known.values())) for place, known in found.values()]
 
 
 class _Tap:
@@ -200,8 +214,8 @@ class _Tap:
         code = int(onnx.helper.np_dtype_to_tensor_dtype(self.dtype))
         count = self._node("Cast", f"{prefix}/count", [positions], to=code)
         columns = self._node("Transpose", f"{prefix}/columns", [rows], perm=[0, 2, 1])
-        mean = self._node("Div", f"{prefix}/scaled", [columns, count])
-        table = self._node("MatMul", f"{prefix}/table", [rows, mean])
+        sums = self._node("MatMul", f"{prefix}/sums", [rows, columns])
+        table = self._node("Div", f"{prefix}/table", [sums, count])
         row = gs.Constant(f"{prefix}/row", np.array([0, channels * channels], np.int64))
         return self._node("Reshape", f"{prefix}/flat_table", [table, row])
 

@@ -75,7 +75,7 @@ def contribution(question: Question, contrast: float = 0.0) -> Scores:
     for node in groups.nodes:
         operator = operator_of(node)
         for read in operator.reads(node, groups):
-            tensor = node.inputs[read.index].name
+            tensor = groups.key(node.inputs[read.index].name, read.axis)
             if profile.has(SQUARES, tensor):
                 spread = _spread(question, tensor, contrast)
                 part = spread * (operator.matrix(node) ** 2).sum(axis=(0, 1))

@@ -46,7 +46,8 @@ class Relevance(Method):
             for read in operator_of(node).reads(node, groups):
                 weights = _gram(question, node, sensitivity)
                 np.add.at(sensitivity, read.channels, np.diag(weights))
-                covariance = _covariance(question, node.inputs[read.index].name)
+                key = groups.key(node.inputs[read.index].name, read.axis)
+                covariance = _covariance(question, key)
                 if covariance is not None:
                     np.add.at(result, read.channels, _account(covariance, weights))
         return result
@@ -54,11 +55,13 @@ class Relevance(Method):
 
 def _shares(question: Question) -> dict[str, tuple[np.ndarray, Table]]:
     """Activation to its channels and how often each is on."""
-    return {
-        place.tensor: (place.channels, np.maximum(question.profile.mean(ACTIVE, place.tensor), 1e-3))
-        for place in question.groups.activations()
-        if question.profile.has(ACTIVE, place.tensor)
-    }
+    found = {}
+    for place in question.groups.activations():
+        key = question.groups.key(place.tensor, place.axis)
+        if question.profile.has(ACTIVE, key):
+            share = question.profile.mean(ACTIVE, key)
+            found[place.tensor] = (place.channels, np.maximum(share, 1e-3))
+    return found
 
 
 def _gram(question: Question, node: gs.Node, sensitivity: Scores) -> Table:

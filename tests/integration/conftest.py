@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from graft.tools.cli import run
-from tests.integration.kit import Graft, Place, Result, place
+from tests.integration.kit import Graft, Place, Result, copied, place
 
 
 @pytest.fixture
@@ -25,14 +25,20 @@ def graft(capfd: pytest.CaptureFixture[str]) -> Graft:
     return call
 
 
-@pytest.fixture
-def bundled(tmp_path: Path) -> Place:
-    """The model, card and images that come with Graft, in a folder of their own."""
-    source = resources.files("graft.models")
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The model, card and images that come with Graft, in a folder of their own; not to be changed."""
+    folder, source = tmp_path_factory.mktemp("bundle"), resources.files("graft.models")
     for name in ("mnist_torch.onnx", "mnist_torch.yaml", "mnist_sample.npz"):
         with resources.as_file(source / name) as file:
-            shutil.copy(file, tmp_path / name)
-    return Place(tmp_path, tmp_path / "mnist_torch.onnx", tmp_path / "mnist_sample.npz")
+            shutil.copy(file, folder / name)
+    return Place(folder, folder / "mnist_torch.onnx", folder / "mnist_sample.npz")
+
+
+@pytest.fixture
+def bundled(bundle: Place, tmp_path: Path) -> Place:
+    """A copy of it."""
+    return copied(bundle, tmp_path)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,12 @@ def place(folder: Path, model: onnx.ModelProto | None = None, kind: str = "logit
     found.card.write_text(card(kind))
     np.savez(found.data, **samples(model))  # type: ignore[arg-type]
     return found
+
+
+def copied(source: Place, folder: Path) -> Place:
+    """A copy of all files."""
+    shutil.copytree(source.folder, folder, dirs_exist_ok=True)
+    return Place(folder, folder / source.model.name, folder / source.data.name)
 
 
 def run_model(model: Path | onnx.ModelProto, x: Array) -> dict[str, Array]:

@@ -27,7 +27,7 @@ class Cut:
         self.profile = small.profile(probe, small.samples(self.x, of=probe.require_card()))
         plan = small.plan(self.parent, made=removed)
         self.model = self.parent.copy()
-        self.report = Compensate(step, self.profile)(self.model, plan)
+        self.report = Compensate(step, self.profile, small.LABELS)(self.model, plan)
         Slice(plan)(self.model)
         self.whole, self.found = (small.run(m, self.x)["y"] for m in (self.parent, self.model))
 
@@ -194,7 +194,7 @@ def test_other_users_of_a_weight_keep_it() -> None:
     found = small.profile(parent, small.samples(small.inputs(net.shape)))
     plan = small.plan(parent, made=[0, 3])
     model = parent.copy()
-    assert Compensate("fold", found)(model, plan).changed == 1
+    assert Compensate("fold", found, small.LABELS)(model, plan).changed == 1
     nodes = {node.name: node for node in model.graph.nodes}
     original = small.numpy_helper.to_array(net.constants["v"])
     np.testing.assert_array_equal(nodes["two"].inputs[1].values, original)
@@ -204,23 +204,26 @@ def test_other_users_of_a_weight_keep_it() -> None:
     )
 
 
-def test_only_the_classes_that_count_are_averaged() -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_classes_count_alone_or_as_much_as_all_others(alone: bool) -> None:
     net = gemm()
-    parent = small.model(net)
-    x = small.inputs(net.shape)
-    data = small.samples(x)
+    parent, x = small.model(net), small.inputs(net.shape)
+    data = small.samples(x, np.arange(40) % 5 % 4)
     model = parent.copy()
-    Compensate("mean", small.profile(parent, data), ["b"])(model, small.plan(parent, made=[1]))
-    relu = small.activations(net, x, "relu")["relu"][data.labels == 1].mean(axis=0)
+    step = Compensate("mean", small.profile(parent, data), ["b"], alone)
+    step(model, small.plan(parent, made=[1]))
+    unit = small.activations(net, x, "relu")["relu"][:, 1]
+    means = [unit[data.labels == row].mean() for row in range(4)]
+    wanted = means[1] if alone else means[1] / 2 + (means[0] + means[2] + means[3]) / 6
     weight, old = (small.numpy_helper.to_array(net.constants[n]) for n in "vc")
     node = next(node for node in model.graph.nodes if node.name == "y")
-    np.testing.assert_allclose(node.inputs[2].values, old + weight[:, 1] * relu[1], rtol=1e-5)
+    np.testing.assert_allclose(node.inputs[2].values, old + weight[:, 1] * wanted, rtol=1e-5)
 
 
 def test_what_the_profile_lacks_is_declined_with_the_reason() -> None:
     model = small.model(gemm())
     counts = np.ones(4, np.int64)
-    report = Compensate("mean", Profile("p", "d", small.LABELS, counts, counts))(
+    report = Compensate("mean", Profile("p", "d", small.LABELS, counts, counts), ["a"])(
         model, small.plan(model, made=[1])
     )
     assert report.changed == 0
@@ -230,7 +233,7 @@ def test_what_the_profile_lacks_is_declined_with_the_reason() -> None:
 def test_an_unknown_step_is_refused() -> None:
     counts = np.ones(4, np.int64)
     with pytest.raises(GraftError) as caught:
-        Compensate("magic", Profile("p", "d", small.LABELS, counts, counts))
+        Compensate("magic", Profile("p", "d", small.LABELS, counts, counts), ["a"])
     assert caught.value.code == "compensate-unknown"
 
 

@@ -41,6 +41,7 @@ def headed(model: Model, head: Head) -> Model:
     card = result.require_card()
     assert report.labels == card.labels
     card.check_against(result.inputs(), result.outputs())
+    assert len(result.graph.outputs) == 1 + (REST in result.outputs())
     assert result.outputs()["y"][1] == ("N", len(card.labels))
     return result
 

@@ -36,7 +36,7 @@ def ask(method: Method, *classes: str, seed: int = 0) -> Scores:
     """Scores of the five hidden units."""
     model, profile = specialists()
     groups = ChannelGroups(model)
-    scores = method.scores(Question(model, groups, profile, classes, seed))
+    scores = method.scores(Question(model, groups, profile, LABELS, classes, seed))
     assert scores.shape == (groups.count,)
     assert (scores >= 0).all()
     found: Scores = scores[groups["dense"].channels]
@@ -61,7 +61,7 @@ def test_activity_is_the_difference_of_shares() -> None:
         (["a", "b"], [0.5, 0.5, -1, 0, 0]),
         (["a", "b", "c"], [1 / 3, 1 / 3, 1 / 3, 1, 0]),
     ):
-        question = Question(model, groups, profile, tuple(classes))
+        question = Question(model, groups, profile, LABELS, tuple(classes))
         found = activity.activity(question)[groups["dense"].channels]  # type: ignore[attr-defined]
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
@@ -79,11 +79,11 @@ def test_magnitude_is_the_weight_of_a_layer_and_knows_no_classes() -> None:
     groups = ChannelGroups(model)
     profile = small.profile(model, small.samples(small.inputs(net.shape)))
     magnitude = method_called("magnitude")
-    scores = magnitude.scores(Question(model, groups, profile, ("a",)))
+    scores = magnitude.scores(Question(model, groups, profile, small.LABELS, ("a",)))
     weight = np.abs(small.numpy_helper.to_array(net.constants["dense.w"]))
     wanted = weight.mean(axis=1) / weight.mean()
     np.testing.assert_allclose(scores[groups["dense"].channels], wanted, rtol=1e-6)
-    again = magnitude.scores(Question(model, groups, profile, ("b", "c"), 7))
+    again = magnitude.scores(Question(model, groups, profile, small.LABELS, ("b", "c"), 7))
     np.testing.assert_array_equal(scores, again)
 
 
@@ -109,7 +109,7 @@ def test_two_channel_axes_of_one_tensor_are_scored_apart() -> None:
     groups = ChannelGroups(model)
     profile = small.profile(model, small.samples(small.inputs(net.shape)))
     for method in METHODS:
-        scores = method.scores(Question(model, groups, profile, ("a",)))
+        scores = method.scores(Question(model, groups, profile, small.LABELS, ("a",)))
         for name in ("made", "mixed"):
             assert (scores[groups[name].channels] > 0).all()
 
