@@ -193,7 +193,7 @@ def run(of: Model | onnx.ModelProto, x: Array) -> dict[str, Array]:
 
 def activations(net: Net, x: Array, *names: str) -> dict[str, Array]:
     """Values of inner tensors, as float64."""
-    shapes = {name: () for name in names}
+    shapes = dict.fromkeys(names, ())
     proto = net.proto(**shapes)
     for output in proto.graph.output:
         output.type.tensor_type.ClearField("shape")

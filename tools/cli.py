@@ -60,7 +60,7 @@ def graft() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line ``arguments`` (default: those of the process); the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     logging.getLogger("graft").handlers[:] = [_Lines()]
     try:
         result = graft.main(given, prog_name="graft", standalone_mode=False)
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(given, error.code, error.message, error.hint)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "graft"
-        return _fail(given, "usage", error.format_message(), f"see '{command} --help'")
+        return _fail(given, "usage", error.format_message().rstrip("."), f"see '{command} --help'")
     except (click.Abort, KeyboardInterrupt):
         print("graft: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -35,6 +35,12 @@ def command(model: Path, samples: tuple[Path, ...], card: Path | None, device: D
     predictions = []
     for path, sample in zip(samples, raw, strict=True):
         scores = session.run(found.prepare({"": sample[None]}), [found.output.name])[found.output.name]
+        if not np.isfinite(scores).all():
+            raise GraftError(
+                "output-nan",
+                f"output {found.output.name} of the model holds NaN or infinity for {path}",
+                "check the model and the scale, mean and std of its card",
+            )
         shares = _shares(scores.reshape(-1, scores.shape[-1])[-1], found.output.kind)
         order = np.argsort(-shares, kind="stable")[:TOP]
         names = [{"label": found.labels[i], "probability": float(shares[i])} for i in order]

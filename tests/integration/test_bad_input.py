@@ -492,6 +492,15 @@ def test_output_that_is_no_number(graft: Graft, here: Place) -> None:
     refused(graft, here.folder.parent, EVALUATE, "output-nan", "scale, mean and std")
     line = "evaluate other/dense.onnx --data dense.npz --baseline dense.onnx"
     refused(graft, here.folder.parent, line, "output-nan", "scale, mean and std")
+    np.save(here / "sample.npy", np.zeros(kit.FEATURES, np.float32))
+    refused(graft, here.folder.parent, "predict dense.onnx sample.npy", "output-nan", "sample.npy")
+
+
+def test_debug_shows_where(graft: Graft) -> None:
+    result = graft("inspect", "no.onnx", "--debug")
+    assert result.code == 2
+    assert "Traceback" in result.err
+    assert result.err.endswith("graft: error: no model at no.onnx; check the path\n")
 
 
 def test_image_that_does_not_fit(graft: Graft, here: Place) -> None:

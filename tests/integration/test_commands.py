@@ -607,6 +607,12 @@ def test_help(command: str, graft: Graft) -> None:
     assert "--json" in result.out
 
 
+def test_no_command_is_help(graft: Graft) -> None:
+    result = graft()
+    assert (result.code, result.err) == (0, "")
+    assert all(command in result.out for command in COMMANDS)
+
+
 def test_entry_point(made: Place) -> None:
     """As the console script does it, in a process of its own."""
     code = "from graft.tools.cli import main; main()"

