@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.decompose import Decompose, Parent
+from graft.passes.head import REST
+from graft.rewriter.builder import Builder
 from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
@@ -138,17 +139,14 @@ class Compose:
         first = modules[0]
         card = first.require_card()
         result = first.copy()
-        opset = max(module.opset for module in modules)
-        shared = list(result.graph.inputs)
-        graph = gs.Graph(nodes=[], inputs=shared, outputs=[], opset=opset, name="composite")
+        graph = gs.Graph(inputs=list(result.graph.inputs), opset=first.opset, name="composite")
         graph.import_domains = result.graph.import_domains
         columns: list[gs.Tensor] = []
         classes: list[str] = []
         for number, module in enumerate(modules):
-            branch = _Branch(module.copy(), f"m{number}/", shared)
-            graph.nodes.extend(branch.nodes)
+            branch = _Branch(module.copy(), f"m{number}", graph)
             names = [name for name in module.require_card().labels if name != OTHER]
-            columns += [branch.log_odds(name, graph) for name in names]
+            columns += [branch.log_odds(name) for name in names]
             classes += names
         _finish(graph, columns, card, first)
         result.graph = graph
@@ -160,65 +158,46 @@ class Compose:
 
 
 class _Branch:
-    """One module inside a composite."""
+    """One module inside a composite.
 
-    def __init__(self, module: Model, prefix: str, shared: Sequence[gs.Variable]) -> None:
+    Args:
+        module: a copy that may be changed.
+        prefix: for the names of its nodes and tensors.
+        graph: the composite's, which takes the nodes.
+    """
+
+    def __init__(self, module: Model, prefix: str, graph: gs.Graph) -> None:
         self.card = module.require_card()
-        self.prefix = prefix
-        self.opset = module.opset
-        inputs = {tensor.name: new for tensor, new in zip(module.graph.inputs, shared, strict=True)}
-        self.output = next(t for t in module.graph.outputs if t.name == self.card.output.name)
-        self.rest = next((t for t in module.graph.outputs if t.name == "rest"), None)
+        self.build = Builder(graph, module.opset, f"{prefix}/graft")
+        inputs = {old.name: new for old, new in zip(module.graph.inputs, graph.inputs, strict=True)}
+        outputs = {tensor.name: tensor for tensor in module.graph.outputs}
         for node in module.graph.nodes:
-            node.name = prefix + node.name
+            node.name = f"{prefix}/{node.name}"
             node.inputs = [inputs.get(t.name, t) if t.name else t for t in node.inputs]
-        self.nodes = list(module.graph.nodes)
+        graph.nodes.extend(module.graph.nodes)
         for tensor in module.graph.tensors().values():
             if tensor.name not in inputs:
-                tensor.name = prefix + tensor.name
-        self._logits: gs.Tensor | None = None
+                tensor.name = f"{prefix}/{tensor.name}"
+        self._scores = self._logits(outputs[self.card.output.name], outputs.get(REST))
+        self._columns = len(self.card.labels) + (REST in outputs)
 
-    def log_odds(self, name: str, graph: gs.Graph) -> gs.Tensor:
+    def _logits(self, scores: gs.Tensor, rest: gs.Tensor | None) -> gs.Tensor:
+        """Logits of all columns, the rest as the last."""
+        if self.card.output.kind == "probabilities":
+            scores = self.build.node("Log", "log", [scores])
+        return scores if rest is None else self.build.node("Concat", "with_rest", [scores, rest], axis=-1)
+
+    def log_odds(self, name: str) -> gs.Tensor:
         """The column of ``name``: its logit minus the logsumexp of all else that the module knows."""
-        scores = self._scores(graph)
         index = self.card.class_index(name)
-        columns = len(self.card.labels) + (self.rest is not None)
-        own = self._pick(graph, scores, [index], f"{name}/own")
-        others = [column for column in range(columns) if column != index]
+        own = self.build.pick(self._scores, [index], f"{name}/own")
+        others = [column for column in range(self._columns) if column != index]
         if not others:
             return own
-        rest = self._pick(graph, scores, others, f"{name}/others")
+        rest = self.build.pick(self._scores, others, f"{name}/others")
         if len(others) > 1:
-            rest = self._logsumexp(graph, rest, f"{name}/rest")
-        return self._node(graph, "Sub", f"{name}/log_odds", [own, rest])
-
-    def _scores(self, graph: gs.Graph) -> gs.Tensor:
-        """Logits of all columns, the rest as the last."""
-        if self._logits is None:
-            scores: gs.Tensor = self.output
-            if self.card.output.kind == "probabilities":
-                scores = self._node(graph, "Log", "log", [scores])
-            if self.rest is not None:
-                scores = self._node(graph, "Concat", "with_rest", [scores, self.rest], axis=-1)
-            self._logits = scores
-        return self._logits
-
-    def _pick(self, graph: gs.Graph, scores: gs.Tensor, columns: list[int], name: str) -> gs.Variable:
-        indices = gs.Constant(f"{self.prefix}graft/{name}/columns", np.array(columns, np.int64))
-        return self._node(graph, "Gather", name, [scores, indices], axis=-1)
-
-    def _logsumexp(self, graph: gs.Graph, scores: gs.Tensor, name: str) -> gs.Variable:
-        if self.opset < 18:
-            return self._node(graph, "ReduceLogSumExp", name, [scores], axes=[-1], keepdims=1)
-        axes = gs.Constant(f"{self.prefix}graft/{name}/axes", np.array([-1], np.int64))
-        return self._node(graph, "ReduceLogSumExp", name, [scores, axes], keepdims=1)
-
-    def _node(
-        self, graph: gs.Graph, op: str, name: str, inputs: list[gs.Tensor], **attributes: object
-    ) -> gs.Variable:
-        output = gs.Variable(f"{self.prefix}graft/{name}", self.output.dtype)
-        graph.nodes.append(gs.Node(op, output.name, attributes, inputs, [output]))
-        return output
+            rest = self.build.logsumexp(rest, f"{name}/rest")
+        return self.build.node("Sub", f"{name}/log_odds", [own, rest])
 
 
 def _finish(graph: gs.Graph, columns: list[gs.Tensor], card: Card, first: Model) -> None:

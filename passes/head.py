@@ -9,6 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.slice import cut_graph
+from graft.rewriter.builder import Builder
 from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
@@ -97,7 +98,7 @@ class Head:
         self, model: Model, card: Card, logits: gs.Variable, output: gs.Variable, wanted: list[int]
     ) -> None:
         """Only the wanted columns: where the head allows it, its other rows are cut away."""
-        build = _Builder(model, card)
+        build = _HeadBuilder(model, card)
         model.graph.outputs = [logits]
         model.tidy()  # a softmax left behind the logits would pin them
         groups = ChannelGroups(model, outputs_open=True)
@@ -124,7 +125,7 @@ class Head:
         others: list[int],
     ) -> None:
         """The wanted columns, and the rest as one more column or as an output of its own."""
-        build = _Builder(model, card)
+        build = _HeadBuilder(model, card)
         scores = build.pick(logits, wanted, "wanted")
         rest = build.logsumexp(build.pick(logits, others, "others"), "rest")
         if self.other:
@@ -136,33 +137,13 @@ class Head:
         build.publish(rest, REST, output)
 
 
-class _Builder:
+class _HeadBuilder(Builder):
     """Adds the nodes of a head."""
 
     def __init__(self, model: Model, card: Card) -> None:
-        self.graph = model.graph
-        self.opset = model.opset
+        super().__init__(model.graph, model.opset, f"graft/{card.output.name}")
         self.kind = card.output.kind
-        self.prefix = f"graft/{card.output.name}"
         self.graph.outputs = []
-
-    def node(self, op: str, name: str, inputs: list[gs.Tensor], **attributes: object) -> gs.Variable:
-        """One node with one output, both called ``name`` under the prefix."""
-        result = gs.Variable(f"{self.prefix}/{name}", inputs[0].dtype)
-        self.graph.nodes.append(gs.Node(op, result.name, attributes, inputs, [result]))
-        return result
-
-    def pick(self, scores: gs.Tensor, columns: list[int], name: str) -> gs.Variable:
-        """Columns of ``scores``, in order."""
-        indices = gs.Constant(f"{self.prefix}/{name}/columns", np.array(columns, np.int64))
-        return self.node("Gather", name, [scores, indices], axis=-1)
-
-    def logsumexp(self, scores: gs.Tensor, name: str) -> gs.Variable:
-        """Over the last axis, which stays with size 1."""
-        if self.opset < 18:
-            return self.node("ReduceLogSumExp", name, [scores], axes=[-1], keepdims=1)
-        axes = gs.Constant(f"{self.prefix}/{name}/axes", np.array([-1], np.int64))
-        return self.node("ReduceLogSumExp", name, [scores, axes], keepdims=1)
 
     def finish(self, scores: gs.Tensor, output: gs.Variable, columns: int) -> None:
         """Make ``scores`` the output, as logits or probabilities, under the parent's name."""

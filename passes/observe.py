@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from graft.rewriter.builder import Builder
 from graft.rewriter.calibration import Samples
 from graft.rewriter.groups import ChannelGroups, Place
 from graft.rewriter.model import Model
@@ -135,7 +136,7 @@ def _probe(model: Model, output: str, classes: int) -> _Probe:
     outputs: dict[tuple[str, str], str] = {}
     for place, statistics in _wanted(groups, classes):
         key = groups.key(place.tensor, place.axis)
-        tap = _Tap(graph, tensors[place.tensor], key, dtype, probe.opset)
+        tap = _Tap(probe, tensors[place.tensor], key, dtype)
         for statistic in statistics:
             name = tap.add(statistic, place, len(groups.shapes[place.tensor]), turned)
             outputs[statistic.name, key] = name
@@ -165,68 +166,49 @@ def _wanted(groups: ChannelGroups, classes: int) -> list[tuple[Place, list[Stati
 class _Tap:
     """Nodes that reduce one tensor to sums by class."""
 
-    def __init__(
-        self, graph: gs.Graph, tensor: gs.Tensor, key: str, dtype: np.dtype[np.generic], opset: int
-    ) -> None:
-        self.graph = graph
+    def __init__(self, probe: Model, tensor: gs.Tensor, key: str, dtype: np.dtype[np.generic]) -> None:
+        self.probe = probe
         self.tensor = tensor
         self.key = key
         self.dtype = dtype
-        self.opset = opset
 
     def add(self, statistic: Statistic, place: Place, rank: int, turned: gs.Tensor) -> str:
         """Add the nodes for ``statistic``; the name of the output."""
-        prefix = f"graft/{statistic.name}/{self.key}"
+        build = Builder(self.probe.graph, self.probe.opset, f"graft/{statistic.name}/{self.key}")
         axes = [axis for axis in range(1, rank) if axis != place.axis]
         if statistic is PRODUCTS:
-            value = self._products(place, rank, prefix)
+            value = self._products(build, place, axes)
         else:
-            value = self._value(statistic, prefix)
-            value = self._mean(value, axes, prefix) if axes else value
-        result = self._node("MatMul", prefix, [turned, value])
+            value = self._value(build, statistic)
+            value = build.reduce("ReduceMean", value, axes, "mean", keep=False) if axes else value
+        result = build.node("MatMul", "by_class", [turned, value])
         result.dtype = self.dtype
-        self.graph.outputs.append(result)
-        return prefix
+        self.probe.graph.outputs.append(result)
+        return str(result.name)
 
-    def _value(self, statistic: Statistic, prefix: str) -> gs.Tensor:
+    def _value(self, build: Builder, statistic: Statistic) -> gs.Tensor:
         if statistic is SUM:
             return self.tensor
         if statistic is SQUARES:
-            return self._node("Mul", f"{prefix}/square", [self.tensor, self.tensor])
+            return build.node("Mul", "square", [self.tensor, self.tensor])
         # x > 0 as a product and a clip: onnxruntime's casts from bool cost three times as much.
-        huge = gs.Constant(f"{prefix}/huge", np.array(6e4 if self.dtype == np.float16 else 1e38, self.dtype))
-        limits = [gs.Constant(f"{prefix}/{limit}", np.array(limit, self.dtype)) for limit in (0, 1)]
-        steep = self._node("Mul", f"{prefix}/steep", [self.tensor, huge])
-        return self._node("Clip", f"{prefix}/above_zero", [steep, *limits])
+        huge = build.constant("huge", np.array(6e4 if self.dtype == np.float16 else 1e38, self.dtype))
+        limits = [build.constant(name, np.array(name == "one", self.dtype)) for name in ("zero", "one")]
+        steep = build.node("Mul", "steep", [self.tensor, huge])
+        return build.node("Clip", "above_zero", [steep, *limits])
 
-    def _products(self, place: Place, rank: int, prefix: str) -> gs.Tensor:
+    def _products(self, build: Builder, place: Place, axes: list[int]) -> gs.Tensor:
         """``X X' / positions`` of every sample, as a row of channels x channels."""
-        order = [0, place.axis, *(axis for axis in range(1, rank) if axis != place.axis)]
-        value = self.tensor
-        if order != list(range(rank)):
-            value = self._node("Transpose", f"{prefix}/channels_first", [value], perm=order)
-        channels = len(place.channels)
-        flat = gs.Constant(f"{prefix}/flat", np.array([0, channels, -1], np.int64))
-        rows = self._node("Reshape", f"{prefix}/rows", [value, flat])
-        size = self._node("Shape", f"{prefix}/shape", [rows])
-        last = gs.Constant(f"{prefix}/last", np.array(2, np.int64))
-        positions = self._node("Gather", f"{prefix}/positions", [size, last], axis=0)
+        order, value, channels = [0, place.axis, *axes], self.tensor, len(place.channels)
+        if order != sorted(order):
+            value = build.node("Transpose", "channels_first", [value], perm=order)
+        flat = build.constant("flat", np.array([0, channels, -1], np.int64))
+        rows = build.node("Reshape", "rows", [value, flat])
+        size = build.node("Shape", "shape", [rows])
+        positions = build.node("Gather", "positions", [size, build.constant("last", np.array(2))], axis=0)
         code = int(onnx.helper.np_dtype_to_tensor_dtype(self.dtype))
-        count = self._node("Cast", f"{prefix}/count", [positions], to=code)
-        columns = self._node("Transpose", f"{prefix}/columns", [rows], perm=[0, 2, 1])
-        sums = self._node("MatMul", f"{prefix}/sums", [rows, columns])
-        table = self._node("Div", f"{prefix}/table", [sums, count])
-        row = gs.Constant(f"{prefix}/row", np.array([0, channels * channels], np.int64))
-        return self._node("Reshape", f"{prefix}/flat_table", [table, row])
-
-    def _mean(self, value: gs.Tensor, axes: list[int], prefix: str) -> gs.Tensor:
-        name = f"{prefix}/mean"
-        if self.opset < 18:
-            return self._node("ReduceMean", name, [value], axes=axes, keepdims=0)
-        where = gs.Constant(f"{name}/axes", np.array(axes, np.int64))
-        return self._node("ReduceMean", name, [value, where], keepdims=0)
-
-    def _node(self, op: str, name: str, inputs: list[gs.Tensor], **attributes: object) -> gs.Variable:
-        output = gs.Variable(name)
-        self.graph.nodes.append(gs.Node(op, name, attributes, inputs, [output]))
-        return output
+        count = build.node("Cast", "count", [positions], to=code)
+        columns = build.node("Transpose", "columns", [rows], perm=[0, 2, 1])
+        table = build.node("Div", "table", [build.node("MatMul", "sums", [rows, columns]), count])
+        row = build.constant("row", np.array([0, channels * channels], np.int64))
+        return build.node("Reshape", "flat_table", [table, row])

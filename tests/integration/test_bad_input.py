@@ -397,7 +397,7 @@ def test_plan_for_a_class_that_was_not_profiled(graft: Graft, here: Place) -> No
     refused(graft, here.folder.parent, line, "profile-class", "'dog'")
 
 
-PLANS = {
+PLANS: dict[str, tuple[Callable[[str], str], str, str]] = {
     "no JSON": (lambda text: text[:40], "plan-unreadable", "graft plan"),
     "a list": (lambda text: "[]", "plan-unreadable", "graft plan"),
     "newer format": (lambda text: text.replace("plan/1", "plan/9"), "plan-format", "plan/9"),

@@ -143,8 +143,8 @@ def test_plan_can_be_edited(graft: Graft, small: Place) -> None:
     edited = json.loads(plan.read_text())
     edited["groups"]["first"]["kept"] = "0-3,9"
     plan.write_text(json.dumps(edited))
-    line = ("decompose", *common, "--classes", "ant", "--plan", plan, "--compensate", "none", "-o")
-    assert graft(*line, small / "out").code == 0
+    cut = ("--classes", "ant", "--plan", plan, "--compensate", "none", "-o", small / "out")
+    assert graft("decompose", *common, *cut).code == 0
     weights = {w.name: list(w.dims) for w in onnx.load(small / "out/ant.onnx").graph.initializer}
     assert [kit.FEATURES, 5] in weights.values()
 
@@ -261,9 +261,8 @@ def test_one_class_of_the_bundled_model(graft: Graft, made: Place, tmp_path: Pat
 
 
 def test_keep_by_parameters_leaves_the_head_out(graft: Graft, small: Place) -> None:
-    line = ("decompose", small.model, "--data", small.data, "--classes", "ant", "--json")
-    line += ("--keep", "0.5", "--keep-by", "parameters", "-o", small / "out")
-    assert graft(*line).code == 0
+    line = ("decompose", small.model, "--data", small.data, "--classes", "ant", "-o", small / "out")
+    assert graft(*line, "--keep", "0.5", "--keep-by", "parameters").code == 0
     plan = json.loads((small / "out/plans/ant.json").read_text())
     assert kit.HIDDEN == plan["groups"]["first"]["size"]
     weights = onnx.load(small / "out/ant.onnx").graph.initializer

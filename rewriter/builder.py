@@ -1,0 +1,50 @@
+"""Adds nodes to a graph, named under a prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+
+class Builder:
+    """Writes nodes in the dialect of an opset.
+
+    Args:
+        graph: where nodes go; sort it topologically afterwards.
+        opset: its operator set: reductions take their axes as an attribute before 18.
+        prefix: of all names.
+    """
+
+    def __init__(self, graph: gs.Graph, opset: int, prefix: str) -> None:
+        self.graph = graph
+        self.opset = opset
+        self.prefix = prefix
+
+    def node(self, op: str, name: str, inputs: Sequence[gs.Tensor], **attributes: object) -> gs.Variable:
+        """One node with one output, both called ``PREFIX/name``."""
+        result = gs.Variable(f"{self.prefix}/{name}")
+        self.graph.nodes.append(gs.Node(op, result.name, attributes, list(inputs), [result]))
+        return result
+
+    def constant(self, name: str, values: NDArray[np.generic]) -> gs.Constant:
+        """A constant called ``PREFIX/name``."""
+        return gs.Constant(f"{self.prefix}/{name}", values)
+
+    def pick(self, scores: gs.Tensor, columns: Sequence[int], name: str) -> gs.Variable:
+        """Entries of the last axis, in order."""
+        indices = self.constant(f"{name}/columns", np.array(columns, np.int64))
+        return self.node("Gather", name, [scores, indices], axis=-1)
+
+    def reduce(self, op: str, tensor: gs.Tensor, axes: Sequence[int], name: str, keep: bool) -> gs.Variable:
+        """``ReduceMean`` and its kin over ``axes``; ``keep`` leaves them with size 1."""
+        if self.opset < 18:
+            return self.node(op, name, [tensor], axes=list(axes), keepdims=int(keep))
+        where = self.constant(f"{name}/axes", np.array(axes, np.int64))
+        return self.node(op, name, [tensor, where], keepdims=int(keep))
+
+    def logsumexp(self, scores: gs.Tensor, name: str) -> gs.Variable:
+        """Over the last axis, which stays with size 1."""
+        return self.reduce("ReduceLogSumExp", scores, [-1], name, keep=True)
