@@ -32,6 +32,7 @@ class Budget:
             raise GraftError(
                 "budget-range",
                 f"--keep has to lie above 0 and at most at 1 (100%), found {self.keep:g}",
+                "use a share such as 0.5",
             )
         if self.unit not in UNITS:
             raise GraftError(

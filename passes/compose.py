@@ -90,7 +90,8 @@ class Compose:
                 "name them with --parent and --profile, or use --strategy branches",
             )
         if source is None or self.strategy == "branches":
-            reason = "asked for" if self.strategy == "branches" else "the parent is not at hand"
+            alone = "the parent is not at hand" if len(parents) == 1 else "modules of several parents"
+            reason = "asked for" if self.strategy == "branches" else alone
             model = self._branches(modules)
             options: dict[str, object] = {"strategy": "branches"}
         else:
@@ -130,11 +131,11 @@ class Compose:
 
     def _branches(self, modules: Sequence[Model]) -> Model:
         """Every module's graph under a prefix of its own, on one input."""
-        if self.other:
+        if self.other or self.keep is not None:
             raise GraftError(
-                "other-branches",
-                "--other needs a trunk",
-                "make the parent available or leave it out",
+                "trunk-only",
+                "--other and --keep are for a trunk, and the modules are joined as branches",
+                "make the parent available with --parent and --profile, or leave them out",
             )
         first = modules[0]
         card = first.require_card()

@@ -81,6 +81,12 @@ class MaxDrop:
         key = (parent.sha256, len(samples))
         if self._of == key:
             return
+        if len(samples) < FOLDS * 2:
+            raise GraftError(
+                "too-few-samples",
+                f"a drop cannot be measured on {len(samples)} training samples",
+                "give more samples, or a budget with --keep",
+            )
         parts = [held for _, held in samples.folds(FOLDS)]
         profiles = [Observe(self.device)(parent.model, part, parent.sha256, "") for part in parts]
         self._folds = []

@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 
 from graft.rewriter.builder import Builder
 from graft.rewriter.calibration import Samples
+from graft.rewriter.evaluation import check_finite
 from graft.rewriter.groups import ChannelGroups, Place
 from graft.rewriter.model import Model
 from graft.rewriter.profile import (
@@ -81,7 +82,8 @@ class Observe:
             membership = np.eye(len(names), dtype=probe.dtype)[rows]
             outputs = session.run({**inputs, MEMBERSHIP: membership})
             counts += np.bincount(rows, minlength=len(names))
-            hits = predictions(outputs[samples.card.output.name], samples.card.output.kind) == truth
+            scores = check_finite(outputs[samples.card.output.name], samples.card.output.name)
+            hits = predictions(scores, samples.card.output.kind) == truth
             correct += np.bincount(rows, hits.reshape(len(truth), -1)[:, -1], len(names)).astype(np.int64)
             for (statistic, tensor), output in probe.outputs.items():
                 table = outputs[output].astype(np.float64)

@@ -61,13 +61,17 @@ class CostModel:
     def parameters(self, kept: Mask | None = None) -> int:
         """Numbers in floating-point constants."""
         kept = self._groups.everything() if kept is None else kept
-        total = 0
+        pieces: dict[object, int] = {}
         for tensor, cut in self._constants.values():
             sizes = list(tensor.shape)
-            for axis, channels in (cut.axes if cut else {}).items():
-                sizes[axis] = int(kept[channels].sum())
-            total += int(np.prod(sizes, dtype=np.int64))
-        return total
+            key: list[object] = [tensor.name]
+            for axis, channels in sorted(cut.axes.items()) if cut else ():
+                stays = kept[channels]
+                sizes[axis] = int(stays.sum())
+                if not stays.all():
+                    key.append((axis, stays.tobytes()))
+            pieces[tuple(key)] = int(np.prod(sizes, dtype=np.int64))
+        return sum(pieces.values())
 
     def by_channel(self, unit: str) -> NDArray[np.float64]:
         """What each channel alone would save, one a channel number: ``macs`` or ``parameters``."""

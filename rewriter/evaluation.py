@@ -80,13 +80,7 @@ def score(
     session = device.open(model)
     parts, labels = [], []
     for inputs, truth in samples.batches(batch):
-        scores = session.run(inputs, [card.output.name])[card.output.name]
-        if scores.dtype.kind != "f" or not np.isfinite(scores).all():
-            raise GraftError(
-                "output-nan",
-                f"output {card.output.name} of the model holds NaN, infinity or no numbers",
-                "check the model and the scale, mean and std of its card",
-            )
+        scores = check_finite(session.run(inputs, [card.output.name])[card.output.name], card.output.name)
         parts.append(_columns(scores, card.output.kind, len(card.labels)))
         labels.append(truth)
         if progress:
@@ -99,6 +93,21 @@ def score(
         position[places] = np.arange(len(places))
         scores, truth, names = scores[..., places], position[truth], tuple(classes)
     return Scored(scores, truth, names, session.providers)
+
+
+def check_finite(scores: NDArray[Any], name: str) -> NDArray[Any]:
+    """``scores``, if all of them are numbers.
+
+    Raises:
+        GraftError: NaN, infinity, or no floating-point numbers.
+    """
+    if scores.dtype.kind != "f" or not np.isfinite(scores).all():
+        raise GraftError(
+            "output-nan",
+            f"output {name} of the model holds NaN, infinity or no numbers",
+            "check the model and the scale, mean and std of its card",
+        )
+    return scores
 
 
 def latency(session: Session, inputs: dict[str, NDArray[Any]], batch: int, threads: int) -> dict[str, Any]:

@@ -244,12 +244,15 @@ class Model:
         path = Path(path)
         proto = self.proto()
         large = sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_DATA_BYTES
-        with writing(path, force) as temporary:
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(writing(path, force))
             if large:
-                data = path.name + ".data"
-                onnx.save(proto, temporary, save_as_external_data=True, location=data)
-            else:
-                temporary.write_bytes(proto.SerializeToString(deterministic=True))
+                data = path.with_name(path.name + ".data")
+                weights = stack.enter_context(writing(data, force))
+                onnx.save(proto, temporary, save_as_external_data=True, location=weights.name)
+                for entry in (e for t in proto.graph.initializer for e in t.external_data):
+                    entry.value = data.name if entry.key == "location" else entry.value
+            temporary.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager

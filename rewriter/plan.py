@@ -12,6 +12,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups, Mask
 
 FORMAT = "graft/plan/1"
+LARGEST_GROUP = 2**24
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ def _mask(ranges: str, size: int) -> Mask:
     >>> _mask("0-1,3", 4).tolist()
     [True, True, False, True]
     """
+    if not 0 < size <= LARGEST_GROUP:
+        raise ValueError(f"a group of {size} channels")
     mask = np.zeros(size, bool)
     for part in filter(None, ranges.split(",")):
         first, _, last = part.partition("-")

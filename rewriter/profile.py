@@ -73,15 +73,26 @@ class Profile:
     def mean(self, statistic: Statistic, tensor: str, classes: Sequence[str] | None = None) -> Table:
         """Mean over samples, every class (of ``classes``, default all) weighing the same: (positions,)."""
         rows = [row for row in self.rows(classes) if self.counts[row]]
+        if not rows:
+            raise GraftError(
+                "profile-class",
+                f"the profile holds no sample of {', '.join(classes or self.classes)}",
+                "profile again with samples of it",
+            )
         table = self.tables[statistic.name][tensor][rows]
         result: Table = (table / self.counts[rows][:, None]).mean(axis=0)
         return result
 
     def blend(self, statistic: Statistic, tensor: str, classes: Sequence[str]) -> Table:
         """As :meth:`mean`, with ``classes`` together weighing as much as all others together."""
-        others = [name for name in self.classes if name not in classes]
+        others = [name for name in self.seen if name not in classes]
         mean = self.mean(statistic, tensor, classes)
         return (mean + self.mean(statistic, tensor, others)) / 2 if others else mean
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The classes that have samples."""
+        return tuple(name for name, count in zip(self.classes, self.counts, strict=True) if count)
 
     def rows(self, classes: Sequence[str] | None = None) -> list[int]:
         """Row numbers of ``classes``; of all where ``None``.

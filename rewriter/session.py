@@ -26,7 +26,7 @@ SHORT_NAMES = {
     "directml": "DmlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-_QUIET = 3  # errors only: a missing CUDA library is told by Graft, once
+_QUIET = 4  # nothing but fatal: errors are raised, and told by Graft in one line
 
 
 class Device:
@@ -69,7 +69,7 @@ class Session:
         options.intra_op_num_threads = device.threads
         available = ort.get_available_providers()
         names = [SHORT_NAMES[name] for name in device.wanted if SHORT_NAMES[name] in available]
-        if device.strict and len(names) < len(device.wanted):
+        if device.strict and SHORT_NAMES[device.wanted[0]] not in available:
             raise GraftError(
                 "provider-missing",
                 f"onnxruntime here offers {', '.join(available)}, not {device.wanted[0]}",

@@ -78,9 +78,7 @@ class Builder:
         array = np.array(values, dtype)
         name = f"constant_{len(self._constants)}"
         self._constants[name] = numpy_helper.from_array(array, name)
-        self._types[name] = helper.make_tensor_type_proto(
-            self._constants[name].data_type, array.shape
-        )
+        self._types[name] = helper.make_tensor_type_proto(self._constants[name].data_type, array.shape)
         return T(name, array.shape)
 
     def ints(self, *values: int) -> T:
@@ -103,9 +101,7 @@ class Builder:
 
     # ------------------------------------------------------------ nodes
 
-    def node(
-        self, operator: str, inputs: Sequence[T | None], outputs: int = 1, **attributes: Any
-    ) -> list[T]:
+    def node(self, operator: str, inputs: Sequence[T | None], outputs: int = 1, **attributes: Any) -> list[T]:
         """Add a node; ``None`` leaves an optional input out."""
         domain = attributes.get("domain", "")
         name = f"{operator.lower()}_{len(self.nodes)}"
@@ -117,9 +113,7 @@ class Builder:
         types: dict[str, onnx.TypeProto] = {}
         if not domain:
             known = {t.name: self._types[t.name] for t in inputs if t}
-            data = {
-                t.name: self._constants[t.name] for t in inputs if t and t.name in self._constants
-            }
+            data = {t.name: self._constants[t.name] for t in inputs if t and t.name in self._constants}
             types = onnx.shape_inference.infer_node_outputs(
                 onnx.defs.get_schema(operator, self.opset), node, known, data
             )
@@ -176,9 +170,7 @@ class Builder:
     def gemm(self, x: T, units: int, trans_b: bool = True, **more: Any) -> T:
         """Gemm with its bias."""
         shape = (units, x.shape[1])
-        weight = (
-            self.weight(*shape) if trans_b else self.constant(_array(self, self.weight(*shape)).T)
-        )
+        weight = self.weight(*shape) if trans_b else self.constant(_array(self, self.weight(*shape)).T)
         return self.one("Gemm", x, weight, self.distinct(units), transB=int(trans_b), **more)
 
     def matmul(self, x: T, units: int) -> T:
@@ -216,9 +208,7 @@ class Builder:
         """Unsqueeze."""
         return self.with_axes("Unsqueeze", x, axes, 13)
 
-    def reduce(
-        self, x: T, operator: str = "ReduceMean", keepdims: int = 1, axes: Sequence[int] = ()
-    ) -> T:
+    def reduce(self, x: T, operator: str = "ReduceMean", keepdims: int = 1, axes: Sequence[int] = ()) -> T:
         """A reduction, over space if no axes are given."""
         since = 13 if operator == "ReduceSum" else 18
         return self.with_axes(operator, x, axes or range(2, len(x.shape)), since, keepdims=keepdims)
@@ -406,9 +396,7 @@ def gathering(b: Builder, x: T, pick: Pick) -> T:
     """Gather of a permutation, of some channels, of one channel twice."""
     size = x.channels
     order = [int(i) for i in b.rng.permutation(size)]
-    return b.gather(
-        x, *pick([order, order[: max(1, size - 1)], [*order, order[0]], [-1, *order[:2]]])
-    )
+    return b.gather(x, *pick([order, order[: max(1, size - 1)], [*order, order[0]], [-1, *order[:2]]]))
 
 
 def passing(b: Builder, x: T, pick: Pick) -> T:

@@ -94,9 +94,7 @@ def session(proto: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
-    return ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def run(proto: onnx.ModelProto, inputs: Mapping[str, Array], threads: int = 1) -> dict[str, Array]:
@@ -154,9 +152,7 @@ def _folds(node: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
     return all(name in constants for name in node.input)
 
 
-def _marker(
-    graph: onnx.GraphProto, node: onnx.NodeProto, constants: Mapping[str, Array]
-) -> Array | None:
+def _marker(graph: onnx.GraphProto, node: onnx.NodeProto, constants: Mapping[str, Array]) -> Array | None:
     if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]:
         return constants.get(node.input[2])
     readers = [reader for reader in graph.node if node.output[0] in reader.input]

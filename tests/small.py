@@ -91,9 +91,7 @@ class Net:
         )
         opsets = [helper.make_opsetid("", self.opset)]
         opsets += [helper.make_opsetid(f.domain, 1) for f in self.functions[:1]]
-        result = helper.make_model(
-            graph, opset_imports=opsets, functions=self.functions, ir_version=8
-        )
+        result = helper.make_model(graph, opset_imports=opsets, functions=self.functions, ir_version=8)
         onnx.checker.check_model(result)
         return result
 
@@ -184,9 +182,7 @@ def run(of: Model | onnx.ModelProto, x: Array) -> dict[str, Array]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {"x": x}), strict=True))
 

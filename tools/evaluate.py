@@ -9,6 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
+from graft.passes.compose import Compose
 from graft.rewriter import metrics
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import cost_of
@@ -21,6 +22,7 @@ from graft.rewriter.profile import OTHER
 from graft.rewriter.session import Device
 from graft.tools import options, parents, show
 from graft.tools.cli import CHECK_FAILED, DONE
+from graft.tools.directory import load_module, module_files
 
 
 @click.command(epilog="Example: graft evaluate pets.onnx --data cifar10.npz --baseline resnet20.onnx")
@@ -55,7 +57,8 @@ def command(
     """Accuracy, cost, size and latency of MODEL on labelled samples.
 
     Restricted to --classes, or to the classes that MODEL has, the highest of their scores counts. A
-    module of one class takes all other samples as (other).
+    module of one class takes all other samples as (other). A folder that 'graft decompose' wrote is
+    measured as all of its modules joined side by side.
     """
     if device.threads == 0:
         device.threads = 2
@@ -86,11 +89,15 @@ def command(
 
 
 class _Candidate:
-    """A model to be measured."""
+    """A model to be measured; a DIR of modules stands for all of them joined as branches."""
 
     def __init__(self, path: Path, card: Path | None) -> None:
         self.path = path
-        self.model = Model.load(path, card)
+        self.files = module_files([path])
+        if path.is_dir():
+            self.model = Compose("branches")([load_module(file) for file in self.files], {}).model
+        else:
+            self.model = Model.load(path, card)
         self.card = self.model.require_card(path)
 
     def measure(
@@ -114,7 +121,7 @@ class _Candidate:
             "left_out": samples.left_out,
             "macs": cost.macs,
             "parameters": cost.parameters,
-            "bytes": self.path.stat().st_size,
+            "bytes": sum(file.stat().st_size for file in self.files),
             "latency_ms": latency(
                 device.open(self.model), inputs, len(next(iter(inputs.values()))), device.threads
             ),

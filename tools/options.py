@@ -23,7 +23,7 @@ def common(function: Command) -> Command:
     """``--json``, ``-q``, ``-v`` and ``--debug``."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-    @click.option("-q", "--quiet", is_flag=True, help="No progress bars, no notes.")
+    @click.option("-q", "--quiet", is_flag=True, help="No progress bars, no warnings.")
     @click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(function)

@@ -40,7 +40,7 @@ class Question:
     @property
     def rest(self) -> tuple[str, ...]:
         """The rows of the profile that the module is not for."""
-        return tuple(name for name in self.profile.classes if name not in self.classes)
+        return tuple(name for name in self.profile.seen if name not in self.classes)
 
 
 class Method:

@@ -153,7 +153,7 @@ REQUESTS = {
     "compose an unfinished folder": ("compose other -o out", "directory-unfinished", "graft.json"),
     "other beside branches": (
         f"{COMPOSE} --other --strategy branches",
-        *("other-branches", "--other"),
+        *("trunk-only", "--other"),
     ),
     "baseline lacks a class": (
         f"{EVALUATE} --baseline modules/ant.onnx",

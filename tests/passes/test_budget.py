@@ -89,9 +89,7 @@ def test_nothing_that_would_still_fit_falls(keep: float, seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(SHARES, SEEDS, st.floats(0.0, 0.6))
-def test_dead_channels_fall_first_and_every_axis_keeps_one(
-    keep: float, seed: int, share: float
-) -> None:
+def test_dead_channels_fall_first_and_every_axis_keeps_one(keep: float, seed: int, share: float) -> None:
     dead = some_dead(seed, share)
     kept = case().choose(keep, seed, dead)
     assume(kept is not None)

@@ -235,5 +235,3 @@ def test_an_unknown_step_is_refused() -> None:
     with pytest.raises(GraftError) as caught:
         Compensate("magic", Profile("p", "d", small.LABELS, counts, counts), ["a"])
     assert caught.value.code == "compensate-unknown"
-
-

@@ -130,10 +130,7 @@ def test_branches_that_share_one_stored_tensor_are_kept_apart() -> None:
     two = one.copy()
     two.card = small.card(("b", OTHER))
     stamp(two, "module", Origin(parents=(ParentRecord(graph_sha256="p"),), classes=("b",)))
-    stored = [
-        next(t for t in m.graph.tensors().values() if t.name == "w")._values.tensor
-        for m in (one, two)
-    ]
+    stored = [next(t for t in m.graph.tensors().values() if t.name == "w")._values.tensor for m in (one, two)]
     assert stored[0] is stored[1]
     model = check_branches([one, two])
     names = [tensor.name for tensor in model.proto().graph.initializer]
@@ -171,9 +168,7 @@ def test_a_trunk_is_planned_for_the_set_within_the_largest_budget() -> None:
     assert report.model.require_card().labels == ("d", "b")
     assert 0.5 < cost_of(report.model).macs / of.parent.cost.macs <= 0.7
     wanted = Decompose(keep=0.7, together=True, rest=False)(of.parent, of.profile, ["d", "b"])
-    np.testing.assert_array_equal(
-        small.run(report.model, X)["y"], small.run(wanted.model, X)["y"]
-    )
+    np.testing.assert_array_equal(small.run(report.model, X)["y"], small.run(wanted.model, X)["y"])
     assert origin_of(report.model).options["keep"] == 0.7
 
 
@@ -208,7 +203,7 @@ def test_what_cannot_be_joined_is_refused() -> None:
     assert refused([one, two, one]) == "class-twice"
     assert refused([one, cut(of, "ba", together=True)]) == "class-twice"
     assert refused([one, two], "trunk") == "parent-missing"
-    assert refused([one, two], "branches", other=True) == "other-branches"
+    assert refused([one, two], "branches", other=True) == "trunk-only"
     assert refused([one, cut(source("probabilities"), "b")]) == "modules-differ"
     assert refused([one, cut(source(opset=13), "b")]) == "modules-differ"
     assert refused([one, of.parent.source]) == "not-a-module"

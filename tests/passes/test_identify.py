@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,16 @@ def test_two_channel_axes_of_one_tensor_are_scored_apart() -> None:
         scores = method.scores(Question(model, groups, profile, small.LABELS, ("a",)))
         for name in ("made", "mixed"):
             assert (scores[groups[name].channels] > 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_a_rest_without_samples_is_no_rest(method: Method) -> None:
+    model, profile = specialists()
+    few = replace(profile, counts=profile.counts * [1, 1, 0])
+    groups = ChannelGroups(model)
+    question = Question(model, groups, few, LABELS, ("a", "b"))
+    assert question.rest == ()
+    assert np.isfinite(method.scores(question)).all()
 
 
 def test_every_method_has_a_name_of_its_own() -> None:

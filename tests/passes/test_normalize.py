@@ -133,6 +133,18 @@ def test_a_simplifier_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "RuntimeError: no idea" in report.declined
 
 
+def test_renamed_nodes_get_their_names_back() -> None:
+    original = small.conv_net().proto(y=[4]).graph
+    simple = onnx.GraphProto()
+    simple.CopyFrom(original)
+    for node in (simple.node[0], simple.node[2], simple.node[-1]):
+        node.name = f"renamed_{node.name}"
+    simple.node[2].op_type = "FusedConv"  # found by its output
+    simple.node[-1].output[0] = "z"  # found by operator and input
+    normalize._keep_names(original, simple)
+    assert [node.name for node in simple.node] == [node.name for node in original.node]
+
+
 def test_card_and_metadata_stay() -> None:
     model = small.model(small.conv_net())
     model.metadata["theirs"] = "1"

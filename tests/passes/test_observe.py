@@ -38,9 +38,7 @@ def check(net: Net, taps: dict[str, tuple[int, str]], rtol: float = 1e-4) -> Pro
         for name in wanted:
             if tensor in wanted[name]:
                 scale = np.abs(tables[name]).max()
-                np.testing.assert_allclose(
-                    found.tables[name][tensor], tables[name], rtol, rtol * scale
-                )
+                np.testing.assert_allclose(found.tables[name][tensor], tables[name], rtol, rtol * scale)
     np.testing.assert_array_equal(found.counts, np.bincount(samples.labels, minlength=4))
     right = small.run(model, x)["y"].argmax(axis=1) == samples.labels
     np.testing.assert_array_equal(found.correct, np.bincount(samples.labels[right], minlength=4))

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Card
 from graft.rewriter.dataset import Dataset, Split
 from graft.rewriter.errors import GraftError
-from graft.rewriter.calibration import Samples
 
 BENCH = Path(os.environ.get("GRAFT_BENCH", Path(__file__).parents[2] / "../shared/bench"))
 
@@ -91,9 +91,7 @@ def test_per_class_keeps_a_seeded_choice_in_order(labels: list[int], count: int,
 
 def test_per_class_depends_on_the_seed_and_is_not_the_first() -> None:
     data = split([0] * 100)
-    choices = {
-        tuple(Samples.match(data, card(), per_class=5, seed=seed).indices) for seed in range(5)
-    }
+    choices = {tuple(Samples.match(data, card(), per_class=5, seed=seed).indices) for seed in range(5)}
     assert len(choices) == 5
     assert refused(data, card(), per_class=0).code == "bad-request"
     assert refused(data, card(), per_class=1, seed=-1).code == "bad-request"

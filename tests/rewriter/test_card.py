@@ -111,17 +111,13 @@ def test_load_refuses_large_and_binary_files(tmp_path: Path) -> None:
 
 
 def test_aliases_that_stand_for_gigabytes_are_told_in_one_line(tmp_path: Path) -> None:
-    lines = ["a: &a0 [x, x]"] + [
-        f"b{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)
-    ]
+    lines = ["a: &a0 [x, x]"] + [f"b{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
     error = refused(tmp_path, "\n".join([*lines, "labels: [*a29]", "output: *a29", "input: *a29"]))
     assert len(str(error)) < 1000
 
 
 def test_label_file_with_display_names(tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text(
-        "\ufeffn01\ttench\r\nn02\r\nn03\tgreat shark\r\n", encoding="utf-8"
-    )
+    (tmp_path / "names.txt").write_text("\ufeffn01\ttench\r\nn02\r\nn03\tgreat shark\r\n", encoding="utf-8")
     loaded = Card.load(write(tmp_path, GOOD.replace('[cat, dog, "no"]', "names.txt")))
     assert loaded.labels == ("n01", "n02", "n03")
     assert loaded.display_names == ("tench", "n02", "great shark")
@@ -134,9 +130,7 @@ def test_label_file_with_display_names(tmp_path: Path) -> None:
 
 def test_label_file_names_its_broken_line(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("a\n\nb\n", encoding="utf-8")
-    assert "line 2 is empty" in str(
-        refused(tmp_path, GOOD.replace('[cat, dog, "no"]', "names.txt"))
-    )
+    assert "line 2 is empty" in str(refused(tmp_path, GOOD.replace('[cat, dog, "no"]', "names.txt")))
     (tmp_path / "names.txt").write_text("\n", encoding="utf-8")
     assert "empty" in str(refused(tmp_path, GOOD.replace('[cat, dog, "no"]', "names.txt")))
 

@@ -107,6 +107,21 @@ def test_a_constant_that_is_cut_apart_counts_for_each_piece() -> None:
     assert cost_of(cut).parameters == layers + 4 * 4 + 5 * 4
 
 
+def test_pieces_along_different_axes_are_different_pieces() -> None:
+    net = Net(6)
+    relu = net.node("Relu", "relu", net.gemm("made", "x", 6, 6))
+    square = net.weight("w", 6, 6)
+    reads = net.node("Softmax", "soft", net.node("MatMul", "reads", relu, square), axis=1)
+    makes = net.node("Relu", "two", net.node("MatMul", "makes", reads, square))
+    net.gemm("y", makes, 4, 6)
+    model = small.model(net)
+    groups = ChannelGroups(model)
+    kept = small.drop(groups, made=[1, 2], makes=[1, 2])
+    cut = model.copy()
+    Slice(Plan.of(groups, kept, "p"))(cut)
+    assert CostModel(groups).parameters(kept) == cost_of(cut).parameters == 28 + 24 + 24 + 20
+
+
 def test_nodes_of_the_head_do_not_count_as_parameters() -> None:
     groups = ChannelGroups(small.model(small.conv_net()))
     assert CostModel(groups, frozenset({"y"})).cost() == Cost(

@@ -39,9 +39,7 @@ def image_card(**changes: Any) -> InputCard:
 
 
 def test_npz_gives_splits_names_and_samples(tmp_path: Path) -> None:
-    path = save(
-        tmp_path, x_train=X, y_train=Y, x_test=X[:2], y_test=Y[:2], class_names=["a", "b", "c"], z=1
-    )
+    path = save(tmp_path, x_train=X, y_train=Y, x_test=X[:2], y_test=Y[:2], class_names=["a", "b", "c"], z=1)
     data = Dataset.load(path)
     assert data.splits == ("train", "test")
     train = data.split("train")
@@ -52,9 +50,7 @@ def test_npz_gives_splits_names_and_samples(tmp_path: Path) -> None:
 
 def test_npz_with_several_inputs_and_labels_for_each_step(tmp_path: Path) -> None:
     steps = np.tile(Y[:, None], 3)
-    path = save(
-        tmp_path, **{"x_train.a": X, "x_train.b": X[:, :1], "y_train": steps, "labels": list("abc")}
-    )
+    path = save(tmp_path, **{"x_train.a": X, "x_train.b": X[:, :1], "y_train": steps, "labels": list("abc")})
     train = Dataset.load(path).split("train")
     raw = train.raw([1, 2])
     assert {key: array.shape for key, array in raw.items()} == {"a": (2, 4), "b": (2, 1)}
@@ -67,9 +63,7 @@ def test_npz_samples_are_not_read_before_they_are_asked_for(
 ) -> None:
     read: list[str] = []
     original = module._npz_array
-    monkeypatch.setattr(
-        module, "_npz_array", lambda path, key: read.append(key) or original(path, key)
-    )
+    monkeypatch.setattr(module, "_npz_array", lambda path, key: read.append(key) or original(path, key))
     train = Dataset.load(save(tmp_path, x_train=X, y_train=Y)).split("train")
     assert read == ["y_train"]
     train.raw([0])
@@ -141,9 +135,7 @@ def test_files_that_are_no_npz_or_only_a_part(tmp_path: Path) -> None:
     with pytest.raises(GraftError) as caught:
         Dataset.load(tmp_path / "nothing.npz")
     assert caught.value.code == "data-missing"
-    whole = save(
-        tmp_path, x_train=np.random.default_rng(0).random((50, 50)), y_train=Y[:1]
-    ).read_bytes()
+    whole = save(tmp_path, x_train=np.random.default_rng(0).random((50, 50)), y_train=Y[:1]).read_bytes()
     broken = bytearray(whole)
     broken[2000:2100] = bytes(100)
     for name, content in [
@@ -247,9 +239,7 @@ def test_folder_refuses(tmp_path: Path) -> None:
         assert part in str(caught.value)
 
 
-def test_truncated_and_huge_images_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_truncated_and_huge_images_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_image(tmp_path / "a.png", NOISE)
     content = (tmp_path / "a.png").read_bytes()
     with pytest.raises(GraftError, match="row 3") as caught:
@@ -274,9 +264,7 @@ def test_crop_equals_resizing_then_cutting(size: tuple[int, int]) -> None:
     short = round(24 / 0.75)
     height, width = (max(short, side * short // min(size)) for side in size)
     left, top = round((width - 24) / 2), round((height - 24) / 2)
-    expected = image.resize((width, height), Image.Resampling.BICUBIC).crop(
-        (left, top, left + 24, top + 24)
-    )
+    expected = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 24, top + 24))
     content = io.BytesIO()
     image.save(content, "png")
     card = image_card(resize="crop", crop_fraction=0.75, interpolation="bicubic")
@@ -302,9 +290,7 @@ def test_bits_are_interpolated_like_any_gray() -> None:
     np.testing.assert_array_equal(read_image(content.getvalue(), card), expected)
 
 
-def test_parquet_without_pyarrow_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "data.parquet").write_bytes(b"PAR1")
@@ -323,9 +309,7 @@ def test_parquet_of_images_and_of_arrays(tmp_path: Path) -> None:
     cells: list[Any] = [{"bytes": content, "path": "a"} for content in contents]
     table = arrow.table({"image": cells, "label": [0, 1, 0, 1, 1]})
     meta = {"huggingface": '{"info": {"features": {"label": {"names": ["cat", "dog"]}}}}'}
-    parquet.write_table(
-        table.replace_schema_metadata(meta), tmp_path / "train.parquet", row_group_size=2
-    )
+    parquet.write_table(table.replace_schema_metadata(meta), tmp_path / "train.parquet", row_group_size=2)
     parquet.write_table(
         arrow.table({"x": [[1.0, 2.0], [3.0, 4.0]], "label": ["dog", "cat"]}),
         tmp_path / "test.parquet",

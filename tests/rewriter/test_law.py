@@ -85,9 +85,7 @@ class Law:
         cut = self.cut(plan)
         onnx.checker.check_model(cut, full_check=True)
         found = self.run(cut)
-        assert (
-            differs(found, self.masked.run(kept_outputs(self.proto, cut), self.inputs)) < TOLERANCE
-        )
+        assert differs(found, self.masked.run(kept_outputs(self.proto, cut), self.inputs)) < TOLERANCE
         assert differs(found, self.run(verify.mask(self.parent, plan).proto())) < TOLERANCE
         self._check_size(plan, cut)
         return cut

@@ -51,9 +51,7 @@ def test_per_class_counts() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
     predictions = np.array([0, 0, 1, 1, -1, 0])
     found = metrics.per_class(predictions, labels, ["a", "b", "c", "d"])
-    assert found["a"] == pytest.approx(
-        {"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "support": 3}
-    )
+    assert found["a"] == pytest.approx({"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "support": 3})
     assert found["b"] == pytest.approx({"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2})
     assert found["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1}
     assert found["d"]["support"] == 0

@@ -76,12 +76,8 @@ def test_conv_loses_rows_bias_and_the_columns_that_read_it() -> None:
     first, second = nodes(proto, "Conv")
     result = cut(proto, [1, 4])
     left = [0, 2, 3, 5]
-    assert np.array_equal(
-        values(result, nodes(result, "Conv")[0], 1), values(proto, first, 1)[left]
-    )
-    assert np.array_equal(
-        values(result, nodes(result, "Conv")[0], 2), values(proto, first, 2)[left]
-    )
+    assert np.array_equal(values(result, nodes(result, "Conv")[0], 1), values(proto, first, 1)[left])
+    assert np.array_equal(values(result, nodes(result, "Conv")[0], 2), values(proto, first, 2)[left])
     columns = values(proto, second, 1)[:, left]
     assert np.array_equal(values(result, nodes(result, "Conv")[1], 1), columns)
 
@@ -370,9 +366,7 @@ def test_gather_of_one_channel_pins_it_and_stays_a_scalar() -> None:
     ("dropped", "amounts"),
     [([0], (0, 2)), ([7, 8], (1, 0)), ([0, 3, 8], (0, 1)), ([4, 5], (1, 2))],
 )
-def test_pad_makes_as_many_channels_as_are_left(
-    dropped: list[int], amounts: tuple[int, int]
-) -> None:
+def test_pad_makes_as_many_channels_as_are_left(dropped: list[int], amounts: tuple[int, int]) -> None:
     def shortcut(b: Builder, x: T) -> T:
         return b.one("Add", b.conv(x, 9), b.pad_channels(x, 1, 2))
 

@@ -15,7 +15,7 @@ from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.plan import FORMAT, Plan
 from tests import small
 
-MASKS = st.lists(st.booleans(), max_size=70).map(lambda flags: np.array(flags, bool))
+MASKS = st.lists(st.booleans(), min_size=1, max_size=70).map(lambda flags: np.array(flags, bool))
 NAMES = st.text(max_size=12)
 
 
@@ -80,6 +80,8 @@ def test_what_a_person_may_write() -> None:
         text(None),
         text("0", "many"),
         text("0", None),
+        text("", 0),
+        text("", -1),
         text(groups=[]),
         text(groups={"a": "0-1"}),
         json.dumps({"format": FORMAT, "groups": {}}),
@@ -127,9 +129,7 @@ def test_the_mask_of_a_plan() -> None:
     removed = groups["conv1"].channels[[1, 3]]
     np.testing.assert_array_equal(np.flatnonzero(~found), np.sort(removed))
     assert mask().all(), "a group that is not named is kept whole"
-    assert Plan.of(groups, found, "p").kept["conv1"].tolist() == [
-        *(True, False, True, False, True, True)
-    ]
+    assert Plan.of(groups, found, "p").kept["conv1"].tolist() == [*(True, False, True, False, True, True)]
 
 
 def test_plans_that_do_not_fit() -> None:

@@ -70,9 +70,7 @@ def test_merging_adds() -> None:
     np.testing.assert_array_equal(both.correct, one.correct + two.correct)
     for name, tables in one.tables.items():
         for tensor, table in tables.items():
-            np.testing.assert_array_equal(
-                both.tables[name][tensor], table + two.tables[name][tensor]
-            )
+            np.testing.assert_array_equal(both.tables[name][tensor], table + two.tables[name][tensor])
     assert same(one, profile(0)), "the parts stay"
 
 
@@ -104,6 +102,11 @@ def test_means_weigh_every_class_the_same() -> None:
     assert found.blend(SUM, "t", ["a"]).tolist() == [(2 + 3) / 2]
     assert found.blend(SUM, "t", ["a", "b"]).tolist() == [(2.5 + 3) / 2]
     assert found.blend(SUM, "t", list("abcd")).tolist() == [(2 + 3 + 3) / 3]
+    assert found.seen == ("a", "b", "d")
+    assert found.blend(SUM, "t", list("abd")).tolist() == [(2 + 3 + 3) / 3]
+    with pytest.raises(GraftError) as caught:
+        found.mean(SUM, "t", ["c"])
+    assert caught.value.code == "profile-class"
     assert found.has(SUM, "t")
     assert not found.has(SUM, "u")
     assert not found.has(SQUARES, "t")

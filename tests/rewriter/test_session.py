@@ -96,3 +96,8 @@ def test_without_a_wish_the_cpu_is_among_those_that_run() -> None:
     device = Device()
     assert device.wanted[-1] == "cpu"
     assert "cpu" in device.open(small.dense_net().proto(y=[4])).providers
+
+
+def test_strict_is_about_the_first_provider() -> None:
+    session = Device(("cpu", ABSENT), strict=True).open(small.dense_net().proto(y=[4]))
+    assert session.providers == ("cpu",)
