@@ -1,0 +1,119 @@
+"""Whole commands on trained networks that nobody here made: the figures of docs/results.md hold."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from graft.rewriter.dataset import Dataset
+from graft.tools.cli import run
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCH = Path(os.environ.get("GRAFT_BENCH", ROOT / "../shared/bench")) / "vision"
+
+pytestmark = [
+    pytest.mark.bench,
+    pytest.mark.skipif(not BENCH.is_dir(), reason="no benchmark models: set GRAFT_BENCH"),
+]
+
+
+def graft(capfd: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    """The JSON that a command prints; it has to succeed."""
+    capfd.readouterr()
+    code = run([*map(str, arguments), "--json"])
+    output, errors = capfd.readouterr()
+    assert code == 0, errors
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+def test_residual_streams_can_be_cut(capfd: pytest.CaptureFixture[str]) -> None:
+    found = graft(capfd, "inspect", BENCH / "resnet20_cifar10.onnx")
+    assert found["cuttable_parameters_ratio"] >= 0.95
+    stream = max(found["groups"], key=lambda group: group["parameters"])
+    assert (stream["size"], stream["cuttable"]) == (64, 64)
+
+
+def test_ten_modules_of_resnet20(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model, data, modules = BENCH / "resnet20_cifar10.onnx", BENCH / "cifar10.npz", tmp_path / "modules"
+    found = graft(capfd, "decompose", model, "--data", data, "--keep", "0.85", "-o", modules)
+    assert found["parent"]["top1"] == pytest.approx(0.9173, abs=0.0005)
+    assert found["composed_top1"] >= 0.8996
+    assert len(found["modules"]) == 10
+    assert all(module["macs_ratio"] <= 0.85 for module in found["modules"])
+    for module in found["modules"]:
+        session = ort.InferenceSession(modules / module["file"], providers=["CPUExecutionProvider"])
+        assert session.get_outputs()[0].shape == ["batch", 2]
+
+    whole = tmp_path / "whole.onnx"
+    graft(capfd, "compose", modules, "--strategy", "trunk", "--keep", "1", "-o", whole)
+    raw = Dataset.load(data).split("test").raw(np.arange(16))[""]
+    inputs = ((raw / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).transpose(0, 3, 1, 2)
+    feed = {"input": inputs.astype(np.float32)}
+    logits = [
+        ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feed)[0]
+        for path in (model, whole)
+    ]
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-4)
+
+    animals = tmp_path / "animals.onnx"
+    names = ["bird", "cat", "deer", "dog", "horse"]
+    joined = graft(capfd, "compose", *(modules / f"{name}.onnx" for name in names), "-o", animals)
+    assert joined["strategy"] == "trunk"
+    assert joined["macs"] <= 0.85 * found["parent"]["macs"]
+    beside = graft(capfd, "evaluate", animals, "--data", data, "--baseline", model)
+    assert beside["delta"] >= -0.03
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "dead", "lost"), [("mnist", "mnist", 51, 0.01), ("fmnist", "fmnist", 36, 0.0024)]
+)
+def test_dense_networks(
+    name: str, data: str, dead: int, lost: float, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """80 % of the parameters that are left without the units that are zero for every sample."""
+    model, samples = BENCH / f"dense_{name}_4.onnx", BENCH / f"{data}.npz"
+    profiled = graft(capfd, "profile", model, "--data", samples, "-o", tmp_path / "profile")
+    assert sum(profiled["dead"].values()) == dead
+    keep = 0.8 * {"mnist": 0.6422, "fmnist": 0.6777}[name]
+    found = graft(
+        capfd,
+        *("decompose", model, "--data", samples, "--profile", tmp_path / "profile"),
+        *("--keep-by", "parameters", "--keep", f"{keep:.4f}", "-o", tmp_path / "modules"),
+    )
+    assert found["parent"]["dead_channels"] == dead
+    mean = np.mean([module["parameters_ratio"] for module in found["modules"]])
+    assert mean == pytest.approx(keep, abs=0.01)
+    assert found["parent"]["top1"] - found["composed_top1"] <= lost
+
+
+def test_class_specific_modules_beat_one_plan(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Modules that differ by class are worth it: the same budget with one plan for all is worse."""
+    model, data = BENCH / "dense_fmnist_4.onnx", BENCH / "fmnist.npz"
+    options = ("--keep-by", "parameters", "--keep", "0.4")
+    profile, plan = tmp_path / "profile", tmp_path / "plan.json"
+    graft(capfd, "profile", model, "--data", data, "-o", profile)
+    own = graft(
+        capfd, "decompose", model, "--data", data, "--profile", profile, *options, "-o", tmp_path / "own"
+    )
+    graft(capfd, "plan", model, "--profile", profile, *options, "-o", plan)
+    one = graft(
+        capfd,
+        "decompose",
+        model,
+        "--data",
+        data,
+        "--profile",
+        profile,
+        "--plan",
+        plan,
+        "-o",
+        tmp_path / "one",
+    )
+    assert own["composed_top1"] > one["composed_top1"]
