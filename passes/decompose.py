@@ -58,7 +58,7 @@ class DecomposeReport:
         model: the module, with its card.
         plan: the channels of the parent that it kept.
         cost: what it costs.
-        dead: channels of the parent that are zero for every sample, all of which fell.
+        dead: channels of the parent that are zero for every sample: the first to fall.
         compensated: what was changed to make up for removed channels.
         difference: how far the cut was from the masked parent, or ``None`` where it was not verified.
     """
@@ -79,7 +79,7 @@ class Decompose:
     >>> module = decompose(parent, profile, ["cat"]).model                    # doctest: +SKIP
 
     Attributes:
-        keep: share of the parent's cost that a module may have; ``None``: only what is dead falls.
+        keep: share of the parent's cost that a module may have; ``None``: nothing falls.
         unit: what is counted, see :class:`graft.passes.budget.Budget`.
         method: name of the method of concern identification.
         compensate: step of :data:`graft.passes.compensate.LADDER`.

@@ -14,6 +14,7 @@ from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
+from graft.rewriter.operators.base import positive
 from graft.rewriter.profile import OTHER
 
 REST = "rest"
@@ -79,6 +80,12 @@ class Head:
         if not self.pair and not self.other and wanted == list(range(len(card.labels))):
             _keep_output(model, card.output.name)
             return HeadReport(card.labels, frozenset(_makers(model, card.output.name)))
+        if self.other and len(wanted) == len(card.labels):
+            raise GraftError(
+                "other-empty",
+                "all classes are in the module, nothing is left for (other)",
+                "leave out --other",
+            )
         before = {node.name for node in model.graph.nodes}
         logits, output = _open(model, card)
         makers = _makers(model, logits.name)
@@ -169,19 +176,20 @@ def _keep_output(model: Model, name: str) -> gs.Variable:
 def _open(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
     """The logits behind the output, and a description (name, type, shape) of the output itself."""
     output = _keep_output(model, card.output.name)
-    described = gs.Variable(output.name, output.dtype, output.shape)
-    output.name = f"graft/{output.name}/parent"
-    if card.output.kind == "logits":
-        return output, described
-    softmax = output.inputs[0]
-    last = len(output.shape or ()) - 1
-    if softmax.op == "Softmax" and softmax.attrs.get("axis", -1 if model.opset >= 13 else 1) in (
-        -1,
-        last,
-    ):
-        return softmax.inputs[0], described
-    logits = gs.Variable(f"{output.name}/log", output.dtype, output.shape)
-    model.graph.nodes.append(gs.Node("Log", logits.name, {}, [output], [logits]))
+    name, shape = output.name, list(output.shape or ())
+    trailing = not card.output.steps and len(shape) > 2
+    described = gs.Variable(name, output.dtype, shape[:2] if trailing else shape)
+    output.name = f"graft/{name}/parent"
+    logits = output
+    if card.output.kind == "probabilities":
+        maker, last = output.inputs[0], 1 if trailing else len(shape) - 1
+        axis = maker.attrs.get("axis", -1 if model.opset >= 13 else 1)
+        if maker.op == "Softmax" and positive(axis, len(shape)) == last:
+            logits = maker.inputs[0]
+        else:
+            logits = Builder(model.graph, model.opset, f"graft/{name}").node("Log", "log", [output])
+    if trailing:  # (N, K, 1, 1)
+        logits = Builder(model.graph, model.opset, f"graft/{name}").node("Flatten", "flat", [logits], axis=1)
     return logits, described
 
 

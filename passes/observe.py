@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 
 from graft.rewriter.builder import Builder
 from graft.rewriter.calibration import Samples
-from graft.rewriter.evaluation import check_finite
+from graft.rewriter.evaluation import check_finite, columns
 from graft.rewriter.groups import ChannelGroups, Place
 from graft.rewriter.model import Model
 from graft.rewriter.profile import (
@@ -83,7 +83,7 @@ class Observe:
             outputs = session.run({**inputs, MEMBERSHIP: membership})
             counts += np.bincount(rows, minlength=len(names))
             scores = check_finite(outputs[samples.card.output.name], samples.card.output.name)
-            hits = predictions(scores, samples.card.output.kind) == truth
+            hits = columns(scores, samples.card.output.kind, len(labels)).argmax(axis=-1) == truth
             correct += np.bincount(rows, hits.reshape(len(truth), -1)[:, -1], len(names)).astype(np.int64)
             for (statistic, tensor), output in probe.outputs.items():
                 table = outputs[output].astype(np.float64)
@@ -98,13 +98,6 @@ class Observe:
                 size = round(table.shape[1] ** 0.5)
                 tables.setdefault(SQUARES.name, {})[tensor] = table[:, :: size + 1].copy()
         return Profile(parent, data, names, counts, correct, tables)
-
-
-def predictions(scores: np.ndarray, kind: str) -> np.ndarray:
-    """Predicted class numbers for an output of a card's ``kind``."""
-    if kind == "binary" and scores.shape[-1] == 1:
-        return (scores[..., 0] > 0.5).astype(np.int64)
-    return np.asarray(scores.argmax(axis=-1))
 
 
 @dataclass(frozen=True)

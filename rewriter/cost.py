@@ -93,23 +93,25 @@ class CostModel:
     def cuttable_parameters(self) -> int:
         """Numbers that lie in a row or column that may be cut."""
         cuttable = self._groups.cuttable()
-        total = 0
+        found: dict[str, int] = {}
         for tensor, cut in self._constants.values():
             stays = list(tensor.shape)
             for axis, channels in (cut.axes if cut else {}).items():
                 stays[axis] = int((~cuttable[channels]).sum())
-            total += int(np.prod(tensor.shape, dtype=np.int64) - np.prod(stays, dtype=np.int64))
-        return total
+            going = int(np.prod(tensor.shape, dtype=np.int64) - np.prod(stays, dtype=np.int64))
+            found[tensor.name] = max(going, found.get(tensor.name, 0))
+        return sum(found.values())
 
     def parameters_by_group(self) -> dict[str, int]:
         """Group name to the numbers in constants that are cut along one of its channels."""
-        totals = dict.fromkeys((group.name for group in self._groups), 0)
+        constants: dict[str, dict[str, int]] = {group.name: {} for group in self._groups}
         owner = {c: group.name for group in self._groups for c in group.channels.tolist()}
         for tensor, cut in self._constants.values():
-            names = {owner.get(int(c[0])) for c in (cut.axes if cut else {}).values() if len(c)}
-            for name in names - {None}:
-                totals[str(name)] += int(np.prod(tensor.shape, dtype=np.int64))
-        return totals
+            for channels in (cut.axes if cut else {}).values():
+                name = owner.get(int(channels[0])) if len(channels) else None
+                if name is not None:
+                    constants[name][tensor.name] = int(np.prod(tensor.shape, dtype=np.int64))
+        return {name: sum(sizes.values()) for name, sizes in constants.items()}
 
     def cost(self, kept: Mask | None = None) -> Cost:
         """Both figures."""

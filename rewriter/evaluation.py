@@ -81,7 +81,7 @@ def score(
     parts, labels = [], []
     for inputs, truth in samples.batches(batch):
         scores = check_finite(session.run(inputs, [card.output.name])[card.output.name], card.output.name)
-        parts.append(_columns(scores, card.output.kind, len(card.labels)))
+        parts.append(columns(scores, card.output.kind, len(card.labels)))
         labels.append(truth)
         if progress:
             progress(len(truth))
@@ -127,8 +127,11 @@ def latency(session: Session, inputs: dict[str, NDArray[Any]], batch: int, threa
     }
 
 
-def _columns(scores: NDArray[Any], kind: str, classes: int) -> NDArray[Any]:
-    """One column a class: trailing axes of size 1 go, a single binary output becomes two columns."""
+def columns(scores: NDArray[Any], kind: str, classes: int) -> NDArray[Any]:
+    """Scores with one column a class on the last axis.
+
+    Trailing axes of size 1 go (N, K, 1, 1), a single binary output becomes two columns.
+    """
     while scores.ndim > 2 and scores.shape[-1] == 1 and scores.shape[-1] != classes:
         scores = scores[..., 0]
     if kind == "binary" and scores.shape[-1] != classes:

@@ -11,6 +11,7 @@ import numpy as np
 from graft.rewriter.card import InputCard
 from graft.rewriter.dataset import read_image
 from graft.rewriter.errors import GraftError
+from graft.rewriter.evaluation import check_finite, columns
 from graft.rewriter.model import Model
 from graft.rewriter.session import Device
 from graft.tools import options, show
@@ -35,12 +36,8 @@ def command(model: Path, samples: tuple[Path, ...], card: Path | None, device: D
     predictions = []
     for path, sample in zip(samples, raw, strict=True):
         scores = session.run(found.prepare({"": sample[None]}), [found.output.name])[found.output.name]
-        if not np.isfinite(scores).all():
-            raise GraftError(
-                "output-nan",
-                f"output {found.output.name} of the model holds NaN or infinity for {path}",
-                "check the model and the scale, mean and std of its card",
-            )
+        scores = check_finite(scores, f"{found.output.name} for {path}")
+        scores = columns(scores, found.output.kind, len(found.labels))
         shares = _shares(scores.reshape(-1, scores.shape[-1])[-1], found.output.kind)
         order = np.argsort(-shares, kind="stable")[:TOP]
         names = [{"label": found.labels[i], "probability": float(shares[i])} for i in order]

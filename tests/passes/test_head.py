@@ -7,12 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from graft.passes.head import REST, Head
+from graft.rewriter.card import Card, InputCard, OutputCard
 from graft.rewriter.cost import cost_of
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
 from graft.rewriter.profile import OTHER
+from graft.rewriter.session import Device
 from tests import small
 from tests.small import Array, Net
 
@@ -179,3 +182,42 @@ def test_the_report_names_the_nodes_that_make_the_classes() -> None:
     assert "logits" in report.nodes
     assert "conv" not in report.nodes
     assert {node.name for node in model.graph.nodes} - {"conv", "relu", "pool", "flat"} <= report.nodes
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize("classes", [("b",), ("d", "a")])
+def test_scores_with_trailing_axes_of_size_one(kind: str, classes: tuple[str, ...]) -> None:
+    """A 1x1 convolution and a global pooling as head: the output is (N, K, 1, 1)."""
+    random = np.random.default_rng(0)
+    weight = numpy_helper.from_array(random.normal(size=(4, 3, 1, 1)).astype(np.float32), "w")
+    end = "y" if kind == "logits" else "z"
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], [end]),
+        *([] if kind == "logits" else [helper.make_node("Softmax", ["z"], ["y"], axis=1)]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 5, 5]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4, 1, 1]),
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    card = Card(
+        inputs=(InputCard(name="x", kind="tensor"),),
+        output=OutputCard(name="y", kind=kind),
+        labels=tuple("abcd"),
+    )
+    inputs = {"x": random.normal(size=(6, 3, 5, 5)).astype(np.float32)}
+    parent = Device(("cpu",)).open(proto).run(inputs)["y"][:, :, 0, 0]
+    model = Model.from_proto(proto, card)
+    Head(classes)(model)
+    found = Device(("cpu",)).open(model).run(inputs)["y"]
+    logits = np.log(parent) if kind == "probabilities" else parent
+    wanted = ["abcd".index(name) for name in classes]
+    columns = logits[:, wanted]
+    if len(classes) == 1:
+        rest = np.exp(np.delete(logits, wanted, axis=1)).sum(axis=1, keepdims=True)
+        columns = np.concatenate([columns, np.log(rest)], axis=1)
+    if kind == "probabilities":
+        columns = np.exp(columns) / np.exp(columns).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, columns, rtol=1e-4, atol=1e-5)
