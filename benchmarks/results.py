@@ -29,7 +29,7 @@ from graft.rewriter import metrics
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import CostModel, cost_of
 from graft.rewriter.dataset import Dataset
-from graft.rewriter.evaluation import Scored, latency, score
+from graft.rewriter.evaluation import Scored, latencies, score
 from graft.rewriter.model import Model
 from graft.rewriter.plan import Plan
 from graft.rewriter.profile import Profile
@@ -148,7 +148,8 @@ def trunks(bench: Bench) -> None:
     )
     inputs = next(bench.test.take(np.arange(32)).batches(32))[0]
     timer = Device(("cpu",), threads=2)
-    times = [latency(timer.open(model), inputs, 32, 2)["median"] for model in (bench.parent.model, trunk)]
+    runs = [(timer.open(model), inputs) for model in (bench.parent.model, trunk)]
+    times = [figures["median"] for figures in latencies(runs, 2)]
     print(f"- latency of that trunk over the parent's, batch 32, 2 threads: {times[1] / times[0]:.2f}")
 
 

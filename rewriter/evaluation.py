@@ -18,7 +18,7 @@ from graft.rewriter.profile import OTHER
 from graft.rewriter.session import Device, Session
 
 BATCH = 32
-WARM_UPS, RUNS = 3, 20
+WARM_UPS, RUNS, BLOCKS = 3, 20, 4
 
 
 @dataclass(frozen=True)
@@ -110,21 +110,35 @@ def check_finite(scores: NDArray[Any], name: str) -> NDArray[Any]:
     return scores
 
 
-def latency(session: Session, inputs: dict[str, NDArray[Any]], batch: int, threads: int) -> dict[str, Any]:
-    """Milliseconds a run of ``inputs``: median and 90th percentile of 20 runs after 3 warm-ups."""
-    times = []
-    for run in range(WARM_UPS + RUNS):
-        start = time.perf_counter()
-        session.run(inputs)
-        if run >= WARM_UPS:
-            times.append((time.perf_counter() - start) * 1e3)
-    return {
-        "median": float(np.median(times)),
-        "p90": float(np.quantile(times, 0.9)),
-        "batch": batch,
-        "threads": threads,
-        "runs": RUNS,
-    }
+def latencies(runs: Sequence[tuple[Session, dict[str, NDArray[Any]]]], threads: int) -> list[dict[str, Any]]:
+    """Milliseconds a run: median and 90th percentile of 20 runs.
+
+    Models that are to be compared take turns in blocks of 5 runs after 3 warm-ups, so that a machine
+    that changes its speed is fair to all. Single runs in turn would not be: the waiting threads of one
+    session take time from the next.
+
+    Args:
+        runs: a session and the batch that it is timed on, for each model.
+        threads: what the sessions were opened with, for the record.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(BLOCKS):
+        for (session, inputs), found in zip(runs, times, strict=True):
+            for turn in range(WARM_UPS + RUNS // BLOCKS):
+                start = time.perf_counter()
+                session.run(inputs)
+                if turn >= WARM_UPS:
+                    found.append((time.perf_counter() - start) * 1e3)
+    return [
+        {
+            "median": float(np.median(found)),
+            "p90": float(np.quantile(found, 0.9)),
+            "batch": len(next(iter(inputs.values()))),
+            "threads": threads,
+            "runs": RUNS,
+        }
+        for (_, inputs), found in zip(runs, times, strict=True)
+    ]
 
 
 def columns(scores: NDArray[Any], kind: str, classes: int) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from graft.passes.compose import Compose
 from graft.rewriter import metrics
@@ -15,11 +16,11 @@ from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import cost_of
 from graft.rewriter.dataset import Dataset, Split
 from graft.rewriter.errors import GraftError
-from graft.rewriter.evaluation import Scored, latency, score
+from graft.rewriter.evaluation import Scored, latencies, score
 from graft.rewriter.model import Model
 from graft.rewriter.origin import ORIGIN_KEY, origin_of
 from graft.rewriter.profile import OTHER
-from graft.rewriter.session import Device
+from graft.rewriter.session import Device, Session
 from graft.tools import options, parents, show
 from graft.tools.cli import CHECK_FAILED, DONE
 from graft.tools.directory import load_module, module_files
@@ -66,7 +67,6 @@ def command(
     candidate = _Candidate(model, card)
     names = options.class_names(classes, candidate.card)
     columns = names or candidate.card.labels
-    limit = (samples_per_class, seed)
     other = _Candidate(baseline, baseline_card) if baseline else None
     lacking = set(columns) - {*other.card.labels, OTHER} if other else ()
     if lacking:
@@ -75,12 +75,24 @@ def command(
             f"the baseline has no class '{min(lacking)}'",
             "choose another baseline, or --classes that both have",
         )
-    result, scored = candidate.measure(part, columns, names is not None, batch, limit, device)
+    samples = candidate.samples(part, columns, names is not None, samples_per_class, seed)
+    result, scored = candidate.measure(samples, columns, device)
+    if names is None:
+        parents.warn_if_far_below(result["top1"], candidate.card)
+    timed = [candidate.timed(samples, batch, device)]
     if other:
-        result["baseline"], beside = other.measure(part, columns, OTHER not in columns, batch, limit, device)
-        difference, error = metrics.paired_difference(scored.correct.ravel(), beside.correct.ravel())
-        result["agreement"] = metrics.agreement(scored.predictions.ravel(), beside.predictions.ravel())
+        same = other.samples(part, columns, OTHER not in columns)
+        same = same.take(np.isin(same.indices, samples.indices))
+        beside, reference = other.measure(same, columns, device)
+        timed.append(other.timed(same, batch, device))
+        difference, error = metrics.paired_difference(scored.correct.ravel(), reference.correct.ravel())
+        result["agreement"] = metrics.agreement(scored.predictions.ravel(), reference.predictions.ravel())
         result["delta"], result["delta_standard_error"] = difference, error
+        result["baseline"] = beside
+    times = latencies(timed, device.threads)
+    result["latency_ms"] = times[0]
+    if other:
+        result["baseline"]["latency_ms"] = times[1]
     show.emit("evaluate", result, as_json, lambda: _show(result, model, baseline))
     if min_top1 is not None and result["top1"] < min_top1:
         click.echo(f"graft: top-1 {result['top1']:.4f} is below --min-top1 {min_top1:g}", err=True)
@@ -101,45 +113,38 @@ class _Candidate:
         self.card = self.model.require_card(path)
 
     def measure(
-        self,
-        part: Split,
-        columns: Sequence[str],
-        restricted: bool,
-        batch: int,
-        limit: tuple[int | None, int],
-        device: Device,
+        self, samples: Samples, columns: Sequence[str], device: Device
     ) -> tuple[dict[str, Any], Scored]:
-        """The figures of ``evaluate``, and the scores behind them, one column for each of ``columns``."""
-        samples = self._samples(part, columns, restricted, *limit)
+        """Accuracy, cost and size, and the scores behind them, one column for each of ``columns``."""
         with show.progress(f"running {self.path.name}", len(samples)) as step:
             whole = score(self.model, samples, device, progress=step)
         scored = _restrict(whole, columns, self.card.output.kind)
         cost = cost_of(self.model)
-        inputs = next(samples.take(np.arange(min(batch, len(samples)))).batches(batch))[0]
         result = {
             **scored.summary(),
             "left_out": samples.left_out,
             "macs": cost.macs,
             "parameters": cost.parameters,
             "bytes": sum(file.stat().st_size for file in self.files),
-            "latency_ms": latency(
-                device.open(self.model), inputs, len(next(iter(inputs.values()))), device.threads
-            ),
             "providers": list(scored.providers),
             "labels": list(columns),
         }
-        if not restricted:
-            parents.warn_if_far_below(result["top1"], self.card)
         return result, scored
 
-    def _samples(
+    def timed(self, samples: Samples, batch: int, device: Device) -> tuple[Session, dict[str, NDArray[Any]]]:
+        """A session and the batch that it is timed on."""
+        inputs = next(samples.take(np.arange(min(batch, len(samples)))).batches(batch))[0]
+        return device.open(self.model), inputs
+
+    def samples(
         self,
         part: Split,
         columns: Sequence[str],
         restricted: bool,
-        per_class: int | None,
-        seed: int,
+        per_class: int | None = None,
+        seed: int = 0,
     ) -> Samples:
+        """The samples of ``columns``, or all that the model has classes for."""
         known = origin_of(self.model).parents if ORIGIN_KEY in self.model.metadata else ()
         names = known[0].labels if known else None
         chosen = [name for name in columns if name != OTHER] if restricted else None
