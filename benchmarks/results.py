@@ -230,16 +230,14 @@ def main() -> None:
     """Run everything, or the sections that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", choices=["resnet", "dense", "profiling"])
+    parser.add_argument("--only", choices=["resnet", "dense", "profiling", "trunks"])
     chosen = parser.parse_args()
     print(f"Machine: {platform.machine()}, onnxruntime on CPU. Seed 0 unless named.")
-    if chosen.only in (None, "resnet", "profiling"):
+    if chosen.only != "dense":
         resnet = Bench(chosen.folder, "resnet20_cifar10", "cifar10")
-        profiling(resnet)
-        if chosen.only != "profiling":
-            law(resnet)
-            trunks(resnet)
-            selection(resnet)
+        sections = {"profiling": (profiling,), "trunks": (trunks,)}
+        for section in sections.get(chosen.only, (profiling, law, trunks, selection)):
+            section(resnet)
     if chosen.only in (None, "dense"):
         dense(Bench(chosen.folder, "dense_mnist_4", "mnist"))
         dense(Bench(chosen.folder, "dense_fmnist_4", "fmnist"))

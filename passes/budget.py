@@ -103,7 +103,7 @@ def dead_channels(groups: ChannelGroups, profile: Profile) -> Mask:
     seen, alive = np.zeros(groups.count, bool), np.zeros(groups.count, bool)
     for place in (*groups.activations(), *groups.reads()):
         key = groups.key(place.tensor, place.axis)
-        if profile.has(SQUARES, key):
+        if profile.has(SQUARES, key, len(place.channels)):
             seen[place.channels] = True
             alive[place.channels[profile.mean(SQUARES, key) > 0]] = True
     return seen & ~alive & groups.cuttable()

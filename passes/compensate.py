@@ -66,7 +66,7 @@ class Compensate:
                 if stays.all():
                     continue
                 key = groups.key(tensor, read.axis)
-                if not self.profile.has(SUM, key):
+                if not self.profile.has(SUM, key, len(stays)):
                     declined.append(f"{node.op} {node.name}: the profile lacks {tensor}")
                     continue
                 into, constant = self._map(key, stays, operator.mixes(node))
@@ -79,7 +79,7 @@ class Compensate:
         """Matrix and constant that give all positions of ``tensor`` from those that stay."""
         mean = self._mean(SUM, tensor)
         into = np.eye(len(stays))
-        if self.step == "mean" or not mixes or not self.profile.has(PRODUCTS, tensor):
+        if self.step == "mean" or not mixes or not self.profile.has(PRODUCTS, tensor, len(stays)):
             return into, np.where(stays, 0.0, mean)
         size = len(stays)
         products = self._mean(PRODUCTS, tensor).reshape(size, size)

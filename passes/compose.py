@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.decompose import Decompose, Parent
-from graft.passes.head import REST
+from graft.passes.head import REST, TINY
 from graft.rewriter.builder import Builder
 from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
@@ -179,14 +180,28 @@ class _Branch:
         for tensor in module.graph.tensors().values():
             if tensor.name not in inputs:
                 tensor.name = f"{prefix}/{tensor.name}"
+        self.dtype = outputs[self.card.output.name].dtype
         self._scores = self._logits(outputs[self.card.output.name], outputs.get(REST))
         self._columns = len(self.card.labels) + (REST in outputs)
 
     def _logits(self, scores: gs.Tensor, rest: gs.Tensor | None) -> gs.Tensor:
-        """Logits of all columns, the rest as the last."""
+        """Logits of all columns, the rest as the last.
+
+        Probabilities end in the softmax that ``head`` wrote; their logarithm is taken of its input, where
+        no probability is rounded to 0. The rest of probabilities is the logarithm of a share.
+        """
+        build = self.build
         if self.card.output.kind == "probabilities":
-            scores = self.build.node("Log", "log", [scores])
-        return scores if rest is None else self.build.node("Concat", "with_rest", [scores, rest], axis=-1)
+            scores = build.node("LogSoftmax", "log", [scores.inputs[0].inputs[0]], axis=-1)
+            if rest is not None:
+                ones, tiny = (
+                    build.constant(name, np.array(value, self.dtype))
+                    for name, value in (("one", 1), ("tiny", TINY))
+                )
+                share = build.node("Sub", "share", [ones, build.node("Exp", "rest_share", [rest])])
+                mass = build.node("Log", "mass", [build.node("Max", "mass_above_zero", [share, tiny])])
+                scores = build.node("Add", "absolute", [scores, mass])
+        return scores if rest is None else build.node("Concat", "with_rest", [scores, rest], axis=-1)
 
     def log_odds(self, name: str) -> gs.Tensor:
         """The column of ``name``: its logit minus the logsumexp of all else that the module knows."""

@@ -45,6 +45,9 @@ class Parent:
         self.record: ParentRecord = parent_record(model)
         self.sha256 = self.record.graph_sha256
         self.model = model.copy()
+        output = model.require_card().output.name
+        self.model.graph.outputs = [self.model.graph.tensors()[output]]
+        self.model.tidy()
         self.normalized = Normalize()(self.model)
         self.groups = ChannelGroups(self.model)
         self.cost: Cost = cost_of(self.model)

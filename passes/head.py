@@ -12,12 +12,15 @@ from graft.passes.slice import cut_graph
 from graft.rewriter.builder import Builder
 from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
+from graft.rewriter.flow import Channels
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.operators.base import positive
 from graft.rewriter.profile import OTHER
 
 REST = "rest"
+TINY = 1e-7
+"""Probabilities are taken to be at least this before their logarithm: in float32 many are exactly 0."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Head:
         groups = ChannelGroups(model, outputs_open=True)
         axes = groups.of(logits)
         channels = axes[-1] if axes else None
-        if channels is not None and groups.cuttable()[channels].all() and len(set(channels)) == len(channels):
+        if channels is not None and _only_columns(groups, channels):
             kept = groups.everything()
             kept[np.delete(channels, wanted)] = False
             cut_graph(model, groups, kept)
@@ -187,10 +190,19 @@ def _open(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
         if maker.op == "Softmax" and positive(axis, len(shape)) == last:
             logits = maker.inputs[0]
         else:
-            logits = Builder(model.graph, model.opset, f"graft/{name}").node("Log", "log", [output])
+            build = Builder(model.graph, model.opset, f"graft/{name}")
+            floor = build.constant("floor", np.array(TINY, output.dtype))
+            logits = build.node("Log", "log", [build.node("Max", "above_zero", [output, floor])])
     if trailing:  # (N, K, 1, 1)
         logits = Builder(model.graph, model.opset, f"graft/{name}").node("Flatten", "flat", [logits], axis=1)
     return logits, described
+
+
+def _only_columns(groups: ChannelGroups, channels: Channels) -> bool:
+    """Whether these channels are columns of the output and nothing else: free, distinct, read by no one."""
+    read = any(np.isin(place.channels, channels).any() for place in groups.reads())
+    free = bool(groups.cuttable()[channels].all())
+    return free and not read and len(set(channels.tolist())) == len(channels)
 
 
 def _makers(model: Model, name: str) -> set[str]:

@@ -24,7 +24,7 @@ from graft.rewriter.profile import (
     Statistic,
     Table,
 )
-from graft.rewriter.session import Device
+from graft.rewriter.session import Device, fit
 
 BATCH = 32
 """Larger batches push the activations out of the processor's caches and are slower."""
@@ -77,12 +77,14 @@ class Observe:
         session = self.device.open(probe.model)
         counts, correct = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
         sums: dict[tuple[str, str], Table] = {}
-        for inputs, truth in samples.batches(self.batch):
+        for inputs, truth in samples.batches(session.batch or self.batch):
             rows = row_of[truth.reshape(len(truth), -1)[:, -1]]
-            membership = np.eye(len(names), dtype=probe.dtype)[rows]
-            outputs = session.run({**inputs, MEMBERSHIP: membership})
+            feed = fit(inputs, session.batch)
+            membership = np.zeros((len(next(iter(feed.values()))), len(names)), np.float32)
+            membership[np.arange(len(rows)), rows] = 1  # what fills up a fixed batch belongs to no class
+            outputs = session.run({**feed, MEMBERSHIP: membership})
             counts += np.bincount(rows, minlength=len(names))
-            scores = check_finite(outputs[samples.card.output.name], samples.card.output.name)
+            scores = check_finite(outputs[samples.card.output.name], samples.card.output.name)[: len(truth)]
             hits = columns(scores, samples.card.output.kind, len(labels)).argmax(axis=-1) == truth
             correct += np.bincount(rows, hits.reshape(len(truth), -1)[:, -1], len(names)).astype(np.int64)
             for (statistic, tensor), output in probe.outputs.items():
@@ -106,7 +108,6 @@ class _Probe:
 
     model: Model
     outputs: dict[tuple[str, str], str]
-    dtype: np.dtype[np.generic]
 
 
 def _rows(labels: Sequence[str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray]:
@@ -121,8 +122,7 @@ def _probe(model: Model, output: str, classes: int) -> _Probe:
     probe = model.copy()
     groups = ChannelGroups(probe)
     graph = probe.graph
-    dtype = np.dtype(graph.inputs[0].dtype if np.dtype(graph.inputs[0].dtype).kind == "f" else np.float32)
-    membership = gs.Variable(MEMBERSHIP, dtype, ["graft_batch", "graft_classes"])
+    membership = gs.Variable(MEMBERSHIP, np.dtype(np.float32), ["graft_batch", "graft_classes"])
     turned = gs.Variable(f"{MEMBERSHIP}/T")
     graph.inputs.append(membership)
     graph.nodes.append(gs.Node("Transpose", turned.name, {"perm": [1, 0]}, [membership], [turned]))
@@ -131,12 +131,12 @@ def _probe(model: Model, output: str, classes: int) -> _Probe:
     outputs: dict[tuple[str, str], str] = {}
     for place, statistics in _wanted(groups, classes):
         key = groups.key(place.tensor, place.axis)
-        tap = _Tap(probe, tensors[place.tensor], key, dtype)
+        tap = _Tap(probe, tensors[place.tensor], key)
         for statistic in statistics:
             name = tap.add(statistic, place, len(groups.shapes[place.tensor]), turned)
             outputs[statistic.name, key] = name
     graph.toposort()
-    return _Probe(probe, outputs, dtype)
+    return _Probe(probe, outputs)
 
 
 def _wanted(groups: ChannelGroups, classes: int) -> list[tuple[Place, list[Statistic]]]:
@@ -146,7 +146,8 @@ def _wanted(groups: ChannelGroups, classes: int) -> list[tuple[Place, list[Stati
         *((place, (ACTIVE, SUM, SQUARES)) for place in groups.activations()),
         *((place, (SUM, SQUARES, PRODUCTS)) for place in groups.reads()),
     ]:
-        if place.axis == 0 or groups.shapes[place.tensor][0] != groups.samples:
+        shape = groups.shapes.get(place.tensor)
+        if shape is None or place.axis == 0 or shape[0] != groups.samples:
             continue  # not laid out by samples: nothing to add up by class
         known = found.setdefault(groups.key(place.tensor, place.axis), (place, {}))[1]
         known.update({statistic.name: statistic for statistic in statistics})
@@ -161,11 +162,13 @@ def _wanted(groups: ChannelGroups, classes: int) -> list[tuple[Place, list[Stati
 class _Tap:
     """Nodes that reduce one tensor to sums by class."""
 
-    def __init__(self, probe: Model, tensor: gs.Tensor, key: str, dtype: np.dtype[np.generic]) -> None:
+    def __init__(self, probe: Model, tensor: gs.Tensor, key: str) -> None:
         self.probe = probe
-        self.tensor = tensor
         self.key = key
-        self.dtype = dtype
+        self.tensor = tensor
+        if tensor.dtype != np.float32:  # sums in half precision would overflow
+            build = Builder(probe.graph, probe.opset, f"graft/float/{key}")
+            self.tensor = build.node("Cast", "cast", [tensor], to=int(onnx.TensorProto.FLOAT))
 
     def add(self, statistic: Statistic, place: Place, rank: int, turned: gs.Tensor) -> str:
         """Add the nodes for ``statistic``; the name of the output."""
@@ -177,7 +180,7 @@ class _Tap:
             value = self._value(build, statistic)
             value = build.reduce("ReduceMean", value, axes, "mean", keep=False) if axes else value
         result = build.node("MatMul", "by_class", [turned, value])
-        result.dtype = self.dtype
+        result.dtype = np.dtype(np.float32)
         self.probe.graph.outputs.append(result)
         return str(result.name)
 
@@ -187,10 +190,11 @@ class _Tap:
         if statistic is SQUARES:
             return build.node("Mul", "square", [self.tensor, self.tensor])
         # x > 0 as a product and a clip: onnxruntime's casts from bool cost three times as much.
-        huge = build.constant("huge", np.array(6e4 if self.dtype == np.float16 else 1e38, self.dtype))
-        limits = [build.constant(name, np.array(name == "one", self.dtype)) for name in ("zero", "one")]
-        steep = build.node("Mul", "steep", [self.tensor, huge])
-        return build.node("Clip", "above_zero", [steep, *limits])
+        huge, zero, one = (
+            build.constant(name, np.array(value, np.float32))
+            for name, value in (("huge", 1e38), ("zero", 0), ("one", 1))
+        )
+        return build.node("Clip", "above_zero", [build.node("Mul", "steep", [self.tensor, huge]), zero, one])
 
     def _products(self, build: Builder, place: Place, axes: list[int]) -> gs.Tensor:
         """``X X' / positions`` of every sample, as a row of channels x channels."""
@@ -201,8 +205,7 @@ class _Tap:
         rows = build.node("Reshape", "rows", [value, flat])
         size = build.node("Shape", "shape", [rows])
         positions = build.node("Gather", "positions", [size, build.constant("last", np.array(2))], axis=0)
-        code = int(onnx.helper.np_dtype_to_tensor_dtype(self.dtype))
-        count = build.node("Cast", "count", [positions], to=code)
+        count = build.node("Cast", "count", [positions], to=int(onnx.TensorProto.FLOAT))
         columns = build.node("Transpose", "columns", [rows], perm=[0, 2, 1])
         table = build.node("Div", "table", [build.node("MatMul", "sums", [rows, columns]), count])
         row = build.constant("row", np.array([0, channels * channels], np.int64))

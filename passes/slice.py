@@ -66,6 +66,8 @@ class _Cutter:
         self.graph = graph
         self._groups = groups
         self._kept = kept
+        bodies = graph.subgraphs(recursive=True)
+        self._captured = {t.name for body in bodies for node in body.nodes for t in node.inputs}
 
     def run(self) -> None:
         """Cut all constants first, so that every operator's ``rewrite`` finds them cut."""
@@ -104,7 +106,8 @@ class _Cutter:
         """Give the users of one constant their pieces of it; users of equal pieces share one."""
         node, index = next(iter(pieces.values()))[0]
         whole = node.inputs[index]
-        alike = len(pieces) == 1 and sum(map(len, pieces.values())) == len(whole.outputs)
+        alike = whole.name not in self._captured and len(pieces) == 1
+        alike = alike and sum(map(len, pieces.values())) == len(whole.outputs)
         for number, (key, users) in enumerate(pieces.items()):
             values = whole.values
             for axis, places in key:

@@ -20,7 +20,7 @@ from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
 from graft.rewriter.plan import Plan
-from graft.rewriter.session import Device
+from graft.rewriter.session import Device, fit
 
 TOLERANCE = {np.dtype(np.float16): 1e-2}
 DEFAULT_TOLERANCE = 1e-4
@@ -70,8 +70,9 @@ class Verify:
             GraftError: the checker or onnxruntime refuses the cut model, or the law does not hold.
         """
         check(cut)
-        expected = self.device.open(mask(whole, plan)).run(self.inputs)
-        found = self.device.open(cut).run(self.inputs)
+        session = self.device.open(cut)
+        inputs = fit(self.inputs, session.batch)
+        expected, found = self.device.open(mask(whole, plan)).run(inputs), session.run(inputs)
         worst = 0.0
         for name, reference in expected.items():
             if not np.issubdtype(reference.dtype, np.floating):

@@ -15,7 +15,7 @@ from graft.rewriter.calibration import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
 from graft.rewriter.profile import OTHER
-from graft.rewriter.session import Device, Session
+from graft.rewriter.session import Device, Session, fit
 
 BATCH = 32
 WARM_UPS, RUNS, BLOCKS = 3, 20, 4
@@ -79,8 +79,9 @@ def score(
     card = samples.card
     session = device.open(model)
     parts, labels = [], []
-    for inputs, truth in samples.batches(batch):
-        scores = check_finite(session.run(inputs, [card.output.name])[card.output.name], card.output.name)
+    for inputs, truth in samples.batches(session.batch or batch):
+        found = session.run(fit(inputs, session.batch), [card.output.name])[card.output.name]
+        scores = check_finite(found, card.output.name)[: len(truth)]
         parts.append(columns(scores, card.output.kind, len(card.labels)))
         labels.append(truth)
         if progress:

@@ -30,7 +30,7 @@ class Plan:
     @classmethod
     def of(cls, groups: ChannelGroups, mask: Mask, parent: str) -> Plan:
         """The plan that ``mask``, one flag a channel number of ``groups``, stands for."""
-        return cls(parent, {group.name: mask[group.channels] for group in groups})
+        return cls(parent, {group.name: mask[group.channels] for group in groups if group.cuttable.any()})
 
     def mask(self, groups: ChannelGroups) -> Mask:
         """One flag a channel number of ``groups``.

@@ -66,9 +66,14 @@ class Profile:
     correct: NDArray[np.int64]
     tables: dict[str, dict[str, Table]] = field(default_factory=dict)
 
-    def has(self, statistic: Statistic, tensor: str) -> bool:
-        """Whether ``statistic`` of ``tensor`` was recorded."""
-        return tensor in self.tables.get(statistic.name, {})
+    def has(self, statistic: Statistic, tensor: str, positions: int) -> bool:
+        """Whether ``statistic`` of ``tensor`` was recorded, for an axis of so many positions.
+
+        Behind a head that kept some classes only, tensors of the parent's name can be narrower.
+        """
+        table = self.tables.get(statistic.name, {}).get(tensor)
+        columns = positions**2 if statistic is PRODUCTS else positions
+        return table is not None and table.shape[1] == columns
 
     def mean(self, statistic: Statistic, tensor: str, classes: Sequence[str] | None = None) -> Table:
         """Mean over samples, every class (of ``classes``, default all) weighing the same: (positions,)."""

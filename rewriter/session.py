@@ -26,6 +26,7 @@ SHORT_NAMES = {
     "directml": "DmlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
+FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 _QUIET = 4  # nothing but fatal: errors are raised, and told by Graft in one line
 
 
@@ -86,6 +87,9 @@ class Session:
                 f"onnxruntime {ort.__version__} cannot run the model: {reason[:300]}",
                 "check the model with onnxruntime, or export it for this version",
             ) from error
+        self._floats = {
+            value.name: FLOATS[value.type] for value in self._session.get_inputs() if value.type in FLOATS
+        }
         ran = self._session.get_providers()
         self.providers = tuple(name for name, full in SHORT_NAMES.items() if full in ran)
         first = device.wanted[0]
@@ -94,6 +98,12 @@ class Session:
             if device.strict:
                 raise GraftError("provider-missing", message, "drop --strict-providers to accept it")
             log.warning(message)
+
+    @property
+    def batch(self) -> int | None:
+        """Number of samples that the model takes at once, where its file fixes it."""
+        found = [value.shape[0] for value in self._session.get_inputs() if value.shape]
+        return found[0] if found and isinstance(found[0], int) else None
 
     @property
     def outputs(self) -> list[str]:
@@ -105,8 +115,9 @@ class Session:
     ) -> dict[str, NDArray[Any]]:
         """Run one batch; output name to array."""
         names = list(outputs) if outputs is not None else self.outputs
+        feed = {name: self._typed(name, array) for name, array in inputs.items()}
         try:
-            values = self._session.run(names, dict(inputs))
+            values = self._session.run(names, feed)
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise GraftError(
@@ -115,6 +126,18 @@ class Session:
                 "check card and data",
             ) from error
         return dict(zip(names, map(np.asarray, values), strict=True))
+
+    def _typed(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """Floating-point numbers in the precision that the input has."""
+        wanted = self._floats.get(name)
+        return array.astype(wanted) if wanted is not None and array.dtype.kind == "f" else array
+
+
+def fit(inputs: Mapping[str, NDArray[Any]], batch: int | None) -> dict[str, NDArray[Any]]:
+    """``inputs`` with as many samples as a fixed ``batch`` wants: cut, or the last one repeated."""
+    if batch is None:
+        return dict(inputs)
+    return {name: array[np.minimum(np.arange(batch), len(array) - 1)] for name, array in inputs.items()}
 
 
 @functools.cache

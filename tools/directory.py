@@ -81,7 +81,11 @@ class Directory:
 
     def index(self, content: dict[str, Any]) -> None:
         """Write ``graft.json``, with the list of all files."""
-        text = json.dumps({**content, "files": sorted(self.files)}, indent=1) + "\n"
+        if self._new is not None:  # a large model lies in two files
+            self.files = sorted(
+                p.relative_to(self._new).as_posix() for p in self._new.rglob("*") if p.is_file()
+            )
+        text = json.dumps({**content, "files": self.files}, indent=1) + "\n"
         self.file(INDEX).write_text(text, encoding="utf-8")
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:

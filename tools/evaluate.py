@@ -20,7 +20,7 @@ from graft.rewriter.evaluation import Scored, latencies, score
 from graft.rewriter.model import Model
 from graft.rewriter.origin import ORIGIN_KEY, origin_of
 from graft.rewriter.profile import OTHER
-from graft.rewriter.session import Device, Session
+from graft.rewriter.session import Device, Session, fit
 from graft.tools import options, parents, show
 from graft.tools.cli import CHECK_FAILED, DONE
 from graft.tools.directory import load_module, module_files
@@ -134,7 +134,8 @@ class _Candidate:
     def timed(self, samples: Samples, batch: int, device: Device) -> tuple[Session, dict[str, NDArray[Any]]]:
         """A session and the batch that it is timed on."""
         inputs = next(samples.take(np.arange(min(batch, len(samples)))).batches(batch))[0]
-        return device.open(self.model), inputs
+        session = device.open(self.model)
+        return session, fit(inputs, session.batch)
 
     def samples(
         self,

@@ -13,7 +13,7 @@ from graft.rewriter.dataset import read_image
 from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import check_finite, columns
 from graft.rewriter.model import Model
-from graft.rewriter.session import Device
+from graft.rewriter.session import Device, fit
 from graft.tools import options, show
 
 TOP = 5
@@ -35,7 +35,9 @@ def command(model: Path, samples: tuple[Path, ...], card: Path | None, device: D
     session = device.open(loaded)
     predictions = []
     for path, sample in zip(samples, raw, strict=True):
-        scores = session.run(found.prepare({"": sample[None]}), [found.output.name])[found.output.name]
+        scores = session.run(fit(found.prepare({"": sample[None]}), session.batch), [found.output.name])[
+            found.output.name
+        ]
         scores = check_finite(scores, f"{found.output.name} for {path}")
         scores = columns(scores, found.output.kind, len(found.labels))
         shares = _shares(scores.reshape(-1, scores.shape[-1])[-1], found.output.kind)

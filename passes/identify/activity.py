@@ -32,7 +32,7 @@ class Activity(Method):
         found = []
         for place in question.groups.activations():
             key = question.groups.key(place.tensor, place.axis)
-            if question.profile.has(ACTIVE, key):
+            if question.profile.has(ACTIVE, key, len(place.channels)):
                 found.append((place.channels, self._at(question, key)))
         return gather(question.groups, found)
 

@@ -76,7 +76,7 @@ def contribution(question: Question, contrast: float = 0.0) -> Scores:
         operator = operator_of(node)
         for read in operator.reads(node, groups):
             tensor = groups.key(node.inputs[read.index].name, read.axis)
-            if profile.has(SQUARES, tensor):
+            if profile.has(SQUARES, tensor, len(read.channels)):
                 spread = _spread(question, tensor, contrast)
                 part = spread * (operator.matrix(node) ** 2).sum(axis=(0, 1))
                 np.add.at(result, read.channels, part / max(float(part.sum()), 1e-30))

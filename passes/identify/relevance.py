@@ -47,7 +47,7 @@ class Relevance(Method):
                 weights = _gram(question, node, sensitivity)
                 np.add.at(sensitivity, read.channels, np.diag(weights))
                 key = groups.key(node.inputs[read.index].name, read.axis)
-                covariance = _covariance(question, key)
+                covariance = _covariance(question, key, len(read.channels))
                 if covariance is not None:
                     np.add.at(result, read.channels, _account(covariance, weights))
         return result
@@ -58,7 +58,7 @@ def _shares(question: Question) -> dict[str, tuple[np.ndarray, Table]]:
     found = {}
     for place in question.groups.activations():
         key = question.groups.key(place.tensor, place.axis)
-        if question.profile.has(ACTIVE, key):
+        if question.profile.has(ACTIVE, key, len(place.channels)):
             share = question.profile.mean(ACTIVE, key)
             found[place.tensor] = (place.channels, np.maximum(share, 1e-3))
     return found
@@ -88,14 +88,13 @@ def _contrasts(question: Question, weights: Table) -> Table:
     return np.asarray(squares - mixed - mixed.T)
 
 
-def _covariance(question: Question, tensor: str) -> Table | None:
+def _covariance(question: Question, tensor: str, size: int) -> Table | None:
     """Of all pairs of positions; only variances where products were not recorded."""
     profile, classes = question.profile, question.classes
-    if not profile.has(SUM, tensor):
+    if not profile.has(SUM, tensor, size):
         return None
     mean = profile.blend(SUM, tensor, classes)
-    if profile.has(PRODUCTS, tensor):
-        size = len(mean)
+    if profile.has(PRODUCTS, tensor, size):
         products = profile.blend(PRODUCTS, tensor, classes).reshape(size, size)
         return np.asarray(products - np.outer(mean, mean))
     return np.diag(np.maximum(0.0, profile.blend(SQUARES, tensor, classes) - mean**2))

@@ -40,8 +40,8 @@ class Reduction(Operator):
         if not axes:
             return  # of unknown rank: carries no channels
         reduced = constant_ints(node, 1, "axes")
-        if reduced is None:
-            if given(node, 1) is not None:
+        if not reduced:
+            if reduced is None and given(node, 1) is not None:
                 flow.pin_inputs(node, "axes computed at run time")
                 return
             reduced = [] if node.attrs.get("noop_with_empty_axes", 0) else list(range(len(axes)))

@@ -216,6 +216,8 @@ class Gather(Operator):
         indices = node.inputs[1]
         channels = axes[axis] if axes else None
         index_rank = len(flow.shape(indices) or ())
+        for numbered in flow.of(indices):
+            flow.pin(numbered, node, "its values are indices")
         if channels is None:
             picked: Axes = [None] * index_rank
         elif not is_constant(indices) or index_rank > 1:
@@ -294,6 +296,16 @@ class Squeeze(Operator):
         for axis in places:
             flow.pin(axes[axis], node, "the only channel of its axis")
         flow.give(node.outputs[0], [c for axis, c in enumerate(axes) if axis not in places])
+
+    def rewrite(self, node: gs.Node, cut: Cut) -> None:
+        """Write axes that were implied: an axis that the cut leaves one channel on has to stay."""
+        if constant_ints(node, 1, "axes") is not None:
+            return
+        gone = [axis for axis, size in enumerate(cut.shape(node.inputs[0]) or ()) if size == 1]
+        if cut.graph.opset < 13:
+            node.attrs["axes"] = gone
+        else:
+            set_constant(node, 1, np.array(gone, np.int64))
 
 
 class Reshape(Operator):
