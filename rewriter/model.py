@@ -159,6 +159,9 @@ class Model:
         for node in graph.node:
             node.ClearField("metadata_props")
             node.ClearField("doc_string")
+        for tensor in graph.initializer:  # where a weight is kept is no part of the graph
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
         return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
 
     # ---------------------------------------------------------------- changing

@@ -94,15 +94,18 @@ def origin_of(model: Model) -> Origin:
             "name a module that 'graft decompose' wrote",
         )
     found = model.metadata.get(FORMAT_KEY, "")
-    if not found.isdigit() or int(found) > FORMAT:
+    if not (found.isascii() and found.isdigit()) or int(found) > FORMAT:
         raise GraftError(
             "module-format",
             f"the module has format {found or 'unknown'}, this Graft reads up to {FORMAT}",
             "update Graft",
         )
     try:
-        return Origin.model_validate_json(model.metadata[ORIGIN_KEY])
-    except ValidationError as error:
+        origin = Origin.model_validate_json(model.metadata[ORIGIN_KEY])
+        if not origin.parents or not origin.classes:
+            raise ValueError("no parents or classes")
+        return origin
+    except (ValidationError, ValueError) as error:
         raise GraftError(
             "module-broken",
             "graft.origin of the module cannot be read",

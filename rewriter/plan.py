@@ -88,7 +88,7 @@ class Plan:
                 )
             kept = {name: _mask(entry["kept"], int(entry["size"])) for name, entry in data["groups"].items()}
             return cls(str(data["parent"]), kept)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise GraftError(
                 "plan-unreadable",
                 f"not a plan: {type(error).__name__} {error}",

@@ -13,6 +13,7 @@ from graft.passes.verify import check
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import cost_of
 from graft.rewriter.dataset import Dataset
+from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import score
 from graft.rewriter.model import Model, refuse_overwrite
 from graft.rewriter.origin import origin_of
@@ -110,6 +111,10 @@ def _sources(
     model = Model.load(parent)
     model.card = model.require_card(parent)
     if model.graph_sha256() not in wanted:
+        if folder is None or parent != folder / PARENT:
+            raise GraftError(
+                "parent-of-another", f"{parent} is not the parent of these modules", "name their parent"
+            )
         return {}
     ready = Parent(model)
     return {ready.sha256: Source(ready, parents.matching_profile(profile, ready))}

@@ -282,7 +282,7 @@ def _show(result: dict[str, Any], output: Path) -> None:
     show.table(f"modules in {output}", ["classes", "channels", "MACs", "parameters", "file"], rows)
     dead = result["parent"]["dead_channels"]
     if dead:
-        show.note(f"{dead} channels of the parent are zero for every sample and fell first")
+        show.note(f"{dead} channels of the parent are zero for every sample: the first to fall")
     if "composed_top1" in result:
         show.note(
             f"{result['test_samples']} test samples: parent {show.percent(result['parent'].get('top1'))}, "

@@ -15,6 +15,7 @@ from graft.rewriter.model import Model
 from graft.rewriter.origin import kind_of
 
 INDEX = "graft.json"
+LONGEST_SLUG = 100
 PARENT = Path("parent/parent.onnx")
 PROFILE = Path("parent/profile.safetensors")
 
@@ -28,7 +29,7 @@ def slugs(names: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     found = []
     for name in names:
-        base = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".") or "_"
+        base = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")[:LONGEST_SLUG] or "_"
         slug, number = base, 2
         while slug.lower() in taken:
             slug, number = f"{base}-{number}", number + 1
@@ -93,7 +94,7 @@ class Directory:
             return
         try:
             if kind is None:
-                for name in self._old:
+                for name in reversed(self._old):  # the index first: without it the rest is unfinished
                     (self.path / name).unlink(missing_ok=True)
                 for name in self.files:  # the index was added last and goes last
                     (self.path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -76,6 +76,12 @@ def command(
             "choose another baseline, or --classes that both have",
         )
     samples = candidate.samples(part, columns, names is not None, samples_per_class, seed)
+    if len(columns) < 2:
+        raise GraftError(
+            "one-class",
+            f"with the class '{columns[0]}' alone every answer is right",
+            "name two classes or more, or a module with (other)",
+        )
     result, scored = candidate.measure(samples, columns, device)
     if names is None:
         parents.warn_if_far_below(result["top1"], candidate.card)

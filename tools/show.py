@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -42,7 +43,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for position, column in enumerate(columns):
         found.add_column(column, justify="left" if position == 0 else "right")
     for row in rows:
-        found.add_row(*row)
+        found.add_row(*map(escape, row))
     Console(highlight=False, soft_wrap=True).print(found)
 
 

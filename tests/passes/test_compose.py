@@ -36,6 +36,8 @@ def log_odds(module: Model) -> Array:
     card = module.require_card()
     scores = found["y"] if card.output.kind == "logits" else np.log(found["y"])
     if "rest" in found:
+        if card.output.kind == "probabilities":  # among the classes; the rest is a share of all
+            scores = scores + np.log(1 - np.exp(found["rest"]))
         scores = np.concatenate([scores, found["rest"]], axis=1)
     columns = []
     for column, name in enumerate(card.labels):

@@ -107,10 +107,11 @@ def test_means_weigh_every_class_the_same() -> None:
     with pytest.raises(GraftError) as caught:
         found.mean(SUM, "t", ["c"])
     assert caught.value.code == "profile-class"
-    assert found.has(SUM, "t")
-    assert not found.has(SUM, "u")
-    assert not found.has(SQUARES, "t")
-    assert not found.has(ACTIVE, "t")
+    assert found.has(SUM, "t", 1)
+    assert not found.has(SUM, "t", 2)
+    assert not found.has(SUM, "u", 1)
+    assert not found.has(SQUARES, "t", 1)
+    assert not found.has(ACTIVE, "t", 1)
     assert found.top1 == (0 + 2 + 0 + 1) / 8
 
 
