@@ -10,12 +10,14 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.head import REST, TINY
+from graft.passes.normalize import random_inputs
 from graft.rewriter.builder import Builder
 from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
 from graft.rewriter.origin import Origin, origin_of, stamp, versions
 from graft.rewriter.profile import OTHER, Profile
+from graft.rewriter.session import Device
 
 STRATEGIES = ("auto", "trunk", "branches")
 
@@ -56,9 +58,16 @@ class Compose:
         strategy: ``auto`` takes a trunk where the parent is at hand, branches otherwise.
         keep: budget of a trunk; ``None``: the largest among the modules.
         other: a trunk gets the column ``(other)``.
+        verify: where to check the law on a trunk, with random inputs; ``None``: no check.
     """
 
-    def __init__(self, strategy: str = "auto", keep: float | None = None, other: bool = False) -> None:
+    def __init__(
+        self,
+        strategy: str = "auto",
+        keep: float | None = None,
+        other: bool = False,
+        verify: Device | None = None,
+    ) -> None:
         if strategy not in STRATEGIES:
             raise GraftError(
                 "strategy-unknown",
@@ -68,6 +77,7 @@ class Compose:
         self.strategy = strategy
         self.keep = keep
         self.other = other
+        self.verify = verify
 
     def __call__(self, modules: Sequence[Model], sources: Mapping[str, Source]) -> ComposeReport:
         """Join ``modules``.
@@ -127,7 +137,9 @@ class Compose:
             rest=False,
             seed=options.get("seed", 0),
         )
-        model = decompose(source.parent, source.profile, classes).model
+        samples = random_inputs(source.parent.model.proto().graph) if self.verify else None
+        verify = (samples, self.verify) if samples is not None and self.verify else None
+        model = decompose(source.parent, source.profile, classes, verify=verify).model
         return model, {**decompose.options(), "strategy": "trunk"}
 
     def _branches(self, modules: Sequence[Model]) -> Model:

@@ -153,6 +153,7 @@ class Decompose:
         Slice(plan)(model)
         difference = Verify(*verify)(whole, plan, model).difference if verify else None
         dead = int(dead_channels(parent.groups, profile).sum())
+        cost = cost_of(model)
         stamp(
             model,
             "module",
@@ -164,5 +165,10 @@ class Decompose:
                 profile_sha256=profile.sha256(),
                 versions=versions(),
             ),
+            {
+                "macs": cost.macs,
+                "macs_ratio": cost.macs / max(1, parent.cost.macs),
+                "parameters": cost.parameters,
+            },
         )
-        return DecomposeReport(model, plan, cost_of(model), dead, compensated, difference)
+        return DecomposeReport(model, plan, cost, dead, compensated, difference)

@@ -108,7 +108,7 @@ def _compare(original: onnx.ModelProto, simple: onnx.ModelProto) -> str:
     ]
     if [name for name, _ in signature[0] + signature[1]] != [n for n, _ in signature[2] + signature[3]]:
         return "the simplifier changed inputs or outputs"
-    inputs = _random_inputs(original.graph)
+    inputs = random_inputs(original.graph)
     if inputs is None:
         return ""
     device = Device(("cpu",))
@@ -126,7 +126,7 @@ def _compare(original: onnx.ModelProto, simple: onnx.ModelProto) -> str:
     return ""
 
 
-def _random_inputs(graph: onnx.GraphProto) -> dict[str, np.ndarray] | None:
+def random_inputs(graph: onnx.GraphProto) -> dict[str, np.ndarray] | None:
     """Seeded inputs of the declared types and shapes; free dimensions count as 2 (batch) or 8."""
     random = np.random.default_rng(0)
     stored = {tensor.name for tensor in graph.initializer}

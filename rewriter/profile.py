@@ -42,7 +42,6 @@ ACTIVE = Statistic("active", "share of positions with a value above zero")
 SUM = Statistic("sum", "mean value")
 SQUARES = Statistic("squares", "mean squared value")
 PRODUCTS = Statistic("products", "mean product of the values at two positions, row by row")
-STATISTICS = {statistic.name: statistic for statistic in (ACTIVE, SUM, SQUARES, PRODUCTS)}
 
 
 @dataclass(frozen=True)

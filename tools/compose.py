@@ -38,6 +38,7 @@ from graft.tools.directory import PARENT, PROFILE, load_module, module_files, pa
 @click.option("--parent", type=click.Path(path_type=Path), help="Default: beside the modules.")
 @click.option("--profile", type=click.Path(path_type=Path), help="Default: beside the modules.")
 @options.test_split
+@click.option("--no-verify", is_flag=True, help="Do not compare a trunk with its masked parent.")
 @options.running
 @options.writing("The model to write.")
 @options.common
@@ -50,6 +51,7 @@ def command(
     parent: Path | None,
     profile: Path | None,
     test_split: str,
+    no_verify: bool,
     device: Device,
     output: Path,
     force: bool,
@@ -65,7 +67,7 @@ def command(
     files = module_files(modules)
     loaded = [load_module(file) for file in files]
     sources = {} if strategy == "branches" else _sources(loaded, files, parent, profile)
-    report = Compose(strategy, keep, other)(loaded, sources)
+    report = Compose(strategy, keep, other, None if no_verify else device)(loaded, sources)
     check(report.model)
     session = device.open(report.model)
     cost = cost_of(report.model)

@@ -280,6 +280,12 @@ def _show(result: dict[str, Any], output: Path) -> None:
         for entry in result["modules"]
     ]
     show.table(f"modules in {output}", ["classes", "channels", "MACs", "parameters", "file"], rows)
+    for entry in result["modules"]:
+        if "drop" in entry:
+            show.note(
+                f"{', '.join(entry['classes'])}: lost {entry['drop']:+.2f} points on held-back training "
+                f"samples (standard error {entry['drop_standard_error']:.2f}; less cannot be told apart)"
+            )
     dead = result["parent"]["dead_channels"]
     if dead:
         show.note(f"{dead} channels of the parent are zero for every sample: the first to fall")
