@@ -38,7 +38,7 @@ def command(file: Path, card: Path | None, input_shape: tuple[str, ...], as_json
     origin = origin_of(model) if ORIGIN_KEY in model.metadata else None
     ends = _ends(model.inputs()), _ends(model.outputs())
     Normalize()(model)
-    groups = ChannelGroups(model, dict(map(_shape, input_shape)))
+    groups = ChannelGroups(model, _shapes(model, input_shape))
     cost = CostModel(groups)
     parameters = cost.parameters()
     result: dict[str, Any] = {
@@ -58,6 +58,25 @@ def command(file: Path, card: Path | None, input_shape: tuple[str, ...], as_json
         "cuttable_parameters_ratio": cost.cuttable_parameters() / max(1, parameters),
     }
     show.emit("inspect", result, as_json, lambda: _show(file, result))
+
+
+def _shapes(model: Model, given: tuple[str, ...]) -> dict[str, list[int]]:
+    """The shapes of ``--input-shape``, which have to fit the model."""
+    shapes = dict(map(_shape, given))
+    for name, shape in shapes.items():
+        known = model.inputs().get(name, (None, None))[1]
+        fits = known is not None and len(known) == len(shape)
+        if (
+            known is None
+            or not fits
+            or any(isinstance(fixed, int) and fixed != size for fixed, size in zip(known, shape, strict=True))
+        ):
+            raise GraftError(
+                "shape-unfit",
+                f"the model has no input {name} that takes the shape {shape}",
+                f"its inputs are {', '.join(f'{n} {list(s)}' for n, (_, s) in model.inputs().items())}",
+            )
+    return shapes
 
 
 def _shape(text: str) -> tuple[str, list[int]]:
