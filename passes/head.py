@@ -164,6 +164,13 @@ class _HeadBuilder(Builder):
     def publish(self, tensor: gs.Tensor, name: str, like: gs.Variable, columns: int = 1) -> None:
         """Make ``tensor`` an output called ``name``, of the type of ``like``."""
         shape = [*(like.shape or [None, None])[:-1], columns]
+        same = self.graph.tensors().get(name)
+        if same is not None and same is not tensor:
+            if not same.inputs:
+                raise GraftError(
+                    "output-name", f"the model has an input or weight called {name}", "use --no-rest"
+                )
+            same.name = f"{self.prefix}/parent/{name}"
         tensor.name, tensor.dtype, tensor.shape = name, like.dtype, shape
         self.graph.outputs.append(tensor)
 

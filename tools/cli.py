@@ -13,12 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from graft.rewriter.errors import GraftError
+from graft.tools.exits import BAD_REQUEST, DONE, INTERRUPTED
 
 COMMANDS = (
     *("demo", "card", "profile", "plan", "decompose", "compose"),
     *("evaluate", "predict", "inspect"),
 )
-DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
 def _version() -> str:

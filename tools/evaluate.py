@@ -22,8 +22,8 @@ from graft.rewriter.origin import ORIGIN_KEY, origin_of
 from graft.rewriter.profile import OTHER
 from graft.rewriter.session import Device, Session, fit
 from graft.tools import options, parents, show
-from graft.tools.cli import CHECK_FAILED, DONE
 from graft.tools.directory import load_module, module_files
+from graft.tools.exits import CHECK_FAILED, DONE
 
 
 @click.command(epilog="Example: graft evaluate pets.onnx --data cifar10.npz --baseline resnet20.onnx")

@@ -236,3 +236,19 @@ def test_plans_of_sets_and_of_models_with_more_outputs_replay() -> None:
     again = decompose(of.parent, of.profile, ["d", "b"], Plan.from_json(report.plan.to_json()))
     assert again.model.graph_sha256() == report.model.graph_sha256()
     report.plan.mask(of.parent.groups)
+
+
+def test_a_tensor_of_the_parent_is_called_rest() -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["h"], name="gemm"),
+        helper.make_node("Relu", ["h"], ["rest"]),
+        helper.make_node("Gemm", ["rest", "v"], ["y"]),
+    ]
+    model = network(nodes, [weight("w", 5, 8), weight("v", 8, 4)], ["N", 5], 4)
+    inputs = {"x": RANDOM.normal(size=(6, 5)).astype(np.float32)}
+    logits = DEVICE.open(model).run(inputs)["y"]
+    Head(("c", "a"), together=True, rest=True)(model)
+    found = DEVICE.open(model).run(inputs)
+    np.testing.assert_allclose(found["y"], logits[:, [2, 0]], rtol=1e-5, atol=1e-6)
+    expected = np.log(np.exp(logits[:, [1, 3]]).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found["rest"], expected, rtol=1e-4, atol=1e-5)
