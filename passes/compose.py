@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.decompose import Decompose, Parent
-from graft.passes.head import REST, TINY
+from graft.passes.head import REST, TINY, logits_behind
 from graft.passes.normalize import random_inputs
 from graft.rewriter.builder import Builder
 from graft.rewriter.card import Card
@@ -199,12 +199,13 @@ class _Branch:
     def _logits(self, scores: gs.Tensor, rest: gs.Tensor | None) -> gs.Tensor:
         """Logits of all columns, the rest as the last.
 
-        Probabilities end in the softmax that ``head`` wrote; their logarithm is taken of its input, where
-        no probability is rounded to 0. The rest of probabilities is the logarithm of a share.
+        The rest of probabilities is the logarithm of a share of all classes, their columns are shares
+        among the module's own.
         """
         build = self.build
         if self.card.output.kind == "probabilities":
-            scores = build.node("LogSoftmax", "log", [scores.inputs[0].inputs[0]], axis=-1)
+            logits = logits_behind(scores, len(scores.shape or ()) - 1, build)
+            scores = build.node("LogSoftmax", "log_shares", [logits], axis=-1)
             if rest is not None:
                 ones, tiny = (
                     build.constant(name, np.array(value, self.dtype))
@@ -232,13 +233,11 @@ def _finish(graph: gs.Graph, columns: list[gs.Tensor], card: Card, first: Model)
     """Join the columns into the output, of the kind of the modules."""
     like = next(t for t in first.graph.outputs if t.name == card.output.name)
     name, shape = card.output.name, [*list(like.shape or [None, None])[:-1], len(columns)]
-    output = gs.Variable(name, like.dtype, shape)
+    build = Builder(graph, first.opset, "graft")
+    output = build.node("Concat", "columns", columns, axis=-1)
     if card.output.kind == "probabilities":
-        logits = gs.Variable("graft/log_odds", like.dtype)
-        graph.nodes.append(gs.Node("Concat", "graft/log_odds", {"axis": -1}, columns, [logits]))
-        graph.nodes.append(gs.Node("Softmax", "graft/softmax", {"axis": -1}, [logits], [output]))
-    else:
-        graph.nodes.append(gs.Node("Concat", "graft/columns", {"axis": -1}, columns, [output]))
+        output = build.node("Softmax", "softmax", [output], axis=-1)
+    output.name, output.dtype, output.shape = name, like.dtype, shape
     graph.outputs = [output]
 
 

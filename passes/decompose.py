@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from graft.passes.budget import Budget, dead_channels
 from graft.passes.compensate import Compensate, CompensateReport
-from graft.passes.head import Head
-from graft.passes.identify import DEFAULT, Method, Question, method_called
+from graft.passes.head import Head, keep_output
+from graft.passes.identify import DEFAULT, Question, method_called
 from graft.passes.normalize import Normalize
 from graft.passes.slice import Slice
 from graft.passes.verify import Verify
@@ -45,9 +45,7 @@ class Parent:
         self.record: ParentRecord = parent_record(model)
         self.sha256 = self.record.graph_sha256
         self.model = model.copy()
-        output = model.require_card().output.name
-        self.model.graph.outputs = [self.model.graph.tensors()[output]]
-        self.model.tidy()
+        keep_output(self.model, model.require_card().output.name)
         self.normalized = Normalize()(self.model)
         self.groups = ChannelGroups(self.model)
         self.cost: Cost = cost_of(self.model)
@@ -100,7 +98,6 @@ class Decompose:
     other: bool = False
     rest: bool = True
     seed: int = 0
-    identify: Method | None = field(default=None, compare=False)
 
     def options(self) -> dict[str, object]:
         """The options, as modules record them."""
@@ -113,16 +110,15 @@ class Decompose:
         head = self.head(classes)(headed)
         groups = ChannelGroups(headed)
         budget = Budget(self.keep if self.keep is not None else 1.0, self.unit)
-        cost = CostModel(groups, head.nodes if self.unit == "parameters" else frozenset())
-        whole_groups = parent.groups
-        whole_cost = CostModel(whole_groups, head.nodes if self.unit == "parameters" else frozenset())
+        uncounted = head.nodes if self.unit == "parameters" else frozenset()
+        cost, whole_cost = CostModel(groups, uncounted), CostModel(parent.groups, uncounted)
         whole = whole_cost.macs() if self.unit == "macs" else whole_cost.parameters()
-        method = self.identify or method_called(self.method)
+        method = method_called(self.method)
         asked = tuple(name for name in profile.classes if name in set(classes))
         scores = method.scores(Question(headed, groups, profile, parent.record.labels, asked, self.seed))
         kept = budget.choose(groups, scores, cost, whole, dead_channels(groups, profile))
         plan = Plan.of(groups, kept, parent.sha256)
-        return Plan(parent.sha256, {name: mask for name, mask in plan.kept.items() if name in whole_groups})
+        return Plan(parent.sha256, {name: mask for name, mask in plan.kept.items() if name in parent.groups})
 
     def head(self, classes: Sequence[str]) -> Head:
         """The pass that gives a module for ``classes`` its output."""
@@ -162,7 +158,7 @@ class Decompose:
                 classes=tuple(classes),
                 options=self.options(),
                 plan=json.loads(plan.to_json())["groups"],
-                profile_sha256=profile.sha256(),
+                profile_sha256=profile.sha256,
                 versions=versions(),
             ),
             {

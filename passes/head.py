@@ -81,7 +81,7 @@ class Head:
                 "supported are logits and probabilities",
             )
         if not self.pair and not self.other and wanted == list(range(len(card.labels))):
-            _keep_output(model, card.output.name)
+            keep_output(model, card.output.name)
             return HeadReport(card.labels, frozenset(_makers(model, card.output.name)))
         if self.other and len(wanted) == len(card.labels):
             raise GraftError(
@@ -175,7 +175,7 @@ class _HeadBuilder(Builder):
         self.graph.outputs.append(tensor)
 
 
-def _keep_output(model: Model, name: str) -> gs.Variable:
+def keep_output(model: Model, name: str) -> gs.Variable:
     """Drop all outputs but ``name``."""
     model.graph.outputs = [tensor for tensor in model.graph.outputs if tensor.name == name]
     model.tidy()
@@ -185,24 +185,30 @@ def _keep_output(model: Model, name: str) -> gs.Variable:
 
 def _open(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
     """The logits behind the output, and a description (name, type, shape) of the output itself."""
-    output = _keep_output(model, card.output.name)
+    output = keep_output(model, card.output.name)
     name, shape = output.name, list(output.shape or ())
     trailing = not card.output.steps and len(shape) > 2
     described = gs.Variable(name, output.dtype, shape[:2] if trailing else shape)
     output.name = f"graft/{name}/parent"
-    logits = output
-    if card.output.kind == "probabilities":
-        maker, last = output.inputs[0], 1 if trailing else len(shape) - 1
-        axis = maker.attrs.get("axis", -1 if model.opset >= 13 else 1)
-        if maker.op == "Softmax" and positive(axis, len(shape)) == last:
-            logits = maker.inputs[0]
-        else:
-            build = Builder(model.graph, model.opset, f"graft/{name}")
-            floor = build.constant("floor", np.array(TINY, output.dtype))
-            logits = build.node("Log", "log", [build.node("Max", "above_zero", [output, floor])])
+    build = Builder(model.graph, model.opset, f"graft/{name}")
+    axis = 1 if trailing else len(shape) - 1
+    logits = logits_behind(output, axis, build) if card.output.kind == "probabilities" else output
     if trailing:  # (N, K, 1, 1)
-        logits = Builder(model.graph, model.opset, f"graft/{name}").node("Flatten", "flat", [logits], axis=1)
+        logits = build.node("Flatten", "flat", [logits], axis=1)
     return logits, described
+
+
+def logits_behind(probabilities: gs.Variable, axis: int, build: Builder) -> gs.Variable:
+    """What the softmax over ``axis`` that makes ``probabilities`` reads; their logarithm without one.
+
+    Behind the softmax no probability is rounded to 0; the logarithm takes :data:`TINY` for what is.
+    """
+    maker, rank = probabilities.inputs[0], len(probabilities.shape or ())
+    along = maker.attrs.get("axis", -1 if build.opset >= 13 else 1)
+    if maker.op == "Softmax" and positive(along, rank) == axis:
+        return maker.inputs[0]
+    floor = build.constant("floor", np.array(TINY, probabilities.dtype))
+    return build.node("Log", "log", [build.node("Max", "above_zero", [probabilities, floor])])
 
 
 def _only_columns(groups: ChannelGroups, channels: Channels) -> bool:

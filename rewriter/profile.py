@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -151,8 +152,9 @@ class Profile:
         }
         return save(tensors, {"graft": json.dumps(header, sort_keys=True)})
 
+    @functools.cached_property
     def sha256(self) -> str:
-        """Hash of :meth:`to_bytes`."""
+        """Hash of :meth:`to_bytes`; taken once, since every module names it."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def save(self, path: str | Path, force: bool = False) -> None:

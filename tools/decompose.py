@@ -105,9 +105,7 @@ def command(
     parent = parents.load_parent(model, card)
     labels = parent.source.require_card()
     samples, fingerprint = options.samples_of(data, split, labels, None, samples_per_class, seed)
-    names = options.class_names(classes, labels)
-    if names:
-        options.samples_of(data, split, labels, names)  # says which of them has no sample
+    names = options.classes_with_samples(classes, samples)
     names = names or tuple(samples.counts())
     sets = [names] if together else [(name,) for name in names]
     planned = _plan(plan, parent) if plan else None

@@ -144,6 +144,14 @@ def class_names(given: Sequence[str], card: Card) -> tuple[str, ...] | None:
     return tuple(names) if given else None
 
 
+def classes_with_samples(given: Sequence[str], samples: Samples) -> tuple[str, ...] | None:
+    """As :func:`class_names`; each of them has to have samples."""
+    names = class_names(given, samples.card)
+    if names:
+        Samples.match(samples.split, samples.card, names)  # says which of them has none
+    return names
+
+
 def samples_of(
     path: Path,
     split: str,

@@ -46,10 +46,8 @@ def command(
     refuse_overwrite(output, force)
     parent = parents.load_parent(model, card)
     labels = parent.source.require_card()
-    names = options.class_names(classes, labels)
     samples, fingerprint = options.samples_of(data, split, labels, None, samples_per_class, seed)
-    if names:
-        options.samples_of(data, split, labels, names)  # says which of them has no sample
+    names = options.classes_with_samples(classes, samples)
     if dry_run:
         would = {"output": output, "dry_run": True, "samples": len(samples), "classes": samples.counts()}
         note = f"would profile {len(samples)} samples of {len(samples.counts())} classes"

@@ -252,3 +252,23 @@ def test_a_tensor_of_the_parent_is_called_rest() -> None:
     np.testing.assert_allclose(found["y"], logits[:, [2, 0]], rtol=1e-5, atol=1e-6)
     expected = np.log(np.exp(logits[:, [1, 3]]).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(found["rest"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_probabilities_that_a_reshape_follows() -> None:
+    """No softmax makes the output: what the reshape reads is shares, not logits."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["h"], name="gemm"),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "v"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["p"], axis=-1),
+        helper.make_node("Reshape", ["p", "shape"], ["y"]),
+    ]
+    shape = numpy_helper.from_array(np.array([-1, 4]), "shape")
+    model = network(nodes, [weight("w", 5, 8), weight("v", 8, 4), shape], ["N", 5], 4, "probabilities")
+    of, samples = source(model)
+    whole = Decompose(keep=1.0, together=True)(of.parent, of.profile, list("abcd")).model
+    inputs = next(samples.batches(48))[0]
+    parent = DEVICE.open(of.parent.model).run(inputs)["y"]
+    odds = parent / (1 - parent)
+    found = DEVICE.open(Compose("branches")([whole], {}).model).run(inputs)["y"]
+    np.testing.assert_allclose(found, odds / odds.sum(axis=1, keepdims=True), rtol=1e-3, atol=1e-5)

@@ -45,7 +45,7 @@ def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert after.tables["sum"]["u"].dtype == np.float64
     after.save(tmp_path / "two")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    assert after.sha256() == before.sha256() != profile(1).sha256()
+    assert after.sha256 == before.sha256 != profile(1).sha256
 
 
 def test_the_order_of_tables_does_not_matter() -> None:
