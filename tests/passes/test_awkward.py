@@ -254,17 +254,17 @@ def test_a_tensor_of_the_parent_is_called_rest() -> None:
     np.testing.assert_allclose(found["rest"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_probabilities_that_a_reshape_follows() -> None:
-    """No softmax makes the output: what the reshape reads is shares, not logits."""
+def test_probabilities_that_a_clip_follows() -> None:
+    """No softmax makes the output: what the clip reads is shares, not logits."""
     nodes = [
         helper.make_node("Gemm", ["x", "w"], ["h"], name="gemm"),
         helper.make_node("Relu", ["h"], ["r"]),
         helper.make_node("Gemm", ["r", "v"], ["z"]),
         helper.make_node("Softmax", ["z"], ["p"], axis=-1),
-        helper.make_node("Reshape", ["p", "shape"], ["y"]),
+        helper.make_node("Clip", ["p", "least", "most"], ["y"]),
     ]
-    shape = numpy_helper.from_array(np.array([-1, 4]), "shape")
-    model = network(nodes, [weight("w", 5, 8), weight("v", 8, 4), shape], ["N", 5], 4, "probabilities")
+    limits = [numpy_helper.from_array(np.array(v, np.float32), n) for n, v in (("least", 0), ("most", 1))]
+    model = network(nodes, [weight("w", 5, 8), weight("v", 8, 4), *limits], ["N", 5], 4, "probabilities")
     of, samples = source(model)
     whole = Decompose(keep=1.0, together=True)(of.parent, of.profile, list("abcd")).model
     inputs = next(samples.batches(48))[0]
