@@ -72,14 +72,16 @@ class InputCard(_Part):
     ``mean`` and ``std`` hold one number, or one for each colour channel in the order of ``color``.
     ``resize`` says what becomes of image files of another size: ``squash`` to the size, or
     ``crop`` (the short side becomes size / crop_fraction, then the centre is cut out).
-    ``kind`` tensor and tokens are fed as they are, so they take no other keys than their name.
+    ``layout`` flat is one row of H * W * C numbers, pixel after pixel.
+    ``kind`` tensor and tokens are fed as they are, so they take no other keys than their name; tokens
+    also ``vocabulary``, a name for what the numbers mean: modules that share an input share it.
     """
 
     _called: ClassVar[str] = "input"
 
     name: Name
     kind: Literal["image", "tensor", "tokens"]
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    layout: Literal["NCHW", "NHWC", "flat"] = "NCHW"
     color: Literal["RGB", "BGR", "GRAY"] = "RGB"
     size: tuple[Length, Length] | None = None
     scale: Number = 1.0
@@ -88,6 +90,7 @@ class InputCard(_Part):
     resize: Literal["squash", "crop"] | None = None
     crop_fraction: Annotated[Number, Field(gt=0, le=1)] = 0.875
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    vocabulary: Name | None = None
 
     @property
     def channels(self) -> int:
@@ -96,6 +99,8 @@ class InputCard(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.vocabulary is not None and self.kind != "tokens":
+            raise _invalid(f"input '{self.name}' has a vocabulary, but no tokens", "remove it")
         if self.kind != "image":
             self._check_has_no_image_keys()
             return self
@@ -118,7 +123,9 @@ class InputCard(_Part):
 
     def _check_has_no_image_keys(self) -> None:
         for key, field in type(self).model_fields.items():
-            if not field.is_required() and getattr(self, key) != field.default:
+            if key == "vocabulary" or field.is_required():
+                continue
+            if getattr(self, key) != field.default:
                 raise _invalid(
                     f"key '{key}' of input '{self.name}' is for images, but its kind is"
                     f" {self.kind}, which is fed as it is",
@@ -134,8 +141,9 @@ class InputCard(_Part):
                 tokens (N, ...) of integers.
 
         Returns:
-            float32 (N, C, H, W) or (N, H, W, C) for images; the array itself for tensors (float64
-            becomes float32) and tokens (int32 and int64 stay, other integers become int64).
+            float32 (N, C, H, W), (N, H, W, C) or (N, H * W * C) for images; the array itself for
+            tensors (float64 becomes float32) and tokens (int32 and int64 stay, other integers become
+            int64).
 
         Raises:
             GraftError: ``data-type``, ``data-shape`` or ``data-nan``.
@@ -181,6 +189,8 @@ class InputCard(_Part):
         values *= np.float32(self.scale)
         values -= np.asarray(self.mean, np.float32)
         values /= np.asarray(self.std, np.float32)
+        if self.layout == "flat":
+            return values.reshape(len(values), -1)
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if self.layout == "NCHW" else values)
 
     def _channels_last(self, array: Array) -> Array:
@@ -228,19 +238,20 @@ class InputCard(_Part):
         by_layout = {
             "NCHW": (self.channels, *self.size),
             "NHWC": (*self.size, self.channels),
+            "flat": (self.size[0] * self.size[1] * self.channels,),
         }
         fits = {
-            layout: len(shape) == 4
+            layout: len(shape) == 1 + len(sizes)
             and all(_same(known, wanted) for known, wanted in zip(shape[1:], sizes, strict=True))
             for layout, sizes in by_layout.items()
         }
         if fits[self.layout]:
             return
         hint = "correct layout, color or size in the card"
-        if len(shape) != 4:
-            hint = "say kind: tensor in the card and prepare the data in that shape"
-        elif any(fits.values()):
+        if any(fits.values()):
             hint = f"layout: {next(layout for layout in fits if fits[layout])} would fit"
+        elif len(shape) != 1 + len(by_layout[self.layout]):
+            hint = "say kind: tensor in the card and prepare the data in that shape"
         raise GraftError(
             "card-input",
             f"input '{self.name}': the card gives {self.layout}"
@@ -257,6 +268,8 @@ class InputCard(_Part):
             keys += ["resize", "interpolation"]
         if self.resize == "crop":
             keys += ["crop_fraction"]
+        if self.vocabulary is not None:
+            keys += ["vocabulary"]
         return self.model_dump(mode="json", include=set(keys))
 
 

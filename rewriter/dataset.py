@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import io
 import json
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from graft.rewriter.card import InputCard
 from graft.rewriter.errors import GraftError
+from graft.rewriter.images import fit_images, read_image, stack_images
 
 Array = npt.NDArray[Any]
 Indices = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -61,12 +59,51 @@ class Split:
         Returns:
             One array (n, ...) for each input of the model, with the key "" where there is one
             without a name. Image files: uint8 (n, H, W, 3) in RGB order, or (n, H, W) where the
-            colour of the card is GRAY.
+            colour of the card is GRAY. Arrays of images come the same way where the card says
+            ``resize``, and as they are where it does not.
 
         Raises:
             GraftError: ``data-unreadable``, ``data-image`` or ``data-shape``.
         """
-        return self.reader(np.asarray(indices, np.int64), input_card)
+        raw = self.reader(np.asarray(indices, np.int64), input_card)
+        if input_card is None or input_card.kind != "image" or input_card.resize is None:
+            return raw
+        return {name: fit_images(array, input_card) for name, array in raw.items()}
+
+    @staticmethod
+    def join(parts: Sequence[Split]) -> Split:
+        """The samples of several data sets, one after the other; classes of one name are one class.
+
+        Raises:
+            GraftError: ``data-names`` where the numbers of one of them have no names.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        for part in parts:
+            if part.class_names is None:
+                raise GraftError(
+                    "data-names",
+                    "several data sets are matched by the names of their classes, and one has numbers only",
+                    "add class_names to the .npz file",
+                )
+        names = tuple(dict.fromkeys(name for part in parts for name in part.class_names or ()))
+        renumbered = [
+            np.array([names.index(name) for name in part.class_names or ()], np.int64)[part.labels]
+            for part in parts
+        ]
+        starts = np.cumsum([0, *map(len, parts)])
+
+        def read(indices: npt.NDArray[np.int64], card: InputCard | None) -> dict[str, Array]:
+            owners = np.searchsorted(starts, indices, side="right") - 1
+            runs = np.split(np.arange(len(indices)), np.flatnonzero(np.diff(owners)) + 1)
+            found = [
+                parts[owners[run[0]]].raw(indices[run] - starts[owners[run[0]]], card)
+                for run in runs
+                if len(run)
+            ]
+            return _concatenated(found)
+
+        return Split(parts[0].name, np.concatenate(renumbered), names, read)
 
 
 class Dataset:
@@ -191,6 +228,21 @@ def _array_split(name: str, x: Arrays, y: Any, class_names: tuple[str, ...] | No
     labels, names = _labels(np.asarray(y), class_names, f"y_{name}")
     _check_samples(name, shapes, len(labels))
     return Split(name, labels, names, lambda indices, _: _take(arrays, indices))
+
+
+def _concatenated(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    first = parts[0]
+    for part in parts[1:]:
+        if {name: array.shape[1:] for name, array in part.items()} != {
+            name: array.shape[1:] for name, array in first.items()
+        }:
+            raise GraftError(
+                "data-shape",
+                "the data sets hold samples of different shapes, and the card does not say how to bring "
+                "them together",
+                "say resize: squash and a size in the card, or evaluate one data set at a time",
+            )
+    return {name: np.concatenate([part[name] for part in parts]) for name in first}
 
 
 def _take(arrays: Mapping[str, Array], indices: npt.NDArray[np.int64]) -> dict[str, Array]:
@@ -442,7 +494,7 @@ def _folder_split(folder: Path) -> Split:
 
     def read(indices: npt.NDArray[np.int64], card: InputCard | None) -> dict[str, Array]:
         named = [(str(files[index]), files[index]) for index in indices]
-        return {"": _stack((read_image(file, card), name) for name, file in named)}
+        return {"": stack_images((read_image(file, card), name) for name, file in named)}
 
     return Split(folder.name, labels, tuple(each.name for each in classes), read)
 
@@ -455,109 +507,6 @@ def _folder_digest(path: Path, splits: Iterable[Path]) -> str:
             for file in _images(folder):
                 digest.update(json.dumps([file.name, file.stat().st_size]).encode())
     return digest.hexdigest()
-
-
-def read_image(
-    source: Path | bytes, input_card: InputCard | None = None, name: str = ""
-) -> npt.NDArray[np.uint8]:
-    """Reads an image file, brought to the size and colour of a card.
-
-    Args:
-        source: the file, or its content.
-        input_card: size, colour, resizing; None leaves the size and gives RGB.
-        name: what messages call the image; by default the path.
-
-    Returns:
-        uint8 (H, W, 3) in RGB order, or (H, W) where the colour of the card is GRAY.
-
-    Raises:
-        GraftError: ``data-image`` (not an image, broken, too large, not 8 bits a channel),
-            ``data-shape`` (another size than the card's, without ``resize``), ``data-type`` (the
-            card describes no image).
-    """
-    name = name or str(source if isinstance(source, Path) else "the image")
-    if input_card is not None and input_card.kind != "image":
-        raise GraftError(
-            "data-type",
-            f"input '{input_card.name}' is of kind {input_card.kind}, found the image {name}",
-            "say kind: image in the card, or give arrays",
-        )
-    image = _decode(source, name)
-    if input_card is not None:
-        image = _resize(image, input_card, name)
-    gray = input_card is not None and input_card.color == "GRAY"
-    return np.asarray(image.convert("L" if gray else "RGB"), np.uint8)
-
-
-def _decode(source: Path | bytes, name: str) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-                opened.load()
-                image = opened.copy()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise GraftError(
-            "data-image",
-            f"{name}: expected an image of at most {Image.MAX_IMAGE_PIXELS} pixels, found more",
-            "make it smaller",
-        ) from None
-    except Exception as error:  # the decoders raise whatever a broken file leads them into
-        raise GraftError(
-            "data-image",
-            f"{name}: expected a readable image, found: {error or type(error).__name__}",
-            "replace or remove the file",
-        ) from error
-    if image.mode[0] in "IF":
-        # Pillow would clip these at 255 without a word.
-        raise GraftError(
-            "data-image",
-            f"{name}: expected 8 bits a channel, found mode {image.mode}",
-            "convert it to 8 bits",
-        )
-    # A palette with transparency has to pass through RGBA.
-    return image.convert("RGBA") if image.mode in ("P", "PA") else image
-
-
-def _resize(image: Image.Image, card: InputCard, name: str) -> Image.Image:
-    height, width = card.size or (image.height, image.width)
-    if (image.height, image.width) == (height, width):
-        return image
-    if card.resize is None:
-        raise GraftError(
-            "data-shape",
-            f"{name}: expected an image of {height}x{width}, found {image.height}x{image.width}",
-            "resize the images, or say resize: squash or resize: crop in the card",
-        )
-    # Colours come before sizes: Pillow resizes single bits without interpolation.
-    image = image.convert("L" if card.color == "GRAY" else "RGB")
-    filter_ = Image.Resampling[card.interpolation.upper()]
-    if card.resize == "squash":
-        return image.resize((width, height), filter_)
-    factor = max(
-        round(height / card.crop_fraction) / image.height,
-        round(width / card.crop_fraction) / image.width,
-    )
-    across = max(width, int(image.width * factor + 1e-6))
-    down = max(height, int(image.height * factor + 1e-6))
-    left, top = round((across - width) / 2), round((down - height) / 2)
-    # Resizing only the part that stays gives the same pixels, however long the image is.
-    by_x, by_y = image.width / across, image.height / down
-    box = (left * by_x, top * by_y, (left + width) * by_x, (top + height) * by_y)
-    return image.resize((width, height), filter_, box=box)
-
-
-def _stack(images: Iterator[tuple[npt.NDArray[np.uint8], str]]) -> Array:
-    stacked: list[npt.NDArray[np.uint8]] = []
-    for image, name in images:
-        if stacked and image.shape != stacked[0].shape:
-            raise GraftError(
-                "data-shape",
-                f"{name}: expected an image of {stacked[0].shape}, as those before, found {image.shape}",
-                "give a card with a size and resize, or resize the images",
-            )
-        stacked.append(image)
-    return np.stack(stacked) if stacked else np.zeros((0, 0, 0, 3), np.uint8)
 
 
 # ---- Parquet files
@@ -609,7 +558,7 @@ def _parquet_split(reader: Any, name: str, path: Path) -> Split:
             with _told(path):
                 return {"": np.asarray(found)}
         named = [(f"{path} row {index}", cell) for index, cell in zip(indices, found, strict=True)]
-        return {"": _stack((read_image(_content(cell, row), card, row), row) for row, cell in named)}
+        return {"": stack_images((read_image(_content(cell, row), card, row), row) for row, cell in named)}
 
     return Split(name, labels, names, read)
 

@@ -75,8 +75,8 @@ class Model:
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, card: Card | None = None) -> Model:
-        """Take over ``proto``; opsets below 11 are lifted, unnamed nodes get names."""
-        proto = _lift(proto)
+        """Take over ``proto``; opsets below 11 are lifted, unnamed nodes get names, ZipMaps go."""
+        proto = _without_zip_maps(_lift(proto))
         header = _header(proto)
         metadata = {entry.key: entry.value for entry in proto.metadata_props}
         _name_nodes(proto.graph)
@@ -359,6 +359,30 @@ def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
     log.info("lifted the model from opset %d to %d", opset, LOWEST_OPSET)
     lifted.ir_version = max(proto.ir_version, 4)
     return lifted
+
+
+def _without_zip_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Let an output that is a list of dictionaries be the tensor that it was made of.
+
+    skl2onnx ends a classifier in ZipMap, which gives every sample a dictionary of its probabilities.
+    """
+    makers = {node.output[0]: node for node in proto.graph.node if node.op_type == "ZipMap"}
+    mapped = [value for value in proto.graph.output if value.name in makers]
+    if not mapped:
+        return proto
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    graph = result.graph
+    for value in (value for value in graph.output if value.name in makers):
+        maker = makers[value.name]
+        graph.node.remove(maker)
+        for node in graph.node:
+            node.input[:] = [value.name if name == maker.input[0] else name for name in node.input]
+            node.output[:] = [value.name if name == maker.input[0] else name for name in node.output]
+        classes = max(len(attribute.strings or attribute.ints) for attribute in maker.attribute)
+        tensor = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["batch", classes])
+        value.type.CopyFrom(tensor)
+    return result
 
 
 def _header(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,9 +9,9 @@ import click
 import numpy as np
 
 from graft.rewriter.card import InputCard
-from graft.rewriter.dataset import read_image
 from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import check_finite, columns
+from graft.rewriter.images import fit_images, read_image
 from graft.rewriter.model import Model
 from graft.rewriter.session import Device, fit
 from graft.tools import options, show
@@ -54,7 +54,8 @@ def _read(path: Path, card: InputCard) -> np.ndarray:
     if path.suffix.lower() != ".npy":
         return read_image(path, card)
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        sample = np.asarray(np.load(path, allow_pickle=False))
+        return fit_images(sample[None], card)[0] if card.kind == "image" and card.resize else sample
     except (ValueError, EOFError, OSError) as error:
         raise GraftError(
             "data-unreadable", f"{path} is no .npy file of numbers", "save it with numpy.save"

@@ -317,7 +317,7 @@ LOGITS = (np.dtype(np.float32), (None, 3))
         ({}, {"x": IMAGES}, {"y": (None, ("N",))}, "card-output", "2 axes"),
         ({}, {"x": (None, ("N", 4, 5, 3))}, {"y": LOGITS}, "card-input", "layout: NHWC would"),
         ({}, {"x": (None, ("N", 1, 4, 5))}, {"y": LOGITS}, "card-input", "[N, 1, 4, 5]"),
-        ({}, {"x": (None, ("N", 60))}, {"y": LOGITS}, "card-input", "kind: tensor"),
+        ({}, {"x": (None, ("N", 5, 12))}, {"y": LOGITS}, "card-input", "kind: tensor"),
         (
             {"output": OutputCard(name="y", kind="binary"), "labels": ("a", "b")},
             {"x": IMAGES},

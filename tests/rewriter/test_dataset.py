@@ -14,8 +14,9 @@ from PIL import Image
 
 from graft.rewriter import dataset as module
 from graft.rewriter.card import InputCard
-from graft.rewriter.dataset import Dataset, read_image
+from graft.rewriter.dataset import Dataset
 from graft.rewriter.errors import GraftError
+from graft.rewriter.images import read_image
 
 BENCH = Path(os.environ.get("GRAFT_BENCH", Path(__file__).parents[2] / "../shared/bench"))
 X = np.arange(24, dtype=np.uint8).reshape(6, 4)
