@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graft.passes.identify import Scores
 from graft.rewriter.cost import CostModel
 from graft.rewriter.errors import GraftError
+from graft.rewriter.flow import Channels
 from graft.rewriter.groups import ChannelGroups, Mask
 from graft.rewriter.profile import SQUARES, Profile
 
 UNITS = ("macs", "parameters")
+FEW = 16
+"""Of fewer channels, blocks would be too coarse a choice."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,13 @@ class Budget:
     Attributes:
         keep: share of the parent's cost, 0..1.
         unit: ``macs`` (head included) or ``parameters`` (head excluded on both sides).
+        round_to: channels fall so many at a time; ``None``: as many as their operators are fast with,
+            or one by one where the budget cannot be reached so.
     """
 
     keep: float
     unit: str = "macs"
+    round_to: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -38,12 +46,14 @@ class Budget:
             raise GraftError(
                 "budget-unit", f"cannot budget by {self.unit}", f"choose from {', '.join(UNITS)}"
             )
+        if self.round_to is not None and self.round_to < 1:
+            raise GraftError("budget-round", f"cannot round to {self.round_to}", "use 1 or more")
 
     def choose(self, groups: ChannelGroups, scores: Scores, cost: CostModel, whole: int, dead: Mask) -> Mask:
         """The channels that stay: dead ones fall first, then those with the least score for their cost.
 
         Channels of all groups compete. Of every axis the channel with the best score stays. What the
-        last channel to fall freed beyond the budget goes to those that fell shortly before it.
+        last channels to fall freed beyond the budget goes to those that fell shortly before them.
 
         Args:
             groups: the analysis of the model to be cut.
@@ -57,32 +67,26 @@ class Budget:
         """
         measure = cost.macs if self.unit == "macs" else cost.parameters
         limit = self.keep * whole
-        order = self._order(groups, scores / np.maximum(cost.by_channel(self.unit), 1e-9), dead)
-        if measure(_without(groups, order)) > limit:
-            raise self._unreachable(groups, measure(_without(groups, order)) / whole)
-        few, many = -1, len(order)
-        while many - few > 1:  # the cost falls with every channel, so the shortest prefix can be bisected
+        price = np.maximum(cost.by_channel(self.unit), 1e-9)
+        sizes = np.full(groups.count, self.round_to) if self.round_to else _sizes(groups)
+        blocks = _blocks(groups, scores, price, dead, sizes)
+        if self.round_to is None and measure(_without(groups, blocks)) > limit:
+            blocks = _blocks(groups, scores, price, dead, np.ones(groups.count, np.int64))
+        if measure(_without(groups, blocks)) > limit:
+            raise self._unreachable(groups, measure(_without(groups, blocks)) / whole)
+        few, many = -1, len(blocks)
+        while many - few > 1:  # the cost falls with every block, so the shortest prefix can be bisected
             middle = (few + many) // 2
-            if measure(_without(groups, order[:middle])) <= limit:
+            if measure(_without(groups, blocks[:middle])) <= limit:
                 many = middle
             else:
                 few = middle
-        kept = _without(groups, order[:many])
-        for channel in order[:many][::-1]:
-            if not dead[channel]:
-                kept[channel] = True
-                kept[channel] = measure(kept) <= limit
+        kept = _without(groups, blocks[:many])
+        for block in blocks[:many][::-1]:
+            if not dead[block].all():
+                kept[block] = True
+                kept[block] = measure(kept) <= limit
         return kept
-
-    @staticmethod
-    def _order(groups: ChannelGroups, worth: Scores, dead: Mask) -> np.ndarray:
-        """Channels that may fall, the first to fall first."""
-        rank = np.where(dead, -np.inf, worth)
-        allowed = groups.cuttable()
-        for channels in groups.lists():
-            allowed[channels[np.argmax(rank[channels])]] = False
-        order = np.flatnonzero(allowed)
-        return order[np.argsort(rank[order], kind="stable")]
 
     def _unreachable(self, groups: ChannelGroups, smallest: float) -> GraftError:
         pins = sorted({group.reason for group in groups if not group.cuttable.all()})
@@ -109,7 +113,54 @@ def dead_channels(groups: ChannelGroups, profile: Profile) -> Mask:
     return seen & ~alive & groups.cuttable()
 
 
-def _without(groups: ChannelGroups, channels: np.ndarray) -> Mask:
+def _sizes(groups: ChannelGroups) -> NDArray[np.int64]:
+    """How many of each channel's kind fall together by themselves; where there are few, one by one."""
+    sizes = groups.preferred()
+    for channels in groups.lists():
+        if len(channels) < FEW:
+            sizes[channels] = 1
+    return sizes
+
+
+def _blocks(
+    groups: ChannelGroups, scores: Scores, price: Scores, dead: Mask, sizes: NDArray[np.int64]
+) -> list[Channels]:
+    """Channels that fall together, the first to fall first: of equal places, of like worth, ``sizes`` each.
+
+    Blocks of channels that lie on the same axes leave a multiple of the size on each of these axes.
+    """
+    rank = np.where(dead, -np.inf, scores / price)
+    stays = np.zeros(groups.count, bool)
+    places = np.zeros((groups.count, len(groups.lists())), bool)
+    for number, channels in enumerate(groups.lists()):
+        stays[channels[np.argmax(rank[channels])]] = True
+        places[channels, number] = True
+    may = np.flatnonzero(groups.cuttable())
+    blocks: list[Channels] = []
+    for kin in _alike(places[may], sizes[may]):
+        channels = may[kin]
+        channels = channels[np.argsort(rank[channels], kind="stable")]
+        size = int(sizes[channels[0]])
+        first = len(channels) % size or size
+        blocks += np.split(channels, range(first, len(channels), size))
+    blocks = [block for block in blocks if not stays[block].any()]
+    alive = np.where(dead, 0.0, scores)
+    worth = [-np.inf if dead[block].all() else alive[block].sum() / price[block].sum() for block in blocks]
+    order = sorted(range(len(blocks)), key=lambda number: (worth[number], int(blocks[number].min())))
+    return [blocks[number] for number in order]
+
+
+def _alike(places: Mask, sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Positions of rows that are equal."""
+    if not len(places):
+        return []
+    rows = np.column_stack([places, sizes])
+    _, kinds = np.unique(rows, axis=0, return_inverse=True)
+    return [np.flatnonzero(kinds.ravel() == kind) for kind in range(int(kinds.max()) + 1)]
+
+
+def _without(groups: ChannelGroups, blocks: Sequence[Channels]) -> Mask:
     mask = groups.everything()
-    mask[channels] = False
+    if blocks:
+        mask[np.concatenate(blocks)] = False
     return mask

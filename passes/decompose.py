@@ -88,6 +88,7 @@ class Decompose:
         other: a column ``(other)`` beside the classes.
         rest: the output ``rest`` beside the classes of a set.
         seed: for methods that draw.
+        round_to: see :class:`graft.passes.budget.Budget`.
     """
 
     keep: float | None = None
@@ -98,10 +99,11 @@ class Decompose:
     other: bool = False
     rest: bool = True
     seed: int = 0
+    round_to: int | None = None
 
     def options(self) -> dict[str, object]:
         """The options, as modules record them."""
-        names = ("keep", "unit", "method", "compensate", "together", "other", "rest", "seed")
+        names = ("keep", "unit", "method", "compensate", "together", "other", "rest", "seed", "round_to")
         return {name: getattr(self, name) for name in names}
 
     def plan(self, parent: Parent, profile: Profile, classes: Sequence[str]) -> Plan:
@@ -109,7 +111,7 @@ class Decompose:
         headed = parent.model.copy()
         head = self.head(classes)(headed)
         groups = ChannelGroups(headed)
-        budget = Budget(self.keep if self.keep is not None else 1.0, self.unit)
+        budget = Budget(self.keep if self.keep is not None else 1.0, self.unit, self.round_to)
         uncounted = head.nodes if self.unit == "parameters" else frozenset()
         cost, whole_cost = CostModel(groups, uncounted), CostModel(parent.groups, uncounted)
         whole = whole_cost.macs() if self.unit == "macs" else whole_cost.parameters()

@@ -151,6 +151,16 @@ class ChannelGroups:
         }
         return list(found.values())
 
+    def preferred(self) -> NDArray[np.int64]:
+        """For each channel number, a divisor that its operators wish the number of channels to have."""
+        found = np.ones(self.count, np.int64)
+        for node in self.nodes:
+            operator = operator_of(node)
+            for parameter in operator.parameters(node, self) if operator.preferred > 1 else ():
+                for channels in parameter.axes.values():
+                    found[channels] = np.maximum(found[channels], operator.preferred)
+        return found
+
     def key(self, tensor: str, axis: int) -> str:
         """What statistics along ``axis`` are called: after the tensor, and any further axis with channels."""
         axes = self._axes.get(tensor, [])

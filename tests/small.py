@@ -105,12 +105,12 @@ def conv_net(opset: int = 17, seed: int = 0, dtype: type[np.generic] = np.float3
     return net
 
 
-def residual_net(opset: int = 17, seed: int = 0, head: str = "Gemm") -> Net:
-    """Conv(2->6), a residual block with 8 inner channels, pooled, a head for 4 classes: ``y``."""
+def residual_net(opset: int = 17, seed: int = 0, head: str = "Gemm", width: int = 8) -> Net:
+    """Conv(2->6), a residual block with ``width`` inner channels, pooled, a head for 4 classes: ``y``."""
     net = Net(2, 6, 6, opset=opset, seed=seed)
     stem = net.node("Relu", "stem", net.conv("conv0", "x", 6, 2, pads=[1, 1, 1, 1]))
-    inner = net.node("Relu", "inner", net.conv("conv1", stem, 8, 6, pads=[1, 1, 1, 1]))
-    total = net.node("Add", "add", stem, net.conv("conv2", inner, 6, 8, 1))
+    inner = net.node("Relu", "inner", net.conv("conv1", stem, width, 6, pads=[1, 1, 1, 1]))
+    total = net.node("Add", "add", stem, net.conv("conv2", inner, 6, width, 1))
     out = net.node("Relu", "out", total)
     flat = net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", out))
     hidden = net.node("Relu", "hidden", net.gemm("dense", flat, 7, 6))

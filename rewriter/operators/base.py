@@ -83,6 +83,8 @@ class Operator:
     types: ClassVar[tuple[str, ...]] = ()
     activates: ClassVar[bool] = False
     """Whether the output is an activation: the place where a unit's being on or off is seen."""
+    preferred: ClassVar[int] = 1
+    """Kernels are fast where the numbers of channels are multiples of this."""
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Give every output its channels; tie and pin what the operator ties and pins."""

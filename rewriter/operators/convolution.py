@@ -31,6 +31,9 @@ class Convolution(Operator):
     """
 
     types = ("Conv",)
+    preferred = 4
+    """onnxruntime's blocked convolutions (NCHWc) refuse other numbers: 62 of 64 channels take 1.2 times as
+    long as all 64."""
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """See the class."""

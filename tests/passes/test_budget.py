@@ -36,9 +36,11 @@ class Case:
     def measure(self, unit: str, kept: Mask | None = None) -> int:
         return self.cost.macs(kept) if unit == "macs" else self.cost.parameters(kept)
 
-    def choose(self, keep: float, seed: int, dead: Mask, unit: str = "macs") -> Mask | None:
+    def choose(
+        self, keep: float, seed: int, dead: Mask, unit: str = "macs", round_to: int = 1
+    ) -> Mask | None:
         scores = np.random.default_rng(seed).random(self.groups.count)
-        budget = Budget(keep, unit)
+        budget = Budget(keep, unit, round_to)
         with contextlib.suppress(GraftError):
             return budget.choose(self.groups, scores, self.cost, self.measure(unit), dead)
         return None
@@ -108,7 +110,7 @@ def test_the_best_scores_for_their_cost_stay() -> None:
     scores[groups["conv1"].channels] = np.arange(1, 9)
     scores[groups["conv0"].channels] = 1e6
     scores[groups["dense"].channels] = 1e6
-    kept = Budget(0.8).choose(groups, scores, cost, cost.macs(), np.zeros(groups.count, bool))
+    kept = Budget(0.8, round_to=1).choose(groups, scores, cost, cost.macs(), np.zeros(groups.count, bool))
     inner = kept[groups["conv1"].channels]
     assert 0 < inner.sum() < 8
     np.testing.assert_array_equal(inner, np.arange(8) >= 8 - inner.sum())
@@ -127,11 +129,11 @@ def test_an_unreachable_budget_names_the_smallest_that_can_be_reached() -> None:
     dead = np.zeros(groups.count, bool)
     scores = np.random.default_rng(0).random(groups.count)
     with pytest.raises(GraftError) as caught:
-        Budget(0.001).choose(groups, scores, cost, cost.macs(), dead)
+        Budget(0.001, round_to=1).choose(groups, scores, cost, cost.macs(), dead)
     assert caught.value.code == "budget-unreachable"
     assert "pinned by output y" in caught.value.message
     smallest = float(caught.value.hint.split()[2])
-    kept = Budget(smallest).choose(groups, scores, cost, cost.macs(), dead)
+    kept = Budget(smallest, round_to=1).choose(groups, scores, cost, cost.macs(), dead)
     assert smallest - 0.001 <= cost.macs(kept) / cost.macs() <= smallest
     assert case().choose(smallest - 0.002, 0, dead) is None
 
@@ -186,3 +188,25 @@ def numbers(model: Model) -> int:
         if tensor.dtype == np.float32
     }
     return sum(constants.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHARES, SEEDS, st.sampled_from([2, 4]))
+def test_rounding_leaves_multiples_on_every_axis(keep: float, seed: int, round_to: int) -> None:
+    kept = case().choose(keep, seed, some_dead(seed, 0.1), round_to=round_to)
+    assume(kept is not None)
+    for channels in case().groups.lists():
+        if len(channels) % round_to == 0:
+            assert kept[channels].sum() % round_to == 0
+
+
+def test_convolutions_round_by_themselves_where_the_budget_allows() -> None:
+    groups = ChannelGroups(small.model(small.residual_net(width=16)))
+    cost = CostModel(groups)
+    scores, dead = np.random.default_rng(1).random(groups.count), np.zeros(groups.count, bool)
+    inner = groups["conv1"].channels
+    scores[inner] *= 1e-3
+    kept = Budget(0.7).choose(groups, scores, cost, cost.macs(), dead)
+    assert kept[inner].sum() in (4, 8, 12)
+    tight = Budget(0.06).choose(groups, scores, cost, cost.macs(), dead)
+    assert tight[inner].sum() < 4, "one by one, since blocks of four cannot reach it"
