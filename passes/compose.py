@@ -1,25 +1,32 @@
-"""Join modules into one classifier: a shared trunk where they come from one parent, else branches."""
+"""Join modules into one classifier: a trunk for each parent that is at hand, branches side by side."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graft.passes.adapt import ANTIALIAS_OPSET, RAW, Adapt, raw_input, shrinks
+from graft.passes.convert import Convert
 from graft.passes.decompose import Decompose, Parent
-from graft.passes.head import REST, TINY, logits_behind
-from graft.passes.normalize import random_inputs
+from graft.passes.head import last_features
+from graft.passes.score import SCORES, Branch, Score
+from graft.passes.share import Share
+from graft.passes.verify import random_inputs
 from graft.rewriter.builder import Builder
-from graft.rewriter.card import Card
+from graft.rewriter.card import Card, InputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
-from graft.rewriter.origin import Origin, origin_of, stamp, versions
+from graft.rewriter.origin import METRICS_KEY, Origin, ParentRecord, origin_of, stamp, versions
 from graft.rewriter.profile import OTHER, Profile
 from graft.rewriter.session import Device
+from graft.rewriter.typicality import DIRECTIONS, KEY, Typicality
 
 STRATEGIES = ("auto", "trunk", "branches")
+INPUTS = ("raw", "parent")
 
 
 @dataclass(frozen=True)
@@ -36,54 +43,93 @@ class ComposeReport:
 
     Attributes:
         model: the composite, with its card.
-        strategy: ``trunk`` or ``branches``.
+        strategy: ``trunk`` where every parent has one network, ``branches`` where every module runs as
+            it is, ``mixed``.
         reason: why.
+        scores: how classes of different networks are compared; ``""`` where there is one network.
+        adapted: for each network what is done to the raw input.
+        declined: what could not be done as asked, and why.
     """
 
     model: Model
     strategy: str
     reason: str
+    scores: str = ""
+    adapted: tuple[tuple[str, ...], ...] = ()
+    declined: tuple[str, ...] = ()
 
 
+@dataclass
+class _Part:
+    """One network of the composite: a trunk, or a module as it is."""
+
+    model: Model
+    parent: str
+    trunk: bool
+
+    @property
+    def card(self) -> Card:
+        return self.model.require_card()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(name for name in self.card.labels if name != OTHER)
+
+
+@dataclass(frozen=True)
 class Compose:
-    """Join modules.
+    """Join modules of one or several parents.
 
     * trunk: modules of one parent are planned anew as one set of classes, with the method and
-      compensation of the first and the largest budget among them: one network, one head;
-    * branches: every module runs beside the others on the same input. A class's score is its log-odds
-      in its module (logit minus the logsumexp of everything else), which modules of one parent share a
-      scale for.
+      compensation of the first and the largest budget among them: one network, one head, which never
+      costs more than the parent;
+    * branches: every module runs beside the others.
 
-    Args:
-        strategy: ``auto`` takes a trunk where the parent is at hand, branches otherwise.
-        keep: budget of a trunk; ``None``: the largest among the modules.
-        other: a trunk gets the column ``(other)``.
-        verify: where to check the law on a trunk, with random inputs; ``None``: no check.
+    Networks that stand side by side get comparable scores (:class:`graft.passes.score.Score`), one
+    input (:class:`graft.passes.adapt.Adapt`), one opset, and share what is equal among them.
+
+    Attributes:
+        strategy: ``auto`` takes a trunk for each parent that is at hand, branches for the rest.
+        keep: budget of the trunks; ``None``: the largest among the modules of the parent.
+        other: a trunk gets the column ``(other)``; for modules of one parent.
+        scores: how networks are compared; ``None``: by ``odds`` where all are of one parent, else by
+            ``typicality``.
+        input: ``parent``: the input of the parents, which has to be the same; ``raw``: images as they
+            are, adapted inside the graph; ``None``: ``parent`` for modules of one parent, ``raw`` for
+            images of several.
+        dtype: type of raw images: uint8 or float32.
+        opset: operator set to write; ``None``: the highest among the parts.
+        ir_version: as ``opset``.
+        round_to: see :class:`graft.passes.budget.Budget`.
+        verify: where to check the law on trunks, with random inputs; ``None``: no check.
     """
 
-    def __init__(
-        self,
-        strategy: str = "auto",
-        keep: float | None = None,
-        other: bool = False,
-        verify: Device | None = None,
-    ) -> None:
-        if strategy not in STRATEGIES:
-            raise GraftError(
-                "strategy-unknown",
-                f"no strategy {strategy}",
-                f"choose from {', '.join(STRATEGIES)}",
-            )
-        self.strategy = strategy
-        self.keep = keep
-        self.other = other
-        self.verify = verify
+    strategy: str = "auto"
+    keep: float | None = None
+    other: bool = False
+    scores: str | None = None
+    input: str | None = None
+    dtype: type[np.generic] = np.uint8
+    opset: int | None = None
+    ir_version: int | None = None
+    round_to: int | None = None
+    verify: Device | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("strategy", self.strategy, STRATEGIES),
+            ("scores", self.scores, (*SCORES, None)),
+            ("input", self.input, (*INPUTS, None)),
+        ):
+            if value not in choices:
+                known = ", ".join(choice for choice in choices if choice)
+                raise GraftError(f"{name}-unknown", f"no {name} {value}", f"choose from {known}")
 
     def __call__(self, modules: Sequence[Model], sources: Mapping[str, Source]) -> ComposeReport:
         """Join ``modules``.
 
         Args:
-            modules: models that ``decompose`` wrote.
+            modules: models that ``decompose`` wrote; the classes of the result come in their order.
             sources: graph hash of a parent to what a trunk needs of it.
 
         Raises:
@@ -91,42 +137,99 @@ class Compose:
                 was asked for and its parent is not at hand.
         """
         origins = [origin_of(module) for module in modules]
-        _check_fit(modules, origins)
-        parents = {record.graph_sha256: record for origin in origins for record in origin.parents}
-        source = sources.get(next(iter(parents))) if len(parents) == 1 else None
-        if self.strategy == "trunk" and source is None:
+        _check_classes(modules, origins)
+        parents = {origin.parents[0].graph_sha256: origin.parents[0] for origin in origins}
+        raw = self._raw(modules, parents)
+        parts, reason = self._parts(modules, origins, sources)
+        self._convert(parts, raw)
+        reports = [Adapt(raw, self.dtype)(part.model) for part in parts] if raw else []
+        declined = [reason for report in reports for reason in report.declined]
+        classes = [name for origin in origins for name in origin.classes]
+        scores = ""
+        if len(parts) == 1:
+            model = parts[0].model
+            model.metadata.pop(KEY, None)
+        else:
+            scores = self.scores or ("odds" if len(parents) == 1 else "typicality")
+            model, left_out = _join(parts, classes, Score(scores))
+            declined += left_out
+        strategy = "mixed"
+        if len({part.trunk for part in parts}) == 1:
+            strategy = "trunk" if parts[0].trunk else "branches"
+        alone = origin_of(parts[0].model) if len(parts) == 1 else None
+        self._stamp(model, origins, tuple(parents.values()), {"strategy": strategy, "scores": scores}, alone)
+        adapted = tuple(report.steps for report in reports)
+        return ComposeReport(model, strategy, reason, scores, adapted, tuple(declined))
+
+    # ------------------------------------------------------------ what runs
+
+    def _parts(
+        self, modules: Sequence[Model], origins: Sequence[Origin], sources: Mapping[str, Source]
+    ) -> tuple[list[_Part], str]:
+        """The networks of the composite, in the order of the parents, and why these."""
+        members: dict[str, list[int]] = {}
+        for number, origin in enumerate(origins):
+            members.setdefault(origin.parents[0].graph_sha256, []).append(number)
+        parts: list[_Part] = []
+        without: list[str] = []
+        for parent, numbers in members.items():
+            mine = [modules[number] for number in numbers]
+            source = None if self.strategy == "branches" else sources.get(parent)
+            name = _called(origins[numbers[0]].parents[0], parent)
+            if source is None:
+                without.append(name)
+                alone = len(mine) == 1 and self.strategy == "auto" and len(members) > 1
+                parts += [_Part(module.copy(), parent, trunk=alone) for module in mine]
+            elif (
+                len(mine) == 1
+                and len(members) > 1
+                and self.strategy == "auto"
+                and _spares(mine[0], self.keep)
+            ):
+                parts.append(_Part(mine[0].copy(), parent, trunk=True))
+            else:
+                trunk = self._trunk([origins[number] for number in numbers], source, len(members) > 1)
+                parts.append(_Part(trunk, parent, trunk=True))
+        self._check_possible(without, parts)
+        if self.strategy != "auto":
+            return parts, "asked for"
+        if len(members) == 1:
+            return parts, "the parent is not at hand" if without else "all modules are of one parent"
+        if without:
+            return parts, f"not at hand: {', '.join(without)}"
+        return parts, f"one network for each of {len(members)} parents"
+
+    def _check_possible(self, without: Sequence[str], parts: Sequence[_Part]) -> None:
+        if without and self.strategy == "trunk":
             raise GraftError(
                 "parent-missing",
-                "a trunk needs the parent and its profile, which are not beside the modules",
+                f"a trunk needs the parent and its profile, and those of {', '.join(without)} are not "
+                "beside the modules",
                 "name them with --parent and --profile, or use --strategy branches",
             )
-        if source is None or self.strategy == "branches":
-            alone = "the parent is not at hand" if len(parents) == 1 else "modules of several parents"
-            reason = "asked for" if self.strategy == "branches" else alone
-            model = self._branches(modules)
-            options: dict[str, object] = {"strategy": "branches"}
-        else:
-            reason = "asked for" if self.strategy == "trunk" else "all modules are of one parent"
-            model, options = self._trunk(origins, source)
-        strategy = str(options["strategy"])
-        classes = tuple(model.require_card().labels)
-        record = Origin(
-            parents=tuple(parents.values()),
-            classes=classes,
-            options=options,
-            profile_sha256=origins[0].profile_sha256,
-            versions=versions(),
-        )
-        stamp(model, "composite", record)
-        return ComposeReport(model, strategy, reason)
+        if self.other and (len(parts) > 1 or without):
+            raise GraftError(
+                "trunk-only",
+                "--other is for a trunk of modules of one parent",
+                "make the parent available with --parent and --profile, or leave it out",
+            )
+        if self.keep is not None and all(not part.trunk for part in parts):
+            raise GraftError(
+                "trunk-only",
+                "--keep is for a trunk, and the modules are joined as branches",
+                "make the parent available with --parent and --profile, or leave it out",
+            )
 
-    def _trunk(self, origins: Sequence[Origin], source: Source) -> tuple[Model, dict[str, object]]:
+    def _trunk(self, origins: Sequence[Origin], source: Source, beside: bool) -> Model:
+        """One network for the classes of ``origins``; ``beside`` others it also says what is left over."""
         classes = [name for origin in origins for name in origin.classes]
         options = origins[0].options
         budgets = [origin.options.get("keep") for origin in origins]
         keep = self.keep
         if keep is None and None not in budgets:
             keep = max(float(budget) for budget in budgets if budget is not None)
+        if beside:
+            keep = min(keep or 1.0, 1 - _score_macs(source.parent) / max(1, source.parent.cost.macs))
         decompose = Decompose(
             keep=keep,
             unit=options.get("unit", "macs"),
@@ -134,131 +237,234 @@ class Compose:
             compensate=options["compensate"],
             together=True,
             other=self.other,
-            rest=False,
+            rest=beside,
             seed=options.get("seed", 0),
+            round_to=self.round_to if self.round_to is not None else options.get("round_to"),
         )
         samples = random_inputs(source.parent.model.proto().graph) if self.verify else None
         verify = (samples, self.verify) if samples is not None and self.verify else None
-        model = decompose(source.parent, source.profile, classes, verify=verify).model
-        return model, {**decompose.options(), "strategy": "trunk"}
+        return decompose(source.parent, source.profile, classes, verify=verify).model
 
-    def _branches(self, modules: Sequence[Model]) -> Model:
-        """Every module's graph under a prefix of its own, on one input."""
-        if self.other or self.keep is not None:
-            raise GraftError(
-                "trunk-only",
-                "--other and --keep are for a trunk, and the modules are joined as branches",
-                "make the parent available with --parent and --profile, or leave them out",
-            )
-        first = modules[0]
-        card = first.require_card()
-        result = first.copy()
-        graph = gs.Graph(inputs=list(result.graph.inputs), opset=first.opset, name="composite")
-        graph.import_domains = result.graph.import_domains
-        columns: list[gs.Tensor] = []
-        classes: list[str] = []
-        for number, module in enumerate(modules):
-            branch = _Branch(module.copy(), f"m{number}", graph)
-            names = [name for name in module.require_card().labels if name != OTHER]
-            columns += [branch.log_odds(name) for name in names]
-            classes += names
-        _finish(graph, columns, card, first)
-        result.graph = graph
-        result.node_metadata = {}
-        result.card = card.replace(labels=tuple(classes), display_names=None, expect=None)
-        result.tidy()
-        result.refresh_shapes()
-        return result
+    # ------------------------------------------------------------ what goes in
 
-
-class _Branch:
-    """One module inside a composite.
-
-    Args:
-        module: a copy that may be changed.
-        prefix: for the names of its nodes and tensors.
-        graph: the composite's, which takes the nodes.
-    """
-
-    def __init__(self, module: Model, prefix: str, graph: gs.Graph) -> None:
-        self.card = module.require_card()
-        self.build = Builder(graph, module.opset, f"{prefix}/graft")
-        inputs = {old.name: new for old, new in zip(module.graph.inputs, graph.inputs, strict=True)}
-        outputs = {tensor.name: tensor for tensor in module.graph.outputs}
-        for node in module.graph.nodes:
-            node.name = f"{prefix}/{node.name}"
-            node.inputs = [inputs.get(t.name, t) if t.name else t for t in node.inputs]
-        graph.nodes.extend(module.graph.nodes)
-        for tensor in module.graph.tensors().values():
-            if tensor.name not in inputs:
-                tensor.name = f"{prefix}/{tensor.name}"
-        self.dtype = outputs[self.card.output.name].dtype
-        self._scores = self._logits(outputs[self.card.output.name], outputs.get(REST))
-        self._columns = len(self.card.labels) + (REST in outputs)
-
-    def _logits(self, scores: gs.Tensor, rest: gs.Tensor | None) -> gs.Tensor:
-        """Logits of all columns, the rest as the last.
-
-        The rest of probabilities is the logarithm of a share of all classes, their columns are shares
-        among the module's own.
-        """
-        build = self.build
-        if self.card.output.kind == "probabilities":
-            logits = logits_behind(scores, len(scores.shape or ()) - 1, build)
-            scores = build.node("LogSoftmax", "log_shares", [logits], axis=-1)
-            if rest is not None:
-                ones, tiny = (
-                    build.constant(name, np.array(value, self.dtype))
-                    for name, value in (("one", 1), ("tiny", TINY))
+    def _raw(self, modules: Sequence[Model], parents: Mapping[str, ParentRecord]) -> InputCard | None:
+        """The raw input to adapt all modules to; ``None`` where they take the parents' own."""
+        cards = [module.require_card() for module in modules]
+        first = cards[0]
+        for card in cards[1:]:
+            _check_kinds(first, card, same_parent=len(parents) == 1)
+        images = all(len(card.inputs) == 1 and card.inputs[0].kind == "image" for card in cards)
+        wanted = self.input or ("raw" if images and len(parents) > 1 else "parent")
+        if wanted == "raw":
+            if not images:
+                raise GraftError(
+                    "input-kind", "--input raw is for models that take one image", "use --input parent"
                 )
-                share = build.node("Sub", "share", [ones, build.node("Exp", "rest_share", [rest])])
-                mass = build.node("Log", "mass", [build.node("Max", "mass_above_zero", [share, tiny])])
-                scores = build.node("Add", "absolute", [scores, mass])
-        return scores if rest is None else build.node("Concat", "with_rest", [scores, rest], axis=-1)
+            outputs = {card.output.name for card in cards}
+            return raw_input([card.inputs[0] for card in cards], f"raw_{RAW}" if RAW in outputs else RAW)
+        signatures = [_signature(module) for module in modules]
+        for card, signature in zip(cards, signatures, strict=True):
+            if signature != signatures[0]:
+                raise GraftError(
+                    "inputs-differ",
+                    f"the modules of {_sample(first)} and {_sample(card)} take different inputs",
+                    "use --input raw" if images else "join modules whose inputs agree in shape and type",
+                )
+        return None
 
-    def log_odds(self, name: str) -> gs.Tensor:
-        """The column of ``name``: its logit minus the logsumexp of all else that the module knows."""
-        index = self.card.class_index(name)
-        own = self.build.pick(self._scores, [index], f"{name}/own")
-        others = [column for column in range(self._columns) if column != index]
-        if not others:
-            return own
-        rest = self.build.pick(self._scores, others, f"{name}/others")
-        if len(others) > 1:
-            rest = self.build.logsumexp(rest, f"{name}/rest")
-        return self.build.node("Sub", f"{name}/log_odds", [own, rest])
+    def _convert(self, parts: Sequence[_Part], raw: InputCard | None) -> None:
+        """One opset and IR version for all parts."""
+        opset = self.opset or max(part.model.opset for part in parts)
+        if self.opset is None and raw and any(shrinks(raw, part.card.inputs[0]) for part in parts):
+            opset = max(opset, ANTIALIAS_OPSET)
+        for part in parts:
+            Convert(opset)(part.model)
+        ir_version = self.ir_version or max(part.model.ir_version for part in parts)
+        for part in parts:
+            Convert(None, ir_version)(part.model)
+
+    def _stamp(
+        self,
+        model: Model,
+        origins: Sequence[Origin],
+        parents: tuple[ParentRecord, ...],
+        options: dict[str, object],
+        alone: Origin | None,
+    ) -> None:
+        """Card and origin of the composite; a single network was planned as ``alone`` says."""
+        card = model.require_card()
+        licenses = dict.fromkeys(record.license for record in parents if record.license)
+        sources = dict.fromkeys(record.source for record in parents if record.source)
+        model.card = card.replace(
+            name=None if len(parents) > 1 else card.name,
+            license="; ".join(licenses) or None,
+            source="; ".join(sources) or None,
+        )
+        asked = {name: getattr(self, name) for name in ("keep", "other", "round_to")}
+        record = Origin(
+            parents=parents,
+            classes=model.card.labels,
+            options={**(alone.options if alone else asked), **options},
+            plan=alone.plan if alone else {},
+            profile_sha256=origins[0].profile_sha256,
+            versions=versions(),
+        )
+        stamp(model, "composite", record)
 
 
-def _finish(graph: gs.Graph, columns: list[gs.Tensor], card: Card, first: Model) -> None:
-    """Join the columns into the output, of the kind of the modules."""
-    like = next(t for t in first.graph.outputs if t.name == card.output.name)
-    name, shape = card.output.name, [*list(like.shape or [None, None])[:-1], len(columns)]
-    build = Builder(graph, first.opset, "graft")
-    output = build.node("Concat", "columns", columns, axis=-1)
-    if card.output.kind == "probabilities":
+# ------------------------------------------------------------------------------- joining
+
+
+def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple[Model, list[str]]:
+    """All parts in one graph on one input, with comparable columns in the order of ``classes``."""
+    first = parts[0]
+    result = first.model.copy()
+    graph = gs.Graph(inputs=list(result.graph.inputs), opset=first.model.opset, name="composite")
+    domains = {d.domain: d for part in parts for d in part.model.graph.import_domains or ()}
+    graph.import_domains = list(domains.values()) or None
+    columns: list[gs.Tensor] = []
+    names: list[str] = []
+    declined: list[str] = []
+    for number, part in enumerate(parts):
+        branch = _branch(part.model.copy(), f"m{number}", graph)
+        found, reason = score(branch, part.classes)
+        columns.append(found)
+        names += part.classes
+        declined += [reason] if reason else []
+    card = first.card
+    kind = "probabilities" if all(part.card.output.kind == "probabilities" for part in parts) else "logits"
+    build = Builder(graph, first.model.opset, "graft")
+    output: gs.Tensor = build.node("Concat", "columns", columns, axis=-1)
+    if names != list(classes):
+        output = build.pick(output, [names.index(name) for name in classes], "order")
+    if kind == "probabilities":
         output = build.node("Softmax", "softmax", [output], axis=-1)
-    output.name, output.dtype, output.shape = name, like.dtype, shape
+    like = next(t for t in first.model.graph.outputs if t.name == card.output.name)
+    output.name, output.dtype = card.output.name, like.dtype
+    output.shape = [*list(like.shape or [None, None])[:-1], len(classes)]
     graph.outputs = [output]
+    result.graph, result.node_metadata = graph, {}
+    result.metadata.pop(KEY, None)
+    result.card = card.replace(
+        labels=tuple(classes),
+        display_names=None,
+        expect=None,
+        output={"name": card.output.name, "kind": kind, "steps": card.output.steps},
+    )
+    result.tidy()
+    Share()(result)
+    result.refresh_shapes()
+    return result, declined
 
 
-def _check_fit(modules: Sequence[Model], origins: Sequence[Origin]) -> None:
+def _branch(module: Model, prefix: str, graph: gs.Graph) -> Branch:
+    """Move the nodes of ``module``, a copy that may be changed, into ``graph`` under ``prefix``."""
+    typicality = Typicality.of(module)
+    tensors = module.graph.tensors()
+    features = tensors.get(typicality.tensor) if typicality else None
+    inputs = {old.name: new for old, new in zip(module.graph.inputs, graph.inputs, strict=True)}
+    outputs = {tensor.name: tensor for tensor in module.graph.outputs}
+    for node in module.graph.nodes:
+        node.name = f"{prefix}/{node.name}"
+        node.inputs = [inputs.get(t.name, t) if t.name else t for t in node.inputs]
+    graph.nodes.extend(module.graph.nodes)
+    for name, tensor in tensors.items():
+        if name not in inputs:
+            tensor.name = f"{prefix}/{name}"
+    build = Builder(graph, graph.opset, f"{prefix}/graft")
+    features = inputs.get(typicality.tensor, features) if typicality else None
+    return Branch(module.require_card(), build, outputs, typicality, features)
+
+
+def _score_macs(parent: Parent) -> int:
+    """The most that comparing scores adds to a trunk: the projection of its last features."""
+    output = parent.model.require_card().output.name
+    place = last_features(parent.model, parent.groups, output)
+    return 0 if place is None else len(place.channels) * min(len(place.channels), DIRECTIONS)
+
+
+def _spares(module: Model, keep: float | None) -> bool:
+    """Whether a module and the comparing of its scores cost no more than its parent."""
+    typicality = Typicality.of(module)
+    metrics = json.loads(module.metadata.get(METRICS_KEY, "{}"))
+    if keep is not None or not metrics.get("macs_ratio"):
+        return False
+    added = typicality.directions.size if typicality else 0
+    return bool(metrics["macs"] + added <= metrics["macs"] / metrics["macs_ratio"])
+
+
+# ------------------------------------------------------------------------------- what does not fit
+
+
+def _check_classes(modules: Sequence[Model], origins: Sequence[Origin]) -> None:
     if not modules:
         raise GraftError("nothing-to-join", "no modules were named", "name modules or a DIR of them")
-    seen: set[str] = set()
+    seen: dict[str, ParentRecord] = {}
     for origin in origins:
+        if len(origin.parents) > 1:
+            raise GraftError(
+                "composite-of-several",
+                f"the composite of {', '.join(origin.classes[:3])} was joined from several parents already",
+                "name the modules that it was joined from",
+            )
         for name in origin.classes:
             if name in seen:
+                one, two = (_called(record) for record in (seen[name], origin.parents[0]))
                 raise GraftError(
-                    "class-twice", f"two modules are for class '{name}'", "leave one of them out"
+                    "class-twice",
+                    f"two modules are for class '{name}': one of {one}, one of {two}",
+                    "leave one of them out",
                 )
-            seen.add(name)
-    first = modules[0].require_card()
-    for module in modules[1:]:
-        card = module.require_card()
-        if (card.inputs, card.output) != (first.inputs, first.output) or (module.opset != modules[0].opset):
+            seen[name] = origin.parents[0]
+
+
+def _check_kinds(first: Card, card: Card, same_parent: bool) -> None:
+    """Raise unless samples for one can be samples for the other."""
+    pair = f"the modules of {_sample(first)} and {_sample(card)}"
+    kinds = [sorted({each.kind for each in found.inputs}) for found in (first, card)]
+    if kinds[0] != kinds[1]:
+        raise GraftError(
+            "inputs-differ",
+            f"{pair} take different kinds of input: {' and '.join(kinds[0])}, {' and '.join(kinds[1])}",
+            "join modules for the same kind of data",
+        )
+    if first.output.steps != card.output.steps:
+        raise GraftError(
+            "outputs-differ",
+            f"{pair} do not both give one label a time step",
+            "join modules whose outputs agree in steps",
+        )
+    for one, two in zip(first.inputs, card.inputs, strict=False):
+        if "tokens" not in (one.kind, two.kind) or same_parent:
+            continue
+        if one.vocabulary is None or one.vocabulary != two.vocabulary:
             raise GraftError(
-                "modules-differ",
-                f"the modules of {', '.join(first.labels[:1])} and {', '.join(card.labels[:1])} take "
-                "different inputs, or put out scores of different kinds",
-                "join modules whose cards and opsets agree",
+                "vocabularies-differ",
+                f"{pair} read tokens by the vocabularies {one.vocabulary or 'unknown'} and "
+                f"{two.vocabulary or 'unknown'} of their cards",
+                "if the numbers mean the same words, say so: vocabulary: NAME in the input of both "
+                "parents' cards",
             )
+
+
+def _signature(module: Model) -> tuple[object, ...]:
+    """What makes inputs the same: what the card says, type and sizes."""
+    card, inputs = module.require_card(), module.inputs()
+    return tuple(
+        (
+            each.model_copy(update={"name": ""}),
+            str(inputs[each.name][0]),
+            tuple(size if isinstance(size, int) else None for size in inputs[each.name][1]),
+        )
+        for each in card.inputs
+    )
+
+
+def _called(record: ParentRecord, default: str = "") -> str:
+    """A parent as people call it."""
+    return record.name or (f"parent {(default or record.graph_sha256)[:8]}")
+
+
+def _sample(card: Card) -> str:
+    names = [name for name in card.labels if name != OTHER]
+    return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")

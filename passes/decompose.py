@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from graft.passes.budget import Budget, dead_channels
 from graft.passes.compensate import Compensate, CompensateReport
-from graft.passes.head import Head, keep_output
+from graft.passes.head import Head, keep_output, last_features
 from graft.passes.identify import DEFAULT, Question, method_called
 from graft.passes.normalize import Normalize
 from graft.passes.slice import Slice
@@ -23,6 +23,7 @@ from graft.rewriter.origin import Origin, ParentRecord, parent_record, stamp, ve
 from graft.rewriter.plan import Plan
 from graft.rewriter.profile import Profile
 from graft.rewriter.session import Device
+from graft.rewriter.typicality import Typicality
 
 
 class Parent:
@@ -146,10 +147,13 @@ class Decompose:
         plan = plan or self.plan(parent, profile, classes)
         model = parent.model.copy()
         self.head(classes)(model)
+        typicality = self._typicality(model, profile, classes, plan)
         compensated = Compensate(self.compensate, profile, classes, self.together)(model, plan)
         whole = model.copy()
         Slice(plan)(model)
         difference = Verify(*verify)(whole, plan, model).difference if verify else None
+        if typicality and typicality.tensor in model.graph.tensors():
+            typicality.attach(model)
         dead = int(dead_channels(parent.groups, profile).sum())
         cost = cost_of(model)
         stamp(
@@ -170,3 +174,14 @@ class Decompose:
             },
         )
         return DecomposeReport(model, plan, cost, dead, compensated, difference)
+
+    @staticmethod
+    def _typicality(model: Model, profile: Profile, classes: Sequence[str], plan: Plan) -> Typicality | None:
+        """Statistics of the last features that ``plan`` leaves of ``model``, which is not cut yet."""
+        groups = ChannelGroups(model)
+        place = last_features(model, groups, model.require_card().output.name)
+        if place is None:
+            return None
+        stays = plan.mask(groups)[place.channels]
+        found = Typicality.measure(profile, groups.key(place.tensor, place.axis), stays, classes)
+        return replace(found, tensor=place.tensor) if found else None

@@ -13,8 +13,9 @@ from graft.rewriter.builder import Builder
 from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.flow import Channels
-from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.groups import ChannelGroups, Place
 from graft.rewriter.model import Model
+from graft.rewriter.operators import operator_of
 from graft.rewriter.operators.base import positive
 from graft.rewriter.profile import OTHER
 
@@ -231,3 +232,23 @@ def _makers(model: Model, name: str) -> set[str]:
         if tensor is None:
             break
     return found
+
+
+def last_features(model: Model, groups: ChannelGroups, name: str) -> Place | None:
+    """What the node with the weights that make output ``name`` reads: the last features.
+
+    Returns:
+        The tensor (samples, features), or ``None`` where it has other axes, or no such node is there.
+    """
+    tensor = next(each for each in model.graph.outputs if each.name == name)
+    while tensor.inputs:
+        node = tensor.inputs[0]
+        reads = operator_of(node).reads(node, groups)
+        if reads:
+            features, axis = node.inputs[reads[0].index], reads[0].axis
+            flat = axis == 1 and len(groups.shape(features) or ()) == 2
+            return Place(features.name, axis, reads[0].channels) if flat else None
+        tensor = next((each for each in node.inputs if isinstance(each, gs.Variable) and each.name), None)
+        if tensor is None:
+            return None
+    return None

@@ -48,3 +48,16 @@ class Builder:
     def logsumexp(self, scores: gs.Tensor, name: str) -> gs.Variable:
         """Over the last axis, which stays with size 1."""
         return self.reduce("ReduceLogSumExp", scores, [-1], name, keep=True)
+
+    def total(self, tensor: gs.Tensor, axis: int, name: str) -> gs.Variable:
+        """Sum over one axis, which goes."""
+        if self.opset < 13:
+            return self.node("ReduceSum", name, [tensor], axes=[axis], keepdims=0)
+        where = self.constant(f"{name}/axes", np.array([axis], np.int64))
+        return self.node("ReduceSum", name, [tensor, where], keepdims=0)
+
+    def expand(self, tensor: gs.Tensor, axis: int, name: str) -> gs.Variable:
+        """With a new axis of size 1."""
+        if self.opset < 13:
+            return self.node("Unsqueeze", name, [tensor], axes=[axis])
+        return self.node("Unsqueeze", name, [tensor, self.constant(f"{name}/axes", np.array([axis]))])

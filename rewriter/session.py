@@ -26,7 +26,12 @@ SHORT_NAMES = {
     "directml": "DmlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
+TYPES = {
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
 _QUIET = 4  # nothing but fatal: errors are raised, and told by Graft in one line
 
 
@@ -87,8 +92,8 @@ class Session:
                 f"onnxruntime {ort.__version__} cannot run the model: {reason[:300]}",
                 "check the model with onnxruntime, or export it for this version",
             ) from error
-        self._floats = {
-            value.name: FLOATS[value.type] for value in self._session.get_inputs() if value.type in FLOATS
+        self._types = {
+            value.name: TYPES[value.type] for value in self._session.get_inputs() if value.type in TYPES
         }
         ran = self._session.get_providers()
         self.providers = tuple(name for name, full in SHORT_NAMES.items() if full in ran)
@@ -128,9 +133,11 @@ class Session:
         return dict(zip(names, map(np.asarray, values), strict=True))
 
     def _typed(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        """Floating-point numbers in the precision that the input has."""
-        wanted = self._floats.get(name)
-        return array.astype(wanted) if wanted is not None and array.dtype.kind == "f" else array
+        """Floating-point numbers in the type that the input has; pixels as the nearest whole level."""
+        wanted = self._types.get(name)
+        if wanted is None or array.dtype.kind != "f":
+            return array
+        return (np.clip(np.rint(array), 0, 255) if wanted is np.uint8 else array).astype(wanted)
 
 
 def fit(inputs: Mapping[str, NDArray[Any]], batch: int | None) -> dict[str, NDArray[Any]]:

@@ -2,41 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from graft.passes.compose import STRATEGIES, Compose, Source
+from graft.passes.compose import INPUTS, STRATEGIES, Compose, Source
 from graft.passes.decompose import Parent
+from graft.passes.score import SCORES
 from graft.passes.verify import check
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import cost_of
-from graft.rewriter.dataset import Dataset
 from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import score
 from graft.rewriter.model import Model, refuse_overwrite
 from graft.rewriter.origin import origin_of
-from graft.rewriter.profile import OTHER
+from graft.rewriter.profile import OTHER, Profile
 from graft.rewriter.session import Device
 from graft.tools import options, parents, show
-from graft.tools.directory import PARENT, PROFILE, load_module, module_files, parent_beside
+from graft.tools.directory import PARENT, PROFILE, load_module, module_files, parents_beside
 
 
 @click.command(epilog="Example: graft compose modules/cat.onnx modules/dog.onnx -o pets.onnx")
 @click.argument("modules", nargs=-1, required=True, type=click.Path(path_type=Path))
-@options.data(required=False)
+@options.data(required=False, multiple=True)
 @click.option(
     "--strategy",
     default="auto",
     type=click.Choice(STRATEGIES),
     show_default=True,
-    help="trunk: one network for modules of one parent; branches: side by side.",
+    help="trunk: one network for the modules of a parent; branches: side by side.",
 )
 @click.option("--keep", type=options.Share(), help="Budget of a trunk. Default: the largest of its modules.")
+@options.round_to
 @click.option("--other", is_flag=True, help="A trunk gets one more column, (other).")
-@click.option("--parent", type=click.Path(path_type=Path), help="Default: beside the modules.")
-@click.option("--profile", type=click.Path(path_type=Path), help="Default: beside the modules.")
+@click.option(
+    "--scores",
+    type=click.Choice(SCORES),
+    help="How networks side by side are compared. Default: odds for one parent, else typicality.",
+)
+@click.option(
+    "--input",
+    "input_",
+    type=click.Choice(INPUTS),
+    help="raw: images 0..255, prepared in the graph; parent: as the parents take them. Default: parent "
+    "for one parent, else raw.",
+)
+@click.option(
+    "--input-type",
+    default="uint8",
+    type=click.Choice(("uint8", "float32")),
+    show_default=True,
+    help="Type of raw images.",
+)
+@click.option("--parent", multiple=True, type=click.Path(path_type=Path), help="Default: beside the modules.")
+@click.option(
+    "--profile", multiple=True, type=click.Path(path_type=Path), help="Default: beside the modules."
+)
+@options.versions
 @options.test_split
 @click.option("--no-verify", is_flag=True, help="Do not compare a trunk with its masked parent.")
 @options.running
@@ -44,12 +69,18 @@ from graft.tools.directory import PARENT, PROFILE, load_module, module_files, pa
 @options.common
 def command(
     modules: tuple[Path, ...],
-    data: Path | None,
+    data: tuple[Path, ...],
     strategy: str,
     keep: float | None,
+    round_to: int | None,
     other: bool,
-    parent: Path | None,
-    profile: Path | None,
+    scores: str | None,
+    input_: str | None,
+    input_type: str,
+    parent: tuple[Path, ...],
+    profile: tuple[Path, ...],
+    opset: int | None,
+    ir_version: int | None,
     test_split: str,
     no_verify: bool,
     device: Device,
@@ -61,13 +92,26 @@ def command(
     """Join MODULES, files or folders that 'graft decompose' wrote, into one classifier.
 
     Modules of one parent are planned anew as one set and share one trunk: together they cost no more
-    than the parent. With --data the result is also measured on the test split.
+    than the parent. Networks of several parents run side by side on one raw input, with scores that can
+    be compared. With --data the result is also measured on the test split.
     """
     refuse_overwrite(output, force)
     files = module_files(modules)
     loaded = [load_module(file) for file in files]
+    compose = Compose(
+        strategy=strategy,
+        keep=keep,
+        other=other,
+        scores=scores,
+        input=input_,
+        dtype=np.uint8 if input_type == "uint8" else np.float32,
+        opset=opset,
+        ir_version=ir_version,
+        round_to=round_to,
+        verify=None if no_verify else device,
+    )
     sources = {} if strategy == "branches" else _sources(loaded, files, parent, profile)
-    report = Compose(strategy, keep, other, None if no_verify else device)(loaded, sources)
+    report = compose(loaded, sources)
     check(report.model)
     session = device.open(report.model)
     cost = cost_of(report.model)
@@ -76,7 +120,11 @@ def command(
         "output": output,
         "strategy": report.strategy,
         "strategy_reason": report.reason,
+        "scores": report.scores,
         "classes": list(origin.classes),
+        "input": report.model.require_card().inputs[0].plain(),
+        "adapted": [list(steps) for steps in report.adapted],
+        "declined": list(report.declined),
         "parents": [record.model_dump(mode="json", exclude={"labels"}) for record in origin.parents],
         "modules": [
             {"file": file, "classes": list(origin_of(m).classes)}
@@ -87,39 +135,52 @@ def command(
         "providers": list(session.providers),
     }
     if data:
-        card = report.model.require_card()
-        labels = origin.parents[0].labels
-        names = [name for name in card.labels if name != OTHER]
-        chosen = None if OTHER in card.labels else names
-        samples = Samples.match(Dataset.load(data).split(test_split), card, chosen, names=labels)
-        result["top1"] = score(report.model, samples, device).summary()["top1"]
-        result["samples"] = len(samples)
+        result.update(_measured(report.model, data, test_split, device))
     if not dry_run:
         report.model.save(output, force)
         result["bytes"] = output.stat().st_size
     show.emit("compose", result, as_json, lambda: _show(result))
 
 
+def _measured(model: Model, data: Sequence[Path], split: str, device: Device) -> dict[str, Any]:
+    """Accuracy of the composite on the test samples of its classes."""
+    card = model.require_card()
+    names = [name for name in card.labels if name != OTHER]
+    chosen = None if OTHER in card.labels else names
+    samples = Samples.match(options.split_of(data, split), card, chosen, names=parents.numbering(model))
+    return {"top1": score(model, samples, device).summary()["top1"], "samples": len(samples)}
+
+
 def _sources(
-    modules: list[Model], files: list[Path], parent: Path | None, profile: Path | None
+    modules: Sequence[Model], files: Sequence[Path], parent: Sequence[Path], profile: Sequence[Path]
 ) -> dict[str, Source]:
-    """The parent and profile that were named, or lie beside the modules, if they are theirs."""
-    folder = parent_beside(files)
-    parent = parent or (folder / PARENT if folder else None)
-    profile = profile or (folder / PROFILE if folder else None)
-    if parent is None or profile is None:
-        return {}
+    """The parents and profiles that were named, or lie beside the modules, if they are theirs."""
     wanted = {record.graph_sha256 for module in modules for record in origin_of(module).parents}
-    model = Model.load(parent)
-    model.card = model.require_card(parent)
-    if model.graph_sha256() not in wanted:
-        if folder is None or parent != folder / PARENT:
+    beside = parents_beside(files)
+    profiles = [Profile.load(path) for path in (*profile, *(folder / PROFILE for folder in beside))]
+    found: dict[str, Source] = {}
+    for path in (*parent, *(folder / PARENT for folder in beside)):
+        model = Model.load(path)
+        model.card = model.require_card(path)
+        sha256 = model.graph_sha256()
+        if sha256 not in wanted:
+            if path in parent:
+                raise GraftError(
+                    "parent-of-another", f"{path} is not the parent of these modules", "name their parent"
+                )
+            continue
+        mine = next((each for each in profiles if each.parent == sha256), None)
+        if sha256 in found or mine is None:
+            continue
+        found[sha256] = Source(Parent(model), mine)
+    for path, each in zip(profile, profiles, strict=False):
+        if each.parent not in wanted:
             raise GraftError(
-                "parent-of-another", f"{parent} is not the parent of these modules", "name their parent"
+                "profile-of-another",
+                f"the profile {path} was made from another model",
+                "name the profile of their parent",
             )
-        return {}
-    ready = Parent(model)
-    return {ready.sha256: Source(ready, parents.matching_profile(profile, ready))}
+    return found
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -128,5 +189,16 @@ def _show(result: dict[str, Any]) -> None:
         f"({result['strategy_reason']}), {show.count(result['macs'])} MACs, "
         f"{show.count(result['parameters'])} parameters"
     )
+    if result["scores"]:
+        show.note(f"scores compared by {result['scores']}")
+    if result["adapted"]:
+        entry = result["input"]
+        show.note(f"input '{entry['name']}': {entry['color']} images {entry['size']}, 0..255")
+    for reason in result["declined"]:
+        show.note(f"note: {reason}")
+    if len(result["parents"]) > 1:
+        for record in result["parents"]:
+            name = record["name"] or record["graph_sha256"][:8]
+            show.note(f"  of {name} (licence: {record['license'] or 'not stated'})")
     if "top1" in result:
         show.note(f"top-1 {show.percent(result['top1'])} on {result['samples']} test samples")

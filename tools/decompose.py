@@ -13,6 +13,7 @@ import numpy as np
 from graft.passes.budget import dead_channels
 from graft.passes.compensate import LADDER
 from graft.passes.compose import Compose
+from graft.passes.convert import Convert
 from graft.passes.decompose import Decompose, DecomposeReport, Parent
 from graft.passes.max_drop import MaxDrop
 from graft.passes.verify import check
@@ -44,6 +45,7 @@ VERIFY_SAMPLES = 8
 @click.option("--no-rest", is_flag=True, help="A set does without the output 'rest'.")
 @click.option("--keep", type=options.Share(), help="Share of the cost to keep: 0.5 or 50%.")
 @keep_by_option
+@options.round_to
 @click.option(
     "--max-drop",
     type=click.FloatRange(0),
@@ -64,6 +66,7 @@ VERIFY_SAMPLES = 8
 @options.test_split
 @options.samples_per_class
 @options.seed
+@options.versions
 @click.option("--no-verify", is_flag=True, help="Do not compare each cut with its masked parent.")
 @options.running
 @options.writing("The folder to write.")
@@ -78,6 +81,7 @@ def command(
     no_rest: bool,
     keep: float | None,
     keep_by: str,
+    round_to: int | None,
     max_drop: float | None,
     method: str,
     compensate: str,
@@ -87,6 +91,8 @@ def command(
     test_split: str,
     samples_per_class: int | None,
     seed: int,
+    opset: int | None,
+    ir_version: int | None,
     no_verify: bool,
     device: Device,
     output: Path,
@@ -109,7 +115,7 @@ def command(
     names = names or tuple(samples.counts())
     sets = [names] if together else [(name,) for name in names]
     planned = _plan(plan, parent) if plan else None
-    decompose = Decompose(keep, keep_by, method, compensate, together, other, not no_rest, seed)
+    decompose = Decompose(keep, keep_by, method, compensate, together, other, not no_rest, seed, round_to)
     if dry_run:
         would = {"output": output, "dry_run": True, "modules": [{"classes": list(each)} for each in sets]}
         note = f"would write {len(sets)} modules to {output}"
@@ -123,7 +129,7 @@ def command(
     if not as_json:
         show.note(f"parent: top-1 {show.percent(observed.top1)} on the {split} samples")
     verify = None if no_verify else (_few(samples), device)
-    job = _Job(parent, observed, decompose, verify)
+    job = _Job(parent, observed, decompose, verify, Convert(opset, ir_version))
     search = None
     if keep is None and plan is None:
         search = MaxDrop(0.5 if max_drop is None else max_drop, device)
@@ -156,10 +162,12 @@ class _Job:
     profile: Profile
     decompose: Decompose
     verify: tuple[dict[str, np.ndarray], Device] | None
+    convert: Convert
 
     def cut(self, classes: Sequence[str], plan: Plan | None) -> DecomposeReport:
         """The module for ``classes``."""
         report = self.decompose(self.parent, self.profile, classes, plan, self.verify)
+        self.convert(report.model)
         if self.verify:
             check(report.model)
             self.verify[1].open(report.model)

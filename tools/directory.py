@@ -145,12 +145,10 @@ def module_files(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def parent_beside(files: Sequence[Path]) -> Path | None:
-    """The folder of one of ``files`` that holds a parent and its profile, if there is one."""
-    for file in files:
-        if (file.parent / PARENT).is_file() and (file.parent / PROFILE).is_file():
-            return file.parent
-    return None
+def parents_beside(files: Sequence[Path]) -> list[Path]:
+    """The folders of ``files`` that hold a parent and its profile, each once."""
+    folders = dict.fromkeys(file.parent for file in files)
+    return [each for each in folders if (each / PARENT).is_file() and (each / PROFILE).is_file()]
 
 
 def load_module(path: Path) -> Model:

@@ -14,11 +14,10 @@ from graft.passes.compose import Compose
 from graft.rewriter import metrics
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import cost_of
-from graft.rewriter.dataset import Dataset, Split
+from graft.rewriter.dataset import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import Scored, latencies, score
 from graft.rewriter.model import Model
-from graft.rewriter.origin import ORIGIN_KEY, origin_of
 from graft.rewriter.profile import OTHER
 from graft.rewriter.session import Device, Session, fit
 from graft.tools import options, parents, show
@@ -28,7 +27,7 @@ from graft.tools.exits import CHECK_FAILED, DONE
 
 @click.command(epilog="Example: graft evaluate pets.onnx --data cifar10.npz --baseline resnet20.onnx")
 @click.argument("model", type=click.Path(path_type=Path))
-@options.data()
+@options.data(multiple=True)
 @options.card
 @options.classes
 @click.option("--baseline", type=click.Path(path_type=Path), help="Measured in the same run, beside MODEL.")
@@ -42,7 +41,7 @@ from graft.tools.exits import CHECK_FAILED, DONE
 @options.common
 def command(
     model: Path,
-    data: Path,
+    data: tuple[Path, ...],
     card: Path | None,
     classes: tuple[str, ...],
     baseline: Path | None,
@@ -63,7 +62,7 @@ def command(
     """
     if device.threads == 0:
         device.threads = 2
-    part = Dataset.load(data).split(split)
+    part = options.split_of(data, split)
     candidate = _Candidate(model, card)
     names = options.class_names(classes, candidate.card)
     columns = names or candidate.card.labels
@@ -152,8 +151,7 @@ class _Candidate:
         seed: int = 0,
     ) -> Samples:
         """The samples of ``columns``, or all that the model has classes for."""
-        known = origin_of(self.model).parents if ORIGIN_KEY in self.model.metadata else ()
-        names = known[0].labels if known else None
+        names = parents.numbering(self.model)
         chosen = [name for name in columns if name != OTHER] if restricted else None
         return Samples.match(part, self.card, chosen, per_class, seed, names)
 

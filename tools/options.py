@@ -12,7 +12,7 @@ import click
 
 from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Card
-from graft.rewriter.dataset import Dataset
+from graft.rewriter.dataset import Dataset, Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.session import Device
 
@@ -89,14 +89,33 @@ classes = click.option(
 )
 
 
-def data(required: bool = True) -> Callable[[Command], Command]:
-    """``--data``."""
+round_to = click.option(
+    "--round-to",
+    type=click.IntRange(1),
+    help="Channels fall so many at a time. Default: what their operators are fast with; 1: one by one.",
+)
+
+
+def data(required: bool = True, multiple: bool = False) -> Callable[[Command], Command]:
+    """``--data``, once or several times."""
+    several = " Repeatable: classes are matched by name." if multiple else ""
     return click.option(
         "--data",
         required=required,
+        multiple=multiple,
         type=click.Path(path_type=Path),
-        help="Labelled samples: .npz, folder train/CLASS/*.jpg, or Parquet.",
+        help=f"Labelled samples: .npz, folder train/CLASS/*.jpg, or Parquet.{several}",
     )
+
+
+def versions(function: Command) -> Command:
+    """``--opset`` and ``--ir-version``."""
+    for option in (
+        click.option("--ir-version", type=click.IntRange(4), help="Version of the file format to write."),
+        click.option("--opset", type=click.IntRange(11), help="Operator set to write."),
+    ):
+        function = option(function)
+    return function
 
 
 class Share(click.ParamType):  # type: ignore[type-arg]
@@ -150,6 +169,11 @@ def classes_with_samples(given: Sequence[str], samples: Samples) -> tuple[str, .
     if names:
         Samples.match(samples.split, samples.card, names)  # says which of them has none
     return names
+
+
+def split_of(paths: Sequence[Path], split: str) -> Split:
+    """One split of one or several data sets."""
+    return Split.join([Dataset.load(path).split(split) for path in paths])
 
 
 def samples_of(

@@ -12,6 +12,7 @@ from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
+from graft.rewriter.origin import ORIGIN_KEY, origin_of
 from graft.rewriter.profile import OTHER, Profile
 from graft.rewriter.session import Device
 from graft.tools import show
@@ -80,3 +81,9 @@ def matching_profile(path: Path, parent: Parent, classes: Sequence[str] | None =
                 "profile again with that class, or leave it out",
             )
     return profile
+
+
+def numbering(model: Model) -> tuple[str, ...] | None:
+    """What class numbers without names mean for a module or composite: its parent's labels."""
+    known = origin_of(model).parents if ORIGIN_KEY in model.metadata else ()
+    return known[0].labels if len(known) == 1 else None

@@ -40,6 +40,7 @@ keep_by_option = click.option(
 @options.classes
 @click.option("--keep", type=options.Share(), required=True, help="Share of the cost to keep: 0.5 or 50%.")
 @keep_by_option
+@options.round_to
 @method_option
 @options.seed
 @options.writing("The plan to write.")
@@ -51,6 +52,7 @@ def command(
     classes: tuple[str, ...],
     keep: float,
     keep_by: str,
+    round_to: int | None,
     method: str,
     seed: int,
     output: Path,
@@ -68,7 +70,7 @@ def command(
     names = options.class_names(classes, parent.source.require_card())
     found = parents.matching_profile(profile, parent, names)
     names = names or parents.profiled(found)
-    decompose = Decompose(keep=keep, unit=keep_by, method=method, together=True, seed=seed)
+    decompose = Decompose(keep=keep, unit=keep_by, method=method, together=True, seed=seed, round_to=round_to)
     plan = decompose.plan(parent, found, names)
     mask = plan.mask(parent.groups)
     kept, channels = plan.counts()

