@@ -19,8 +19,7 @@ SCORES = ("typicality", "softmax", "odds", "logits")
 """How classes of different modules are compared; see :class:`Score`."""
 
 ATYPICAL = 0.25
-"""Weight of the standardised distance. Chosen on training images of MNIST with Fashion-MNIST; from 0.1 to 1
-the accuracy of pairs moves by 0.2 points."""
+"""Weight of the standardised distance, chosen on training images (docs/results.md)."""
 
 
 class Score:
@@ -31,7 +30,7 @@ class Score:
       one parent are compared by;
     * ``softmax``: logarithm of the probability within the parent, classes left out included;
     * ``typicality``: as softmax, minus a quarter of how much farther the input's features are from the
-      class than its own samples', in standard deviations, where they are farther (see
+      class than its own samples', in standard deviations (see
       :class:`graft.rewriter.typicality.Typicality`). A network is as sure of images that none of its
       classes owns as of its own: the distance tells them apart.
 
@@ -135,7 +134,7 @@ class Branch:
         return f"{name}: no statistics of class {missing[0]}" if missing else ""
 
     def distances(self, classes: Sequence[str]) -> gs.Tensor:
-        """Weighted distances (samples, classes) in standard deviations, 0 where the input is typical."""
+        """Weighted distances (samples, classes) in standard deviations, 0 for a usual sample of the class."""
         known, build = self.typicality, self.build
         if known is None or self.features is None:
             raise RuntimeError("no statistics")
@@ -166,9 +165,7 @@ class Branch:
             distance = build.node("Add", "typical/both", [distance, whole])
         beyond = build.node("Sub", "typical/beyond", [distance, constant("expected", known.expected[rows])])
         weights = constant("weight", ATYPICAL / known.spread[rows])
-        found = build.node(
-            "Relu", "typical/only_beyond", [build.node("Mul", "typical/scaled", [beyond, weights])]
-        )
+        found = build.node("Mul", "typical/scaled", [beyond, weights])
         if self.dtype != np.float32:
             to = int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
             found = build.node("Cast", "typical/cast", [found], to=to)
