@@ -18,63 +18,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from bench import DEVICE, Bench, points, row
 
 from graft.passes.budget import dead_channels
 from graft.passes.compose import Compose, Source
-from graft.passes.decompose import Decompose, DecomposeReport, Parent
+from graft.passes.decompose import Decompose, DecomposeReport
 from graft.passes.observe import BATCH, Observe
 from graft.passes.slice import Slice
 from graft.passes.verify import Verify
 from graft.rewriter import metrics
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import CostModel, cost_of
-from graft.rewriter.dataset import Dataset
 from graft.rewriter.evaluation import Scored, latencies, score
-from graft.rewriter.model import Model
 from graft.rewriter.plan import Plan
-from graft.rewriter.profile import Profile
 from graft.rewriter.session import Device
 
 ANIMALS = ("bird", "cat", "deer", "dog", "horse")
-DEVICE = Device(("cpu",))
-
-
-class Bench:
-    """A parent with its data, profiled on all training samples."""
-
-    def __init__(self, folder: Path, model: str, data: str) -> None:
-        self.name = model
-        self.model = Model.load(folder / f"{model}.onnx")
-        dataset = Dataset.load(folder / f"{data}.npz")
-        self.card = self.model.require_card()
-        self.train = Samples.match(dataset.split("train"), self.card)
-        self.test = Samples.match(dataset.split("test"), self.card)
-        self.parent = Parent(self.model)
-        self.profile: Profile = Observe(DEVICE)(self.parent.model, self.train, self.parent.sha256, "")
-        self.whole: Scored = score(self.parent.model, self.test, DEVICE)
-
-    def modules(self, decompose: Decompose, plan: Plan | None = None) -> list[DecomposeReport]:
-        """One module a class."""
-        return [decompose(self.parent, self.profile, [name], plan) for name in self.card.labels]
-
-    def joined(self, reports: Sequence[DecomposeReport]) -> Scored:
-        """All modules as branches, on the test samples."""
-        return score(Compose("branches")([report.model for report in reports], {}).model, self.test, DEVICE)
-
-    def loss(self, found: Scored) -> tuple[float, float]:
-        """Points lost against the parent, and the paired standard error."""
-        lost, error = metrics.paired_difference(self.whole.correct, found.correct)
-        return 100 * lost, 100 * error
-
-
-def row(*cells: object) -> None:
-    """A row of a Markdown table."""
-    print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
-
-
-def points(pair: tuple[float, float]) -> str:
-    """``1.23 ± 0.20``."""
-    return f"{pair[0]:+.2f} ± {pair[1]:.2f}"
 
 
 def selection(bench: Bench) -> None:

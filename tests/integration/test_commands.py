@@ -579,12 +579,16 @@ def test_inspect_a_module(graft: Graft, made: Place) -> None:
 
 def test_demo(graft: Graft, tmp_path: Path) -> None:
     result = found(graft("demo", "--json", "-o", tmp_path / "demo"), "demo")
-    assert result.keys() >= {"commands", "decompose", "compose", "evaluate"}
-    assert [command.split()[:2] for command in result["commands"]] == [
-        *(["graft", "decompose"], ["graft", "compose"], ["graft", "evaluate"])
-    ]
-    assert result["evaluate"]["top1"] > 0.97
-    assert (tmp_path / "demo/modules/graft.json").is_file()
+    assert result.keys() >= {"commands", "decompose", "compose", "evaluate", "parents", "alone"}
+    verbs = [command.split()[1] for command in result["commands"]]
+    assert verbs == ["decompose"] * 3 + ["compose"] + ["evaluate"] * 4
+    ours, parents = result["evaluate"], result["parents"]
+    assert len(ours["labels"]) == 6 and ours["top1"] > 0.95
+    assert ours["macs"] < 0.7 * sum(parent["macs"] for parent in parents)
+    assert result["compose"]["strategy"] == "trunk" and len(result["compose"]["parents"]) == 3
+    assert result["alone"]["input"] == ["uint8", 100, 28, 28, 1] and result["alone"]["recall"] > 0.9
+    session = ort.InferenceSession(tmp_path / "demo/six_classes.onnx")
+    assert [(tensor.name, tensor.type) for tensor in session.get_inputs()] == [("image", "tensor(uint8)")]
 
 
 def test_commands_print_tables_for_people(graft: Graft, made: Place) -> None:
