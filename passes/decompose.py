@@ -16,6 +16,7 @@ from graft.passes.identify import DEFAULT, Question, method_called
 from graft.passes.normalize import Normalize
 from graft.passes.slice import Slice
 from graft.passes.verify import Verify
+from graft.rewriter.card import Card
 from graft.rewriter.cost import Cost, CostModel, cost_of
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
@@ -50,6 +51,11 @@ class Parent:
         self.normalized = Normalize()(self.model)
         self.groups = ChannelGroups(self.model)
         self.cost: Cost = cost_of(self.model)
+
+    @property
+    def card(self) -> Card:
+        """What goes in and what comes out."""
+        return self.source.require_card()
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Observe:
     graph gets ``MatMul(M', mean over space of f(X))``, with f(x) = x, x squared, and x > 0.
 
     Args:
-        device: where to run.
+        device: where to run; ``None``: the best there is.
         classes: classes to tell apart; the others share the row ``(other)``. ``None``: all apart.
         batch: samples a run.
         progress: called with the number of samples done after each batch.
@@ -52,17 +52,17 @@ class Observe:
 
     def __init__(
         self,
-        device: Device,
+        device: Device | None = None,
         classes: Sequence[str] | None = None,
         batch: int = BATCH,
         progress: Progress | None = None,
     ) -> None:
-        self.device = device
+        self.device = device or Device()
         self.classes = classes
         self.batch = batch
         self.progress = progress
 
-    def __call__(self, model: Model, samples: Samples, parent: str, data: str) -> Profile:
+    def __call__(self, model: Model, samples: Samples, parent: str, data: str = "") -> Profile:
         """Run ``samples`` through the normalized ``model``.
 
         Args:

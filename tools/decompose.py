@@ -109,7 +109,7 @@ def command(
         raise click.UsageError("give one of --keep, --max-drop and --plan")
     directory = Directory(output, force)
     parent = parents.load_parent(model, card)
-    labels = parent.source.require_card()
+    labels = parent.card
     samples, fingerprint = options.samples_of(data, split, labels, None, samples_per_class, seed)
     names = options.classes_with_samples(classes, samples)
     names = names or tuple(samples.counts())
@@ -242,7 +242,7 @@ def _on_test(
     """Accuracy of the parent, restricted to the classes, and of all modules joined as branches."""
     if split not in dataset.splits and not (split == "test" and "val" in dataset.splits):
         return {}
-    card = job.parent.source.require_card()
+    card = job.parent.card
     data = dataset.split(split)
     samples = Samples.match(data, card, names)
     parent = score(job.parent.model, samples, device, names)

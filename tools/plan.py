@@ -67,7 +67,7 @@ def command(
     """
     refuse_overwrite(output, force)
     parent = parents.load_parent(model, card)
-    names = options.class_names(classes, parent.source.require_card())
+    names = options.class_names(classes, parent.card)
     found = parents.matching_profile(profile, parent, names)
     names = names or parents.profiled(found)
     decompose = Decompose(keep=keep, unit=keep_by, method=method, together=True, seed=seed, round_to=round_to)

@@ -45,7 +45,7 @@ def command(
     """
     refuse_overwrite(output, force)
     parent = parents.load_parent(model, card)
-    labels = parent.source.require_card()
+    labels = parent.card
     samples, fingerprint = options.samples_of(data, split, labels, None, samples_per_class, seed)
     names = options.classes_with_samples(classes, samples)
     if dry_run:
