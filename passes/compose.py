@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.adapt import ANTIALIAS_OPSET, RAW, Adapt, raw_input, shrinks
@@ -21,7 +24,7 @@ from graft.rewriter.card import Card, InputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
 from graft.rewriter.origin import METRICS_KEY, Origin, ParentRecord, origin_of, stamp, versions
-from graft.rewriter.profile import OTHER, Profile
+from graft.rewriter.profile import OTHER, PRODUCTS, Profile
 from graft.rewriter.session import Device
 from graft.rewriter.typicality import DIRECTIONS, KEY, Typicality
 
@@ -141,6 +144,8 @@ class Compose:
         parents = {origin.parents[0].graph_sha256: origin.parents[0] for origin in origins}
         raw = self._raw(modules, parents)
         parts, reason = self._parts(modules, origins, sources)
+        if raw:
+            raw = raw.model_copy(update={"name": _free_name(parts)})
         self._convert(parts, raw)
         reports = [Adapt(raw, self.dtype)(part.model) for part in parts] if raw else []
         declined = [reason for report in reports for reason in report.declined]
@@ -228,10 +233,10 @@ class Compose:
         keep = self.keep
         if keep is None and None not in budgets:
             keep = max(float(budget) for budget in budgets if budget is not None)
-        if beside:
-            keep = min(keep or 1.0, 1 - _score_macs(source.parent) / max(1, source.parent.cost.macs))
+        most = 1.0 - (self._comparing(source) if beside else 0.0)
+        by_macs = options.get("unit", "macs") == "macs"
         decompose = Decompose(
-            keep=keep,
+            keep=min(keep or 1.0, most) if beside and by_macs else keep,
             unit=options.get("unit", "macs"),
             method=options["method"],
             compensate=options["compensate"],
@@ -243,7 +248,21 @@ class Compose:
         )
         samples = random_inputs(source.parent.model.proto().graph) if self.verify else None
         verify = (samples, self.verify) if samples is not None and self.verify else None
-        return decompose(source.parent, source.profile, classes, verify=verify).model
+        report = decompose(source.parent, source.profile, classes, verify=verify)
+        if report.cost.macs > most * source.parent.cost.macs:  # planned by another unit
+            decompose = replace(decompose, keep=most, unit="macs")
+            report = decompose(source.parent, source.profile, classes, verify=verify)
+        return report.model
+
+    def _comparing(self, source: Source) -> float:
+        """What comparing scores adds to a trunk, as a share of the parent's multiply-accumulates.
+
+        0 where nothing is added, and where so small a parent could not give it up.
+        """
+        if (self.scores or "typicality") != "typicality":
+            return 0.0
+        share = _score_macs(source) / max(1, source.parent.cost.macs)
+        return share if share < 1 else 0.0
 
     # ------------------------------------------------------------ what goes in
 
@@ -260,8 +279,7 @@ class Compose:
                 raise GraftError(
                     "input-kind", "--input raw is for models that take one image", "use --input parent"
                 )
-            outputs = {card.output.name for card in cards}
-            return raw_input([card.inputs[0] for card in cards], f"raw_{RAW}" if RAW in outputs else RAW)
+            return raw_input([card.inputs[0] for card in cards])
         signatures = [_signature(module) for module in modules]
         for card, signature in zip(cards, signatures, strict=True):
             if signature != signatures[0]:
@@ -323,27 +341,37 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
     domains = {d.domain: d for part in parts for d in part.model.graph.import_domains or ()}
     graph.import_domains = list(domains.values()) or None
     columns: list[gs.Tensor] = []
+    dtypes: list[np.dtype[Any]] = []
     names: list[str] = []
     declined: list[str] = []
     for number, part in enumerate(parts):
-        branch = _branch(part.model.copy(), f"m{number}", graph)
+        branch = _branch(part.model.copy(), f"m{number}", graph, [each.name for each in first.card.inputs])
         found, reason = score(branch, part.classes)
         columns.append(found)
+        dtypes.append(np.dtype(branch.dtype))
         names += part.classes
         declined += [reason] if reason else []
     card = first.card
     kind = "probabilities" if all(part.card.output.kind == "probabilities" for part in parts) else "logits"
     build = Builder(graph, first.model.opset, "graft")
+    dtype = np.result_type(*dtypes)
+    for number, found in enumerate(columns):
+        if dtypes[number] != dtype:
+            to = int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
+            columns[number] = build.node("Cast", f"typed_{number}", [found], to=to)
     output: gs.Tensor = build.node("Concat", "columns", columns, axis=-1)
     if names != list(classes):
         output = build.pick(output, [names.index(name) for name in classes], "order")
     if kind == "probabilities":
         output = build.node("Softmax", "softmax", [output], axis=-1)
     like = next(t for t in first.model.graph.outputs if t.name == card.output.name)
-    output.name, output.dtype = card.output.name, like.dtype
-    output.shape = [*list(like.shape or [None, None])[:-1], len(classes)]
+    output.name, output.dtype = card.output.name, dtype
+    before = 2 if card.output.steps else 1
+    output.shape = [*list(like.shape or [None] * before)[:before], len(classes)]
     graph.outputs = [output]
     result.graph, result.node_metadata = graph, {}
+    for part in parts[1:]:  # keys that are not ours are kept, of all parents
+        result.metadata = {**part.model.metadata, **result.metadata}
     result.metadata.pop(KEY, None)
     result.card = card.replace(
         labels=tuple(classes),
@@ -357,12 +385,17 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
     return result, declined
 
 
-def _branch(module: Model, prefix: str, graph: gs.Graph) -> Branch:
-    """Move the nodes of ``module``, a copy that may be changed, into ``graph`` under ``prefix``."""
+def _branch(module: Model, prefix: str, graph: gs.Graph, names: Sequence[str]) -> Branch:
+    """Move the nodes of ``module``, a copy that may be changed, into ``graph`` under ``prefix``.
+
+    Its inputs, in the order of its card, become those of the graph that ``names`` says.
+    """
     typicality = Typicality.of(module)
     tensors = module.graph.tensors()
     features = tensors.get(typicality.tensor) if typicality else None
-    inputs = {old.name: new for old, new in zip(module.graph.inputs, graph.inputs, strict=True)}
+    named = {tensor.name: tensor for tensor in graph.inputs}
+    own = [each.name for each in module.require_card().inputs]
+    inputs = {old: named[new] for old, new in zip(own, names, strict=True)}
     outputs = {tensor.name: tensor for tensor in module.graph.outputs}
     for node in module.graph.nodes:
         node.name = f"{prefix}/{node.name}"
@@ -376,11 +409,13 @@ def _branch(module: Model, prefix: str, graph: gs.Graph) -> Branch:
     return Branch(module.require_card(), build, outputs, typicality, features)
 
 
-def _score_macs(parent: Parent) -> int:
+def _score_macs(source: Source) -> int:
     """The most that comparing scores adds to a trunk: the projection of its last features."""
-    output = parent.model.require_card().output.name
-    place = last_features(parent.model, parent.groups, output)
-    return 0 if place is None else len(place.channels) * min(len(place.channels), DIRECTIONS)
+    parent = source.parent
+    place = last_features(parent.model, parent.groups, parent.model.require_card().output.name)
+    if place is None or not source.profile.has(PRODUCTS, place.tensor, len(place.channels)):
+        return 0
+    return len(place.channels) * min(len(place.channels), DIRECTIONS)
 
 
 def _spares(module: Model, keep: float | None) -> bool:
@@ -458,6 +493,17 @@ def _signature(module: Model) -> tuple[object, ...]:
         )
         for each in card.inputs
     )
+
+
+def _free_name(parts: Sequence[_Part]) -> str:
+    """A name for the raw input that no tensor of ``parts`` but an input has."""
+    taken = {
+        name
+        for part in parts
+        for name in part.model.graph.tensors().keys() - {tensor.name for tensor in part.model.graph.inputs}
+    }
+    names = itertools.chain((RAW, f"raw_{RAW}"), (f"raw_{RAW}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _called(record: ParentRecord, default: str = "") -> str:

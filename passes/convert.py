@@ -9,7 +9,7 @@ from onnx import version_converter
 
 from graft.passes.verify import differs
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
+from graft.rewriter.model import LOWEST_OPSET, Model
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,10 @@ class Convert:
             GraftError: ``version-unknown``, ``version-conflict`` or ``convert-failed``.
         """
         before = (model.opset, model.ir_version)
-        if self.opset is not None and self.opset != model.opset:
-            _convert(model, self.opset)
-        least = onnx.helper.find_min_ir_version_for(model.proto().opset_import)
-        wanted = self.ir_version or max(model.ir_version, least)
-        if not least <= wanted <= onnx.IR_VERSION:
-            raise GraftError(
-                "version-conflict",
-                f"IR version {wanted} does not go with opset {model.opset}, which needs {least}; the "
-                f"installed onnx writes up to {onnx.IR_VERSION}",
-                f"use --ir-version {least}",
-            )
+        opset = model.opset if self.opset is None else self.opset
+        wanted = self._ir_version(model, opset)
+        if opset != model.opset:
+            _convert(model, opset)
         header = onnx.ModelProto()
         header.CopyFrom(model.header)
         header.ir_version = wanted
@@ -59,10 +52,28 @@ class Convert:
         return ConvertReport((before[0], model.opset), (before[1], wanted))
 
 
+    def _ir_version(self, model: Model, opset: int) -> int:
+        """The IR version to write, checked against what the operator sets need."""
+        newest = onnx.defs.onnx_opset_version()
+        if opset != model.opset and not LOWEST_OPSET <= opset <= newest:
+            raise GraftError(
+                "version-unknown", f"no opset {opset}", f"choose one from {LOWEST_OPSET} to {newest}"
+            )
+        sets = [entry for entry in model.graph.import_domains or () if entry.domain not in ("", "ai.onnx")]
+        sets.append(onnx.helper.make_opsetid("", opset))
+        least = onnx.helper.find_min_ir_version_for(sets, ignore_unknown=True)
+        wanted = max(model.ir_version, least) if self.ir_version is None else self.ir_version
+        if not least <= wanted <= onnx.IR_VERSION:
+            raise GraftError(
+                "version-conflict",
+                f"IR version {wanted} does not go with opset {opset}, which needs {least}; the "
+                f"installed onnx writes up to {onnx.IR_VERSION}",
+                f"use --ir-version {least}",
+            )
+        return wanted
+
+
 def _convert(model: Model, opset: int) -> None:
-    newest = onnx.defs.onnx_opset_version()
-    if not 11 <= opset <= newest:
-        raise GraftError("version-unknown", f"no opset {opset}", f"choose one from 11 to {newest}")
     original = model.proto()
     try:
         converted = version_converter.convert_version(original, opset)

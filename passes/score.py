@@ -86,6 +86,8 @@ class Branch:
         self.features = features
         output = outputs[card.output.name]
         self.dtype, self.rank = output.dtype, len(output.shape or ())
+        if self.rank > 2 and not card.output.steps:  # all other axes have size 1
+            output, self.rank = build.node("Flatten", "row", [output], axis=1), 2
         self.scores = self._logits(output, outputs.get(REST))
         self._count = len(card.labels) + (REST in outputs)
 

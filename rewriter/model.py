@@ -46,6 +46,7 @@ class Model:
         metadata: ``metadata_props`` of the model, foreign keys included.
         header: the remaining fields of the ``ModelProto`` (IR version, producer, doc strings ...).
         file_sha256: hash of the file it came from, or ``""``.
+        card_file: name of the file that the card came from, or ``""``.
     """
 
     graph: gs.Graph
@@ -54,6 +55,7 @@ class Model:
     header: onnx.ModelProto = field(default_factory=onnx.ModelProto)
     node_metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     file_sha256: str = ""
+    card_file: str = ""
 
     # ---------------------------------------------------------------- reading
 
@@ -93,8 +95,10 @@ class Model:
     def _find_card(self, path: Path, explicit: Path | None) -> Card | None:
         if explicit is None and CARD_KEY in self.metadata:
             return Card.from_json(self.metadata[CARD_KEY])
-        if explicit is None and not path.with_suffix(".yaml").exists():
+        beside = path.with_suffix(".yaml")
+        if explicit is None and not beside.exists():
             return None
+        self.card_file = (explicit or beside).name
         return Card.find(path, explicit)
 
     def require_card(self, path: str | Path = "MODEL.onnx") -> Card:
@@ -267,9 +271,7 @@ def writing(path: Path, force: bool = False) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
     except OSError as error:
-        raise GraftError(
-            "output-unwritable", f"cannot write {path}: {error.strerror}", "choose another -o"
-        ) from error
+        raise unwritable(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -277,8 +279,16 @@ def writing(path: Path, force: bool = False) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> GraftError:
+    """What to say where ``path`` cannot be written."""
+    reason = error.strerror or str(error)
+    return GraftError("output-unwritable", f"cannot write {path}: {reason}", "choose another -o")
 
 
 def refuse_overwrite(path: Path, force: bool) -> None:

@@ -67,9 +67,14 @@ class Plan:
     # --------------------------------------------------------------- files
 
     def to_json(self) -> str:
-        """``{"format", "parent", "groups": {NAME: {"size", "kept": "0-15,18"}}}``."""
-        groups = {name: {"size": len(kept), "kept": _ranges(kept)} for name, kept in self.kept.items()}
-        return json.dumps({"format": FORMAT, "parent": self.parent, "groups": groups}, indent=1) + "\n"
+        """``{"format", "parent", "groups": {NAME: "0-15,18"}, "sizes": {NAME: 32}}``."""
+        content = {
+            "format": FORMAT,
+            "parent": self.parent,
+            "groups": {name: _ranges(kept) for name, kept in self.kept.items()},
+            "sizes": {name: len(kept) for name, kept in self.kept.items()},
+        }
+        return json.dumps(content, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -86,12 +91,14 @@ class Plan:
                     f"expected a plan of format {FORMAT}, found {data['format']}",
                     "make the plan anew with 'graft plan', or update Graft",
                 )
-            kept = {name: _mask(entry["kept"], int(entry["size"])) for name, entry in data["groups"].items()}
+            sizes = data["sizes"]
+            kept = {name: _mask(ranges, int(sizes[name])) for name, ranges in data["groups"].items()}
             return cls(str(data["parent"]), kept)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
             raise GraftError(
                 "plan-unreadable",
-                f"not a plan: {type(error).__name__} {error}",
+                f"not a plan: {reason}",
                 "make the plan anew with 'graft plan'",
             ) from error
 

@@ -19,6 +19,8 @@ from graft.rewriter.profile import OTHER, PRODUCTS, SUM, Profile, Table
 KEY = "graft.typicality"
 DIRECTIONS = 64
 """The covariance is kept along so many directions, those of most variance; across them it is one number."""
+LEAST_SPREAD = 0.1
+"""Of the mean spread: a class of few samples, or of samples that are all alike, is not believed beyond it."""
 RIDGE = 1e-2
 """Added to all variances, relative to their mean."""
 
@@ -74,7 +76,8 @@ class Typicality:
         inverse = across * np.eye(len(directions)) + directions * _weights(directions, across) @ directions.T
         relative = [inverse @ covariances[name] for name in classes]
         expected = [float(np.trace(each)) for each in relative]
-        spread = [max(1e-6, float(np.sqrt(max(0.0, 2 * np.trace(each @ each))))) for each in relative]
+        spread = np.sqrt([max(0.0, 2 * float(np.trace(each @ each))) for each in relative])
+        spread = np.maximum(spread, max(1e-6, LEAST_SPREAD * float(spread.mean())))
         return cls(
             tensor,
             tuple(classes),
@@ -108,17 +111,31 @@ class Typicality:
             content = json.loads(model.metadata[KEY])
             tensors = load(base64.b64decode(content["safetensors"], validate=True))
             found = cls(str(content["tensor"]), tuple(map(str, content["classes"])), **tensors)
-            classes, features = found.centers.shape
-            shapes = (found.directions.shape[0], len(found.expected), len(found.spread), len(found.classes))
-            if shapes != (features, classes, classes, classes) or found.across.shape != (1,):
-                raise ValueError("shapes differ")
-            if not all(np.isfinite(values).all() for values in tensors.values()):
-                raise ValueError("not finite")
-        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            found._check()
+        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
             raise GraftError(
                 "module-broken", f"{KEY} of the module cannot be read", "decompose the parent again"
             ) from error
         return found
+
+    def _check(self) -> None:
+        """Raise ValueError unless distances can be computed from it."""
+        classes, features = self.centers.shape
+        directions = self.directions.shape[1:]
+        shapes = {
+            "directions": (features, *directions),
+            "across": (1,),
+            "expected": (classes,),
+            "spread": (classes,),
+        }
+        if len(directions) != 1 or len(self.classes) != classes:
+            raise ValueError("shapes differ")
+        if any(getattr(self, name).shape != shape for name, shape in shapes.items()):
+            raise ValueError("shapes differ")
+        if not all(np.isfinite(getattr(self, name)).all() for name in ("centers", *shapes)):
+            raise ValueError("not finite")
+        if (self.spread <= 0).any() or not (self.directions != 0).any(axis=0).all():
+            raise ValueError("distances would not be finite")
 
     @property
     def weights(self) -> Numbers:

@@ -411,7 +411,7 @@ PLANS: dict[str, tuple[Callable[[str], str], str, str]] = {
 
 def kept(text: str, ranges: str, size: int = kit.HIDDEN) -> str:
     plan = json.loads(text)
-    plan["groups"]["first"] = {"size": size, "kept": ranges}
+    plan["groups"]["first"], plan["sizes"]["first"] = ranges, size
     return json.dumps(plan)
 
 

@@ -27,7 +27,7 @@ RECORD = Origin(
     parents=(parent_record(small.model(small.dense_net())),),
     classes=("a", "ü"),
     options={"keep": 0.5, "method": "random"},
-    plan={"dense": {"size": 8, "kept": "0-3"}},
+    plan={"dense": "0-3"},
     profile_sha256="f" * 64,
     versions={"onnx": "1"},
 )

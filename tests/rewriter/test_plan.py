@@ -38,10 +38,8 @@ def test_the_file_is_readable() -> None:
     assert data == {
         "format": FORMAT,
         "parent": "hash",
-        "groups": {
-            "conv": {"size": 20, "kept": "0-3,5-15,18"},
-            "none": {"size": 3, "kept": ""},
-        },
+        "groups": {"conv": "0-3,5-15,18", "none": ""},
+        "sizes": {"conv": 20, "none": 3},
     }
 
 
@@ -52,7 +50,7 @@ def test_load(tmp_path: Path) -> None:
 
 
 def text(kept: object = "0-1", size: object = 4, **changes: object) -> str:
-    data = {"format": FORMAT, "parent": "p", "groups": {"a": {"size": size, "kept": kept}}}
+    data = {"format": FORMAT, "parent": "p", "groups": {"a": kept}, "sizes": {"a": size}}
     return json.dumps({**data, **changes})
 
 
@@ -83,7 +81,8 @@ def test_what_a_person_may_write() -> None:
         text("", 0),
         text("", -1),
         text(groups=[]),
-        text(groups={"a": "0-1"}),
+        text(groups={"b": "0-1"}),
+        text(sizes={}),
         json.dumps({"format": FORMAT, "groups": {}}),
     ],
 )
