@@ -324,6 +324,7 @@ class Compose:
             classes=model.card.labels,
             options={**(alone.options if alone else asked), **options},
             plan=alone.plan if alone else {},
+            sizes=alone.sizes if alone else {},
             profile_sha256=origins[0].profile_sha256,
             versions=versions(),
         )

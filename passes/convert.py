@@ -51,7 +51,6 @@ class Convert:
         model.header = header
         return ConvertReport((before[0], model.opset), (before[1], wanted))
 
-
     def _ir_version(self, model: Model, opset: int) -> int:
         """The IR version to write, checked against what the operator sets need."""
         newest = onnx.defs.onnx_opset_version()

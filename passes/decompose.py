@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -169,7 +168,8 @@ class Decompose:
                 parents=(parent.record,),
                 classes=tuple(classes),
                 options=self.options(),
-                plan=json.loads(plan.to_json())["groups"],
+                plan=plan.ranges(),
+                sizes=plan.sizes(),
                 profile_sha256=profile.sha256,
                 versions=versions(),
             ),

@@ -32,14 +32,18 @@ class ParentRecord(BaseModel):
 
 
 class Origin(BaseModel):
-    """What a module or composite was made from, and how; names no time, host or path."""
+    """What a module or composite was made from, and how; names no time, host or path.
+
+    ``plan`` and ``sizes``: what :class:`graft.rewriter.plan.Plan` keeps of each group, and of how many.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     parents: tuple[ParentRecord, ...]
     classes: tuple[str, ...]
     options: dict[str, Any] = {}
-    plan: dict[str, Any] = {}
+    plan: dict[str, str] = {}
+    sizes: dict[str, int] = {}
     profile_sha256: str = ""
     versions: dict[str, str] = {}
 

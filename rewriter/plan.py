@@ -64,6 +64,14 @@ class Plan:
             sum(len(kept) for kept in self.kept.values()),
         )
 
+    def ranges(self) -> dict[str, str]:
+        """Group name to the kept channels, as ``0-15,18``."""
+        return {name: _ranges(kept) for name, kept in self.kept.items()}
+
+    def sizes(self) -> dict[str, int]:
+        """Group name to its number of channels in the parent."""
+        return {name: len(kept) for name, kept in self.kept.items()}
+
     # --------------------------------------------------------------- files
 
     def to_json(self) -> str:
@@ -71,8 +79,8 @@ class Plan:
         content = {
             "format": FORMAT,
             "parent": self.parent,
-            "groups": {name: _ranges(kept) for name, kept in self.kept.items()},
-            "sizes": {name: len(kept) for name, kept in self.kept.items()},
+            "groups": self.ranges(),
+            "sizes": self.sizes(),
         }
         return json.dumps(content, indent=1) + "\n"
 

@@ -62,7 +62,8 @@ def command(
     if output and not dry_run:
         with writing(output, force) as temporary:
             temporary.write_text(best.to_yaml(), encoding="utf-8")
-    result: dict[str, Any] = {"output": output, "card": best.to_yaml(), "top1": accuracy}
+    ran = list(device.open(loaded).providers) if part else []
+    result: dict[str, Any] = {"output": output, "card": best.to_yaml(), "top1": accuracy, "providers": ran}
     show.emit("card", result, as_json, lambda: _show(result))
 
 
@@ -131,4 +132,6 @@ def _show(result: dict[str, Any]) -> None:
     else:
         show.note(f"{result['output']} written; check it: a wrong card looks nearly right")
     if result["top1"] is not None:
-        click.echo(f"graft: top-1 with this card on some samples: {show.percent(result['top1'])}", err=True)
+        ran = ", ".join(result["providers"])
+        told = f"top-1 with this card on some samples: {show.percent(result['top1'])}, ran on {ran}"
+        click.echo(f"graft: {told}", err=True)

@@ -71,7 +71,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx else "graft"
         return _fail(given, "usage", error.format_message().rstrip("."), f"see '{command} --help'")
     except (click.Abort, KeyboardInterrupt):
-        print("graft: interrupted", file=sys.stderr)
+        if "--json" in given:
+            _print_error("interrupted", "interrupted", "run it again")
+        click.echo("graft: interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
         return INTERRUPTED
@@ -100,7 +102,11 @@ def _fail(arguments: Sequence[str], code: str, message: str, hint: str) -> int:
         traceback.print_exc()
     message = " ".join(message.split())
     if "--json" in arguments:
-        error = {"schema": "graft/error/1", "code": code, "message": message, "hint": hint}
-        click.echo(json.dumps(error))
+        _print_error(code, message, hint)
     click.echo(f"graft: error: {message}{f'; {hint}' if hint else ''}", err=True)
     return BAD_REQUEST
+
+
+def _print_error(code: str, message: str, hint: str) -> None:
+    error = {"schema": "graft/error/1", "code": code, "message": message, "hint": hint}
+    click.echo(json.dumps(error))

@@ -187,7 +187,7 @@ def _show(result: dict[str, Any]) -> None:
     show.note(
         f"{result['output']}: {len(result['classes'])} classes as {result['strategy']} "
         f"({result['strategy_reason']}), {show.count(result['macs'])} MACs, "
-        f"{show.count(result['parameters'])} parameters"
+        f"{show.count(result['parameters'])} parameters, ran on {', '.join(result['providers'])}"
     )
     if result["scores"]:
         show.note(f"scores compared by {result['scores']}")

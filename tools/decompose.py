@@ -146,8 +146,9 @@ def command(
     for entry, outcome in zip(result["modules"], found, strict=False):
         entry.update(drop=outcome.drop, drop_standard_error=outcome.standard_error)
     result.update(_on_test(job, reports, names, Dataset.load(data), test_split, device))
-    _write(directory, job, reports, result)
-    show.emit("decompose", {**result, "output": output}, as_json, lambda: _show(result, output))
+    result["providers"] = list(device.open(parent.model).providers)
+    written = _write(directory, job, reports, result)
+    show.emit("decompose", {**written, "output": output}, as_json, lambda: _show(written, output))
 
 
 MANY = 100
@@ -246,7 +247,7 @@ def _on_test(
     data = dataset.split(split)
     samples = Samples.match(data, card, names)
     parent = score(job.parent.model, samples, device, names)
-    parents.warn_if_far_below(parent.summary()["top1"], card)
+    parents.warn_if_far_below(parent.summary()["top1"], job.parent.source)
     joined = Compose("branches")([report.model for report in reports], {}).model
     own = Samples.match(data, joined.require_card(), names, names=card.labels)
     composed = score(joined, own, device, names)
@@ -260,7 +261,8 @@ def _on_test(
 
 def _write(
     directory: Directory, job: _Job, reports: Sequence[DecomposeReport], result: dict[str, Any]
-) -> None:
+) -> dict[str, Any]:
+    """Write the folder; what its ``graft.json`` holds."""
     top1 = result.pop("parent_top1", None)
     if top1 is not None:
         result["parent"]["top1"] = top1
@@ -271,7 +273,7 @@ def _write(
             entry["bytes"] = directory.size(entry["file"])
         job.parent.source.save(directory.file(PARENT), force=True)
         job.profile.save(directory.file(PROFILE), force=True)
-        directory.index({"schema": "graft/decompose/1", **show.plain(result)})
+        return directory.index({"schema": "graft/decompose/1", **show.plain(result)})
 
 
 def _show(result: dict[str, Any], output: Path) -> None:
@@ -285,7 +287,10 @@ def _show(result: dict[str, Any], output: Path) -> None:
         ]
         for entry in result["modules"]
     ]
-    show.table(f"modules in {output}", ["classes", "channels", "MACs", "parameters", "file"], rows)
+    ran = ", ".join(result["providers"])
+    show.table(
+        f"modules in {output}, ran on {ran}", ["classes", "channels", "MACs", "parameters", "file"], rows
+    )
     for entry in result["modules"]:
         if "drop" in entry:
             show.note(

@@ -44,31 +44,35 @@ BUNDLED = (
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep what is made in this folder.")
+@options.writing("Keep what is made in this folder.", required=False)
 @options.common
-def command(output: Path | None, as_json: bool) -> None:
+def command(output: Path | None, force: bool, dry_run: bool, as_json: bool) -> None:
     """Build one classifier from parts of three, trained with PyTorch, Keras and scikit-learn.
 
     Uses the models and the samples of their data that come with Graft, and prints the commands it
     runs. Nothing is trained.
     """
-    if output is not None and output.exists():
-        raise GraftError("output-exists", f"{output} exists", "choose another -o")
+    if output is not None and output.exists() and not force:
+        raise GraftError("output-exists", f"{output} exists", "choose another -o or add --force")
     with contextlib.ExitStack() as stack:
-        folder = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="graft-demo-")))
-        folder.mkdir(parents=True, exist_ok=True)
+        if output is None or dry_run:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="graft-demo-")))
+        else:
+            folder = output
         models = stack.enter_context(resources.as_file(resources.files("graft.models")))
-        result = _Story(models, folder, as_json).tell()
-        show.emit("demo", result, as_json, lambda: _show(result, output))
+        result = _Story(models, folder, force, quiet=as_json).tell()
+        result["output"] = output
+        show.emit("demo", result, as_json, lambda: _show(result, None if dry_run else output))
 
 
 class _Story:
     """The demo, one command after the other."""
 
-    def __init__(self, models: Path, folder: Path, quiet: bool) -> None:
+    def __init__(self, models: Path, folder: Path, force: bool, quiet: bool) -> None:
         self.models = models
         self.folder = folder
         self.quiet = quiet
+        self.writing = ("--force",) if force else ()
         self.commands: list[str] = []
 
     def tell(self) -> dict[str, Any]:
@@ -79,12 +83,15 @@ class _Story:
             names = ("--classes", ",".join(each.classes), "--keep", KEEP)
             target = self.folder / each.model
             decomposed.append(
-                self._run("decompose", self._model(each), "--data", self._data(each), *names, "-o", target)
+                self._run(
+                    *("decompose", self._model(each), "--data", self._data(each), *names),
+                    *("-o", target, *self.writing),
+                )
             )
         self._say("2. All six modules in one model, which takes raw pixels.")
         composite = self.folder / "six_classes.onnx"
         files = [self.folder / each.model for each in BUNDLED]
-        composed = self._run("compose", *files, "-o", composite)
+        composed = self._run("compose", *files, "-o", composite, *self.writing)
         self._say("3. The model on images that no network has seen, and each parent on its own two classes.")
         data = [word for each in BUNDLED for word in ("--data", self._data(each))]
         evaluated = self._run("evaluate", composite, *data)

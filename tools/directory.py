@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
+from graft.rewriter.model import Model, unwritable
 from graft.rewriter.origin import kind_of
 
 INDEX = "graft.json"
+OLD = ".old"
 LONGEST_SLUG = 100
 PARENT = Path("parent/parent.onnx")
 PROFILE = Path("parent/profile.safetensors")
@@ -29,7 +30,7 @@ def slugs(names: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     found = []
     for name in names:
-        base = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")[:LONGEST_SLUG] or "_"
+        base = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:LONGEST_SLUG] or "_"
         slug, number = base, 2
         while slug.lower() in taken:
             slug, number = f"{base}-{number}", number + 1
@@ -60,11 +61,7 @@ class Directory:
             self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
             self._new = Path(tempfile.mkdtemp(dir=self.path.absolute().parent, prefix=".graft."))
         except OSError as error:
-            raise GraftError(
-                "output-unwritable",
-                f"cannot write {self.path}: {error.strerror}",
-                "choose another -o",
-            ) from error
+            raise unwritable(self.path, error) from error
         return self
 
     def file(self, name: str | Path) -> Path:
@@ -80,27 +77,54 @@ class Directory:
         """Bytes of a file that was written."""
         return 0 if self._new is None else (self._new / name).stat().st_size
 
-    def index(self, content: dict[str, Any]) -> None:
-        """Write ``graft.json``, with the list of all files."""
+    def index(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Write ``graft.json``; what is in it: ``content``, and the list of all files."""
         if self._new is not None:  # a large model lies in two files
             self.files = sorted(
                 p.relative_to(self._new).as_posix() for p in self._new.rglob("*") if p.is_file()
             )
-        text = json.dumps({**content, "files": self.files}, indent=1) + "\n"
-        self.file(INDEX).write_text(text, encoding="utf-8")
+        whole = {**content, "files": list(self.files)}
+        self.file(INDEX).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        return whole
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self._new is None:
             return
         try:
             if kind is None:
-                for name in reversed(self._old):  # the index first: without it the rest is unfinished
-                    (self.path / name).unlink(missing_ok=True)
-                for name in self.files:  # the index was added last and goes last
-                    (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-                    (self._new / name).replace(self.path / name)
+                self._put_in_place(self._new)
+        except OSError as failure:
+            raise unwritable(self.path, failure) from failure
         finally:
             shutil.rmtree(self._new, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise unwritable(self.path, error) from error
+
+    def _put_in_place(self, new: Path) -> None:
+        """Move the old files away and the new ones in; back, if that fails."""
+        for name in self.files:
+            if name not in self._old and (self.path / name).exists():
+                raise GraftError(
+                    "output-exists",
+                    f"{self.path / name} exists and is not of the folder that --force may replace",
+                    "move it away or choose another -o",
+                )
+        moved: list[tuple[Path, Path]] = []
+        try:
+            for name in reversed(self._old):  # the index first: without it the rest is unfinished
+                _move(self.path / name, new / OLD / name, moved)
+            for name in self.files:  # the index was added last and goes last
+                _move(new / name, self.path / name, moved)
+        except BaseException:
+            for source, target in reversed(moved):
+                target.replace(source)
+            raise
+
+
+def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
+    moved.append((source, target))
 
 
 def _replaceable(path: Path, force: bool) -> list[str]:

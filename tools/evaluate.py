@@ -81,9 +81,10 @@ def command(
             f"with the class '{columns[0]}' alone every answer is right",
             "name two classes or more, or a module with (other)",
         )
+    parents.warn_if_few({name: number for name, number in samples.counts().items() if name in columns})
     result, scored = candidate.measure(samples, columns, device)
     if names is None:
-        parents.warn_if_far_below(result["top1"], candidate.card)
+        parents.warn_if_far_below(result["top1"], candidate.model)
     timed = [candidate.timed(samples, batch, device)]
     if other:
         same = other.samples(part, columns, OTHER not in columns)

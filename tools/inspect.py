@@ -101,11 +101,11 @@ def _ends(ends: dict[str, tuple[Any, tuple[int | str | None, ...]]]) -> list[dic
 def _groups(groups: ChannelGroups, cost: CostModel, origin: Origin | None) -> list[dict[str, Any]]:
     """The groups; those of a module with their size in the parent."""
     parameters = cost.parameters_by_group()
-    plan = origin.plan if origin else {}
+    sizes = origin.sizes if origin else {}
     return [
         {
             "name": group.name,
-            "size": int(plan.get(group.name, {}).get("size", group.size)),
+            "size": sizes.get(group.name, group.size),
             "kept": group.size,
             "cuttable": int(group.cuttable.sum()),
             "parameters": parameters[group.name],

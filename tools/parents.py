@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from graft.passes.decompose import Parent
 from graft.passes.observe import Observe
 from graft.rewriter.calibration import Samples
-from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
 from graft.rewriter.origin import ORIGIN_KEY, origin_of
@@ -19,6 +18,7 @@ from graft.tools import show
 
 FAR_BELOW = 0.05
 FEW_SAMPLES = 20
+MOST_LINES = 5
 log = logging.getLogger("graft")
 
 
@@ -39,21 +39,34 @@ def observe(
     """Profile ``parent``, with a progress bar; warns where the card seems wrong or samples are few."""
     with show.progress("profiling", len(samples)) as step:
         profile = Observe(device, classes, progress=step)(parent.model, samples, parent.sha256, data)
-    for name, number in zip(profile.classes, profile.counts.tolist(), strict=True):
-        if 0 < number < FEW_SAMPLES:
-            log.warning("class '%s' has only %d samples; %d or more are wanted", name, number, FEW_SAMPLES)
-    warn_if_far_below(profile.top1, samples.card)
+    warn_if_few(dict(zip(profile.classes, profile.counts.tolist(), strict=True)))
+    warn_if_far_below(profile.top1, parent.source)
     return profile
 
 
-def warn_if_far_below(top1: float, card: Card) -> None:
+def warn_if_few(counts: Mapping[str, int]) -> None:
+    """Warn of classes with few samples; ``counts`` by class."""
+    few = {name: number for name, number in counts.items() if 0 < number < FEW_SAMPLES}
+    if len(few) > MOST_LINES:
+        name, least = min(few.items(), key=lambda pair: pair[1])
+        log.warning(
+            "%d classes have fewer than %d samples; the fewest, %d, has '%s'",
+            *(len(few), FEW_SAMPLES, least, name),
+        )
+        return
+    for name, number in few.items():
+        log.warning("class '%s' has only %d samples; %d or more are wanted", name, number, FEW_SAMPLES)
+
+
+def warn_if_far_below(top1: float, model: Model) -> None:
     """Warn where a model is far worse than its card expects: often scale, mean or colour are wrong."""
+    card = model.require_card()
     expected = (card.expect or {}).get("top1")
     if expected is not None and top1 < expected - FAR_BELOW:
         log.warning(
             "top-1 is %.4f, the card %s expects %.4f: check its scale, mean, std, colour and layout",
             top1,
-            card.name or "of the model",
+            card.name or model.card_file or "of the model",
             expected,
         )
 
@@ -80,6 +93,8 @@ def matching_profile(path: Path, parent: Parent, classes: Sequence[str] | None =
                 f"the profile {path} has no samples of class '{name}' on its own",
                 "profile again with that class, or leave it out",
             )
+    counts = dict(zip(profile.classes, profile.counts.tolist(), strict=True))
+    warn_if_few({name: counts[name] for name in classes or profiled(profile)})
     return profile
 
 

@@ -45,7 +45,7 @@ def command(model: Path, samples: tuple[Path, ...], card: Path | None, device: D
         names = [{"label": found.labels[i], "probability": float(shares[i])} for i in order]
         predictions.append({"sample": path, "label": names[0]["label"], "top": names})
     result: dict[str, Any] = {"predictions": predictions, "providers": list(session.providers)}
-    show.emit("predict", result, as_json, lambda: _show(predictions))
+    show.emit("predict", result, as_json, lambda: _show(result))
 
 
 def _read(path: Path, card: InputCard) -> np.ndarray:
@@ -70,7 +70,8 @@ def _shares(scores: np.ndarray, kind: str) -> np.ndarray:
     return np.asarray(powers / powers.sum())
 
 
-def _show(predictions: list[dict[str, Any]]) -> None:
-    for entry in predictions:
+def _show(result: dict[str, Any]) -> None:
+    for entry in result["predictions"]:
         best = ", ".join(f"{each['label']} {each['probability']:.3f}" for each in entry["top"][:3])
         show.note(f"{entry['sample']}: {best}")
+    click.echo(f"graft: ran on {', '.join(result['providers'])}", err=True)

@@ -28,6 +28,7 @@ RECORD = Origin(
     classes=("a", "ü"),
     options={"keep": 0.5, "method": "random"},
     plan={"dense": "0-3"},
+    sizes={"dense": 8},
     profile_sha256="f" * 64,
     versions={"onnx": "1"},
 )

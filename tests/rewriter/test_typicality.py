@@ -18,7 +18,7 @@ from graft.passes.decompose import Decompose, Parent
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
 from graft.rewriter.profile import OTHER, Profile
-from graft.rewriter.typicality import DIRECTIONS, LEAST_SPREAD, KEY, RIDGE, Typicality
+from graft.rewriter.typicality import DIRECTIONS, KEY, LEAST_SPREAD, RIDGE, Typicality
 from tests import small
 
 Array = NDArray[Any]
