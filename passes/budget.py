@@ -16,8 +16,10 @@ from graft.rewriter.groups import ChannelGroups, Mask
 from graft.rewriter.profile import SQUARES, Profile
 
 UNITS = ("macs", "parameters")
-FEW = 16
-"""Of fewer channels, blocks would be too coarse a choice."""
+SHARE = 4
+LEAST = 4
+"""Smaller blocks are no faster than channels one by one."""
+"""A block is at most one in so many of its channels: larger ones would be too coarse a choice."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Budget:
     Attributes:
         keep: share of the parent's cost, 0..1.
         unit: ``macs`` (head included) or ``parameters`` (head excluded on both sides).
-        round_to: channels fall so many at a time; ``None``: as many as their operators are fast with,
-            or one by one where the budget cannot be reached so.
+        round_to: channels fall so many at a time; ``None``: as many as their operators are fast with but
+            at most a quarter of a layer, or one by one where the budget cannot be reached so.
     """
 
     keep: float
@@ -68,10 +70,9 @@ class Budget:
         measure = cost.macs if self.unit == "macs" else cost.parameters
         limit = self.keep * whole
         price = np.maximum(cost.by_channel(self.unit), 1e-9)
-        sizes = np.full(groups.count, self.round_to) if self.round_to else _sizes(groups)
-        blocks = _blocks(groups, scores, price, dead, sizes)
+        blocks = _blocks(groups, scores, price, dead, self.round_to)
         if self.round_to is None and measure(_without(groups, blocks)) > limit:
-            blocks = _blocks(groups, scores, price, dead, np.ones(groups.count, np.int64))
+            blocks = _blocks(groups, scores, price, dead, 1)
         if measure(_without(groups, blocks)) > limit:
             raise self._unreachable(groups, measure(_without(groups, blocks)) / whole)
         few, many = -1, len(blocks)
@@ -113,22 +114,26 @@ def dead_channels(groups: ChannelGroups, profile: Profile) -> Mask:
     return seen & ~alive & groups.cuttable()
 
 
-def _sizes(groups: ChannelGroups) -> NDArray[np.int64]:
-    """How many of each channel's kind fall together by themselves; where there are few, one by one."""
-    sizes = groups.preferred()
-    for channels in groups.lists():
-        if len(channels) < FEW:
-            sizes[channels] = 1
-    return sizes
+def _size(count: int, preferred: int) -> int:
+    """How many of ``count`` channels of one kind fall together by themselves.
+
+    >>> [_size(count, 16) for count in (8, 16, 32, 40, 64, 1280)]
+    [1, 4, 8, 8, 16, 16]
+    """
+    size = preferred
+    while size > 1 and size * SHARE > count:
+        size //= 2
+    return size if size >= LEAST else 1
 
 
 def _blocks(
-    groups: ChannelGroups, scores: Scores, price: Scores, dead: Mask, sizes: NDArray[np.int64]
+    groups: ChannelGroups, scores: Scores, price: Scores, dead: Mask, round_to: int | None
 ) -> list[Channels]:
-    """Channels that fall together, the first to fall first: of equal places, of like worth, ``sizes`` each.
+    """Channels that fall together, the first to fall first: of equal places, of like worth.
 
     Blocks of channels that lie on the same axes leave a multiple of the size on each of these axes.
     """
+    preferred = groups.preferred()
     rank = np.where(dead, -np.inf, scores / price)
     stays = np.zeros(groups.count, bool)
     places = np.zeros((groups.count, len(groups.lists())), bool)
@@ -137,10 +142,10 @@ def _blocks(
         places[channels, number] = True
     may = np.flatnonzero(groups.cuttable())
     blocks: list[Channels] = []
-    for kin in _alike(places[may], sizes[may]):
+    for kin in _alike(places[may], preferred[may]):
         channels = may[kin]
         channels = channels[np.argsort(rank[channels], kind="stable")]
-        size = int(sizes[channels[0]])
+        size = round_to or _size(len(channels), int(preferred[channels[0]]))
         first = len(channels) % size or size
         blocks += np.split(channels, range(first, len(channels), size))
     blocks = [block for block in blocks if not stays[block].any()]
