@@ -117,8 +117,8 @@ def dead_channels(groups: ChannelGroups, profile: Profile) -> Mask:
 def _size(count: int, preferred: int) -> int:
     """How many of ``count`` channels of one kind fall together by themselves.
 
-    >>> [_size(count, 16) for count in (8, 16, 32, 40, 64, 1280)]
-    [1, 4, 8, 8, 16, 16]
+    >>> [_size(count, 8) for count in (8, 16, 32, 1280)]
+    [1, 4, 8, 8]
     """
     size = preferred
     while size > 1 and size * SHARE > count:
