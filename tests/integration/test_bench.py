@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
-from graft.rewriter.dataset import Dataset
+from graft.passes.compose import Compose
+from graft.rewriter.calibration import Samples
+from graft.rewriter.dataset import Dataset, Split
+from graft.rewriter.evaluation import score
+from graft.rewriter.model import Model
+from graft.rewriter.session import Device
 from graft.tools.cli import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +78,15 @@ def test_ten_modules_of_resnet20(capfd: pytest.CaptureFixture[str], tmp_path: Pa
     beside = graft(capfd, "evaluate", animals, "--data", data, "--baseline", model)
     assert beside["delta"] >= -0.03
 
+    trunk, ratios = tmp_path / "trunk.onnx", []
+    graft(capfd, "compose", modules, "--strategy", "trunk", "--keep", "0.85", "-o", trunk)
+    for _ in range(5):  # other work on the machine makes single ratios vary
+        few = ("--samples-per-class", "40", "--baseline", model)
+        beside = graft(capfd, "evaluate", trunk, "--data", data, *few)
+        assert beside["macs"] <= 0.85 * beside["baseline"]["macs"]
+        ratios.append(beside["latency_ms"]["median"] / beside["baseline"]["latency_ms"]["median"])
+    assert min(ratios) <= 1
+
 
 @pytest.mark.parametrize(
     ("name", "data", "dead", "lost"), [("mnist", "mnist", 51, 0.01), ("fmnist", "fmnist", 36, 0.0024)]
@@ -117,3 +134,47 @@ def test_class_specific_modules_beat_one_plan(capfd: pytest.CaptureFixture[str],
         tmp_path / "one",
     )
     assert own["composed_top1"] > one["composed_top1"]
+
+
+def test_pairs_of_classes_of_two_networks(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One MNIST class with one Fashion-MNIST class, without data: the mean over all pairs."""
+    modules, splits = [], []
+    for name in ("mnist", "fmnist"):
+        model, data, folder = BENCH / f"dense_{name}_4.onnx", BENCH / f"{name}.npz", tmp_path / name
+        found = graft(capfd, "decompose", model, "--data", data, "--keep", "1", "-o", folder)
+        modules.append([Model.load(folder / entry["file"]) for entry in found["modules"]])
+        part = Dataset.load(data).split("test")
+        labels = Model.load(model).require_card().labels
+        splits.append(Split(part.name, part.labels, labels, part.reader))
+    both = Split.join(splits)
+    top1 = []
+    for one, two in product(*modules):
+        composite = Compose()([one, two], {}).model
+        card = composite.require_card()
+        samples = Samples.match(both, card, card.labels)
+        top1.append(score(composite, samples, Device(("cpu",))).summary()["top1"])
+    assert len(top1) == 100
+    assert statistics.mean(top1) >= 0.975
+
+
+def test_ten_of_a_thousand_classes(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """EfficientNet-Lite0, ten classes together, as a module and as composites of it."""
+    model, data = BENCH / "efficientnet_lite0_imagenet.onnx", BENCH / "imagenette"
+    names = ",".join(sorted(folder.name for folder in (data / "train").iterdir()))
+    cut = ("--classes", names, "--together", "--keep", "0.85", "-o", tmp_path / "ten")
+    found = graft(capfd, "decompose", model, "--data", data, *cut)
+    (module,) = found["modules"]
+    assert module["macs_ratio"] <= 0.85
+    for strategy in ("trunk", "branches"):
+        composite = tmp_path / f"{strategy}.onnx"
+        graft(capfd, "compose", tmp_path / "ten", "--strategy", strategy, "-o", composite)
+        onnx.checker.check_model(composite, full_check=True)
+        beside = graft(capfd, "evaluate", composite, "--data", data, "--baseline", model)
+        assert beside["baseline"]["top1"] == pytest.approx(0.99375)
+        assert beside["samples"] == 800
+        assert beside["delta"] >= -0.02
+        session = ort.InferenceSession(composite, providers=["CPUExecutionProvider"])
+        (entry,) = session.get_inputs()
+        for batch in (1, 64):
+            images = np.zeros((batch, *entry.shape[1:]), np.float32)
+            assert session.run(None, {entry.name: images})[0].shape == (batch, 10)
