@@ -68,4 +68,11 @@ def operator_of(node: gs.Node) -> Operator:
     return next((each for each in _BY_TYPE.get(name, ()) if each.fits(node)), _PINNING)
 
 
-__all__ = ["OPERATORS", "Operator", "Parameter", "Pinning", "Read", "Work", "operator_of"]
+def same_shape() -> frozenset[str]:
+    """Operators whose output is shaped as their first input, for which onnx infers nothing."""
+    return frozenset(
+        n for known in _BY_TYPE.values() for each in known if each.same_shape for n in each.types
+    )
+
+
+__all__ = ["OPERATORS", "Operator", "Parameter", "Pinning", "Read", "Work", "operator_of", "same_shape"]

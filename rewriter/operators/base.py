@@ -84,8 +84,8 @@ class Operator:
     types: ClassVar[tuple[str, ...]] = ()
     """Names of operators; ``"domain::Name"`` for those outside of the standard domain."""
     same_shape: ClassVar[bool] = False
-    """Whether the output has shape and type of the first input. To be said for other domains than the
-    standard one: onnx infers no shapes for their operators."""
+    """Whether the output has shape and type of the first input; to be said where onnx infers no shapes:
+    for a few functions, and for all domains but the standard one."""
     activates: ClassVar[bool] = False
     """Whether the output is an activation: the place where a unit's being on or off is seen."""
     preferred: ClassVar[int] = 1

@@ -161,8 +161,9 @@ class TransposedConvolution(_Kernels):
     def _outputs(self, node: gs.Node, channels: ChannelMap) -> Channels | None:
         """Channels that the first group makes: those along the weight."""
         outputs = _along(node.outputs[0], channels)
-        depthwise = outputs is None or self._is_depthwise(node)
-        return None if depthwise else outputs[: node.inputs[1].shape[1]]
+        if outputs is None or self._is_depthwise(node):
+            return None
+        return outputs[: node.inputs[1].shape[1]]
 
     def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
         """Weight along inputs and, unless depthwise, along the outputs of one group; bias."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 
@@ -36,7 +37,7 @@ class BatchNormalization(Operator):
 class InstanceNormalization(Operator):
     """``InstanceNormalization``: every channel by its own statistics over space."""
 
-    types = ("InstanceNormalization",)
+    types: ClassVar[tuple[str, ...]] = ("InstanceNormalization",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Batch and channels pass; what lies on a space axis is mixed."""
@@ -64,6 +65,7 @@ class GroupNormalization(InstanceNormalization):
     """
 
     types = ("GroupNormalization",)
+    same_shape = True
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """See the class."""
@@ -203,6 +205,7 @@ class MeanVarianceNormalization(Along):
     """``MeanVarianceNormalization``: batch and space, unless it says otherwise."""
 
     types = ("MeanVarianceNormalization",)
+    same_shape = True
 
     def along(self, node: gs.Node, flow: Flow, rank: int) -> Sequence[int]:
         """Its attribute."""

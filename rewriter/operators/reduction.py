@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -29,7 +30,9 @@ class Reduction(Operator):
     that they reduce. A mean goes on to divide by the parent's number of channels.
     """
 
-    types = ("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum")
+    types: ClassVar[tuple[str, ...]] = (
+        *("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"),
+    )
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Reduced axes hold no channels any more; the others pass."""
