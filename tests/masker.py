@@ -253,6 +253,7 @@ class _Companions:
             (frozenset({"Gemm", "MatMul"}), self._matmul),
             (frozenset({"Pad"}), self._pad),
             (frozenset({"Resize"}), self._resize),
+            (frozenset({"If", "Loop", "Scan"}), self._with_body),
             (frozenset({"GridSample", "RoiAlign", "MaxRoiPool"}), self._sampling),
             (frozenset({"GroupNormalization", "InstanceNormalization"}), self._by_group),
             (frozenset({"Shape", "Size"}), self._nodes.append),
@@ -377,6 +378,15 @@ class _Companions:
         for name in node.input:
             if name and name not in self._constants:
                 self._must_stay(name)
+
+    def _with_body(self, node: onnx.NodeProto) -> None:
+        """All that a body reads from outside has to stay."""
+        self._mixing(node)
+        for attribute in node.attribute:
+            for inner in attribute.g.node:
+                for name in inner.input:
+                    if name in self._companions:
+                        self._must_stay(name)
 
     def _by_group(self, node: onnx.NodeProto) -> None:
         """What shares its statistics stays or goes together."""
