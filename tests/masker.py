@@ -23,6 +23,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[Any]
 Kept = Mapping[str, NDArray[np.bool_]]
@@ -108,8 +109,10 @@ class MaskedParent:
         return dict(zip(self._outputs, values, strict=False))
 
 
-def session(proto: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
-    """An onnxruntime session on the CPU."""
+def session(proto: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession | ReferenceEvaluator:
+    """An onnxruntime session on the CPU; onnx's own evaluator for bfloat16, which that does not run."""
+    if any(tensor.data_type == TensorProto.BFLOAT16 for tensor in proto.graph.initializer):
+        return ReferenceEvaluator(proto)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
@@ -119,7 +122,7 @@ def session(proto: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
 def run(proto: onnx.ModelProto, inputs: Mapping[str, Array], threads: int = 1) -> dict[str, Array]:
     """Outputs by name."""
     opened = session(proto, threads)
-    names = [output.name for output in opened.get_outputs()]
+    names = [output.name for output in proto.graph.output]
     return dict(zip(names, opened.run(names, dict(inputs)), strict=True))
 
 
