@@ -16,9 +16,10 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.rewriter.errors import GraftError
-from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.groups import ChannelGroups, Mask
 from graft.rewriter.model import Model
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import Read, operator_of
+from graft.rewriter.operators.base import float_constant
 from graft.rewriter.plan import Plan
 from graft.rewriter.session import Device, fit
 
@@ -38,7 +39,12 @@ def mask(model: Model, plan: Plan) -> Model:
     masked = model.copy()
     groups = ChannelGroups(masked)
     kept = plan.mask(groups)
-    for node in masked.graph.nodes:
+    for node in groups.nodes:
+        ranks = [len(groups.of(tensor)) for tensor in node.inputs]
+        for read in operator_of(node).masks(node, groups):
+            if not kept[read.channels].all():
+                shape = [-1 if axis == read.axis else 1 for axis in range(ranks[read.index])]
+                _mask_input(masked.graph, node, read, kept[read.channels].reshape(shape))
         for parameter in operator_of(node).parameters(node, groups):
             if parameter.reads is None:
                 continue
@@ -49,6 +55,17 @@ def mask(model: Model, plan: Plan) -> Model:
             values = whole.values * flags.astype(whole.values.dtype)
             node.inputs[parameter.index] = gs.Constant(f"{node.name}/{whole.name}/masked", values)
     return masked
+
+
+def _mask_input(graph: gs.Graph, node: gs.Node, read: Read, stays: Mask) -> None:
+    """Let ``node`` read 0 in place of what does not stay, which need not be finite."""
+    whole = node.inputs[read.index]
+    name = f"{node.name}/{whole.name}/masked_{read.index}_{read.axis}"
+    zero = float_constant(f"{name}/zero", np.zeros(()), like=whole)
+    inputs = [gs.Constant(f"{name}/stays", stays), whole, zero]
+    node.inputs[read.index] = gs.Variable(name, whole.dtype)
+    where = gs.Node("Where", name, inputs=inputs, outputs=[node.inputs[read.index]])
+    graph.nodes.insert(graph.nodes.index(node), where)
 
 
 class Verify:

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.operators.base import Operator, Parameter, Pinning, Read, Work
-from graft.rewriter.operators.convolution import Convolution
+from graft.rewriter.operators.convolution import Convolution, TransposedConvolution
 from graft.rewriter.operators.elementwise import (
     Activation,
     Broadcast,
     Dropout,
     Elementwise,
+    MicrosoftGelu,
     ParametricRelu,
 )
 from graft.rewriter.operators.matmul import Gemm, MatMul
-from graft.rewriter.operators.normalization import BatchNormalization, Softmax
-from graft.rewriter.operators.pooling import Pooling, Reduction
+from graft.rewriter.operators.normalization import (
+    BatchNormalization,
+    GroupNormalization,
+    InstanceNormalization,
+    LayerNormalization,
+    LocalResponse,
+    LpNormalization,
+    MeanVarianceNormalization,
+    NormalizationGroups,
+    Softmax,
+)
+from graft.rewriter.operators.pooling import Pooling
+from graft.rewriter.operators.recurrent import Recurrent
+from graft.rewriter.operators.reduction import ArgMax, CumSum, Reduction, SelectiveReduction, TopK
 from graft.rewriter.operators.shape import (
     Concat,
     Constants,
@@ -25,27 +43,74 @@ from graft.rewriter.operators.shape import (
     Slice,
     Split,
     Squeeze,
+    Tile,
     Transpose,
     Unsqueeze,
 )
+from graft.rewriter.operators.space import DepthToSpace, Resize, Sampling, SpaceToDepth
 
 OPERATORS: tuple[Operator, ...] = (
-    *(Convolution(), Gemm(), MatMul()),
-    *(Elementwise(), Activation(), Dropout(), Broadcast(), ParametricRelu()),
-    *(BatchNormalization(), Softmax(), Pooling(), Reduction()),
-    *(Concat(), Split(), Slice(), Pad(), Gather(), Transpose(), Squeeze(), Unsqueeze(), Reshape()),
+    *(Convolution(), TransposedConvolution(), Gemm(), MatMul(), Recurrent()),
+    *(Elementwise(), Activation(), Dropout(), Broadcast(), MicrosoftGelu(), ParametricRelu()),
+    *(BatchNormalization(), InstanceNormalization(), GroupNormalization(), NormalizationGroups()),
+    *(LayerNormalization(), Softmax(), LocalResponse(), LpNormalization(), MeanVarianceNormalization()),
+    *(Pooling(), Reduction(), SelectiveReduction(), ArgMax(), TopK(), CumSum()),
+    *(Resize(), Sampling(), DepthToSpace(), SpaceToDepth()),
+    *(Concat(), Split(), Slice(), Pad(), Gather(), Tile(), Transpose(), Squeeze(), Unsqueeze(), Reshape()),
     Constants(),
 )
 
-_BY_TYPE = {name: operator for operator in OPERATORS for name in operator.types}
+ENTRY_POINTS = "graft.operators"
+"""Where other distributions name operator classes of their own (see docs/operators.md)."""
+
 _PINNING = Pinning()
+log = logging.getLogger("graft")
 
 
 def operator_of(node: gs.Node) -> Operator:
     """The class for ``node``; one that pins whatever reaches it where there is no rule."""
-    if node.domain not in (None, "", "ai.onnx"):
-        return _PINNING
-    return _BY_TYPE.get(node.op, _PINNING)
+    name = node.op if node.domain in (None, "", "ai.onnx") else f"{node.domain}::{node.op}"
+    return next((each for each in _by_type().get(name, ()) if each.fits(node)), _PINNING)
 
 
-__all__ = ["OPERATORS", "Operator", "Parameter", "Pinning", "Read", "Work", "operator_of"]
+def same_shape() -> frozenset[str]:
+    """Operators whose output is shaped as their first input, for which onnx infers nothing."""
+    return frozenset(name for name, known in _by_type().items() if any(each.same_shape for each in known))
+
+
+@cache
+def _by_type() -> dict[str, list[Operator]]:
+    """Name of an operator to its classes; those of other distributions come first."""
+    found: dict[str, list[Operator]] = {}
+    for operator in (*_from_outside(), *OPERATORS):
+        for name in operator.types:
+            found.setdefault(name, []).append(operator)
+    return found
+
+
+def _from_outside() -> Iterator[Operator]:
+    """Operator classes of other distributions; one that cannot be used is left out with a warning."""
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        try:
+            operator = entry.load()()
+            if not isinstance(operator, Operator) or not operator.types:
+                raise TypeError("it is no Operator with types")
+        except Exception as error:  # what a foreign module raises on import can be anything
+            owner = entry.dist.name if entry.dist else "an unknown distribution"
+            reason = f"{type(error).__name__}: {str(error)[:120]}"
+            log.warning("operator class %s of %s is left out: %s", entry.value, owner, reason)
+        else:
+            yield operator
+
+
+__all__ = [
+    "ENTRY_POINTS",
+    "OPERATORS",
+    "Operator",
+    "Parameter",
+    "Pinning",
+    "Read",
+    "Work",
+    "operator_of",
+    "same_shape",
+]

@@ -59,24 +59,15 @@ def products() -> tuple[small.Net, int]:
     return net, 5 * 3 * 6 + 6 * 5 * 6 + 36 * 4
 
 
-RECURRENT = pytest.mark.xfail(
-    strict=True, reason="there is no operator class for recurrent operators yet: their work counts as 0"
-)
-
-
 @pytest.mark.parametrize("batch", ["N", 3])
 @pytest.mark.parametrize(
     "made",
     [
-        pytest.param(
-            convolutions(),
-            id="Conv and ConvTranspose",
-            marks=pytest.mark.xfail(strict=True, reason="there is no operator class for ConvTranspose yet"),
-        ),
+        pytest.param(convolutions(), id="Conv and ConvTranspose"),
         pytest.param(products(), id="Gemm and MatMul"),
-        pytest.param(recurrent("LSTM", 4), id="LSTM", marks=RECURRENT),
-        pytest.param(recurrent("GRU", 3), id="GRU", marks=RECURRENT),
-        pytest.param(recurrent("RNN", 1), id="RNN", marks=RECURRENT),
+        pytest.param(recurrent("LSTM", 4), id="LSTM"),
+        pytest.param(recurrent("GRU", 3), id="GRU"),
+        pytest.param(recurrent("RNN", 1), id="RNN"),
     ],
 )
 def test_macs(made: tuple[small.Net, int], batch: int | str, graft: Graft, here: Place) -> None:
