@@ -39,21 +39,29 @@ ANIMALS = ("bird", "cat", "deer", "dog", "horse")
 def selection(bench: Bench) -> None:
     """ResNet-20, ten modules at --keep 0.85: methods, compensation and one plan for all classes."""
     print("\n## ResNet-20: ten modules joined as branches, `--keep 0.85`, all 10,000 test images\n")
-    print(f"Parent {bench.whole.summary()['top1']:.4f}. Loss is parent minus modules in points.\n")
+    print(f"Parent {bench.whole.summary()['top1']:.4f}. Loss is parent minus modules in points.")
+    print("Channels fall one by one (`--round-to 1`), but in the first row.\n")
     row("method", "loss, `--compensate mean`", "loss, `--compensate fold`", "mean MACs", "composed top-1")
     row("---", "---", "---", "---", "---")
     found: dict[tuple[str, str], Scored] = {}
+    blocks = "relevance, blocks (default)"
+    for step in ("mean", "fold"):
+        reports = bench.modules(Decompose(0.85, compensate=step))
+        found[blocks, step] = bench.joined(reports)
+    _selection_row(bench, blocks, found, reports)
     for method, seed in (
         *(("relevance", 0), ("contrast", 0), ("activity", 0), ("magnitude", 0)),
         *(("random", 0), ("random", 1)),
     ):
         name = f"{method}, seed {seed}" if method == "random" else method
         for step in ("mean", "fold"):
-            reports = bench.modules(Decompose(0.85, method=method, compensate=step, seed=seed))
+            decompose = Decompose(0.85, method=method, compensate=step, seed=seed, round_to=1)
+            reports = bench.modules(decompose)
             found[name, step] = bench.joined(reports)
         _selection_row(bench, name, found, reports)
     name = "one plan for all classes"
-    whole = Decompose(0.85, together=True).plan(bench.parent, bench.profile, bench.card.labels)
+    one = Decompose(0.85, together=True, round_to=1)
+    whole = one.plan(bench.parent, bench.profile, bench.card.labels)
     for step in ("mean", "fold"):
         reports = bench.modules(Decompose(0.85, compensate=step), whole)
         found[name, step] = bench.joined(reports)
