@@ -1,7 +1,7 @@
 """How channels flow through a graph: the book-keeping that operator classes write into.
 
 Every axis of every tensor is an ordered list of channel numbers, or *not channels* (``None``: batch,
-height, time, a size of 1 that broadcasts). Ties are made channel by channel in a union-find.
+height, time, a size of 1 that broadcasts). Ties are made channel by channel (:mod:`graft.rewriter.ties`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 from graft.rewriter.model import Shape
-
-Channels = NDArray[np.int64]
-Axes = list[Channels | None]
+from graft.rewriter.ties import Axes, Channels, Ties
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,8 @@ class Flow:
         self.opset = opset
         self.axes: dict[str, Axes] = {}
         self.origins: list[Origin] = []
-        self.pinned: dict[int, str] = {}
-        self._parent: list[int] = []
+        self._pinned: dict[int, str] = {}
+        self._ties = Ties()
 
     # ------------------------------------------------------------- reading
 
@@ -69,32 +66,37 @@ class Flow:
 
     def make(self, node: gs.Node, size: int) -> Channels:
         """New channels that ``node`` makes."""
-        channels = self._new(size)
+        channels = self._ties.new(size)
         self.origins.append(Origin(node.name, channels))
         return channels
 
     def fixed(self, node: gs.Node, size: int, reason: str) -> Channels:
         """Places in a list of channels that are no channels themselves and always stay."""
-        channels = self._new(size)
+        channels = self._ties.new(size)
         self.pin(channels, node, reason)
         return channels
 
     def tie(self, left: Channels, right: Channels) -> None:
         """Channel ``left[i]`` and channel ``right[i]`` can only go together."""
-        for one, other in zip(left.tolist(), right.tolist(), strict=True):
-            first, second = self.root(one), self.root(other)
-            if first != second:
-                low, high = min(first, second), max(first, second)
-                self._parent[high] = low
-                reason = self.pinned.get(high)
-                if reason is not None:
-                    self.pinned.setdefault(low, reason)
+        for one, other in dict.fromkeys(zip(left.tolist(), right.tolist(), strict=True)):
+            self._ties.tie(one, other)
+
+    def merge(self, lists: Sequence[Channels | None], sizes: Sequence[int]) -> Channels:
+        """The list of axes that become one; at least one of them holds channels."""
+        return self._ties.merge(lists, sizes)
+
+    def split(self, channels: Channels, sizes: Sequence[int]) -> Axes:
+        """The lists of the axes that one with ``channels`` becomes."""
+        return self._ties.split(channels, sizes)
 
     def pin(self, channels: Channels | None, node: gs.Node, reason: str) -> None:
         """These channels always stay, because of ``node``."""
-        if channels is not None:
-            for channel in channels.tolist():
-                self.pinned.setdefault(self.root(channel), f"{node.op} {node.name}: {reason}")
+        self.pin_because(channels, f"{node.op} {node.name}: {reason}")
+
+    def pin_because(self, channels: Channels | None, reason: str) -> None:
+        """These channels always stay."""
+        for channel in () if channels is None else channels.tolist():
+            self._pinned.setdefault(channel, reason)
 
     def pin_inputs(self, node: gs.Node, reason: str) -> None:
         """Pin whatever channels reach ``node``."""
@@ -102,19 +104,16 @@ class Flow:
             for channels in self.of(tensor):
                 self.pin(channels, node, reason)
 
-    def root(self, channel: int) -> int:
-        """The channel that stands for all that are tied to ``channel``."""
-        parent = self._parent
-        while parent[channel] != channel:
-            parent[channel] = parent[parent[channel]]
-            channel = parent[channel]
-        return channel
+    # ------------------------------------------------------------- the end
 
-    def roots(self) -> Channels:
-        """Root of every channel made so far."""
-        return np.array([self.root(channel) for channel in range(len(self._parent))], np.int64)
+    def atoms(self) -> list[tuple[int, ...]]:
+        """For every channel made so far the atoms that it is the product of, every tie resolved."""
+        return [self._ties.atoms(channel) for channel in range(self._ties.count)]
 
-    def _new(self, size: int) -> Channels:
-        first = len(self._parent)
-        self._parent.extend(range(first, first + size))
-        return np.arange(first, first + size, dtype=np.int64)
+    def pinned(self, atoms: Sequence[tuple[int, ...]]) -> dict[int, str]:
+        """Atoms that always stay, and why: those behind any channel that was pinned."""
+        found: dict[int, str] = {}
+        for channel, reason in self._pinned.items():
+            for atom in atoms[channel]:
+                found.setdefault(atom, reason)
+        return found

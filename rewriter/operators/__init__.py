@@ -16,12 +16,12 @@ from graft.rewriter.operators.elementwise import (
 from graft.rewriter.operators.matmul import Gemm, MatMul
 from graft.rewriter.operators.normalization import BatchNormalization, Softmax
 from graft.rewriter.operators.pooling import Pooling, Reduction
+from graft.rewriter.operators.reshape import Expand, Reshape, Shape
 from graft.rewriter.operators.shape import (
     Concat,
     Constants,
     Gather,
     Pad,
-    Reshape,
     Slice,
     Split,
     Squeeze,
@@ -33,8 +33,8 @@ OPERATORS: tuple[Operator, ...] = (
     *(Convolution(), Gemm(), MatMul()),
     *(Elementwise(), Activation(), Dropout(), Broadcast(), ParametricRelu()),
     *(BatchNormalization(), Softmax(), Pooling(), Reduction()),
-    *(Concat(), Split(), Slice(), Pad(), Gather(), Transpose(), Squeeze(), Unsqueeze(), Reshape()),
-    Constants(),
+    *(Concat(), Split(), Slice(), Pad(), Gather(), Transpose(), Squeeze(), Unsqueeze()),
+    *(Reshape(), Expand(), Shape(), Constants()),
 )
 
 _BY_TYPE = {name: operator for operator in OPERATORS for name in operator.types}

@@ -71,7 +71,7 @@ class Law:
         rng = np.random.default_rng(seed)
         kept = ~self.groups.cuttable() | (rng.random(self.groups.count) < share)
         for channels in self.groups.lists():
-            kept[rng.choice(channels)] = True
+            kept[self.groups.behind(rng.choice(channels, 1))] = True
         return Plan.of(self.groups, kept, parent="")
 
     def cut(self, plan: Plan) -> onnx.ModelProto:

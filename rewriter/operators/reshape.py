@@ -1,0 +1,193 @@
+"""Shapes: axes that are split, merged and spread, and the shape arithmetic that says how."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graft.rewriter.flow import Axes, Channels, Flow
+from graft.rewriter.operators.base import (
+    Array,
+    Cut,
+    Operator,
+    constant_ints,
+    insert_after,
+    set_constant,
+)
+
+
+class Reshape(Operator):
+    """``Reshape`` and ``Flatten``: runs of axes that are split, merged or regrouped.
+
+    * channel axes merged with each other or with axes without channels: of each place the product;
+    * a channel axis split: every new axis takes its factors (see :meth:`Flow.split`);
+    * merged with the batch: pinned.
+    """
+
+    types = ("Reshape", "Flatten")
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """See the class."""
+        axes = flow.of(node.inputs[0])
+        if all(channels is None for channels in axes):
+            return
+        source, target = flow.shape(node.inputs[0]), flow.shape(node.outputs[0])
+        blocks = None if source is None or target is None else _blocks(source, target)
+        if blocks is None or target is None:
+            flow.pin_inputs(node, "regroups axes of unknown size")
+            return
+        result: Axes = [None] * len(target)
+        for before, after in blocks:
+            flat = self._merge(node, flow, before, axes)
+            if flat is not None:
+                lists = flow.split(flat, [target[axis] or 1 for axis in after])
+                for axis, channels in zip(after, lists, strict=True):
+                    result[axis] = channels
+        flow.give(node.outputs[0], result)
+
+    @staticmethod
+    def _merge(node: gs.Node, flow: Flow, block: list[int], axes: Axes) -> Channels | None:
+        """The list of the merged axes, or ``None`` where it holds no channels (any more)."""
+        lists = [axes[axis] for axis in block]
+        if all(channels is None for channels in lists):
+            return None
+        shape = flow.shape(node.inputs[0]) or ()
+        if len(block) > 1 and block[0] == 0 and lists[0] is None:
+            for channels in lists:
+                flow.pin(channels, node, "merges channels with the batch")
+            return None
+        return flow.merge(lists, [shape[axis] or 1 for axis in block])
+
+    def rewrite(self, node: gs.Node, cut: Cut) -> None:
+        """Write the sizes that are left into the target shape."""
+        if node.op == "Reshape":
+            write_sizes(node, 1, cut, {})
+
+
+class Expand(Operator):
+    """``Expand``: axes with channels pass; what is spread holds none."""
+
+    types = ("Expand",)
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """See the class."""
+        axes, target = flow.of(node.inputs[0]), flow.shape(node.outputs[0])
+        if target is None:
+            flow.pin_inputs(node, "spreads to an unknown shape")
+            return
+        result: Axes = [*[None] * (len(target) - len(axes)), *axes]
+        for back in range(1, len(axes) + 1):
+            if axes[-back] is not None and flow.size(node.inputs[0], -back) != target[-back]:
+                flow.pin(axes[-back], node, "spreads its only channel")
+                result[-back] = None
+        flow.give(node.outputs[0], result)
+
+    def rewrite(self, node: gs.Node, cut: Cut) -> None:
+        """1 in the target leaves an axis as it is."""
+        axes = range(len(cut.shape(node.outputs[0]) or ()))
+        write_sizes(node, 1, cut, {axis: 1 for axis in axes if _shrinks(cut, node.outputs[0], axis)})
+
+
+class Shape(Operator):
+    """``Shape`` tells the sizes of the parent, also when its input is cut.
+
+    So whatever is computed from them (positions, counts, the scale of an attention) is as in the parent,
+    and the operators that take a shape write the sizes that are left over it.
+    """
+
+    types = ("Shape",)
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """The sizes themselves are no channels."""
+
+    def rewrite(self, node: gs.Node, cut: Cut) -> None:
+        """Put the parent's sizes in place of those that have changed."""
+        source = node.inputs[0]
+        sizes = cut.shape(source) or ()
+        start, end = int(node.attrs.get("start", 0)), node.attrs.get("end")
+        told = range(len(sizes))[start:end]
+        changed = [_shrinks(cut, source, axis) for axis in told]
+        if any(changed):
+            whole = np.array([sizes[axis] or 0 for axis in told], np.int64)
+            _overwrite(node, np.array(changed), whole, cut)
+
+
+# ------------------------------------------------------------------------------- helpers
+
+
+def write_sizes(node: gs.Node, index: int, cut: Cut, instead: dict[int, int]) -> None:
+    """Write into the shape at input ``index`` of ``node`` what the cut leaves of its first output.
+
+    A shape that is computed at run time gets the sizes written over it then.
+
+    Args:
+        node: the node that takes the shape.
+        index: which input holds it.
+        cut: the cut.
+        instead: what to write for an axis instead of the size that is left.
+    """
+    output = node.outputs[0]
+    axes = [axis for axis in range(len(cut.shape(output) or ())) if _shrinks(cut, output, axis)]
+    left = {axis: instead.get(axis, _left(cut, output, axis)) for axis in axes}
+    target = constant_ints(node, index)
+    if target is None and left:
+        changed = np.isin(np.arange(len(cut.shape(output) or ())), axes)
+        sizes = np.array([left.get(axis, 0) for axis in range(len(changed))], np.int64)
+        _overwrite_input(node, index, changed, sizes, cut)
+    elif target is not None and any(target[axis] > 0 for axis in left):
+        sizes = [left[axis] if axis in left and size > 0 else size for axis, size in enumerate(target)]
+        set_constant(node, index, np.array(sizes, np.int64))
+
+
+def _shrinks(cut: Cut, tensor: gs.Tensor, axis: int) -> bool:
+    kept = cut.keeps(tensor, axis)
+    return kept is not None and not kept.all()
+
+
+def _left(cut: Cut, tensor: gs.Tensor, axis: int) -> int:
+    kept = cut.keeps(tensor, axis)
+    return 0 if kept is None else int(kept.sum())
+
+
+def _overwrite_input(node: gs.Node, index: int, changed: Array, sizes: Array, cut: Cut) -> None:
+    """``Where(changed, sizes, shape)`` before ``node``."""
+    name = f"{node.name}/input_{index}"
+    constants = [gs.Constant(f"{name}/changed", changed), gs.Constant(f"{name}/sizes", sizes)]
+    target = gs.Variable(name, np.dtype(np.int64), [len(sizes)])
+    where = gs.Node("Where", name, inputs=[*constants, node.inputs[index]], outputs=[target])
+    cut.graph.nodes.insert(cut.graph.nodes.index(node), where)
+    node.inputs[index] = target
+
+
+def _overwrite(node: gs.Node, changed: Array, sizes: Array, cut: Cut) -> None:
+    """``Where(changed, sizes, ...)`` behind ``node``."""
+    name = f"{node.name}/parent"
+    constants = [gs.Constant(f"{name}/changed", changed), gs.Constant(f"{name}/sizes", sizes)]
+    where = gs.Node("Where", name)
+    insert_after(node, where, cut.graph)
+    where.inputs = [*constants, *where.inputs]
+
+
+def _blocks(
+    source: tuple[int | None, ...], target: tuple[int | None, ...]
+) -> list[tuple[list[int], list[int]]] | None:
+    """Pair the smallest runs of axes with equal products, sizes of 1 left out.
+
+    ``None`` where a size is unknown, unless the axes before it pair off.
+    """
+    left = [axis for axis, size in enumerate(source) if size != 1]
+    right = [axis for axis, size in enumerate(target) if size != 1]
+    blocks = []
+    while left and right:
+        if source[left[0]] is None or target[right[0]] is None:
+            return None
+        before, after = [left.pop(0)], [right.pop(0)]
+        sizes = [source[before[0]] or 0, target[after[0]] or 0]
+        while sizes[0] != sizes[1]:
+            side, run, shape = (left, before, source) if sizes[0] < sizes[1] else (right, after, target)
+            if not side or shape[side[0]] is None:
+                return None
+            sizes[0 if run is before else 1] *= shape[side[0]] or 0
+            run.append(side.pop(0))
+        blocks.append((before, after))
+    return None if left or right else blocks
