@@ -111,7 +111,8 @@ def dead_channels(groups: ChannelGroups, profile: Profile) -> Mask:
         if profile.has(SQUARES, key, len(place.channels)):
             seen[place.channels] = 1
             alive[place.channels[profile.mean(SQUARES, key) > 0]] = 1
-    return (groups.to_atoms(seen) > 0) & (groups.to_atoms(alive) == 0) & groups.cuttable()
+    silent = (groups.to_atoms(seen) > 0) & (groups.to_atoms(alive) == 0)
+    return np.asarray(silent & groups.cuttable())
 
 
 def _sizes(groups: ChannelGroups) -> NDArray[np.int64]:

@@ -16,9 +16,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.rewriter.errors import GraftError
-from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.groups import ChannelGroups, Mask
 from graft.rewriter.model import Model
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import Read, operator_of
 from graft.rewriter.plan import Plan
 from graft.rewriter.session import Device, fit
 
@@ -36,9 +36,10 @@ class VerifyReport:
 def mask(model: Model, plan: Plan) -> Model:
     """The masked parent: a copy of ``model`` with every weight that reads a removed channel at zero."""
     masked = model.copy()
+    masked.refresh_shapes()  # tells the types
     groups = ChannelGroups(masked)
     kept = plan.mask(groups)
-    for node in masked.graph.nodes:
+    for node in groups.nodes:
         for parameter in operator_of(node).parameters(node, groups):
             if parameter.reads is None:
                 continue
@@ -48,7 +49,22 @@ def mask(model: Model, plan: Plan) -> Model:
             flags = kept[parameter.axes[parameter.reads]].reshape(shape)
             values = whole.values * flags.astype(whole.values.dtype)
             node.inputs[parameter.index] = gs.Constant(f"{node.name}/{whole.name}/masked", values)
+        for read in operator_of(node).sums(node, groups):
+            _mask_input(
+                masked.graph, node, read, kept[read.channels], len(groups.of(node.inputs[read.index]))
+            )
+    masked.tidy()
     return masked
+
+
+def _mask_input(graph: gs.Graph, node: gs.Node, read: Read, flags: Mask, rank: int) -> None:
+    """Multiply what ``node`` reads by ``flags``."""
+    name, source = f"{node.name}/masked_{read.index}_{read.axis}", node.inputs[read.index]
+    shape = [1] * rank
+    shape[read.axis] = -1
+    values = gs.Constant(f"{name}/flags", flags.reshape(shape).astype(source.dtype))
+    node.inputs[read.index] = gs.Variable(name, source.dtype)
+    graph.nodes.append(gs.Node("Mul", name, inputs=[source, values], outputs=[node.inputs[read.index]]))
 
 
 class Verify:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.model import Shape
 from graft.rewriter.ties import Axes, Channels, Ties
+
+__all__ = ["Axes", "Channels", "Flow", "Origin"]
 
 
 @dataclass(frozen=True)

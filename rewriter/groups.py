@@ -159,7 +159,8 @@ class ChannelGroups:
         """Where channels are consumed, each tensor once, in the order of the file."""
         found: dict[tuple[str, int], Place] = {}
         for node in self.nodes:
-            for read in operator_of(node).reads(node, self):
+            operator = operator_of(node)
+            for read in (*operator.reads(node, self), *operator.sums(node, self)):
                 name = node.inputs[read.index].name
                 found.setdefault((name, read.axis), Place(name, read.axis, read.channels))
         return list(found.values())

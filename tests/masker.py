@@ -27,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 Array = NDArray[Any]
 Kept = Mapping[str, NDArray[np.bool_]]
 
-MAKERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+MAKERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"))
 ELEMENTWISE = frozenset(
     (
         *("Abs", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Cos", "Dropout", "Elu"),
@@ -36,7 +36,7 @@ ELEMENTWISE = frozenset(
         *("Sin", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
     )
 )
-BROADCASTING = frozenset(("Add", "Sub", "Mul", "Div", "Sum", "Min", "Max", "Mean", "PRelu", "Pow"))
+BROADCASTING = frozenset(("Where", "Add", "Sub", "Mul", "Div", "Sum", "Min", "Max", "Mean", "PRelu", "Pow"))
 MOVING = frozenset(
     (
         *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice"),
@@ -119,10 +119,10 @@ def kept_outputs(parent: onnx.ModelProto, cut: onnx.ModelProto) -> dict[str, NDA
     names = {node.name for node in cut.graph.node}
     kept = {}
     for name, bias in before.items():
-        assert len(set(bias.tolist())) == bias.size, f"markers of {name} are not distinct"
-        left = after[name] if name in names else bias[:0]
-        kept[name] = np.isin(bias, left)
-        found = bias[kept[name]]
+        assert len(set(bias.ravel().tolist())) == bias.size, f"markers of {name} are not distinct"
+        left = after[name].ravel() if name in names else bias.ravel()[:0]
+        kept[name] = np.isin(bias, left).ravel()
+        found = bias.ravel()[kept[name]]
         assert np.array_equal(found, left), f"bias of {name} is no ordered part of the parent's"
     return kept
 
@@ -135,7 +135,7 @@ def markers(model: onnx.ModelProto) -> dict[str, Array]:
         if node.op_type in MAKERS and not _folds(node, constants):
             bias = _marker(model.graph, node, constants)
             if bias is not None:
-                biases[node.name] = bias.reshape(-1)
+                biases[node.name] = bias
     return biases
 
 
@@ -153,7 +153,7 @@ def _folds(node: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
 
 
 def _marker(graph: onnx.GraphProto, node: onnx.NodeProto, constants: Mapping[str, Array]) -> Array | None:
-    if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]:
+    if node.op_type not in ("MatMul", "Einsum") and len(node.input) > 2 and node.input[2]:
         return constants.get(node.input[2])
     readers = [reader for reader in graph.node if node.output[0] in reader.input]
     if len(readers) != 1:
@@ -221,7 +221,7 @@ class _Companions:
             (ALONG_AXIS, self._along_axis),
             (MIXING, self._mixing),
             (frozenset({"Conv", "ConvTranspose"}), self._conv),
-            (frozenset({"Gemm", "MatMul"}), self._matmul),
+            (frozenset({"Gemm", "MatMul", "Einsum"}), self._matmul),
             (frozenset({"Pad"}), self._pad),
             (frozenset({"Shape", "Size"}), self._nodes.append),
         ]
@@ -345,25 +345,31 @@ class _Companions:
             self._companions[node.output[0]] = self._emit("Min", [passed, own])
 
     def _matmul(self, node: onnx.NodeProto) -> None:
-        places = [place for place in (0, 1) if node.input[place] not in self._constants]
+        """A place is kept that any kept pair of channels reaches, and where the bias says so."""
+        places = [place for place, name in enumerate(node.input) if name not in self._constants]
         self._reading_masked(node, places)
-        if places == [0]:
+        if node.op_type == "Gemm":
             self._make(node, 0)
-            if node.op_type == "Gemm":
-                return
-            rows = self._reduce("ReduceMax", self._companion(node.input[0]), -1)  # axes that pass
+            return
+        ones = [
+            self._companion(name) if place in places else self._ones(name)
+            for place, name in enumerate(node.input)
+        ]
+        reached = self._emit("Sign", self._same(node, ones))
+        self._companions[node.output[0]] = reached
+        if len(places) < len(node.input) and node.name in self._markers:
+            self._make(node, 0)
             own = self._companions[node.output[0]]
-            self._companions[node.output[0]] = self._emit("Min", [own, rows])
-        else:
-            # both operands are computed: a place is kept that any kept pair of channels reaches
-            product = self._same(node, [self._companion(name) for name in node.input])
-            self._companions[node.output[0]] = self._emit("Sign", product)
+            self._companions[node.output[0]] = self._emit("Min", [own, reached])
+
+    def _ones(self, constant: str) -> str:
+        return self._constant(np.ones(self._values[constant].shape), np.float32)
 
     def _make(self, node: onnx.NodeProto, spaces: int) -> None:
         """The output's channels are the node's own: an input of the graph says which stay."""
         assert node.name in self._markers, f"{node.op_type} {node.name} has no marker"
         self.makers[node.name] = self._markers[node.name].size
-        shape = self._constant([-1] + [1] * spaces)
+        shape = self._constant([*self._markers[node.name].shape, *[1] * spaces])
         flags = self._emit("Reshape", [f"{node.name}__kept", shape])
         self._companions[node.output[0]] = self._spread(flags, node.output[0])
 

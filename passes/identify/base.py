@@ -80,6 +80,19 @@ def contribution(question: Question, contrast: float = 0.0) -> Scores:
                 spread = _spread(question, tensor, contrast)
                 part = spread * (operator.matrix(node) ** 2).sum(axis=(0, 1))
                 np.add.at(result, read.channels, part / max(float(part.sum()), 1e-30))
+    return result + unweighed(question, contrast)
+
+
+def unweighed(question: Question, contrast: float = 0.0) -> Scores:
+    """The share of each channel in the variance of what is summed over without a weight."""
+    groups = question.groups
+    result = np.zeros(groups.count)
+    for node in groups.nodes:
+        for read in operator_of(node).sums(node, groups):
+            tensor = groups.key(node.inputs[read.index].name, read.axis)
+            if question.profile.has(SQUARES, tensor, len(read.channels)):
+                part = _spread(question, tensor, contrast)
+                np.add.at(result, read.channels, part / max(float(part.sum()), 1e-30))
     return result
 
 

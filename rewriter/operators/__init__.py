@@ -6,6 +6,7 @@ import onnx_graphsurgeon as gs
 
 from graft.rewriter.operators.base import Operator, Parameter, Pinning, Read, Work
 from graft.rewriter.operators.convolution import Convolution
+from graft.rewriter.operators.einsum import Einsum
 from graft.rewriter.operators.elementwise import (
     Activation,
     Broadcast,
@@ -30,7 +31,7 @@ from graft.rewriter.operators.shape import (
 )
 
 OPERATORS: tuple[Operator, ...] = (
-    *(Convolution(), Gemm(), MatMul()),
+    *(Convolution(), Gemm(), MatMul(), Einsum()),
     *(Elementwise(), Activation(), Dropout(), Broadcast(), ParametricRelu()),
     *(BatchNormalization(), Softmax(), Pooling(), Reduction()),
     *(Concat(), Split(), Slice(), Pad(), Gather(), Transpose(), Squeeze(), Unsqueeze()),

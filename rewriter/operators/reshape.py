@@ -135,8 +135,8 @@ def write_sizes(node: gs.Node, index: int, cut: Cut, instead: dict[int, int]) ->
         sizes = np.array([left.get(axis, 0) for axis in range(len(changed))], np.int64)
         _overwrite_input(node, index, changed, sizes, cut)
     elif target is not None and any(target[axis] > 0 for axis in left):
-        sizes = [left[axis] if axis in left and size > 0 else size for axis, size in enumerate(target)]
-        set_constant(node, index, np.array(sizes, np.int64))
+        new = [left[axis] if axis in left and size > 0 else size for axis, size in enumerate(target)]
+        set_constant(node, index, np.array(new, np.int64))
 
 
 def _shrinks(cut: Cut, tensor: gs.Tensor, axis: int) -> bool:
@@ -149,9 +149,17 @@ def _left(cut: Cut, tensor: gs.Tensor, axis: int) -> int:
     return 0 if kept is None else int(kept.sum())
 
 
+def _unused(name: str, graph: gs.Graph) -> str:
+    """``name``, longer where a graph that was cut before has it already."""
+    taken = {node.name for node in graph.nodes}
+    while name in taken:
+        name += "+"
+    return name
+
+
 def _overwrite_input(node: gs.Node, index: int, changed: Array, sizes: Array, cut: Cut) -> None:
     """``Where(changed, sizes, shape)`` before ``node``."""
-    name = f"{node.name}/input_{index}"
+    name = _unused(f"{node.name}/input_{index}", cut.graph)
     constants = [gs.Constant(f"{name}/changed", changed), gs.Constant(f"{name}/sizes", sizes)]
     target = gs.Variable(name, np.dtype(np.int64), [len(sizes)])
     where = gs.Node("Where", name, inputs=[*constants, node.inputs[index]], outputs=[target])
@@ -161,7 +169,7 @@ def _overwrite_input(node: gs.Node, index: int, changed: Array, sizes: Array, cu
 
 def _overwrite(node: gs.Node, changed: Array, sizes: Array, cut: Cut) -> None:
     """``Where(changed, sizes, ...)`` behind ``node``."""
-    name = f"{node.name}/parent"
+    name = _unused(f"{node.name}/parent", cut.graph)
     constants = [gs.Constant(f"{name}/changed", changed), gs.Constant(f"{name}/sizes", sizes)]
     where = gs.Node("Where", name)
     insert_after(node, where, cut.graph)
