@@ -49,10 +49,9 @@ def mask(model: Model, plan: Plan) -> Model:
             flags = kept[parameter.axes[parameter.reads]].reshape(shape)
             values = whole.values * flags.astype(whole.values.dtype)
             node.inputs[parameter.index] = gs.Constant(f"{node.name}/{whole.name}/masked", values)
+        ranks = [len(groups.of(tensor)) for tensor in node.inputs]
         for read in operator_of(node).sums(node, groups):
-            _mask_input(
-                masked.graph, node, read, kept[read.channels], len(groups.of(node.inputs[read.index]))
-            )
+            _mask_input(masked.graph, node, read, kept[read.channels], ranks[read.index])
     masked.tidy()
     return masked
 

@@ -5,8 +5,12 @@ Imported for its side effect: the functions enter themselves into :data:`tests.g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import onnx
+from hypothesis import strategies as st
 from onnx import TensorProto
 
 from tests.graphs import BATCH, CLASSES, Builder, Pick, T, _array, case, random_pick
@@ -285,3 +289,65 @@ def patches(b: Builder) -> onnx.ModelProto:
     x = b.one("Add", x, separate(b, x, lambda options: options[-1]))
     x = b.one("Gather", x, b.constant(0, np.int64), axis=1)
     return b.model(b.gemm(b.relu(b.gemm(x, 6)), CLASSES))
+
+
+# -------------------------------------------------------------------- random networks
+
+
+def start(b: Builder, pick: Pick) -> T:
+    """Tokens: from vectors, from the patches of an image, from the places of a map."""
+    kind = pick(["vectors", "patches", "map"])
+    if kind == "vectors":
+        return tokens(b, pick([4, 6]))
+    if kind == "patches":
+        x = b.conv(b.input(3, 4, 6), pick([4, 6]), 2, strides=[2, 2], pads=[0] * 4)
+        return b.one("Transpose", b.reshape(x, 0, x.channels, -1), perm=[0, 2, 1])
+    x = b.one("Transpose", b.relu(b.conv(b.input(3, 2, 3), pick([4, 6]))), perm=[0, 2, 3, 1])
+    return b.reshape(x, -1, 6, x.shape[3])
+
+
+def finish(b: Builder, x: T, pick: Pick) -> onnx.ModelProto:
+    """The mean over tokens, the first token, or all of them; the head."""
+    x = b.relu(b.matmul(x, pick([3, 5])))
+    kind = pick(["mean", "first", "all"])
+    if kind == "mean":
+        x = b.reduce(x, axes=[1], keepdims=0)
+    elif kind == "first":
+        x = b.one("Gather", x, b.constant(0, np.int64), axis=1)
+    else:
+        x = b.one("Flatten", x)
+    return b.model(b.gemm(x, CLASSES))
+
+
+def beside(b: Builder, x: T, pick: Pick) -> T:
+    """A block whose output is added to a projection of its input, or to the input itself."""
+    y = pick(BLOCKS[:4])(b, x, pick)
+    return b.one("Add", y, x if y.shape == x.shape else b.matmul(x, y.shape[2]))
+
+
+def positions(b: Builder, x: T, pick: Pick) -> T:
+    """A constant for every token and channel."""
+    return b.one("Add", x, b.constant(b.rng.normal(0, 1, (1, *x.shape[1:]))))
+
+
+def shuffled_heads(b: Builder, x: T, pick: Pick) -> T:
+    """Channels as heads, in another order, and one axis again."""
+    if x.shape[2] % 2:
+        return b.relu(x)
+    y = b.one("Transpose", b.reshape(x, 0, x.shape[1], 2, -1), perm=[0, 1, 3, 2])
+    return b.reshape(b.one("Tanh", y), 0, x.shape[1], x.shape[2])
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> onnx.ModelProto:
+    """Random networks over sequences of tokens."""
+
+    def pick(options: Sequence[Any]) -> Any:
+        return draw(st.sampled_from(list(options)))
+
+    b = Builder(draw(st.integers(0, 2**16)), pick([12, 13, 17, 18, 21]), fixed=pick([False, False, True]))
+    x = start(b, pick)
+    for _ in range(draw(st.integers(1, 3))):
+        x = pick((*BLOCKS, beside, positions, shuffled_heads))(b, x, pick)
+        x = b.relu(x) if pick([True, False]) else x
+    return finish(b, x, pick)

@@ -152,7 +152,7 @@ def shiftable(groups: ChannelGroups) -> list[Group]:
     max_examples=250,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-@given(graphs.networks(), st.integers(0, 2**16))
+@given(st.one_of(graphs.networks(), cases_attention.networks()), st.integers(0, 2**16))
 def test_law_holds_for_random_graphs(proto: onnx.ModelProto, seed: int) -> None:
     onnx.checker.check_model(proto, full_check=True)
     law = Law(proto)
@@ -162,7 +162,7 @@ def test_law_holds_for_random_graphs(proto: onnx.ModelProto, seed: int) -> None:
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
-@given(graphs.networks())
+@given(st.one_of(graphs.networks(), cases_attention.networks()))
 def test_law_fails_for_shifted_cuts_of_random_graphs(proto: onnx.ModelProto) -> None:
     law = Law(proto)
     groups = shiftable(law.groups)
@@ -172,7 +172,6 @@ def test_law_fails_for_shifted_cuts_of_random_graphs(proto: onnx.ModelProto) -> 
 
 # -------------------------------------------------------------------- one network per structure
 
-assert cases_attention.BLOCKS
 NOTHING_TO_CUT: set[str] = set()
 EVERY_CASE = [(name, opset) for name, (_, opsets) in graphs.CASES.items() for opset in opsets]
 
