@@ -50,7 +50,7 @@ def mask(model: Model, plan: Plan) -> Model:
             values = whole.values * flags.astype(whole.values.dtype)
             node.inputs[parameter.index] = gs.Constant(f"{node.name}/{whole.name}/masked", values)
         ranks = [len(groups.of(tensor)) for tensor in node.inputs]
-        for read in operator_of(node).sums(node, groups):
+        for read in operator_of(node).masks(node, groups):
             _mask_input(masked.graph, node, read, kept[read.channels], ranks[read.index])
     masked.tidy()
     return masked

@@ -160,7 +160,7 @@ class ChannelGroups:
         found: dict[tuple[str, int], Place] = {}
         for node in self.nodes:
             operator = operator_of(node)
-            for read in (*operator.reads(node, self), *operator.sums(node, self)):
+            for read in (*operator.reads(node, self), *operator.masks(node, self)):
                 name = node.inputs[read.index].name
                 found.setdefault((name, read.axis), Place(name, read.axis, read.channels))
         return list(found.values())

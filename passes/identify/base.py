@@ -88,7 +88,7 @@ def unweighed(question: Question, contrast: float = 0.0) -> Scores:
     groups = question.groups
     result = np.zeros(groups.count)
     for node in groups.nodes:
-        for read in operator_of(node).sums(node, groups):
+        for read in operator_of(node).masks(node, groups):
             tensor = groups.key(node.inputs[read.index].name, read.axis)
             if question.profile.has(SQUARES, tensor, len(read.channels)):
                 part = _spread(question, tensor, contrast)

@@ -98,7 +98,7 @@ class Operator:
         """Where the node consumes channels. A consumer has :meth:`matrix`, :meth:`fold`, :meth:`add_bias`."""
         return []
 
-    def sums(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def masks(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
         """Where the node sums over channels that no weight of its own reads: masked there, they are gone."""
         return []
 

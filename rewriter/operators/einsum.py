@@ -42,7 +42,7 @@ class Contraction(Operator):
 
     Axes of one name are tied. A name that only constants have makes new channels; constants are cut along
     every axis. Where one constant reads one axis and has no other name in common with the data, it is a
-    dense layer (:meth:`reads`), else removed channels have to be masked in the data (:meth:`sums`).
+    dense layer (:meth:`reads`), else removed channels have to be masked in the data (:meth:`masks`).
     """
 
     def equation(self, node: gs.Node, shapes: Flow | ChannelMap | None) -> Equation | None:
@@ -111,7 +111,7 @@ class Contraction(Operator):
         found = channels.of(node.inputs[dense.data])[dense.axis]
         return [] if found is None else [Read(dense.data, dense.axis, found)]
 
-    def sums(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def masks(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
         """The summed axes of the data where this is no dense layer."""
         equation = self.equation(node, channels)
         if equation is None or self._dense(node, channels) is not None:
