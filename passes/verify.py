@@ -19,6 +19,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups, Mask
 from graft.rewriter.model import Model
 from graft.rewriter.operators import Read, operator_of
+from graft.rewriter.operators.base import float_constant
 from graft.rewriter.plan import Plan
 from graft.rewriter.session import Device, fit
 
@@ -36,10 +37,14 @@ class VerifyReport:
 def mask(model: Model, plan: Plan) -> Model:
     """The masked parent: a copy of ``model`` with every weight that reads a removed channel at zero."""
     masked = model.copy()
-    masked.refresh_shapes()  # tells the types
     groups = ChannelGroups(masked)
     kept = plan.mask(groups)
     for node in groups.nodes:
+        ranks = [len(groups.of(tensor)) for tensor in node.inputs]
+        for read in operator_of(node).masks(node, groups):
+            if not kept[read.channels].all():
+                shape = [-1 if axis == read.axis else 1 for axis in range(ranks[read.index])]
+                _mask_input(masked.graph, node, read, kept[read.channels].reshape(shape))
         for parameter in operator_of(node).parameters(node, groups):
             if parameter.reads is None:
                 continue
@@ -49,21 +54,19 @@ def mask(model: Model, plan: Plan) -> Model:
             flags = kept[parameter.axes[parameter.reads]].reshape(shape)
             values = whole.values * flags.astype(whole.values.dtype)
             node.inputs[parameter.index] = gs.Constant(f"{node.name}/{whole.name}/masked", values)
-        ranks = [len(groups.of(tensor)) for tensor in node.inputs]
-        for read in operator_of(node).masks(node, groups):
-            _mask_input(masked.graph, node, read, kept[read.channels], ranks[read.index])
     masked.tidy()
     return masked
 
 
-def _mask_input(graph: gs.Graph, node: gs.Node, read: Read, flags: Mask, rank: int) -> None:
-    """Multiply what ``node`` reads by ``flags``."""
-    name, source = f"{node.name}/masked_{read.index}_{read.axis}", node.inputs[read.index]
-    shape = [1] * rank
-    shape[read.axis] = -1
-    values = gs.Constant(f"{name}/flags", flags.reshape(shape).astype(source.dtype))
-    node.inputs[read.index] = gs.Variable(name, source.dtype)
-    graph.nodes.append(gs.Node("Mul", name, inputs=[source, values], outputs=[node.inputs[read.index]]))
+def _mask_input(graph: gs.Graph, node: gs.Node, read: Read, stays: Mask) -> None:
+    """Let ``node`` read 0 in place of what does not stay, which need not be finite."""
+    whole = node.inputs[read.index]
+    name = f"{node.name}/{whole.name}/masked_{read.index}_{read.axis}"
+    zero = float_constant(f"{name}/zero", np.zeros(()), like=whole)
+    inputs = [gs.Constant(f"{name}/stays", stays), whole, zero]
+    node.inputs[read.index] = gs.Variable(name, whole.dtype)
+    where = gs.Node("Where", name, inputs=inputs, outputs=[node.inputs[read.index]])
+    graph.nodes.insert(graph.nodes.index(node), where)
 
 
 class Verify:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from graft.rewriter.errors import GraftError
 from graft.rewriter.flow import Axes, Channels, Flow
 from graft.rewriter.model import Model, Shape
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import operator_of, same_shape
 
 Mask = NDArray[np.bool_]
 Number = TypeVar("Number", np.bool_, np.float64)
@@ -110,7 +110,7 @@ class ChannelGroups:
         input_shapes: Mapping[str, Sequence[int]] | None = None,
         outputs_open: bool = False,
     ) -> None:
-        self.shapes = model.shapes(given=input_shapes)
+        self.shapes = model.shapes(given=input_shapes, same_shape=same_shape())
         self.nodes: list[gs.Node] = list(model.graph.nodes)
         self.samples = next((s[0] for t in model.graph.inputs if (s := self.shapes[t.name])), 1) or 1
         flow = Flow(self.shapes, model.opset)

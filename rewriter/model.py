@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -123,12 +123,19 @@ class Model:
         """As :meth:`inputs`, for the outputs."""
         return _signature(self.graph.outputs)
 
-    def shapes(self, free: int = 2, given: Mapping[str, Sequence[int]] | None = None) -> dict[str, Shape]:
+    def shapes(
+        self,
+        free: int = 2,
+        given: Mapping[str, Sequence[int]] | None = None,
+        same_shape: Collection[str] = (),
+    ) -> dict[str, Shape]:
         """Shape of every tensor, by onnx's shape inference.
 
         Args:
             free: what a free leading dimension (the batch) of an input counts as.
             given: full shapes of inputs by name, for other free dimensions.
+            same_shape: operators (``Name`` or ``domain::Name``) that onnx cannot infer and whose output
+                is shaped as their first input.
 
         Returns:
             Tensor name to shape; ``None`` for a dimension that cannot be told. Constants included.
@@ -140,6 +147,10 @@ class Model:
             for dimension in value.type.tensor_type.shape.dim:
                 dimension.ClearField("dim_param")
         del proto.graph.value_info[:]
+        for node in proto.graph.node:
+            if (f"{node.domain}::{node.op_type}" if node.domain else node.op_type) in same_shape:
+                copy = onnx.helper.make_node("Identity", node.input[:1], node.output[:1])
+                node.CopyFrom(copy)
         with contextlib.suppress(Exception):  # what cannot be inferred stays unknown
             proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
         shapes: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}

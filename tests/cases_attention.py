@@ -230,7 +230,7 @@ def einsums_of_many_forms(b: Builder) -> onnx.ModelProto:
     mixed = b.one("Einsum", x, b.one("Sigmoid", x), equation="bdt,bet->bde")
     x = b.one("Einsum", mixed, x, equation="bde,bet->btd")
     weight = b.constant(b.rng.normal(0, 0.5, (7, 4)))
-    x = b.one("Add", b.one("Einsum", x, weight, equation="btd,de"), b.distinct(4))
+    x = b.one("Add", b.one("Einsum", x, weight, equation="bsd,dt"), b.distinct(4))
     gate = b.one("Sigmoid", b.one("Einsum", x, equation="btd->bt"))
     return pooled(b, b.one("Mul", b.relu(x), b.unsqueeze(gate, 2)))
 

@@ -22,7 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 Array = NDArray[Any]
 Pick = Callable[[Sequence[Any]], Any]
 
-OPSETS = (11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21)
+OPSETS = tuple(range(11, 27))
+"""All that Graft reads and onnxruntime runs."""
 BATCH = 2
 CLASSES = 5
 
@@ -114,11 +115,18 @@ class Builder:
         if not domain:
             known = {t.name: self._types[t.name] for t in inputs if t}
             data = {t.name: self._constants[t.name] for t in inputs if t and t.name in self._constants}
-            types = onnx.shape_inference.infer_node_outputs(
-                onnx.defs.get_schema(operator, self.opset), node, known, data
-            )
+            schema = onnx.defs.get_schema(operator, self.opset)
+            types = dict(onnx.shape_inference.infer_node_outputs(schema, node, known, data))
+            if not any(kind.tensor_type.HasField("shape") for kind in types.values()):  # a function
+                types = {names[0]: self._function_output(node, known)}
         self._types.update(types)
         return [T(n, _sizes(types[n])) if n in types else T(n, ()) for n in names]
+
+    def _function_output(self, node: onnx.NodeProto, known: dict[str, onnx.TypeProto]) -> onnx.TypeProto:
+        inputs = [helper.make_value_info(name, kind) for name, kind in known.items()]
+        graph = helper.make_graph([node], "one", inputs, [onnx.ValueInfoProto(name=node.output[0])])
+        alone = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])
+        return onnx.shape_inference.infer_shapes(alone).graph.output[0].type
 
     def one(self, operator: str, *inputs: T | None, **attributes: Any) -> T:
         """Add a node with one output."""
@@ -485,7 +493,7 @@ def dropped_mean(b: Builder, x: T, pick: Pick) -> T:
     return b.one("Mul", x, b.one("Sigmoid", mean))
 
 
-STRUCTURES: tuple[Structure, ...] = (
+STRUCTURES: list[Structure] = [
     convolution,
     depthwise,
     activation,
@@ -507,7 +515,13 @@ STRUCTURES: tuple[Structure, ...] = (
     shared_constant,
     tied_weights,
     dropped_mean,
-)
+]
+
+
+def structure(function: Structure) -> Structure:
+    """Enter a function into :data:`STRUCTURES`."""
+    STRUCTURES.append(function)
+    return function
 
 
 def head(b: Builder, x: T, pick: Pick) -> T:
@@ -547,7 +561,7 @@ def gemm_head(b: Builder, x: T, pick: Pick) -> T:
 def network(pick: Pick, seed: int, steps: int) -> onnx.ModelProto:
     """A random network of ``steps`` structures between a first layer and a head."""
     b = Builder(seed, pick(OPSETS), fixed=pick([False, False, False, True]))
-    x = b.input(*pick([(3, 6, 5), (2, 7, 7), (2, 9), (6,)]))
+    x = b.input(*pick([(3, 6, 5), (2, 7, 7), (2, 9), (6,), (2, 4, 3, 4)]))
     x = b.relu(b.layer(x, pick([3, 4, 6])))
     for _ in range(steps):
         x = pick(STRUCTURES)(b, x, pick)

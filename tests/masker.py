@@ -15,7 +15,7 @@ the Add that follows removes them through its other operand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,27 +31,46 @@ MAKERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"))
 ELEMENTWISE = frozenset(
     (
         *("Abs", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Cos", "Dropout", "Elu"),
-        *("Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu"),
+        *("Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu"),
         *("Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign"),
-        *("Sin", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
+        *("Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "Shrink"),
+        *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh", "Tan"),
+        *("BitwiseNot", "CastLike", "IsInf", "IsNaN", "MeanVarianceNormalization"),
     )
 )
-BROADCASTING = frozenset(("Where", "Add", "Sub", "Mul", "Div", "Sum", "Min", "Max", "Mean", "PRelu", "Pow"))
+BROADCASTING = frozenset(
+    (
+        *("Add", "Sub", "Mul", "Div", "Sum", "Min", "Max", "Mean", "PRelu", "Pow", "Mod", "Where"),
+        *("And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+        *("Gelu", "BiasGelu", "FastGelu", "QuickGelu"),
+    )
+)
 MOVING = frozenset(
     (
         *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice"),
-        *("Gather", "Expand", "Tile"),
+        *("Gather", "Expand", "Tile", "SpaceToDepth", "DepthToSpace"),
     )
 )
-CONTRACTING = frozenset(("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"))
+CONTRACTING = frozenset(
+    ("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum")
+)
 REDUCING = CONTRACTING | frozenset(
     (
         *("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"),
-        *("ReduceMax", "ReduceMin", "ReduceProd"),
+        *("ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSumExp"),
     )
 )
-ALONG_AXIS = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
-MIXING = frozenset(("LRN", "TopK", "ArgMax", "LayerNormalization", "LpNormalization"))
+ALONG_AXIS = {
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), -1),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), -1),
+    "LRN": 1,
+    "ArgMax": 0,
+    "ArgMin": 0,
+    "CumSum": 0,
+}
+"""Operators that work along an axis, and which where they do not say."""
+MIXING = frozenset(("LSTM", "GRU", "RNN"))
 STAYS = "channels_that_must_stay"
 
 
@@ -132,7 +151,10 @@ def markers(model: onnx.ModelProto) -> dict[str, Array]:
     constants = constant_values(model.graph)
     biases = {}
     for node in model.graph.node:
-        if node.op_type in MAKERS and not _folds(node, constants):
+        if _embeds(node, constants):
+            table = constants[node.input[0]]
+            biases[node.name] = table.reshape(-1, table.shape[-1])[0]
+        elif node.op_type in MAKERS and not _folds(node, constants):
             bias = _marker(model.graph, node, constants)
             if bias is not None:
                 biases[node.name] = bias
@@ -146,6 +168,11 @@ def constant_values(graph: onnx.GraphProto) -> dict[str, Array]:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
     return values
+
+
+def _embeds(node: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
+    """Whether ``node`` picks rows of a constant table: its first row is the marker."""
+    return node.op_type == "Gather" and node.input[0] in constants and node.input[1] not in constants
 
 
 def _folds(node: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
@@ -213,7 +240,9 @@ class _Companions:
         rule(node)
 
     def _rule(self, node: onnx.NodeProto) -> Callable[[onnx.NodeProto], None] | None:
-        families: list[tuple[frozenset[str], Callable[[onnx.NodeProto], None]]] = [
+        if _embeds(node, self._values):
+            return self._embedding
+        families: list[tuple[Container[str], Callable[[onnx.NodeProto], None]]] = [
             (ELEMENTWISE, self._elementwise),
             (BROADCASTING, self._broadcasting),
             (MOVING, self._moving),
@@ -223,6 +252,9 @@ class _Companions:
             (frozenset({"Conv", "ConvTranspose"}), self._conv),
             (frozenset({"Gemm", "MatMul", "Einsum"}), self._matmul),
             (frozenset({"Pad"}), self._pad),
+            (frozenset({"Resize"}), self._resize),
+            (frozenset({"GridSample", "RoiAlign", "MaxRoiPool"}), self._sampling),
+            (frozenset({"GroupNormalization", "InstanceNormalization"}), self._by_group),
             (frozenset({"Shape", "Size"}), self._nodes.append),
         ]
         return next((rule for names, rule in families if node.op_type in names), None)
@@ -266,17 +298,28 @@ class _Companions:
         copy.CopyFrom(node)
         for place in places:
             name = node.input[place]
-            copy.input[place] = self._emit("Mul", [name, self._companion(name)])
+            copy.input[place] = self._emit("Mul", [name, self._typed(self._companion(name), name)])
         self._nodes.append(copy)
+
+    def _typed(self, companion: str, tensor: str) -> str:
+        """The companion in the type of its tensor; before opset 15 all are float32."""
+        return companion if self.opset < 15 else self._emit("CastLike", [companion, tensor])
+
+    def _all_or_none(self, companion: str, axes: Sequence[int]) -> str:
+        """Along ``axes`` all has to stay, or nothing; which of them, with these axes of size 1."""
+        most, least = (self._reduce(f"Reduce{which}", companion, axes) for which in ("Max", "Min"))
+        even = self._emit("Sub", [self._constant(1, np.float32), self._emit("Sub", [most, least])])
+        self._stays.append(self._emit("ReduceMin", [even], keepdims=0))
+        return most
 
     def _must_stay(self, tensor: str) -> None:
         companion = self._companion(tensor)
         self._stays.append(self._emit("ReduceMin", [companion], keepdims=0))
 
-    def _reduce(self, operator: str, tensor: str, axis: int) -> str:
+    def _reduce(self, operator: str, tensor: str, axes: Sequence[int]) -> str:
         if self.opset < 18:
-            return self._emit(operator, [tensor], axes=[axis])
-        return self._emit(operator, [tensor, self._constant([axis])])
+            return self._emit(operator, [tensor], axes=list(axes))
+        return self._emit(operator, [tensor, self._constant(axes)])
 
     # ------------------------------------------------------------ families
 
@@ -297,6 +340,8 @@ class _Companions:
         inputs = [self._companion(name) for name in node.input[:moved]]
         outputs = self._same(node, [*inputs, *node.input[moved:]])
         self._companions.update(zip(node.output, outputs, strict=True))
+        if node.op_type == "DepthToSpace":
+            self._all_or_none(outputs[0], [2, 3])
 
     def _reducing(self, node: onnx.NodeProto) -> None:
         """What a window or a sum sees at least one kept channel of is kept.
@@ -306,35 +351,73 @@ class _Companions:
         """
         self._reading_masked(node, [0] if node.op_type in CONTRACTING else [])
         reduced = self._same(node, [self._companion(node.input[0]), *node.input[1:]])
+        if node.op_type.startswith("ReduceLog"):
+            self._nodes[-1].op_type = "ReduceMax"
         self._companions[node.output[0]] = self._emit("Sign", reduced[:1])
 
     def _along_axis(self, node: onnx.NodeProto) -> None:
         """Softmax and its like: along their axis all has to stay, or nothing."""
-        self._elementwise(node)
-        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
-        companion = self._companion(node.input[0])
-        most, least = (self._reduce(f"Reduce{which}", companion, axis) for which in ("Max", "Min"))
-        even = self._emit("Sub", [self._constant(1, np.float32), self._emit("Sub", [most, least])])
-        self._stays.append(self._emit("ReduceMin", [even], keepdims=0))
+        self._nodes.append(node)
+        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        axis = given.get("axis", ALONG_AXIS[node.op_type])
+        if node.op_type == "CumSum":
+            axis = int(self._values[node.input[1]])
+        axes = range(axis, 0) if node.op_type.startswith(("Layer", "RMS")) else [axis]
+        flags = self._all_or_none(self._companion(node.input[0]), axes)
+        for output in filter(None, node.output):
+            if node.op_type.startswith("Arg") and not given.get("keepdims", 1):
+                squeezed = [flags] if self.opset < 13 else [flags, self._constant([axis])]
+                attributes = {"axes": [axis]} if self.opset < 13 else {}
+                self._companions[output] = self._emit("Squeeze", squeezed, **attributes)
+            else:
+                self._companions[output] = self._spread(flags, output)
 
     def _mixing(self, node: onnx.NodeProto) -> None:
         self._nodes.append(node)
-        self._must_stay(node.input[0])
+        for name in node.input:
+            if name and name not in self._constants:
+                self._must_stay(name)
+
+    def _by_group(self, node: onnx.NodeProto) -> None:
+        """What shares its statistics stays or goes together."""
+        self._elementwise(node)
+        groups = next((a.i for a in node.attribute if a.name == "num_groups"), 0)
+        rows = self._emit("Reshape", [self._companion(node.input[0]), self._constant([0, groups, -1])])
+        self._all_or_none(rows, [2])
+
+    def _resize(self, node: onnx.NodeProto) -> None:
+        """Ones between ones are ones, whatever the kernel."""
+        self._nodes.append(node)
+        resized = self._same(node, [self._companion(node.input[0]), *node.input[1:]])
+        self._companions[node.output[0]] = self._emit("Round", resized)
+
+    def _sampling(self, node: onnx.NodeProto) -> None:
+        self._nodes.append(node)
+        flags = self._all_or_none(self._companion(node.input[0]), [0, 2, 3])
+        self._companions[node.output[0]] = self._spread(flags, node.output[0])
+        for name in node.input[1:]:
+            if name not in self._constants:
+                self._must_stay(name)
+
+    def _embedding(self, node: onnx.NodeProto) -> None:
+        self._nodes.append(node)
+        self._must_stay(node.input[1])
+        self._make(node, 0)
 
     def _conv(self, node: onnx.NodeProto) -> None:
         group = next((a.i for a in node.attribute if a.name == "group"), 1)
         shape = self._values[node.input[1]].shape
-        if node.op_type == "Conv" and group > 1 and shape[1] == 1:
-            self._depthwise(node, shape[0] // group, len(shape))
+        turned = node.op_type == "ConvTranspose"
+        if group > 1 and (shape[0] // group if turned else shape[1]) == 1:
+            self._depthwise(node, group, shape[1] if turned else shape[0] // group, len(shape))
             return
         self._reading_masked(node, [0])
         self._make(node, len(shape) - 2)
 
-    def _depthwise(self, node: onnx.NodeProto, repeat: int, rank: int) -> None:
+    def _depthwise(self, node: onnx.NodeProto, inputs: int, repeat: int, rank: int) -> None:
         """Every input channel goes to ``repeat`` outputs, and takes them with it."""
         self._nodes.append(node)
-        outputs = self._values[node.input[1]].shape[0]
-        indices = self._constant(np.arange(outputs) // repeat)
+        indices = self._constant(np.repeat(np.arange(inputs), repeat))
         flags = self._emit("GlobalMaxPool", [self._companion(node.input[0])])
         flags = self._emit("Gather", [flags, indices], axis=1)
         self._companions[node.output[0]] = self._spread(flags, node.output[0])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from onnx import helper
 
 from graft.rewriter.flow import Axes, Channels, Flow
 from graft.rewriter.model import Shape
@@ -81,10 +82,18 @@ class Operator:
     """
 
     types: ClassVar[tuple[str, ...]] = ()
+    """Names of operators; ``"domain::Name"`` for those outside of the standard domain."""
+    same_shape: ClassVar[bool] = False
+    """Whether the output has shape and type of the first input; to be said where onnx infers no shapes:
+    for a few functions, and for all domains but the standard one."""
     activates: ClassVar[bool] = False
     """Whether the output is an activation: the place where a unit's being on or off is seen."""
     preferred: ClassVar[int] = 1
     """Kernels are fast where the numbers of channels are multiples of this."""
+
+    def fits(self, node: gs.Node) -> bool:
+        """Whether this is the class for ``node``: of those for one type, the first that fits is taken."""
+        return True
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Give every output its channels; tie and pin what the operator ties and pins."""
@@ -99,7 +108,7 @@ class Operator:
         return []
 
     def masks(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
-        """Where the node sums over channels that no weight of its own reads: masked there, they are gone."""
+        """Where the node takes a removed channel as zero, without weights that could be set to zero."""
         return []
 
     def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
@@ -175,6 +184,17 @@ def set_constant(node: gs.Node, index: int, values: Array) -> None:
     while len(node.inputs) <= index:
         node.inputs.append(gs.Variable.empty())
     node.inputs[index] = gs.Constant(name, np.array(values, order="C"))
+
+
+def float_constant(name: str, values: Array, like: gs.Tensor) -> gs.Constant:
+    """A constant of the type of ``like``; where the file does not tell it, of what that is made of."""
+    while like.dtype is None and like.inputs:
+        maker = like.inputs[0]
+        if maker.op == "Cast":
+            like = gs.Variable("", helper.tensor_dtype_to_np_dtype(maker.attrs["to"]))
+        else:
+            like = maker.inputs[-1 if maker.op == "Where" else 0]
+    return gs.Constant(name, values.astype(like.dtype or np.float32))
 
 
 def positive(axis: int, rank: int) -> int:

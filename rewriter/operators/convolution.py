@@ -1,6 +1,8 @@
-"""Convolutions: dense, grouped and depthwise, in one to three dimensions."""
+"""Convolutions and transposed ones: dense, grouped and depthwise, in one to three dimensions."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -21,8 +23,8 @@ from graft.rewriter.operators.base import (
 )
 
 
-class Convolution(Operator):
-    """``Conv``: weight ``(out, in / group, *kernel)``, bias ``(out,)``.
+class _Kernels(Operator):
+    """What convolutions share.
 
     * dense: consumes the input's channels, makes new ones;
     * depthwise (one input channel a group): the input's channels pass, each tied to its m outputs;
@@ -30,10 +32,13 @@ class Convolution(Operator):
       groups stay and stay equally wide.
     """
 
-    types = ("Conv",)
-    preferred = 4
-    """onnxruntime's blocked convolutions (NCHWc) refuse other numbers: 62 of 64 channels take 1.2 times as
-    long as all 64."""
+    @staticmethod
+    def _sizes(node: gs.Node) -> tuple[int, int]:
+        """Number of outputs, and of inputs of one group."""
+        raise NotImplementedError
+
+    def _is_depthwise(self, node: gs.Node) -> bool:
+        return _groups(node) > 1 and self._sizes(node)[1] == 1
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """See the class."""
@@ -42,15 +47,14 @@ class Convolution(Operator):
         if not is_constant(weight) or (bias is not None and not is_constant(bias)):
             flow.pin_inputs(node, "its weight is computed at run time")
             return
-        outputs = flow.make(node, weight.shape[0])
-        rank = len(weight.shape)
+        size, groups, rank = self._sizes(node)[0], _groups(node), len(weight.shape)
+        outputs = flow.make(node, size)
         inputs = axes[1] if len(axes) == rank else None
         for axis, channels in enumerate(axes):
             if axis != 1:
                 flow.pin(channels, node, "channels on a batch or space axis of a convolution")
-        groups = _groups(node)
-        if _is_depthwise(node):
-            each = np.repeat(np.arange(groups), weight.shape[0] // groups)
+        if self._is_depthwise(node):
+            each = np.repeat(np.arange(groups), size // groups)
             if inputs is None:
                 flow.pin(outputs, node, "depthwise on the graph's input")
             else:
@@ -61,54 +65,65 @@ class Convolution(Operator):
                 _tie_rows(flow, inputs, groups)
         flow.give(node.outputs[0], [None, outputs, *[None] * (len(shape or [0] * rank) - 2)])
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
-        """Weight along outputs and, unless depthwise, along the inputs of one group; bias."""
-        axes = {}
-        outputs = channels.of(node.outputs[0])
-        if len(outputs) > 1 and outputs[1] is not None:
-            axes[0] = outputs[1]
-        inputs = _inputs_of_a_group(node, channels)
-        if inputs is not None:
-            axes[1] = inputs
-        found = [Parameter(1, axes, reads=None if inputs is None else 1)]
-        if given(node, 2) is not None and 0 in axes:
-            found.append(Parameter(2, {0: axes[0]}))
-        return found
-
     def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
         """The input's channels, unless depthwise."""
-        axes = channels.of(node.inputs[0])
-        if _is_depthwise(node) or len(axes) < 2 or axes[1] is None:
-            return []
-        return [Read(0, 1, axes[1])]
-
-    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
-        """Positions x kernel x inputs of a group x outputs."""
-        weight, shape = node.inputs[1], channels.shape(node.outputs[0])
-        if not is_constant(weight) or shape is None:
-            return []
-        times = count(shape) / shape[1] * count(weight.shape[2:]) if shape[1] else 0.0
-        lists: list[Channels] = []
-        for size, found in (
-            (weight.shape[0], channels.of(node.outputs[0])[1]),
-            (weight.shape[1], _inputs_of_a_group(node, channels)),
-        ):
-            if found is None:
-                times *= size
-            else:
-                lists.append(found)
-        return [Work(times, tuple(lists))]
+        inputs = _along(node.inputs[0], channels)
+        return [] if inputs is None or self._is_depthwise(node) else [Read(0, 1, inputs)]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
         """A depthwise convolution has as many groups as inputs are left."""
-        if _groups(node) > 1 and node.inputs[1].shape[1] == 1:
-            kept = cut.keeps(node.inputs[0], 1)
-            if kept is not None and len(kept) == _groups(node):
-                node.attrs["group"] = int(kept.sum())
+        kept = cut.keeps(node.inputs[0], 1)
+        if kept is not None and 1 < len(kept) == _groups(node):
+            node.attrs["group"] = int(kept.sum())
 
     def mixes(self, node: gs.Node) -> bool:
         """A grouped convolution reads in blocks, so a matrix that mixes groups cannot be taken."""
         return _groups(node) == 1
+
+    def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
+        """Into the bias, which is made where there is none."""
+        bias = given(node, 2)
+        old = np.zeros(len(delta), node.inputs[1].dtype) if bias is None else bias.values
+        set_constant(node, 2, (old.astype(np.float64) + delta).astype(old.dtype))
+
+
+class Convolution(_Kernels):
+    """``Conv``: weight ``(out, in / group, *kernel)``, bias ``(out,)``."""
+
+    types = ("Conv",)
+    preferred = 4
+    """onnxruntime's blocked convolutions (NCHWc) refuse other numbers: 62 of 64 channels take 1.2 times as
+    long as all 64."""
+
+    @staticmethod
+    def _sizes(node: gs.Node) -> tuple[int, int]:
+        outputs, inputs = node.inputs[1].shape[:2]
+        return outputs, inputs
+
+    def _inputs(self, node: gs.Node, channels: ChannelMap) -> Channels | None:
+        """Channels that the first group reads: those along the weight."""
+        inputs = _along(node.inputs[0], channels)
+        return None if inputs is None or self._is_depthwise(node) else inputs[: self._sizes(node)[1]]
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """Weight along outputs and, unless depthwise, along the inputs of one group; bias."""
+        outputs = _along(node.outputs[0], channels)
+        if outputs is None:
+            return []
+        axes, inputs = {0: outputs}, self._inputs(node, channels)
+        if inputs is not None:
+            axes[1] = inputs
+        found = [Parameter(1, axes, reads=None if inputs is None else 1)]
+        return found if given(node, 2) is None else [*found, Parameter(2, {0: outputs})]
+
+    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+        """Positions x kernel x inputs of a group x outputs."""
+        weight, shape = node.inputs[1], channels.shape(node.outputs[0])
+        if not is_constant(weight) or not shape:
+            return []
+        times = count(shape[:1]) * count(shape[2:]) * count(weight.shape[2:])
+        lists = (_along(node.outputs[0], channels), self._inputs(node, channels))
+        return [_work(times, weight.shape, lists)]
 
     def matrix(self, node: gs.Node) -> Array:
         """Weights as (outputs, taps, inputs); zero where an output is of another group than an input."""
@@ -132,19 +147,69 @@ class Convolution(Operator):
             set_constant(node, 1, folded.astype(node.inputs[1].dtype))
         return delta
 
-    def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
-        """Into the bias, which is made where there is none."""
-        bias = given(node, 2)
-        old = np.zeros(len(delta), node.inputs[1].dtype) if bias is None else bias.values
-        set_constant(node, 2, (old.astype(np.float64) + delta).astype(old.dtype))
+
+class TransposedConvolution(_Kernels):
+    """``ConvTranspose``: weight ``(in, out / group, *kernel)``, bias ``(out,)``."""
+
+    types = ("ConvTranspose",)
+
+    @staticmethod
+    def _sizes(node: gs.Node) -> tuple[int, int]:
+        inputs, outputs = node.inputs[1].shape[:2]
+        return outputs * _groups(node), inputs // _groups(node)
+
+    def _outputs(self, node: gs.Node, channels: ChannelMap) -> Channels | None:
+        """Channels that the first group makes: those along the weight."""
+        outputs = _along(node.outputs[0], channels)
+        if outputs is None or self._is_depthwise(node):
+            return None
+        return outputs[: node.inputs[1].shape[1]]
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """Weight along inputs and, unless depthwise, along the outputs of one group; bias."""
+        outputs, inputs = (_along(end[0], channels) for end in (node.outputs, node.inputs))
+        if outputs is None:
+            return []
+        lists = {0: inputs, 1: self._outputs(node, channels)}
+        axes = {axis: found for axis, found in lists.items() if found is not None}
+        reads = None if inputs is None or self._is_depthwise(node) else 0
+        found = [Parameter(1, axes, reads)] if axes else []
+        return found if given(node, 2) is None else [*found, Parameter(2, {0: outputs})]
+
+    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+        """Input positions x kernel x inputs x outputs of a group."""
+        weight, shape = node.inputs[1], channels.shape(node.inputs[0])
+        if not is_constant(weight) or not shape:
+            return []
+        times = count(shape[:1]) * count(shape[2:]) * count(weight.shape[2:])
+        lists = (_along(node.inputs[0], channels), self._outputs(node, channels))
+        return [_work(times, weight.shape, lists)]
+
+    def matrix(self, node: gs.Node) -> Array:
+        """Weights as (outputs, taps, inputs); zero where an output is of another group than an input."""
+        weight = node.inputs[1].values.astype(np.float64)
+        groups, width = _groups(node), weight.shape[1]
+        taps = weight.reshape(*weight.shape[:2], -1).transpose(1, 2, 0)
+        result = np.zeros((groups * width, *taps.shape[1:]))
+        for group, inputs in enumerate(np.split(np.arange(len(weight)), groups)):
+            result[group * width : (group + 1) * width, :, inputs] = taps[:, :, inputs]
+        return result
+
+    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+        """Each kernel tap takes the matrix; it adds its constant where it lands inside the output."""
+        weight = node.inputs[1].values.astype(np.float64)
+        taps = (weight * _landing(node, channels)).reshape(*weight.shape[:2], -1).sum(axis=2)
+        groups = _groups(node)
+        blocks, inputs = taps.reshape(groups, -1, weight.shape[1]), constant.reshape(groups, -1)
+        delta: Array = np.einsum("gio,gi->go", blocks, inputs).reshape(-1)
+        if groups == 1 and not np.array_equal(into, np.eye(len(into))):
+            folded = np.einsum("io...,ij->jo...", weight, into)
+            set_constant(node, 1, folded.astype(node.inputs[1].dtype))
+        return delta
 
 
 def _groups(node: gs.Node) -> int:
     return int(node.attrs.get("group", 1))
-
-
-def _is_depthwise(node: gs.Node) -> bool:
-    return _groups(node) > 1 and node.inputs[1].shape[1] == 1
 
 
 def _tie_rows(flow: Flow, channels: Channels, groups: int) -> None:
@@ -153,11 +218,17 @@ def _tie_rows(flow: Flow, channels: Channels, groups: int) -> None:
         flow.tie(rows[0], row)
 
 
-def _inputs_of_a_group(node: gs.Node, channels: ChannelMap) -> Channels | None:
-    axes = channels.of(node.inputs[0])
-    if _is_depthwise(node) or len(axes) < 2 or axes[1] is None:
-        return None
-    return axes[1][: node.inputs[1].shape[1]]
+def _along(tensor: gs.Tensor, channels: ChannelMap) -> Channels | None:
+    """The channels on axis 1."""
+    axes = channels.of(tensor)
+    return axes[1] if len(axes) > 1 else None
+
+
+def _work(times: float, sizes: Sequence[int], lists: tuple[Channels | None, ...]) -> Work:
+    """``times`` the channels of the lists, or the sizes of the weight where they hold no channels."""
+    for size, found in zip(sizes, lists, strict=False):
+        times *= size if found is None else 1
+    return Work(times, tuple(found for found in lists if found is not None))
 
 
 def _coverage(node: gs.Node, channels: ChannelMap) -> Array:
@@ -181,9 +252,31 @@ def _coverage(node: gs.Node, channels: ChannelMap) -> Array:
     return inside
 
 
+def _landing(node: gs.Node, channels: ChannelMap) -> Array:
+    """How often a kernel tap of a transposed convolution lands inside the output, by output position.
+
+    1 over the strides where the sizes are not known.
+    """
+    kernel = node.inputs[1].shape[2:]
+    source, target = channels.shape(node.inputs[0]), channels.shape(node.outputs[0])
+    strides = node.attrs.get("strides", [1] * len(kernel))
+    dilations = node.attrs.get("dilations", [1] * len(kernel))
+    if source is None or target is None or None in (*source[2:], *target[2:]):
+        return np.full(kernel, 1 / count(strides))
+    extra = node.attrs.get("output_padding", [0] * len(kernel))
+    inside = np.ones(())
+    for axis, taps in enumerate(kernel):
+        size, outputs = int(source[2 + axis] or 0), int(target[2 + axis] or 0)
+        reach = (size - 1) * strides[axis] + extra[axis] + (taps - 1) * dilations[axis] + 1
+        start = -_pad_before(node, axis, len(kernel), max(reach - outputs, 0))
+        at = start + np.arange(size)[:, None] * strides[axis] + np.arange(taps) * dilations[axis]
+        inside = np.multiply.outer(inside, ((at >= 0) & (at < outputs)).sum(axis=0) / outputs)
+    return inside
+
+
 def _pad_before(node: gs.Node, axis: int, dimensions: int, needed: int) -> int:
     automatic = node.attrs.get("auto_pad", "NOTSET")
-    if automatic == "NOTSET":
+    if automatic == "NOTSET" and "output_shape" not in node.attrs:  # that of a transposed convolution
         return int(node.attrs.get("pads", [0] * 2 * dimensions)[axis])
     if automatic == "VALID":
         return 0

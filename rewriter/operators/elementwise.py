@@ -14,20 +14,9 @@ class Elementwise(Operator):
     """One tensor in, the same channels out; limits and similar scalars do not matter."""
 
     types: ClassVar[tuple[str, ...]] = (
-        *(
-            "Abs",
-            "Ceil",
-            "Cos",
-            "Erf",
-            "Exp",
-            "Floor",
-            "Identity",
-            "Log",
-            "Neg",
-            "Not",
-            "Reciprocal",
-        ),
-        *("Round", "Sign", "Sin", "Sqrt", "Cast"),
+        *("Abs", "Ceil", "Exp", "Floor", "Log", "Neg", "Reciprocal", "Round", "Sign", "Sqrt", "Erf"),
+        *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan"),
+        *("Identity", "Cast", "CastLike", "Not", "BitwiseNot", "IsInf", "IsNaN"),
     )
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
@@ -40,7 +29,7 @@ class Activation(Elementwise):
 
     types = (
         *("Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Relu"),
-        *("Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
+        *("Selu", "Shrink", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu"),
     )
     activates = True
 
@@ -61,12 +50,16 @@ class Dropout(Elementwise):
 
 
 class Broadcast(Operator):
-    """Sums, differences and products of tensors and constants, broadcast as numpy does.
+    """Operators of several tensors and constants, element by element, broadcast as numpy does.
 
     Channels of two tensors that meet on an axis are tied; a constant is cut along with them.
     """
 
-    types = ("Add", "Sub", "Mul", "Div", "Sum")
+    types: ClassVar[tuple[str, ...]] = (
+        *("Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Mean", "Mod", "Pow", "Where"),
+        *("And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+    )
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Axis by axis, counted from the back."""
@@ -119,6 +112,14 @@ class Broadcast(Operator):
             if cut:
                 found.append(Parameter(index, cut))
         return found
+
+
+class MicrosoftGelu(Broadcast):
+    """What onnxruntime's optimizers write for Gelu and its kin, with or without a bias."""
+
+    types = tuple(f"com.microsoft::{name}" for name in ("BiasGelu", "FastGelu", "Gelu", "QuickGelu"))
+    activates = True
+    same_shape = True
 
 
 class ParametricRelu(Operator):

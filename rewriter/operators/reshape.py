@@ -7,13 +7,15 @@ import onnx_graphsurgeon as gs
 
 from graft.rewriter.flow import Axes, Channels, Flow
 from graft.rewriter.operators.base import (
-    Array,
     Cut,
     Operator,
     constant_ints,
-    insert_after,
     set_constant,
 )
+
+PRIME = 2**31 - 1
+
+Sizes = tuple[int | None, ...]
 
 
 class Reshape(Operator):
@@ -33,11 +35,16 @@ class Reshape(Operator):
             return
         source, target = flow.shape(node.inputs[0]), flow.shape(node.outputs[0])
         blocks = None if source is None or target is None else _blocks(source, target)
-        if blocks is None or target is None:
+        if blocks is None or source is None or target is None:
             flow.pin_inputs(node, "regroups axes of unknown size")
             return
         result: Axes = [None] * len(target)
         for before, after in blocks:
+            mixed = len(before) > 1 or len(after) > 1
+            if mixed and None in (*(source[axis] for axis in before), *(target[axis] for axis in after)):
+                for axis in before:
+                    flow.pin(axes[axis], node, "merges channels with an axis of unknown size")
+                continue
             flat = self._merge(node, flow, before, axes)
             if flat is not None:
                 lists = flow.split(flat, [target[axis] or 1 for axis in after])
@@ -106,10 +113,17 @@ class Shape(Operator):
         sizes = cut.shape(source) or ()
         start, end = int(node.attrs.get("start", 0)), node.attrs.get("end")
         told = range(len(sizes))[start:end]
-        changed = [_shrinks(cut, source, axis) for axis in told]
-        if any(changed):
-            whole = np.array([sizes[axis] or 0 for axis in told], np.int64)
-            _overwrite(node, np.array(changed), whole, cut)
+        whole = {place: sizes[axis] or 0 for place, axis in enumerate(told) if _shrinks(cut, source, axis)}
+        if not whole:
+            return
+        shape = node.outputs[0]
+        readers = [
+            (user, place) for user in shape.outputs for place, t in enumerate(user.inputs) if t is shape
+        ]
+        name = _unused(f"{node.name}/parent", cut.graph)
+        joined = _overwrite(shape, whole, len(told), name, cut.graph)
+        for user, place in readers:
+            user.inputs[place] = joined.outputs[0]
 
 
 # ------------------------------------------------------------------------------- helpers
@@ -131,9 +145,9 @@ def write_sizes(node: gs.Node, index: int, cut: Cut, instead: dict[int, int]) ->
     left = {axis: instead.get(axis, _left(cut, output, axis)) for axis in axes}
     target = constant_ints(node, index)
     if target is None and left:
-        changed = np.isin(np.arange(len(cut.shape(output) or ())), axes)
-        sizes = np.array([left.get(axis, 0) for axis in range(len(changed))], np.int64)
-        _overwrite_input(node, index, changed, sizes, cut)
+        name = _unused(f"{node.name}/input_{index}", cut.graph)
+        length = len(cut.shape(output) or ())
+        node.inputs[index] = _overwrite(node.inputs[index], left, length, name, cut.graph).outputs[0]
     elif target is not None and any(target[axis] > 0 for axis in left):
         new = [left[axis] if axis in left and size > 0 else size for axis, size in enumerate(target)]
         set_constant(node, index, np.array(new, np.int64))
@@ -157,32 +171,39 @@ def _unused(name: str, graph: gs.Graph) -> str:
     return name
 
 
-def _overwrite_input(node: gs.Node, index: int, changed: Array, sizes: Array, cut: Cut) -> None:
-    """``Where(changed, sizes, shape)`` before ``node``."""
-    name = _unused(f"{node.name}/input_{index}", cut.graph)
-    constants = [gs.Constant(f"{name}/changed", changed), gs.Constant(f"{name}/sizes", sizes)]
-    target = gs.Variable(name, np.dtype(np.int64), [len(sizes)])
-    where = gs.Node("Where", name, inputs=[*constants, node.inputs[index]], outputs=[target])
-    cut.graph.nodes.insert(cut.graph.nodes.index(node), where)
-    node.inputs[index] = target
+def _overwrite(shape: gs.Tensor, sizes: dict[int, int], length: int, name: str, graph: gs.Graph) -> gs.Node:
+    """A ``Concat`` of ``sizes`` where given and of stretches of ``shape`` elsewhere.
+
+    Shape inference sees through it, unlike through a ``Where``.
+    """
+    parts: list[gs.Tensor] = []
+    axis = 0
+    while axis < length:
+        end = axis + 1
+        while end < length and (end in sizes) == (axis in sizes):
+            end += 1
+        if axis in sizes:
+            values = np.array([sizes[place] for place in range(axis, end)], np.int64)
+            parts.append(gs.Constant(f"{name}/sizes_{axis}", values))
+        else:
+            parts.append(gs.Variable(f"{name}/shape_{axis}", np.dtype(np.int64), [end - axis]))
+            bounds = [
+                gs.Constant(f"{name}/bound_{axis}_{at}", np.array([at], np.int64)) for at in (axis, end)
+            ]
+            graph.nodes.append(gs.Node("Slice", parts[-1].name, inputs=[shape, *bounds], outputs=parts[-1:]))
+        axis = end
+    joined = gs.Node("Concat", name, {"axis": 0}, parts, [gs.Variable(name, np.dtype(np.int64), [length])])
+    graph.nodes.append(joined)
+    return joined
 
 
-def _overwrite(node: gs.Node, changed: Array, sizes: Array, cut: Cut) -> None:
-    """``Where(changed, sizes, ...)`` behind ``node``."""
-    name = _unused(f"{node.name}/parent", cut.graph)
-    constants = [gs.Constant(f"{name}/changed", changed), gs.Constant(f"{name}/sizes", sizes)]
-    where = gs.Node("Where", name)
-    insert_after(node, where, cut.graph)
-    where.inputs = [*constants, *where.inputs]
-
-
-def _blocks(
-    source: tuple[int | None, ...], target: tuple[int | None, ...]
-) -> list[tuple[list[int], list[int]]] | None:
+def _blocks(source: Sizes, target: Sizes) -> list[tuple[list[int], list[int]]] | None:
     """Pair the smallest runs of axes with equal products, sizes of 1 left out.
 
-    ``None`` where a size is unknown, unless the axes before it pair off.
+    One unknown size on either side is found from the other (both hold as many numbers); with more of
+    them, ``None`` unless the axes before pair off.
     """
+    source, target = _with_unknown(source, target)
     left = [axis for axis, size in enumerate(source) if size != 1]
     right = [axis for axis, size in enumerate(target) if size != 1]
     blocks = []
@@ -199,3 +220,17 @@ def _blocks(
             run.append(side.pop(0))
         blocks.append((before, after))
     return None if left or right else blocks
+
+
+def _with_unknown(source: Sizes, target: Sizes) -> tuple[Sizes, Sizes]:
+    """Put a number in place of the only unknown size on either side: a prime that no shape has."""
+    if source.count(None) != 1 or target.count(None) != 1 or 0 in (*source, *target):
+        return source, target
+    known = [int(np.prod([size for size in shape if size is not None])) for shape in (source, target)]
+    common = int(np.gcd(*known))
+    first, second = (PRIME * known[1] // common, PRIME * known[0] // common)
+    return _filled(source, first), _filled(target, second)
+
+
+def _filled(shape: Sizes, size: int) -> Sizes:
+    return tuple(size if known is None else known for known in shape)

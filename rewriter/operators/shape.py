@@ -205,7 +205,10 @@ class Pad(Operator):
 
 
 class Gather(Operator):
-    """``Gather`` with constant indices: picks channels, in any order and number."""
+    """``Gather`` with constant indices: picks channels, in any order and number.
+
+    Rows of a constant table that are picked at run time are an embedding: its last axis makes channels.
+    """
 
     types = ("Gather",)
 
@@ -218,6 +221,8 @@ class Gather(Operator):
         index_rank = len(flow.shape(indices) or ())
         for numbered in flow.of(indices):
             flow.pin(numbered, node, "its values are indices")
+        if self._embeds(node) and flow.shape(indices) is not None:
+            axes[-1] = flow.make(node, node.inputs[0].shape[-1])
         if channels is None:
             picked: Axes = [None] * index_rank
         elif not is_constant(indices) or index_rank > 1:
@@ -230,6 +235,18 @@ class Gather(Operator):
                 flow.pin(np.atleast_1d(found), node, "picks one channel out")
         flow.give(node.outputs[0], [*axes[:axis], *picked, *axes[axis + 1 :]])
 
+    @staticmethod
+    def _embeds(node: gs.Node) -> bool:
+        table, last = node.inputs[0], len(node.inputs[0].shape or ()) - 1
+        picked = positive(int(node.attrs.get("axis", 0)), last + 1)
+        computed = is_constant(table) and not is_constant(node.inputs[1])
+        return computed and picked < last and np.dtype(table.dtype).kind in "fV"
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """The table of an embedding, along its last axis."""
+        made = channels.of(node.outputs[0])[-1:] if self._embeds(node) else []
+        return [Parameter(0, {len(node.inputs[0].shape) - 1: c}) for c in made if c is not None]
+
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
         """Indices of picks that stay, counted among what is left."""
         axis = positive(int(node.attrs.get("axis", 0)), len(cut.shape(node.inputs[0]) or ()))
@@ -240,6 +257,21 @@ class Gather(Operator):
         places = np.where(indices < 0, indices + len(kept), indices)
         left = left_of(np.atleast_1d(places), kept).astype(indices.dtype)
         set_constant(node, 1, left.reshape(()) if indices.ndim == 0 else left)
+
+
+class Tile(Operator):
+    """``Tile``: the list, as often as its axis is repeated."""
+
+    types = ("Tile",)
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """See the class."""
+        axes, repeats = flow.of(node.inputs[0]), constant_ints(node, 1)
+        if repeats is None:
+            flow.pin_inputs(node, "repeats computed at run time")
+            return
+        tiled = zip(axes, repeats, strict=False)
+        flow.give(node.outputs[0], [None if c is None else np.tile(c, times) for c, times in tiled])
 
 
 class Transpose(Operator):

@@ -25,7 +25,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups, Group
 from graft.rewriter.model import Model
 from graft.rewriter.plan import Plan
-from tests import cases_attention, graphs, masker
+from tests import cases_attention, cases_operators, graphs, masker  # noqa: F401  (registers its cases)
 from tests.graphs import CLASSES, Builder, T
 from tests.masker import Array, MaskedParent, kept_outputs
 
