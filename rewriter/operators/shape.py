@@ -113,8 +113,10 @@ class Slice(Operator):
         axes = flow.of(node.inputs[0])
         bounds = _bounds(node, len(axes))
         if bounds is None:
-            flow.pin_inputs(node, "bounds computed at run time")
-            return
+            moved = constant_ints(node, 3)
+            for axis in range(len(axes)) if moved is None else moved:
+                flow.pin(axes[axis], node, "bounds computed at run time")
+            bounds = {}
         flow.give(
             node.outputs[0],
             [c if c is None or a not in bounds else c[bounds[a]] for a, c in enumerate(axes)],
