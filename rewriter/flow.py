@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.model import Shape
+from graft.rewriter.shapes import Shape
 from graft.rewriter.ties import Axes, Channels, Ties
 
 __all__ = ["Axes", "Channels", "Flow", "Origin"]

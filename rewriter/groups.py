@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.flow import Axes, Channels, Flow
-from graft.rewriter.model import Model, Shape
+from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of, same_shape
+from graft.rewriter.shapes import Shape
 
 Mask = NDArray[np.bool_]
 Number = TypeVar("Number", np.bool_, np.float64)

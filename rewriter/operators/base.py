@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from graft.rewriter.flow import Axes, Channels, Flow
-from graft.rewriter.model import Shape
+from graft.rewriter.shapes import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

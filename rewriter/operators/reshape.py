@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -226,8 +228,8 @@ def _with_unknown(source: Sizes, target: Sizes) -> tuple[Sizes, Sizes]:
     """Put a number in place of the only unknown size on either side: a prime that no shape has."""
     if source.count(None) != 1 or target.count(None) != 1 or 0 in (*source, *target):
         return source, target
-    known = [int(np.prod([size for size in shape if size is not None])) for shape in (source, target)]
-    common = int(np.gcd(*known))
+    known = [math.prod(size for size in shape if size is not None) for shape in (source, target)]
+    common = math.gcd(*known)
     first, second = (PRIME * known[1] // common, PRIME * known[0] // common)
     return _filled(source, first), _filled(target, second)
 
