@@ -77,6 +77,10 @@ class Flow:
         self.pin(channels, node, reason)
         return channels
 
+    def adopt(self, size: int) -> Channels:
+        """Channels of a constant, for those to be tied to that it meets; by themselves they always stay."""
+        return self._ties.new(size)
+
     def tie(self, left: Channels, right: Channels) -> None:
         """Channel ``left[i]`` and channel ``right[i]`` can only go together."""
         for one, other in dict.fromkeys(zip(left.tolist(), right.tolist(), strict=True)):

@@ -7,7 +7,6 @@ inference gives up on some of these; here the arithmetic is done on what is know
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,12 +16,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 Shape = tuple[int | None, ...]
-Size = int | str | None
-"""A number, the name of a free dimension, or not known."""
-Sizes = tuple[Size, ...]
 Value = NDArray[Any]
-"""Of 0 or 1 axes, each place a :data:`Size`."""
+"""Integers, with ``None`` where one is not known; of 0 or 1 axes."""
 
+LENGTHS = (16, 24)
+"""What the free axes of sequences count as, once and again: sizes that do not change are known."""
 MOST = 64
 """Constants with more numbers are no shapes."""
 INTEGERS = (TensorProto.INT64, TensorProto.INT32)
@@ -32,22 +30,43 @@ def infer_shapes(proto: onnx.ModelProto) -> dict[str, Shape]:
     """Shape of every tensor of the graph of ``proto``, whose ``value_info`` is changed.
 
     Returns:
-        Tensor name to shape; ``None`` for a dimension that cannot be told. Constants included.
+        Tensor name to shape; ``None`` for a dimension that is free or cannot be told. Constants included.
     """
+    free = [
+        dimension
+        for value in proto.graph.input
+        if len(value.type.tensor_type.shape.dim) < 4
+        for dimension in value.type.tensor_type.shape.dim
+        if not dimension.HasField("dim_value")
+    ]
+    found = []
+    for length in LENGTHS if free else LENGTHS[:1]:
+        for dimension in free:
+            dimension.dim_value = length
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        found.append(_inferred(copy))
+    ranks = {name: {len(shapes[name]) if name in shapes else -1 for shapes in found} for name in found[0]}
+    return {n: _common([shapes[n] for shapes in found]) for n, rank in ranks.items() if len(rank) == 1}
+
+
+def _common(shapes: Sequence[Shape]) -> Shape:
+    """Sizes that are equal in all of them."""
+    return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
+
+
+def _inferred(proto: onnx.ModelProto) -> dict[str, Shape]:
     constants: dict[str, Shape] = {t.name: tuple(t.dims) for t in proto.graph.initializer}
     values = {t.name: numpy_helper.to_array(t).astype(object) for t in proto.graph.initializer if _small(t)}
     _lighten(proto.graph)
-    entered: set[tuple[str, Sizes]] = set()
+    entered: set[tuple[str, Shape]] = set()
     while True:
         with contextlib.suppress(Exception):  # what cannot be inferred stays unknown
             proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        shapes: dict[str, Sizes] = {**constants, **_known(proto.graph)}
+        shapes = constants | _known(proto.graph)
         found = _computed(proto.graph, shapes, dict(values))
         if entered.issuperset(found.items()):
-            return {
-                name: tuple(size if isinstance(size, int) else None for size in sizes)
-                for name, sizes in shapes.items()
-            }
+            return shapes
         entered |= found.items()
         _enter(proto.graph, found)
 
@@ -69,17 +88,15 @@ def _lighten(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(light)
 
 
-def _known(graph: onnx.GraphProto) -> dict[str, Sizes]:
+def _known(graph: onnx.GraphProto) -> dict[str, Shape]:
     return {
-        value.name: tuple(
-            d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim
-        )
+        value.name: tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
         for value in (*graph.value_info, *graph.input, *graph.output)
         if (kind := value.type.tensor_type).HasField("shape")
     }
 
 
-def _enter(graph: onnx.GraphProto, found: Mapping[str, Sizes]) -> None:
+def _enter(graph: onnx.GraphProto, found: Mapping[str, Shape]) -> None:
     """Tell inference what was found."""
     known = {value.name: value for value in (*graph.value_info, *graph.output)}
     for name, shape in found.items():
@@ -89,18 +106,16 @@ def _enter(graph: onnx.GraphProto, found: Mapping[str, Sizes]) -> None:
         value.type.tensor_type.shape.ClearField("dim")
         for size in shape:
             dimension = value.type.tensor_type.shape.dim.add()
-            if isinstance(size, int):
+            if size is not None:
                 dimension.dim_value = size
-            elif size is not None:
-                dimension.dim_param = size
 
 
 # ------------------------------------------------------------------------------- arithmetic
 
 
-def _computed(graph: onnx.GraphProto, shapes: dict[str, Sizes], values: dict[str, Value]) -> dict[str, Sizes]:
+def _computed(graph: onnx.GraphProto, shapes: dict[str, Shape], values: dict[str, Value]) -> dict[str, Shape]:
     """Shapes that the arithmetic on shapes in ``graph`` tells, and inference does not."""
-    found: dict[str, Sizes] = {}
+    found: dict[str, Shape] = {}
     for node in graph.node:
         with contextlib.suppress(KeyError, IndexError, ValueError, TypeError, ZeroDivisionError):
             if node.op_type in SPREADING:
@@ -114,15 +129,11 @@ def _computed(graph: onnx.GraphProto, shapes: dict[str, Sizes], values: dict[str
     return found
 
 
-def _more(shape: Sizes, before: Sizes) -> bool:
-    return any(_rank(new) > _rank(old) for old, new in zip(before, shape, strict=True))
+def _more(shape: Shape, before: Shape) -> bool:
+    return any(old is None and new is not None for old, new in zip(before, shape, strict=True))
 
 
-def _rank(size: Size) -> int:
-    return 0 if size is None else 1 if isinstance(size, str) else 2
-
-
-def _value(node: onnx.NodeProto, shapes: Mapping[str, Sizes], values: Mapping[str, Value]) -> Value | None:
+def _value(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> Value | None:
     """What ``node`` puts out, as far as it can be told."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Shape":
@@ -146,32 +157,16 @@ def _value(node: onnx.NodeProto, shapes: Mapping[str, Sizes], values: Mapping[st
 def _each(function: Callable[..., int]) -> Callable[..., Value]:
     """``function`` place by place; not known where an operand is not."""
 
-    def known(*operands: Size) -> Size:
-        numbers = [operand for operand in operands if isinstance(operand, int)]
-        return function(*numbers) if len(numbers) == len(operands) else None
+    def known(*operands: int | None) -> int | None:
+        return None if None in operands else function(*operands)
 
     return lambda *values: np.asarray(np.frompyfunc(known, len(values), 1)(*values), object)
 
 
-def _equal(one: Size, other: Size) -> Size:
-    """No free dimension is negative."""
-    if one is None or other is None:
-        return None
-    negative = any(isinstance(size, int) and size < 0 for size in (one, other))
-    return int(one == other) if negative or type(one) is type(other) is int or one == other else None
-
-
-def _choose(condition: Size, yes: Size, no: Size) -> Size:
+def _choose(condition: int | None, yes: int | None, no: int | None) -> int | None:
     if condition is None:
         return yes if yes == no else None
     return yes if condition else no
-
-
-def _times(one: Size, other: Size) -> Size:
-    """A product, also of a name and 1."""
-    if isinstance(one, int) and isinstance(other, int):
-        return one * other
-    return other if one == 1 else one if other == 1 else None
 
 
 def _slice(
@@ -183,10 +178,14 @@ def _slice(
 
 
 def _product(value: Value, axes: Value | None = None) -> Value:
-    whole: Size = 1
-    for size in value.tolist():
-        whole = _times(whole, size)
-    return np.array([whole], object)
+    return np.array([None if None in value.tolist() else int(np.prod(value))], object)
+
+
+def _equal(one: int | None, other: int | None) -> int | None:
+    """Sizes are not negative."""
+    if None in (one, other):
+        return 0 if min(one or 0, other or 0) < 0 else None
+    return int(one == other)
 
 
 ARITHMETIC: dict[str, Callable[..., Value]] = {
@@ -194,7 +193,7 @@ ARITHMETIC: dict[str, Callable[..., Value]] = {
     "Cast": lambda value: value,
     "Add": _each(lambda a, b: a + b),
     "Sub": _each(lambda a, b: a - b),
-    "Mul": lambda *values: np.asarray(np.frompyfunc(_times, 2, 1)(*values), object),
+    "Mul": _each(lambda a, b: a * b),
     "Div": _each(lambda a, b: int(a / b)),
     "Mod": _each(lambda a, b: a % b),
     "Min": _each(min),
@@ -215,52 +214,40 @@ ARITHMETIC: dict[str, Callable[..., Value]] = {
 # ------------------------------------------------------------------------------- shapes that are given
 
 
-def _reshaped(node: onnx.NodeProto, shapes: Mapping[str, Sizes], values: Mapping[str, Value]) -> Sizes:
+def _reshaped(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> Shape:
     source, target = shapes.get(node.input[0]), values[node.input[1]].tolist()
     known = source or ()
     sizes = [known[axis] if size == 0 and axis < len(known) else size for axis, size in enumerate(target)]
     if -1 in sizes:
         rest = [size for size in sizes if size != -1]
-        sizes[sizes.index(-1)] = None if source is None else _quotient(source, rest)
+        whole = None if source is None or None in (*source, *rest) else _count(source) // _count(rest)
+        sizes[sizes.index(-1)] = whole
     return tuple(sizes)
 
 
-def _quotient(whole: Sequence[Size], rest: Sequence[Size]) -> Size:
-    """What is left of the product of ``whole`` beside ``rest``; names cancel."""
-    if None in (*whole, *rest):
-        return None
-    names = Counter(size for size in whole if isinstance(size, str))
-    others = Counter(size for size in rest if isinstance(size, str))
-    left = list((names - others).elements())
-    number = _count(whole) // _count(rest)
-    if others - names or len(left) > 1 or (left and number != 1):
-        return None
-    return left[0] if left else number
+def _count(sizes: Sequence[int | None]) -> int:
+    return int(np.prod([size or 0 for size in sizes], dtype=np.int64))
 
 
-def _count(sizes: Sequence[Size]) -> int:
-    return int(np.prod([size for size in sizes if isinstance(size, int)], dtype=np.int64))
-
-
-def _expanded(node: onnx.NodeProto, shapes: Mapping[str, Sizes], values: Mapping[str, Value]) -> Sizes:
+def _expanded(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> Shape:
     source, target = shapes[node.input[0]], tuple(values[node.input[1]].tolist())
     rank = max(len(source), len(target))
-    sides: list[Sizes] = [(*[1] * (rank - len(side)), *side) for side in (source, target)]
+    sides = [(1,) * (rank - len(side)) + side for side in (source, target)]
     return tuple(_wider(*pair) for pair in zip(*sides, strict=True))
 
 
-def _wider(one: Size, other: Size) -> Size:
+def _wider(one: int | None, other: int | None) -> int | None:
     if one == 1 or one == other:
         return other
-    numbers = [size for size in (one, other) if isinstance(size, int)]
-    return one if other == 1 else max(numbers, default=None)
+    known = [size for size in (one, other) if size is not None]
+    return one if other == 1 else max(known, default=None)
 
 
-def _filled(node: onnx.NodeProto, shapes: Mapping[str, Sizes], values: Mapping[str, Value]) -> Sizes:
+def _filled(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> Shape:
     return tuple(values[node.input[0]].tolist())
 
 
-SPREADING: dict[str, Callable[[onnx.NodeProto, Mapping[str, Sizes], Mapping[str, Value]], Sizes]] = {
+SPREADING: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape], Mapping[str, Value]], Shape]] = {
     "Reshape": _reshaped,
     "Expand": _expanded,
     "ConstantOfShape": _filled,

@@ -228,10 +228,10 @@ def einsums_of_many_forms(b: Builder) -> onnx.ModelProto:
     x = b.one("Add", b.one("Einsum", x, weight, equation="...d,ed->...e"), b.distinct(7))
     x = b.one("Einsum", b.relu(x), equation="btd->bdt")
     mixed = b.one("Einsum", x, b.one("Sigmoid", x), equation="bdt,bet->bde")
-    x = b.one("Einsum", mixed, x, equation="bde,bet->btd")
+    x = b.one("Einsum", b.one("Mul", mixed, b.constant(0.1)), x, equation="bde,bet->btd")
     weight = b.constant(b.rng.normal(0, 0.5, (7, 4)))
     x = b.one("Add", b.one("Einsum", x, weight, equation="bsd,dt"), b.distinct(4))
-    gate = b.one("Sigmoid", b.one("Einsum", x, equation="btd->bt"))
+    gate = b.one("Sigmoid", b.one("Mul", b.one("Einsum", x, equation="btd->bt"), b.constant(0.2)))
     return pooled(b, b.one("Mul", b.relu(x), b.unsqueeze(gate, 2)))
 
 
@@ -261,6 +261,17 @@ def computed_targets(b: Builder) -> onnx.ModelProto:
     back = b.one("Concat", *sizes, b.ints(6), axis=0)
     y = b.declare(b.one("Reshape", y, back), (BATCH, TOKENS, 6))
     return pooled(b, b.matmul(y, 5))
+
+
+@case(13)
+def constants_that_are_spread(b: Builder) -> onnx.ModelProto:
+    """A bias for every pair of tokens and head that first meets a mask without heads, as in Swin."""
+    x = tokens(b)
+    q, k, v = (heads_of(b, b.matmul(x, 6), 2) for _ in range(3))
+    mask = b.one("Sigmoid", b.unsqueeze(b.one("MatMul", b.input(4, 3), b.weight(3, 4)), 1))
+    bias = b.one("Add", mask, b.constant(b.rng.normal(0, 1, (1, 2, 4, 4))))
+    scores = b.one("Add", b.one("MatMul", q, b.one("Transpose", k, perm=[0, 1, 3, 2])), bias)
+    return pooled(b, joined(b, b.one("MatMul", b.one("Softmax", scores, axis=-1), v), 6))
 
 
 @case(13)

@@ -230,7 +230,8 @@ class _Companions:
         )
 
     def _add(self, node: onnx.NodeProto) -> None:
-        if all(name in self._constants for name in node.input):
+        told = node.input[:1] if node.op_type == "Expand" else node.input
+        if all(name in self._constants for name in told):
             self._constants.update(node.output)
             self._nodes.append(node)
             return
@@ -338,10 +339,26 @@ class _Companions:
         self._nodes.append(node)
         moved = len(node.input) if node.op_type == "Concat" else 1
         inputs = [self._companion(name) for name in node.input[:moved]]
+        if node.op_type == "Concat":
+            inputs = self._beside(node, inputs)
         outputs = self._same(node, [*inputs, *node.input[moved:]])
         self._companions.update(zip(node.output, outputs, strict=True))
         if node.op_type == "DepthToSpace":
             self._all_or_none(outputs[0], [2, 3])
+
+    def _beside(self, node: onnx.NodeProto, companions: list[str]) -> list[str]:
+        """Constants lose the channels that the parts beside them lost."""
+        axis = node.attribute[0].i
+        rows = [
+            self._reduce("ReduceMin", companion, [axis])
+            for name, companion in zip(node.input, companions, strict=True)
+            if name not in self._constants
+        ]
+        least = self._emit("Min", rows)
+        return [
+            self._spread(least, name) if name in self._constants else companion
+            for name, companion in zip(node.input, companions, strict=True)
+        ]
 
     def _reducing(self, node: onnx.NodeProto) -> None:
         """What a window or a sum sees at least one kept channel of is kept.

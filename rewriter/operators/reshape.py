@@ -9,11 +9,15 @@ import onnx_graphsurgeon as gs
 
 from graft.rewriter.flow import Axes, Channels, Flow
 from graft.rewriter.operators.base import (
+    ChannelMap,
     Cut,
     Operator,
+    Parameter,
     constant_ints,
+    is_constant,
     set_constant,
 )
+from graft.rewriter.operators.elementwise import Broadcast
 
 PRIME = 2**31 - 1
 
@@ -84,12 +88,18 @@ class Expand(Operator):
         if target is None:
             flow.pin_inputs(node, "spreads to an unknown shape")
             return
+        if is_constant(node.inputs[0]):
+            axes = [flow.adopt(size) if size > 1 else None for size in node.inputs[0].shape]
         result: Axes = [*[None] * (len(target) - len(axes)), *axes]
         for back in range(1, len(axes) + 1):
             if axes[-back] is not None and flow.size(node.inputs[0], -back) != target[-back]:
                 flow.pin(axes[-back], node, "spreads its only channel")
                 result[-back] = None
         flow.give(node.outputs[0], result)
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """A constant that is spread, along every axis that holds channels."""
+        return [found for found in Broadcast().parameters(node, channels) if found.index == 0]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
         """1 in the target leaves an axis as it is."""

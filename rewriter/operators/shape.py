@@ -59,13 +59,22 @@ class Concat(Operator):
     def _tie(
         self, node: gs.Node, flow: Flow, parts: list[tuple[gs.Tensor, Axes]], axis: int
     ) -> Channels | None:
-        lists = [axes[axis] for _, axes in parts]
+        lists = [axes[axis] for tensor, axes in parts if not is_constant(tensor)]
         found = [channels for channels in lists if channels is not None]
         for channels in found[1:]:
             flow.tie(found[0], channels)
         if found and len(found) < len(lists):
             flow.pin(found[0], node, "meets a part whose axis holds no channels")
         return found[0] if found else None
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """Constants along the axes that are not joined."""
+        axes = channels.of(node.outputs[0])
+        if not axes:
+            return []
+        joined = positive(int(node.attrs["axis"]), len(axes))
+        cut = {axis: found for axis, found in enumerate(axes) if found is not None and axis != joined}
+        return [Parameter(index, cut) for index, t in enumerate(node.inputs) if cut and is_constant(t)]
 
 
 class Split(Operator):

@@ -476,7 +476,7 @@ PINNING: dict[str, Callable[[Builder, T], T]] = {
     "LogSoftmax": lambda b, x: b.one("LogSoftmax", x, axis=-3),
     "ReduceMax": lambda b, x: b.one("Mul", x, b.reduce(x, "ReduceMax", axes=[1])),
     "ReduceProd": lambda b, x: b.one("Mul", x, b.reduce(x, "ReduceProd", axes=[-3])),
-    "MatMul": lambda b, x: b.one("MatMul", x, b.one("Sigmoid", b.input(5, 4))),
+    "MatMul": lambda b, x: b.one("MatMul", x, b.one("Sigmoid", b.input(6, 5, 4))),
     "Einsum": lambda b, x: b.declare(b.one("Einsum", x, equation="ncii->nci"), (2, 6, 5)),
     "PRelu": lambda b, x: b.one("PRelu", x, b.one("Abs", x)),
 }
