@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.graphs import (
     BATCH,
@@ -198,7 +198,7 @@ def layer_statistics(b: Builder, x: T, pick: Pick) -> T:
     kind = pick(["layer", "rms", "spelled", "lrn"])
     if x.channels < 3:
         return b.relu(x)
-    if kind == "lrn":
+    if kind == "lrn" and x.spaces == 2:
         return b.one("LRN", x, size=3, alpha=0.5)
     y = channels_last(b, x)
     if kind == "layer" and b.opset >= 17:
@@ -238,10 +238,10 @@ def smooth_activation(b: Builder, x: T, pick: Pick) -> T:
     """Gelu, Swish, HardSwish and Mish, spelled out or not."""
     spelled = [spelled_gelu, spelled_tanh_gelu, spelled_swish, spelled_hard_swish, spelled_mish]
     kind = pick([*spelled, "Gelu", "Mish", "Swish", "Atan"])
-    since = {"Gelu": 20, "Mish": 18, "Swish": 24}
+    known = {"Gelu": range(20, 99), "Mish": range(18, 99), "Swish": [24]}  # onnxruntime's
     if not isinstance(kind, str):
         return kind(b, x)
-    return b.one(kind, x) if b.opset >= since.get(kind, 0) else spelled_swish(b, x)
+    return b.one(kind, x) if b.opset in known.get(kind, [b.opset]) else spelled_swish(b, x)
 
 
 @structure
@@ -665,3 +665,93 @@ def upsampling_path(b: Builder) -> onnx.ModelProto:
     y = b.relu(b.conv(b.one("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), 5))
     y = transposed_conv(b, y, 4, kernel=2, strides=[2, 2])
     return classify(b, b.conv(b.one("Concat", x, b.relu(y), axis=1), 5))
+
+
+# -------------------------------------------------------------------- control flow
+
+
+def controlled(b: Builder, operator: str, inputs: list[T], shape: tuple[int, ...], **attributes: Any) -> T:
+    """A node with bodies: onnx infers nothing for it alone. ``shape`` is that of its last output."""
+    name = f"{operator.lower()}_{len(b.nodes)}"
+    names = attributes.pop("outputs", [f"{name}_out"])
+    node = helper.make_node(operator, [t.name for t in inputs], names, name=name, **attributes)
+    b.nodes.append(node)
+    return b.declare(T(names[-1], shape), shape)
+
+
+def body(
+    name: str, nodes: list[onnx.NodeProto], inputs: list[str], outputs: list[str], *weights: onnx.TensorProto
+) -> onnx.GraphProto:
+    """A body, whose inputs and outputs are floats unless they are called ``step`` or ``go...``."""
+    kinds = {"step": TensorProto.INT64, "go": TensorProto.BOOL, "go_on": TensorProto.BOOL}
+    value = helper.make_tensor_value_info
+    ends = [
+        [value(end, kinds[end], []) if end in kinds else value(end, TensorProto.FLOAT, None) for end in side]
+        for side in (inputs, outputs)
+    ]
+    return helper.make_graph(nodes, name, *ends, list(weights))
+
+
+@case(11, 17)
+def chosen(b: Builder) -> onnx.ModelProto:
+    """An If whose branches read features from outside and weights of their own."""
+    x, y = features(b), b.relu(b.conv(b.input(3, 6, 5), 5))
+    weight = numpy_helper.from_array(b.rng.normal(0, 0.4, (4, 6, 3, 3)).astype(np.float32), "inner")
+    other = numpy_helper.from_array(b.rng.normal(0, 0.4, (4, 6, 3, 3)).astype(np.float32), "inner_else")
+    pads = [1, 1, 1, 1]
+    yes = helper.make_node("Conv", [x.name, "inner"], ["yes"], name="inside", pads=pads)
+    no = helper.make_node("Conv", [x.name, "inner_else"], ["no"], name="inside_else", pads=pads)
+    mean = b.reduce(b.one("Abs", y), keepdims=0, axes=range(4))
+    z = controlled(
+        b,
+        "If",
+        [b.one("Greater", mean, scalar(b, 0.1))],
+        (BATCH, 4, 6, 5),
+        then_branch=body("then", [yes], [], ["yes"], weight),
+        else_branch=body("else", [no], [], ["no"], other),
+    )
+    return classify(b, b.one("Concat", b.relu(z), y, axis=1))
+
+
+@case(11, 17)
+def looped(b: Builder) -> onnx.ModelProto:
+    """A Loop that adds a tensor from outside to its state, three times."""
+    x = features(b)
+    state, more, free = (b.relu(b.gemm(b.pooled(x), size)) for size in (6, 6, 4))
+    scales = numpy_helper.from_array(b.rng.uniform(0.5, 1.5, 6).astype(np.float32), "scales")
+    nodes = [
+        helper.make_node("Mul", ["before", "scales"], ["scaled"], name="inside_scaled"),
+        helper.make_node("Add", ["scaled", more.name], ["summed"], name="inside_summed"),
+        helper.make_node("LeakyRelu", ["summed"], ["after"], name="inside_after", alpha=0.3),
+        helper.make_node("Identity", ["go"], ["go_on"], name="inside_go"),
+    ]
+    inner = body("body", nodes, ["step", "go", "before"], ["go_on", "after"], scales)
+    times = b.constant(3, np.int64)
+    y = controlled(b, "Loop", [times, b.constant(True, np.bool_), state], (BATCH, 6), body=inner)
+    return b.model(b.gemm(b.one("Concat", b.relu(b.gemm(y, 5)), free, axis=1), CLASSES))
+
+
+@case(11, 17)
+def scanned(b: Builder) -> onnx.ModelProto:
+    """A Scan over time: a recurrent cell spelled out, with weights of its own."""
+    x = b.one("Transpose", b.relu(b.matmul(b.input(4, 6), 5)), perm=[1, 0, 2])
+    first = b.relu(b.gemm(b.reduce(b.input(4, 3), axes=[1], keepdims=0), 5))
+    weight = numpy_helper.from_array(b.rng.normal(0, 0.5, (5, 5)).astype(np.float32), "recurrence")
+    nodes = [
+        helper.make_node("MatMul", ["before", "recurrence"], ["turned"], name="inside_turned"),
+        helper.make_node("Add", ["turned", "now"], ["summed"], name="inside_summed"),
+        helper.make_node("Tanh", ["summed"], ["after"], name="inside_after"),
+        helper.make_node("Identity", ["after"], ["seen"], name="inside_seen"),
+    ]
+    inner = body("cell", nodes, ["before", "now"], ["after", "seen"], weight)
+    y = controlled(
+        b,
+        "Scan",
+        [first, x],
+        (4, BATCH, 5),
+        body=inner,
+        num_scan_inputs=1,
+        outputs=["last_state", "states"],
+    )
+    y = b.relu(b.matmul(y, 6))
+    return b.model(b.gemm(b.reduce(y, axes=[0], keepdims=0), CLASSES))

@@ -23,6 +23,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[Any]
 Kept = Mapping[str, NDArray[np.bool_]]
@@ -108,8 +109,10 @@ class MaskedParent:
         return dict(zip(self._outputs, values, strict=False))
 
 
-def session(proto: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
-    """An onnxruntime session on the CPU."""
+def session(proto: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession | ReferenceEvaluator:
+    """An onnxruntime session on the CPU; onnx's own evaluator for bfloat16, which that does not run."""
+    if any(tensor.data_type == TensorProto.BFLOAT16 for tensor in proto.graph.initializer):
+        return ReferenceEvaluator(proto)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
@@ -119,7 +122,7 @@ def session(proto: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
 def run(proto: onnx.ModelProto, inputs: Mapping[str, Array], threads: int = 1) -> dict[str, Array]:
     """Outputs by name."""
     opened = session(proto, threads)
-    names = [output.name for output in opened.get_outputs()]
+    names = [output.name for output in proto.graph.output]
     return dict(zip(names, opened.run(names, dict(inputs)), strict=True))
 
 
@@ -254,6 +257,7 @@ class _Companions:
             (frozenset({"Gemm", "MatMul", "Einsum"}), self._matmul),
             (frozenset({"Pad"}), self._pad),
             (frozenset({"Resize"}), self._resize),
+            (frozenset({"If", "Loop", "Scan"}), self._with_body),
             (frozenset({"GridSample", "RoiAlign", "MaxRoiPool"}), self._sampling),
             (frozenset({"GroupNormalization", "InstanceNormalization"}), self._by_group),
             (frozenset({"Shape", "Size"}), self._nodes.append),
@@ -394,6 +398,15 @@ class _Companions:
         for name in node.input:
             if name and name not in self._constants:
                 self._must_stay(name)
+
+    def _with_body(self, node: onnx.NodeProto) -> None:
+        """All that a body reads from outside has to stay."""
+        self._mixing(node)
+        for attribute in node.attribute:
+            for inner in attribute.g.node:
+                for name in inner.input:
+                    if name in self._companions:
+                        self._must_stay(name)
 
     def _by_group(self, node: onnx.NodeProto) -> None:
         """What shares its statistics stays or goes together."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.operators.base import Operator, Parameter, Pinning, Read, Work
@@ -56,24 +61,57 @@ OPERATORS: tuple[Operator, ...] = (
     *(Reshape(), Expand(), Shape(), Constants()),
 )
 
+ENTRY_POINTS = "graft.operators"
+"""Where other distributions name operator classes of their own (see docs/operators.md)."""
+
 _PINNING = Pinning()
-_BY_TYPE: dict[str, list[Operator]] = {}
-for _operator in OPERATORS:
-    for _name in _operator.types:
-        _BY_TYPE.setdefault(_name, []).append(_operator)
+log = logging.getLogger("graft")
 
 
 def operator_of(node: gs.Node) -> Operator:
     """The class for ``node``; one that pins whatever reaches it where there is no rule."""
     name = node.op if node.domain in (None, "", "ai.onnx") else f"{node.domain}::{node.op}"
-    return next((each for each in _BY_TYPE.get(name, ()) if each.fits(node)), _PINNING)
+    return next((each for each in _by_type().get(name, ()) if each.fits(node)), _PINNING)
 
 
 def same_shape() -> frozenset[str]:
     """Operators whose output is shaped as their first input, for which onnx infers nothing."""
-    return frozenset(
-        n for known in _BY_TYPE.values() for each in known if each.same_shape for n in each.types
-    )
+    return frozenset(name for name, known in _by_type().items() if any(each.same_shape for each in known))
 
 
-__all__ = ["OPERATORS", "Operator", "Parameter", "Pinning", "Read", "Work", "operator_of", "same_shape"]
+@cache
+def _by_type() -> dict[str, list[Operator]]:
+    """Name of an operator to its classes; those of other distributions come first."""
+    found: dict[str, list[Operator]] = {}
+    for operator in (*_from_outside(), *OPERATORS):
+        for name in operator.types:
+            found.setdefault(name, []).append(operator)
+    return found
+
+
+def _from_outside() -> Iterator[Operator]:
+    """Operator classes of other distributions; one that cannot be used is left out with a warning."""
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        try:
+            operator = entry.load()()
+            if not isinstance(operator, Operator) or not operator.types:
+                raise TypeError("it is no Operator with types")
+        except Exception as error:  # what a foreign module raises on import can be anything
+            owner = entry.dist.name if entry.dist else "an unknown distribution"
+            reason = f"{type(error).__name__}: {str(error)[:120]}"
+            log.warning("operator class %s of %s is left out: %s", entry.value, owner, reason)
+        else:
+            yield operator
+
+
+__all__ = [
+    "ENTRY_POINTS",
+    "OPERATORS",
+    "Operator",
+    "Parameter",
+    "Pinning",
+    "Read",
+    "Work",
+    "operator_of",
+    "same_shape",
+]

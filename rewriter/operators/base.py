@@ -194,7 +194,10 @@ def float_constant(name: str, values: Array, like: gs.Tensor) -> gs.Constant:
             like = gs.Variable("", helper.tensor_dtype_to_np_dtype(maker.attrs["to"]))
         else:
             like = maker.inputs[-1 if maker.op == "Where" else 0]
-    return gs.Constant(name, values.astype(like.dtype or np.float32))
+    dtype = like.dtype or np.float32
+    if isinstance(dtype, int):  # types that numpy lacks have ONNX's number
+        dtype = helper.tensor_dtype_to_np_dtype(dtype)
+    return gs.Constant(name, values.astype(dtype))
 
 
 def positive(axis: int, rank: int) -> int:

@@ -36,9 +36,9 @@ class Gemm(Operator):
 
     def _lists(self, node: gs.Node, channels: ChannelMap) -> tuple[Channels | None, Channels | None]:
         source, target = channels.of(node.inputs[0]), channels.of(node.outputs[0])
-        if not is_constant(node.inputs[1]) or not source or not target:
+        if not is_constant(node.inputs[1]) or not target:
             return None, None
-        return source[self._read_axis(node)], target[-1]
+        return source[self._read_axis(node)] if source else None, target[-1]  # of unknown rank: no channels
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Consumes the summed axis, makes new channels on the last; the rows pass."""
