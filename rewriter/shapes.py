@@ -97,12 +97,15 @@ def _known(graph: onnx.GraphProto) -> dict[str, Shape]:
 
 
 def _enter(graph: onnx.GraphProto, found: Mapping[str, Shape]) -> None:
-    """Tell inference what was found."""
+    """Tell inference what was found; a tensor of unknown type has that of what it is made of."""
     known = {value.name: value for value in (*graph.value_info, *graph.output)}
+    sources = {name: node.input[0] for node in graph.node for name in node.output if node.input}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *known.values())}
     for name, shape in found.items():
         value = known.get(name)
         if value is None:
             value = graph.value_info.add(name=name)
+            value.type.tensor_type.elem_type = types.get(sources[name], TensorProto.FLOAT)
         value.type.tensor_type.shape.ClearField("dim")
         for size in shape:
             dimension = value.type.tensor_type.shape.dim.add()
@@ -118,8 +121,9 @@ def _computed(graph: onnx.GraphProto, shapes: dict[str, Shape], values: dict[str
     found: dict[str, Shape] = {}
     for node in graph.node:
         with contextlib.suppress(KeyError, IndexError, ValueError, TypeError, ZeroDivisionError):
-            if node.op_type in SPREADING:
-                shape = SPREADING[node.op_type](node, shapes, values)
+            kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+            if kind in SPREADING:
+                shape = SPREADING[kind](node, shapes, values)
                 before = shapes.get(node.output[0])
                 if before is None or (len(before) == len(shape) and _more(shape, before)):
                     found[node.output[0]] = shape
@@ -247,8 +251,29 @@ def _filled(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[s
     return tuple(values[node.input[0]].tolist())
 
 
+def _attended(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> Shape:
+    return (*shapes[node.input[0]][:2], shapes[node.input[2]][2])
+
+
+def _attention(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> Shape:
+    queries, found = shapes[node.input[0]], shapes[node.input[2]]
+    if len(queries) == 4:
+        return (*queries[:3], found[3])
+    heads = {a.name: a.i for a in node.attribute}
+    return (*queries[:2], heads["q_num_heads"] * ((found[2] or 0) // heads["kv_num_heads"]))
+
+
+def _projected(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> Shape:
+    sizes = next((a.ints for a in node.attribute if a.name == "qkv_hidden_sizes"), None)
+    whole = shapes[node.input[1]][1] or 0
+    return (*shapes[node.input[0]][:2], sizes[2] if sizes else whole // 3)
+
+
 SPREADING: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape], Mapping[str, Value]], Shape]] = {
     "Reshape": _reshaped,
     "Expand": _expanded,
     "ConstantOfShape": _filled,
+    "Attention": _attention,
+    "com.microsoft::MultiHeadAttention": _attended,
+    "com.microsoft::Attention": _projected,
 }

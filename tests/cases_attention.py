@@ -302,6 +302,55 @@ def patches(b: Builder) -> onnx.ModelProto:
     return b.model(b.gemm(b.relu(b.gemm(x, 6)), CLASSES))
 
 
+# -------------------------------------------------------------------- one operator
+
+
+@case(23, 24)
+def attention_operator(b: Builder) -> onnx.ModelProto:
+    """Three axes: values of another width, shared heads of keys, scores for every head; four axes."""
+    x = tokens(b)
+    q, k, v = (b.matmul(x, size) for size in (4 * 3, 2 * 3, 2 * 2))
+    more = {"q_num_heads": 4, "kv_num_heads": 2, "is_causal": 1}
+    y = b.declare(b.one("Attention", q, k, v, **more), (BATCH, TOKENS, 8))
+    x = b.relu(b.matmul(y, 6))
+    q, k, v = (b.matmul(x, 6) for _ in range(3))
+    bias = b.constant(b.rng.normal(0, 1, (2, TOKENS, TOKENS)))
+    more = {"q_num_heads": 2, "kv_num_heads": 2, "softcap": 2.0}
+    x = b.relu(b.matmul(b.declare(b.one("Attention", q, k, v, bias, **more), (BATCH, TOKENS, 6)), 6))
+    q, k, v = (heads_of(b, b.matmul(x, 6), 2) for _ in range(3))
+    y = b.declare(b.one("Attention", q, k, v, scale=0.4), (BATCH, 2, TOKENS, 3))
+    return pooled(b, joined(b, y, 6))
+
+
+@case(17)
+def multi_head_attention(b: Builder) -> onnx.ModelProto:
+    """onnxruntime's operator, with and without its bias, with scores for every head."""
+    x = tokens(b)
+    q, k, v = (b.matmul(x, size) for size in (6, 6, 4))
+    more = {"num_heads": 2, "domain": "com.microsoft"}
+    x = b.relu(b.matmul(b.declare(b.one("MultiHeadAttention", q, k, v, **more), (BATCH, TOKENS, 4)), 6))
+    q, k, v = (b.matmul(x, 6) for _ in range(3))
+    scores = b.constant(b.rng.normal(0, 1, (1, 2, TOKENS, TOKENS)))
+    y = b.one("MultiHeadAttention", q, k, v, b.distinct(18), None, scores, **more)
+    return pooled(b, b.matmul(b.declare(y, (BATCH, TOKENS, 6)), 6))
+
+
+@case(17)
+def fused_attention(b: Builder) -> onnx.ModelProto:
+    """onnxruntime's operator that holds the projections, values of the same and of another width."""
+    x = tokens(b)
+    for sizes in ([6, 6, 6], [6, 6, 4]):
+        weight = b.constant(b.rng.normal(0, 0.6, (6, sum(sizes))))
+        more = {"num_heads": 2, "domain": "com.microsoft", "qkv_hidden_sizes": sizes}
+        if sizes[2] == 6:
+            more.pop("qkv_hidden_sizes")
+        y = b.declare(
+            b.one("Attention", x, weight, b.distinct(sum(sizes)), **more), (BATCH, TOKENS, sizes[2])
+        )
+        x = b.relu(b.matmul(y, 6))
+    return pooled(b, x)
+
+
 # -------------------------------------------------------------------- random networks
 
 

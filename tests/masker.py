@@ -28,7 +28,7 @@ from onnx.reference import ReferenceEvaluator
 Array = NDArray[Any]
 Kept = Mapping[str, NDArray[np.bool_]]
 
-MAKERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"))
+MAKERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "Attention"))
 ELEMENTWISE = frozenset(
     (
         *("Abs", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Cos", "Dropout", "Elu"),
@@ -255,6 +255,7 @@ class _Companions:
             (MIXING, self._mixing),
             (frozenset({"Conv", "ConvTranspose"}), self._conv),
             (frozenset({"Gemm", "MatMul", "Einsum"}), self._matmul),
+            (frozenset({"Attention", "MultiHeadAttention"}), self._attention),
             (frozenset({"Pad"}), self._pad),
             (frozenset({"Resize"}), self._resize),
             (frozenset({"If", "Loop", "Scan"}), self._with_body),
@@ -474,6 +475,69 @@ class _Companions:
             self._make(node, 0)
             own = self._companions[node.output[0]]
             self._companions[node.output[0]] = self._emit("Min", [own, reached])
+
+    def _attention(self, node: onnx.NodeProto) -> None:
+        """What the output holds of a head is kept as long as its value, and its queries and keys, are."""
+        if node.domain and node.op_type == "Attention":
+            self._fused_attention(node)
+            return
+        given = {a.name: a.i for a in node.attribute}
+        counts = [given.get(name, given.get("num_heads")) for name in ("q_num_heads", "kv_num_heads")]
+        flags = [self._by_head(node.input[place], counts[place > 0]) for place in range(3)]
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for place in (0, 1):
+            name = node.input[place]
+            copy.input[place] = self._emit("Mul", [name, self._companion(name)])
+        if node.op_type == "MultiHeadAttention" and len(node.input) > 3 and node.input[3]:
+            rows = [self._emit("Reshape", [f, self._constant([0, -1])]) for f in flags]
+            row = self._reduce("ReduceMax", self._emit("Concat", rows, axis=1), [0])
+            kept = self._emit("Reshape", [row, self._constant([-1])])
+            copy.input[3] = self._emit("Mul", [node.input[3], kept])
+        self._nodes.append(copy)
+        heads = [self._reduce("ReduceMax", found, [3]) for found in flags[:2]]
+        for place in (1, 2):
+            spread = [heads[1]] if place == 1 else [flags[2]]
+            if counts[0]:
+                order = self._constant(np.arange(counts[0]) // (counts[0] // (counts[1] or 1)))
+                spread = [self._emit("Gather", [spread[0], order], axis=2)]
+            if place == 1:
+                heads[1] = spread[0]
+            else:
+                flags[2] = spread[0]
+        kept = self._emit("Mul", [self._emit("Mul", heads), flags[2]])
+        if counts[0]:
+            kept = self._emit("Reshape", [kept, self._constant([0, 1, -1])])
+        else:
+            kept = self._emit("Transpose", [kept], perm=[0, 2, 1, 3])
+        self._companions[node.output[0]] = self._spread(kept, node.output[0])
+
+    def _by_head(self, tensor: str, count: int | None) -> str:
+        """Companion of (batch, tokens, heads * width), or of four axes, as (batch, 1, heads, width)."""
+        companion = self._companion(tensor)
+        if count is None:
+            return self._emit("Transpose", [self._reduce("ReduceMax", companion, [2])], perm=[0, 2, 1, 3])
+        flags = self._reduce("ReduceMax", companion, [1])
+        return self._emit("Reshape", [flags, self._constant([0, 1, count, -1])])
+
+    def _fused_attention(self, node: onnx.NodeProto) -> None:
+        """The projections are inside: removed ones have neither weights nor bias; the last are values."""
+        self._reading_masked(node, [0])
+        given = {a.name: list(a.ints) for a in node.attribute}
+        self.makers[node.name] = size = self._markers[node.name].size
+        kept = f"{node.name}__kept"
+        for place in (1, 2):
+            self._nodes[-1].input[place] = self._emit_before("Mul", [node.input[place], kept])
+        values = given.get("qkv_hidden_sizes", [size // 3] * 3)[2]
+        last = self._emit("Slice", [kept, self._constant([size - values]), self._constant([size])])
+        self._companions[node.output[0]] = self._spread(last, node.output[0])
+
+    def _emit_before(self, operator: str, inputs: Sequence[str]) -> str:
+        """As :meth:`_emit`, before the node that was added last."""
+        last = self._nodes.pop()
+        name = self._emit(operator, inputs)
+        self._nodes.append(last)
+        return name
 
     def _ones(self, constant: str) -> str:
         return self._constant(np.ones(self._values[constant].shape), np.float32)

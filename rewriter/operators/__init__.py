@@ -9,6 +9,7 @@ from importlib import metadata
 
 import onnx_graphsurgeon as gs
 
+from graft.rewriter.operators.attention import Attention, FusedAttention, MultiHeadAttention
 from graft.rewriter.operators.base import Operator, Parameter, Pinning, Read, Work
 from graft.rewriter.operators.convolution import Convolution, TransposedConvolution
 from graft.rewriter.operators.einsum import Einsum
@@ -52,6 +53,7 @@ from graft.rewriter.operators.space import DepthToSpace, Resize, Sampling, Space
 
 OPERATORS: tuple[Operator, ...] = (
     *(Convolution(), TransposedConvolution(), Gemm(), MatMul(), Einsum(), Recurrent()),
+    *(Attention(), MultiHeadAttention(), FusedAttention()),
     *(Elementwise(), Activation(), Dropout(), Broadcast(), MicrosoftGelu(), ParametricRelu()),
     *(BatchNormalization(), InstanceNormalization(), GroupNormalization(), NormalizationGroups()),
     *(LayerNormalization(), Softmax(), LocalResponse(), LpNormalization(), MeanVarianceNormalization()),
