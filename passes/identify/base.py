@@ -97,11 +97,11 @@ def unweighed(question: Question, contrast: float = 0.0) -> Scores:
 
 
 def readers(groups: ChannelGroups) -> Scores:
-    """How many tensors that are read hold each channel."""
+    """How many tensors that are read hold each channel, or products of it."""
     result = np.zeros(groups.count)
     for place in groups.reads():
-        result[np.unique(place.channels)] += 1
-    return result
+        result[groups.behind(place.channels)] += 1
+    return groups.close(result)
 
 
 def gather(groups: ChannelGroups, found: Sequence[tuple[NDArray[np.int64], Scores]]) -> Scores:

@@ -106,7 +106,9 @@ class Attention(Operator):
     def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
         """What is added to the scores of every head."""
         tensor, heads = given(node, self.scores), _along(channels, _hidden(node, "heads"), 0)
-        if heads is None or not is_constant(tensor) or len(tensor.shape) < 3 or tensor.shape[-3] == 1:
+        if heads is None or not isinstance(tensor, gs.Constant):
+            return []
+        if len(tensor.shape) < 3 or tensor.shape[-3] == 1:
             return []
         return [Parameter(self.scores, {len(tensor.shape) - 3: heads})]
 
