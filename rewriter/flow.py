@@ -6,8 +6,9 @@ height, time, a size of 1 that broadcasts). Ties are made channel by channel (:m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx_graphsurgeon as gs
 
@@ -31,11 +32,18 @@ class Flow:
     Args:
         shapes: tensor name to shape (see :meth:`graft.rewriter.model.Model.shapes`).
         opset: version of the operator set: some operators changed their meaning.
+        larger: the shapes for another batch, where the batch is free.
     """
 
-    def __init__(self, shapes: dict[str, Shape], opset: int) -> None:
+    def __init__(
+        self,
+        shapes: dict[str, Shape],
+        opset: int,
+        larger: Callable[[], dict[str, Shape]] | None = None,
+    ) -> None:
         self.shapes = shapes
         self.opset = opset
+        self._larger = larger
         self.axes: dict[str, Axes] = {}
         self.origins: list[Origin] = []
         self._pinned: dict[int, str] = {}
@@ -58,6 +66,15 @@ class Flow:
         """Size of one axis, or ``None``."""
         shape = self.shape(tensor)
         return None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
+
+    @cached_property
+    def _larger_shapes(self) -> dict[str, Shape]:
+        return self.shapes if self._larger is None else self._larger()
+
+    def follows_batch(self, tensor: gs.Tensor, axis: int) -> bool:
+        """Whether an axis is the batch, or grows with it."""
+        shape = self._larger_shapes.get(tensor.name)
+        return axis == 0 or shape is None or shape[axis] != self.size(tensor, axis)
 
     # ------------------------------------------------------------- writing
 

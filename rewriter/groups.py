@@ -114,7 +114,9 @@ class ChannelGroups:
         self.shapes = model.shapes(given=input_shapes, same_shape=same_shape())
         self.nodes: list[gs.Node] = list(model.graph.nodes)
         self.samples = next((s[0] for t in model.graph.inputs if (s := self.shapes[t.name])), 1) or 1
-        flow = Flow(self.shapes, model.opset)
+        flow = Flow(
+            self.shapes, model.opset, lambda: model.shapes(3, given=input_shapes, same_shape=same_shape())
+        )
         for node in self.nodes:
             _pin_captured(node, flow)
             operator_of(node).flow(node, flow)

@@ -200,6 +200,32 @@ def heads_in_the_batch(b: Builder) -> onnx.ModelProto:
     return pooled(b, joined(b, b.reshape(y, -1, 2, TOKENS, 3), 6))
 
 
+@case(13)
+def heads_beside_the_batch(b: Builder) -> onnx.ModelProto:
+    """Time first, heads merged with the batch behind it, by a target that is computed."""
+    x = b.one("Transpose", tokens(b), perm=[1, 0, 2])
+    size = b.one("Shape", x)
+    batch = b.one("Gather", size, b.ints(1), axis=0)
+    target = b.one("Concat", b.ints(TOKENS), b.one("Mul", batch, b.ints(2)), b.ints(3), axis=0)
+    parts = []
+    for _ in range(3):
+        y = b.declare(b.one("Reshape", b.matmul(x, 6), target), (TOKENS, BATCH * 2, 3))
+        parts.append(b.one("Transpose", y, perm=[1, 0, 2]))
+    y = b.one("Transpose", attend3(b, *parts), perm=[1, 0, 2])
+    y = b.matmul(b.reshape(y, TOKENS, -1, 6), 6)
+    return pooled(b, b.one("Transpose", b.relu(y), perm=[1, 0, 2]))
+
+
+@case(13)
+def token_of_a_constant(b: Builder) -> onnx.ModelProto:
+    """A constant beside features, before and behind them: it loses their channels."""
+    b.fixed = True
+    x = tokens(b)
+    before, behind = (b.constant(b.rng.normal(0, 1, (BATCH, size, 6))) for size in (1, 2))
+    x = b.one("Concat", before, x, behind, axis=1)
+    return pooled(b, b.one("Add", x, b.constant(b.rng.normal(0, 1, (1, 7, 6)))))
+
+
 def attend3(b: Builder, q: T, k: T, v: T) -> T:
     """Attention of tensors of three axes."""
     scores = b.one("MatMul", q, b.one("Transpose", k, perm=[0, 2, 1]))

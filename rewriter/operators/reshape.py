@@ -29,7 +29,7 @@ class Reshape(Operator):
 
     * channel axes merged with each other or with axes without channels: of each place the product;
     * a channel axis split: every new axis takes its factors (see :meth:`Flow.split`);
-    * merged with the batch: pinned.
+    * merged with the batch, of which only the size in the analysis is known: pinned.
     """
 
     types = ("Reshape", "Flatten")
@@ -65,7 +65,8 @@ class Reshape(Operator):
         if all(channels is None for channels in lists):
             return None
         shape = flow.shape(node.inputs[0]) or ()
-        if len(block) > 1 and block[0] == 0 and lists[0] is None:
+        plain = [axis for axis in block if axes[axis] is None]
+        if any(flow.follows_batch(node.inputs[0], axis) for axis in plain):
             for channels in lists:
                 flow.pin(channels, node, "merges channels with the batch")
             return None

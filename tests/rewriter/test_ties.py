@@ -112,3 +112,18 @@ def test_an_atom_that_is_tied_to_its_own_product_takes_the_other_factors_along()
 def test_three_axes() -> None:
     ties = Ties()
     assert [len(found or []) for found in lists(ties, 24, 3, 2, 4)] == [3, 2, 4]
+
+
+def test_a_table_that_is_no_product_of_rows_and_columns_is_not_taken_for_one() -> None:
+    ties = Ties()
+    first, second, third, fourth = ties.new(4).tolist()
+    cells = [(first, second), (first, second, third), (first, second, fourth), (first, second)]
+    channels = np.array([ties.product(cell) for cell in cells])
+    before = [set(ties.atoms(channel)) for channel in channels.tolist()]
+    rows, columns = ties.split(channels, [2, 2])
+    assert rows is not None
+    assert columns is not None
+    for place, channel in enumerate(channels.tolist()):
+        row, column = int(rows[place // 2]), int(columns[place % 2])
+        assert set(ties.atoms(channel)) == {*ties.atoms(row), *ties.atoms(column)}
+    assert before[0] != before[1]
