@@ -67,6 +67,7 @@ class Budget:
         Raises:
             GraftError: even the smallest cut costs more.
         """
+        scores = groups.to_atoms(scores)
         measure = cost.macs if self.unit == "macs" else cost.parameters
         limit = self.keep * whole
         price = np.maximum(cost.by_channel(self.unit), 1e-9)
@@ -105,13 +106,14 @@ def dead_channels(groups: ChannelGroups, profile: Profile) -> Mask:
 
     A place is an activation or a tensor that is read. A channel that was seen nowhere is not dead.
     """
-    seen, alive = np.zeros(groups.count, bool), np.zeros(groups.count, bool)
+    seen, alive = np.zeros(groups.count), np.zeros(groups.count)
     for place in (*groups.activations(), *groups.reads()):
         key = groups.key(place.tensor, place.axis)
         if profile.has(SQUARES, key, len(place.channels)):
-            seen[place.channels] = True
-            alive[place.channels[profile.mean(SQUARES, key) > 0]] = True
-    return seen & ~alive & groups.cuttable()
+            seen[place.channels] = 1
+            alive[place.channels[profile.mean(SQUARES, key) > 0]] = 1
+    silent = (groups.to_atoms(seen) > 0) & (groups.to_atoms(alive) == 0)
+    return np.asarray(silent & groups.cuttable())
 
 
 def _size(count: int, preferred: int) -> int:
@@ -134,13 +136,14 @@ def _blocks(
     Blocks of channels that lie on the same axes leave a multiple of the size on each of these axes.
     """
     preferred = groups.preferred()
-    rank = np.where(dead, -np.inf, scores / price)
+    rank = groups.close(np.where(dead, -np.inf, scores / price))
     stays = np.zeros(groups.count, bool)
     places = np.zeros((groups.count, len(groups.lists())), bool)
     for number, channels in enumerate(groups.lists()):
-        stays[channels[np.argmax(rank[channels])]] = True
-        places[channels, number] = True
-    may = np.flatnonzero(groups.cuttable())
+        best = np.argmax(rank[channels])
+        stays[groups.behind(channels[best : best + 1])] = True
+        places[groups.behind(channels), number] = True
+    may = np.flatnonzero(groups.cuttable() & groups.atoms)
     blocks: list[Channels] = []
     for kin in _alike(places[may], preferred[may]):
         channels = may[kin]

@@ -215,7 +215,7 @@ def logits_behind(probabilities: gs.Variable, axis: int, build: Builder) -> gs.V
 def _only_columns(groups: ChannelGroups, channels: Channels) -> bool:
     """Whether these channels are columns of the output and nothing else: free, distinct, read by no one."""
     read = any(np.isin(place.channels, channels).any() for place in groups.reads())
-    free = bool(groups.cuttable()[channels].all())
+    free = bool((groups.cuttable() & groups.atoms)[channels].all())
     return free and not read and len(set(channels.tolist())) == len(channels)
 
 

@@ -9,9 +9,10 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.rewriter.groups import ChannelGroups, Mask
-from graft.rewriter.model import Model, Shape
+from graft.rewriter.model import Model
 from graft.rewriter.operators import Parameter, operator_of
 from graft.rewriter.plan import Plan
+from graft.rewriter.shapes import Shape
 
 Key = tuple[tuple[int, tuple[int, ...]], ...]
 

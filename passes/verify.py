@@ -46,14 +46,16 @@ def mask(model: Model, plan: Plan) -> Model:
                 shape = [-1 if axis == read.axis else 1 for axis in range(ranks[read.index])]
                 _mask_input(masked.graph, node, read, kept[read.channels].reshape(shape))
         for parameter in operator_of(node).parameters(node, groups):
-            if parameter.reads is None:
+            blind = [axis for axis in (parameter.reads, parameter.inside) if axis is not None]
+            if not blind:
                 continue
             whole = node.inputs[parameter.index]
-            shape = [1] * len(whole.shape)
-            shape[parameter.reads] = -1
-            flags = kept[parameter.axes[parameter.reads]].reshape(shape)
-            values = whole.values * flags.astype(whole.values.dtype)
+            values = whole.values
+            for along in blind:
+                shape = [-1 if axis == along else 1 for axis in range(len(whole.shape))]
+                values = values * kept[parameter.axes[along]].reshape(shape).astype(values.dtype)
             node.inputs[parameter.index] = gs.Constant(f"{node.name}/{whole.name}/masked", values)
+    masked.tidy()
     return masked
 
 

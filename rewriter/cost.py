@@ -51,7 +51,7 @@ class CostModel:
 
     def macs(self, kept: Mask | None = None) -> int:
         """Multiply-accumulates for one sample."""
-        kept = self._groups.everything() if kept is None else kept
+        kept = self._groups.close(self._groups.everything() if kept is None else kept)
         total = sum(
             work.times * float(np.prod([float(kept[channels].sum()) for channels in work.channels]))
             for work in self._work
@@ -60,7 +60,7 @@ class CostModel:
 
     def parameters(self, kept: Mask | None = None) -> int:
         """Numbers in floating-point constants."""
-        kept = self._groups.everything() if kept is None else kept
+        kept = self._groups.close(self._groups.everything() if kept is None else kept)
         pieces: dict[object, int] = {}
         for tensor, cut in self._constants.values():
             sizes = list(tensor.shape)
@@ -74,7 +74,7 @@ class CostModel:
         return sum(pieces.values())
 
     def by_channel(self, unit: str) -> NDArray[np.float64]:
-        """What each channel alone would save, one a channel number: ``macs`` or ``parameters``."""
+        """What each atom alone would save, one a channel number: ``macs`` or ``parameters``."""
         saved = np.zeros(self._groups.count)
         if unit == "macs":
             terms = [(w.times / self._samples, w.channels) for w in self._work]
@@ -88,7 +88,7 @@ class CostModel:
             whole = times * float(np.prod([len(channels) for channels in lists], dtype=float))
             for channels in lists:
                 np.add.at(saved, channels, whole / len(channels))
-        return saved
+        return self._groups.to_atoms(saved)
 
     def cuttable_parameters(self) -> int:
         """Numbers that lie in a row or column that may be cut."""
@@ -108,8 +108,7 @@ class CostModel:
         owner = {c: group.name for group in self._groups for c in group.channels.tolist()}
         for tensor, cut in self._constants.values():
             for channels in (cut.axes if cut else {}).values():
-                name = owner.get(int(channels[0])) if len(channels) else None
-                if name is not None:
+                for name in {owner[c] for c in self._groups.behind(channels).tolist() if c in owner}:
                     constants[name][tensor.name] = int(np.prod(tensor.shape, dtype=np.int64))
         return {name: sum(sizes.values()) for name, sizes in constants.items()}
 

@@ -1,22 +1,21 @@
 """How channels flow through a graph: the book-keeping that operator classes write into.
 
 Every axis of every tensor is an ordered list of channel numbers, or *not channels* (``None``: batch,
-height, time, a size of 1 that broadcasts). Ties are made channel by channel in a union-find.
+height, time, a size of 1 that broadcasts). Ties are made channel by channel (:mod:`graft.rewriter.ties`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
-from graft.rewriter.model import Shape
+from graft.rewriter.shapes import Shape
+from graft.rewriter.ties import Axes, Channels, Ties
 
-Channels = NDArray[np.int64]
-Axes = list[Channels | None]
+__all__ = ["Axes", "Channels", "Flow", "Origin"]
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,22 @@ class Flow:
     Args:
         shapes: tensor name to shape (see :meth:`graft.rewriter.model.Model.shapes`).
         opset: version of the operator set: some operators changed their meaning.
+        larger: the shapes for another batch, where the batch is free.
     """
 
-    def __init__(self, shapes: dict[str, Shape], opset: int) -> None:
+    def __init__(
+        self,
+        shapes: dict[str, Shape],
+        opset: int,
+        larger: Callable[[], dict[str, Shape]] | None = None,
+    ) -> None:
         self.shapes = shapes
         self.opset = opset
+        self._larger = larger
         self.axes: dict[str, Axes] = {}
         self.origins: list[Origin] = []
-        self.pinned: dict[int, str] = {}
-        self._parent: list[int] = []
+        self._pinned: dict[int, str] = {}
+        self._ties = Ties()
 
     # ------------------------------------------------------------- reading
 
@@ -61,6 +67,15 @@ class Flow:
         shape = self.shape(tensor)
         return None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
 
+    @cached_property
+    def _larger_shapes(self) -> dict[str, Shape]:
+        return self.shapes if self._larger is None else self._larger()
+
+    def follows_batch(self, tensor: gs.Tensor, axis: int) -> bool:
+        """Whether an axis is the batch, or grows with it."""
+        shape = self._larger_shapes.get(tensor.name)
+        return axis == 0 or shape is None or shape[axis] != self.size(tensor, axis)
+
     # ------------------------------------------------------------- writing
 
     def give(self, tensor: gs.Tensor, axes: Sequence[Channels | None]) -> None:
@@ -69,32 +84,41 @@ class Flow:
 
     def make(self, node: gs.Node, size: int) -> Channels:
         """New channels that ``node`` makes."""
-        channels = self._new(size)
+        channels = self._ties.new(size)
         self.origins.append(Origin(node.name, channels))
         return channels
 
     def fixed(self, node: gs.Node, size: int, reason: str) -> Channels:
         """Places in a list of channels that are no channels themselves and always stay."""
-        channels = self._new(size)
+        channels = self._ties.new(size)
         self.pin(channels, node, reason)
         return channels
 
+    def adopt(self, size: int) -> Channels:
+        """Channels of a constant, for those to be tied to that it meets; by themselves they always stay."""
+        return self._ties.new(size)
+
     def tie(self, left: Channels, right: Channels) -> None:
         """Channel ``left[i]`` and channel ``right[i]`` can only go together."""
-        for one, other in zip(left.tolist(), right.tolist(), strict=True):
-            first, second = self.root(one), self.root(other)
-            if first != second:
-                low, high = min(first, second), max(first, second)
-                self._parent[high] = low
-                reason = self.pinned.get(high)
-                if reason is not None:
-                    self.pinned.setdefault(low, reason)
+        for one, other in dict.fromkeys(zip(left.tolist(), right.tolist(), strict=True)):
+            self._ties.tie(one, other)
+
+    def merge(self, lists: Sequence[Channels | None], sizes: Sequence[int]) -> Channels:
+        """The list of axes that become one; at least one of them holds channels."""
+        return self._ties.merge(lists, sizes)
+
+    def split(self, channels: Channels, sizes: Sequence[int]) -> Axes:
+        """The lists of the axes that one with ``channels`` becomes."""
+        return self._ties.split(channels, sizes)
 
     def pin(self, channels: Channels | None, node: gs.Node, reason: str) -> None:
         """These channels always stay, because of ``node``."""
-        if channels is not None:
-            for channel in channels.tolist():
-                self.pinned.setdefault(self.root(channel), f"{node.op} {node.name}: {reason}")
+        self.pin_because(channels, f"{node.op} {node.name}: {reason}")
+
+    def pin_because(self, channels: Channels | None, reason: str) -> None:
+        """These channels always stay."""
+        for channel in () if channels is None else channels.tolist():
+            self._pinned.setdefault(channel, reason)
 
     def pin_inputs(self, node: gs.Node, reason: str) -> None:
         """Pin whatever channels reach ``node``."""
@@ -102,19 +126,16 @@ class Flow:
             for channels in self.of(tensor):
                 self.pin(channels, node, reason)
 
-    def root(self, channel: int) -> int:
-        """The channel that stands for all that are tied to ``channel``."""
-        parent = self._parent
-        while parent[channel] != channel:
-            parent[channel] = parent[parent[channel]]
-            channel = parent[channel]
-        return channel
+    # ------------------------------------------------------------- the end
 
-    def roots(self) -> Channels:
-        """Root of every channel made so far."""
-        return np.array([self.root(channel) for channel in range(len(self._parent))], np.int64)
+    def atoms(self) -> list[tuple[int, ...]]:
+        """For every channel made so far the atoms that it is the product of, every tie resolved."""
+        return [self._ties.atoms(channel) for channel in range(self._ties.count)]
 
-    def _new(self, size: int) -> Channels:
-        first = len(self._parent)
-        self._parent.extend(range(first, first + size))
-        return np.arange(first, first + size, dtype=np.int64)
+    def pinned(self, atoms: Sequence[tuple[int, ...]]) -> dict[int, str]:
+        """Atoms that always stay, and why: those behind any channel that was pinned."""
+        found: dict[int, str] = {}
+        for channel, reason in self._pinned.items():
+            for atom in atoms[channel]:
+                found.setdefault(atom, reason)
+        return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.flow import Axes, Channels, Flow
-from graft.rewriter.model import Model, Shape
+from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of, same_shape
+from graft.rewriter.shapes import Shape
 
 Mask = NDArray[np.bool_]
+Number = TypeVar("Number", np.bool_, np.float64)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Group:
     """Axes that share one numbering of channels.
 
     Attributes:
-        name: the first node, in the order of the file, that makes channels of the group.
+        name: the first node, in the order of the file, that makes channels of the group. A node that
+            makes several lists, or one that is split (heads and their width), has a number behind it.
         channels: for each channel of the group the number that stands for it in the analysis.
         cuttable: which of them may go.
         reason: why the others may not: operator, node and what it does; ``""`` if all may.
@@ -42,6 +46,37 @@ class Group:
     def size(self) -> int:
         """Number of channels."""
         return len(self.channels)
+
+
+class Products:
+    """Which channel numbers are products of which.
+
+    Args:
+        atoms: for every channel number the atoms that it is the product of.
+
+    Attributes:
+        numbers: for every channel number the one that stands for all that are equal to it.
+        atoms: the mask of numbers that are no products.
+        owners: product numbers, as often as they have factors.
+        factors: beside each of ``owners`` one of its factors.
+    """
+
+    def __init__(self, atoms: Sequence[tuple[int, ...]]) -> None:
+        first: dict[frozenset[int], int] = {}
+        numbers = [
+            found[0] if len(found) == 1 else first.setdefault(frozenset(found), number)
+            for number, found in enumerate(atoms)
+        ]
+        pairs = [(number, atom) for found, number in first.items() for atom in sorted(found)]
+        self.numbers: Channels = np.array(numbers, np.int64)
+        self.owners, self.factors = np.array(pairs, np.int64).reshape(-1, 2).T
+        self.atoms: Mask = np.ones(len(numbers), bool)
+        self.atoms[self.owners] = False
+
+    def behind(self, channels: Channels) -> Channels:
+        """The atoms that ``channels`` are, or are products of."""
+        products = np.isin(self.owners, channels)
+        return np.unique(np.concatenate([channels[self.atoms[channels]], self.factors[products]]))
 
 
 @dataclass(frozen=True)
@@ -79,21 +114,22 @@ class ChannelGroups:
         self.shapes = model.shapes(given=input_shapes, same_shape=same_shape())
         self.nodes: list[gs.Node] = list(model.graph.nodes)
         self.samples = next((s[0] for t in model.graph.inputs if (s := self.shapes[t.name])), 1) or 1
-        flow = Flow(self.shapes, model.opset)
+        flow = Flow(
+            self.shapes, model.opset, lambda: model.shapes(3, given=input_shapes, same_shape=same_shape())
+        )
         for node in self.nodes:
             _pin_captured(node, flow)
             operator_of(node).flow(node, flow)
         for tensor in () if outputs_open else model.graph.outputs:
             for channels in flow.of(tensor):
-                if channels is not None:
-                    for channel in channels.tolist():
-                        flow.pinned.setdefault(flow.root(channel), f"output {tensor.name}")
-        self._roots = flow.roots()
+                flow.pin_because(channels, f"output {tensor.name}")
+        atoms = flow.atoms()
+        self._products = Products(atoms)
         self._axes = {
-            name: [None if channels is None else self._roots[channels] for channels in axes]
+            name: [None if channels is None else self._products.numbers[channels] for channels in axes]
             for name, axes in flow.axes.items()
         }
-        self._groups = _collect(flow, self._roots)
+        self._groups = _collect(flow, atoms)
 
     # ------------------------------------------------------------ looking
 
@@ -112,7 +148,7 @@ class ChannelGroups:
     @property
     def count(self) -> int:
         """How many channel numbers the analysis used: the length of arrays indexed by channel."""
-        return len(self._roots)
+        return len(self._products.numbers)
 
     def of(self, tensor: gs.Tensor) -> Axes:
         """Channels on each axis of ``tensor``, every tie resolved."""
@@ -126,7 +162,8 @@ class ChannelGroups:
         """Where channels are consumed, each tensor once, in the order of the file."""
         found: dict[tuple[str, int], Place] = {}
         for node in self.nodes:
-            for read in operator_of(node).reads(node, self):
+            operator = operator_of(node)
+            for read in (*operator.reads(node, self), *operator.masks(node, self)):
                 name = node.inputs[read.index].name
                 found.setdefault((name, read.axis), Place(name, read.axis, read.channels))
         return list(found.values())
@@ -174,11 +211,39 @@ class ChannelGroups:
         return np.ones(self.count, bool)
 
     def cuttable(self) -> Mask:
-        """The mask of channel numbers that may go."""
+        """The mask of channel numbers that may go; a product goes with any of its factors."""
         mask = np.zeros(self.count, bool)
         for group in self:
             mask[group.channels[group.cuttable]] = True
+        products = self._products
+        mask[products.owners[mask[products.factors]]] = True
         return mask
+
+    # ------------------------------------------------------------ products
+
+    @property
+    def atoms(self) -> Mask:
+        """The mask of channel numbers that are no products: what plans are made of."""
+        return self._products.atoms
+
+    def behind(self, channels: Channels) -> Channels:
+        """The atoms that ``channels`` are, or are products of."""
+        return self._products.behind(channels)
+
+    def close(self, values: NDArray[Number]) -> NDArray[Number]:
+        """``values``, at every product the least of its factors': of a mask, whether all of them stay."""
+        closed = values.copy()
+        products = self._products
+        closed[products.owners] = values[products.factors]
+        np.minimum.at(closed, products.owners, values[products.factors])
+        return closed
+
+    def to_atoms(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Figures that add up, one a channel number: what stands at a product goes to each of its factors."""
+        products = self._products
+        result = np.where(products.atoms, values, 0.0)
+        np.add.at(result, products.factors, values[products.owners])
+        return result
 
     def check(self, kept: Mask) -> None:
         """Raise unless ``kept`` keeps what is pinned and a channel of every axis."""
@@ -215,9 +280,10 @@ def _pin_captured(node: gs.Node, flow: Flow) -> None:
                 flow.pin(channels, node, "read inside its body")
 
 
-def _collect(flow: Flow, roots: Channels) -> dict[str, Group]:
+def _collect(flow: Flow, atoms: Sequence[tuple[int, ...]]) -> dict[str, Group]:
     """Join the lists that nodes made wherever they share a channel; number what comes together."""
-    leader = list(range(len(flow.origins)))
+    lists = _lists(flow, atoms)
+    leader = list(range(len(lists)))
 
     def lead(origin: int) -> int:
         while leader[origin] != origin:
@@ -225,21 +291,34 @@ def _collect(flow: Flow, roots: Channels) -> dict[str, Group]:
         return origin
 
     first_with: dict[int, int] = {}
-    for position, origin in enumerate(flow.origins):
-        for root in roots[origin.channels].tolist():
-            one, other = lead(first_with.setdefault(root, position)), lead(position)
+    for position, (_, channels) in enumerate(lists):
+        for atom in channels:
+            one, other = lead(first_with.setdefault(atom, position)), lead(position)
             leader[max(one, other)] = min(one, other)
     members: dict[int, dict[int, None]] = {}
-    for position, origin in enumerate(flow.origins):
-        numbers = members.setdefault(lead(position), {})
-        numbers.update(dict.fromkeys(roots[origin.channels].tolist()))
+    for position, (_, channels) in enumerate(lists):
+        members.setdefault(lead(position), {}).update(dict.fromkeys(channels))
+    pinned = flow.pinned(atoms)
     groups: dict[str, Group] = {}
     for position, numbers in members.items():
-        channels = np.array(list(numbers), np.int64)
-        reasons = [flow.pinned.get(root, "") for root in numbers]
-        name = flow.origins[position].node
-        while name in groups:
-            name += "+"
+        reasons = [pinned.get(atom, "") for atom in numbers]
+        name = lists[position][0]
         cuttable = np.array([not reason for reason in reasons], bool)
-        groups[name] = Group(name, channels, cuttable, next((r for r in reasons if r), ""))
+        reason = next((r for r in reasons if r), "")
+        groups[name] = Group(name, np.array(list(numbers), np.int64), cuttable, reason)
     return groups
+
+
+def _lists(flow: Flow, atoms: Sequence[tuple[int, ...]]) -> list[tuple[str, list[int]]]:
+    """The lists that nodes made, with names; one for each factor where its channels became products."""
+    found: dict[str, list[list[int]]] = {}
+    for origin in flow.origins:
+        made = [atoms[channel] for channel in origin.channels.tolist()]
+        for factor in range(max(map(len, made), default=0)):
+            column = list(dict.fromkeys(each[factor] for each in made if len(each) > factor))
+            found.setdefault(origin.node, []).append(column)
+    return [
+        (node if len(lists) == 1 else f"{node}/{number}", channels)
+        for node, lists in found.items()
+        for number, channels in enumerate(lists)
+    ]

@@ -25,12 +25,12 @@ from onnx import version_converter
 
 from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
+from graft.rewriter.shapes import Shape, infer_shapes
 
 LOWEST_OPSET = 11
 EXTERNAL_DATA_BYTES = 1_500_000_000
 CARD_KEY = "graft.card"
 
-Shape = tuple[int | None, ...]
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
 log = logging.getLogger("graft")
@@ -133,7 +133,7 @@ class Model:
         given: Mapping[str, Sequence[int]] | None = None,
         same_shape: Collection[str] = (),
     ) -> dict[str, Shape]:
-        """Shape of every tensor, by onnx's shape inference.
+        """Shape of every tensor (see :func:`graft.rewriter.shapes.infer_shapes`).
 
         Args:
             free: what a free leading dimension (the batch) of an input counts as.
@@ -155,16 +155,7 @@ class Model:
             if (f"{node.domain}::{node.op_type}" if node.domain else node.op_type) in same_shape:
                 copy = onnx.helper.make_node("Identity", node.input[:1], node.output[:1])
                 node.CopyFrom(copy)
-        with contextlib.suppress(Exception):  # what cannot be inferred stays unknown
-            proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        shapes: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
-        for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-            if value.type.tensor_type.HasField("shape"):
-                shapes[value.name] = tuple(
-                    dimension.dim_value if dimension.HasField("dim_value") else None
-                    for dimension in value.type.tensor_type.shape.dim
-                )
-        return shapes
+        return infer_shapes(proto)
 
     def graph_sha256(self) -> str:
         """Hash of nodes, names and weights; metadata, doc strings and shape notes do not count."""

@@ -54,6 +54,7 @@ class Plan:
                     "use the plan with the model it was made for",
                 )
             mask[group.channels] = kept
+        mask = groups.close(mask)
         groups.check(mask)
         return mask
 

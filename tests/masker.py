@@ -28,7 +28,7 @@ from onnx.reference import ReferenceEvaluator
 Array = NDArray[Any]
 Kept = Mapping[str, NDArray[np.bool_]]
 
-MAKERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+MAKERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "Attention"))
 ELEMENTWISE = frozenset(
     (
         *("Abs", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Cos", "Dropout", "Elu"),
@@ -71,7 +71,7 @@ ALONG_AXIS = {
     "CumSum": 0,
 }
 """Operators that work along an axis, and which where they do not say."""
-MIXING = frozenset(("LSTM", "GRU", "RNN", "Einsum"))
+MIXING = frozenset(("LSTM", "GRU", "RNN"))
 STAYS = "channels_that_must_stay"
 
 
@@ -141,10 +141,10 @@ def kept_outputs(parent: onnx.ModelProto, cut: onnx.ModelProto) -> dict[str, NDA
     names = {node.name for node in cut.graph.node}
     kept = {}
     for name, bias in before.items():
-        assert len(set(bias.tolist())) == bias.size, f"markers of {name} are not distinct"
-        left = after[name] if name in names else bias[:0]
-        kept[name] = np.isin(bias, left)
-        found = bias[kept[name]]
+        assert len(set(bias.ravel().tolist())) == bias.size, f"markers of {name} are not distinct"
+        left = after[name].ravel() if name in names else bias.ravel()[:0]
+        kept[name] = np.isin(bias, left).ravel()
+        found = bias.ravel()[kept[name]]
         assert np.array_equal(found, left), f"bias of {name} is no ordered part of the parent's"
     return kept
 
@@ -160,7 +160,7 @@ def markers(model: onnx.ModelProto) -> dict[str, Array]:
         elif node.op_type in MAKERS and not _folds(node, constants):
             bias = _marker(model.graph, node, constants)
             if bias is not None:
-                biases[node.name] = bias.reshape(-1)
+                biases[node.name] = bias
     return biases
 
 
@@ -183,7 +183,7 @@ def _folds(node: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
 
 
 def _marker(graph: onnx.GraphProto, node: onnx.NodeProto, constants: Mapping[str, Array]) -> Array | None:
-    if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]:
+    if node.op_type not in ("MatMul", "Einsum") and len(node.input) > 2 and node.input[2]:
         return constants.get(node.input[2])
     readers = [reader for reader in graph.node if node.output[0] in reader.input]
     if len(readers) != 1:
@@ -233,7 +233,8 @@ class _Companions:
         )
 
     def _add(self, node: onnx.NodeProto) -> None:
-        if all(name in self._constants for name in node.input):
+        told = node.input[:1] if node.op_type == "Expand" else node.input
+        if all(name in self._constants for name in told):
             self._constants.update(node.output)
             self._nodes.append(node)
             return
@@ -253,7 +254,8 @@ class _Companions:
             (ALONG_AXIS, self._along_axis),
             (MIXING, self._mixing),
             (frozenset({"Conv", "ConvTranspose"}), self._conv),
-            (frozenset({"Gemm", "MatMul"}), self._matmul),
+            (frozenset({"Gemm", "MatMul", "Einsum"}), self._matmul),
+            (frozenset({"Attention", "MultiHeadAttention"}), self._attention),
             (frozenset({"Pad"}), self._pad),
             (frozenset({"Resize"}), self._resize),
             (frozenset({"If", "Loop", "Scan"}), self._with_body),
@@ -342,10 +344,26 @@ class _Companions:
         self._nodes.append(node)
         moved = len(node.input) if node.op_type == "Concat" else 1
         inputs = [self._companion(name) for name in node.input[:moved]]
+        if node.op_type == "Concat":
+            inputs = self._beside(node, inputs)
         outputs = self._same(node, [*inputs, *node.input[moved:]])
         self._companions.update(zip(node.output, outputs, strict=True))
         if node.op_type == "DepthToSpace":
             self._all_or_none(outputs[0], [2, 3])
+
+    def _beside(self, node: onnx.NodeProto, companions: list[str]) -> list[str]:
+        """Constants lose the channels that the parts beside them lost."""
+        axis = node.attribute[0].i
+        rows = [
+            self._reduce("ReduceMin", companion, [axis])
+            for name, companion in zip(node.input, companions, strict=True)
+            if name not in self._constants
+        ]
+        least = self._emit("Min", rows)
+        return [
+            self._spread(least, name) if name in self._constants else companion
+            for name, companion in zip(node.input, companions, strict=True)
+        ]
 
     def _reducing(self, node: onnx.NodeProto) -> None:
         """What a window or a sum sees at least one kept channel of is kept.
@@ -441,25 +459,94 @@ class _Companions:
             self._companions[node.output[0]] = self._emit("Min", [passed, own])
 
     def _matmul(self, node: onnx.NodeProto) -> None:
-        places = [place for place in (0, 1) if node.input[place] not in self._constants]
+        """A place is kept that any kept pair of channels reaches, and where the bias says so."""
+        places = [place for place, name in enumerate(node.input) if name not in self._constants]
         self._reading_masked(node, places)
-        if places == [0]:
+        if node.op_type == "Gemm":
             self._make(node, 0)
-            if node.op_type == "Gemm":
-                return
-            rows = self._reduce("ReduceMax", self._companion(node.input[0]), [-1])  # axes that pass
+            return
+        ones = [
+            self._companion(name) if place in places else self._ones(name)
+            for place, name in enumerate(node.input)
+        ]
+        reached = self._emit("Sign", self._same(node, ones))
+        self._companions[node.output[0]] = reached
+        if len(places) < len(node.input) and node.name in self._markers:
+            self._make(node, 0)
             own = self._companions[node.output[0]]
-            self._companions[node.output[0]] = self._emit("Min", [own, rows])
+            self._companions[node.output[0]] = self._emit("Min", [own, reached])
+
+    def _attention(self, node: onnx.NodeProto) -> None:
+        """What the output holds of a head is kept as long as its value, and its queries and keys, are."""
+        if node.domain and node.op_type == "Attention":
+            self._fused_attention(node)
+            return
+        given = {a.name: a.i for a in node.attribute}
+        counts = [given.get(name, given.get("num_heads")) for name in ("q_num_heads", "kv_num_heads")]
+        flags = [self._by_head(node.input[place], counts[place > 0]) for place in range(3)]
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for place in (0, 1):
+            name = node.input[place]
+            copy.input[place] = self._emit("Mul", [name, self._companion(name)])
+        if node.op_type == "MultiHeadAttention" and len(node.input) > 3 and node.input[3]:
+            rows = [self._emit("Reshape", [f, self._constant([0, -1])]) for f in flags]
+            row = self._reduce("ReduceMax", self._emit("Concat", rows, axis=1), [0])
+            kept = self._emit("Reshape", [row, self._constant([-1])])
+            copy.input[3] = self._emit("Mul", [node.input[3], kept])
+        self._nodes.append(copy)
+        heads = [self._reduce("ReduceMax", found, [3]) for found in flags[:2]]
+        for place in (1, 2):
+            spread = [heads[1]] if place == 1 else [flags[2]]
+            if counts[0]:
+                order = self._constant(np.arange(counts[0]) // (counts[0] // (counts[1] or 1)))
+                spread = [self._emit("Gather", [spread[0], order], axis=2)]
+            if place == 1:
+                heads[1] = spread[0]
+            else:
+                flags[2] = spread[0]
+        kept = self._emit("Mul", [self._emit("Mul", heads), flags[2]])
+        if counts[0]:
+            kept = self._emit("Reshape", [kept, self._constant([0, 1, -1])])
         else:
-            # both operands are computed: a place is kept that any kept pair of channels reaches
-            product = self._same(node, [self._companion(name) for name in node.input])
-            self._companions[node.output[0]] = self._emit("Sign", product)
+            kept = self._emit("Transpose", [kept], perm=[0, 2, 1, 3])
+        self._companions[node.output[0]] = self._spread(kept, node.output[0])
+
+    def _by_head(self, tensor: str, count: int | None) -> str:
+        """Companion of (batch, tokens, heads * width), or of four axes, as (batch, 1, heads, width)."""
+        companion = self._companion(tensor)
+        if count is None:
+            return self._emit("Transpose", [self._reduce("ReduceMax", companion, [2])], perm=[0, 2, 1, 3])
+        flags = self._reduce("ReduceMax", companion, [1])
+        return self._emit("Reshape", [flags, self._constant([0, 1, count, -1])])
+
+    def _fused_attention(self, node: onnx.NodeProto) -> None:
+        """The projections are inside: removed ones have neither weights nor bias; the last are values."""
+        self._reading_masked(node, [0])
+        given = {a.name: list(a.ints) for a in node.attribute}
+        self.makers[node.name] = size = self._markers[node.name].size
+        kept = f"{node.name}__kept"
+        for place in (1, 2):
+            self._nodes[-1].input[place] = self._emit_before("Mul", [node.input[place], kept])
+        values = given.get("qkv_hidden_sizes", [size // 3] * 3)[2]
+        last = self._emit("Slice", [kept, self._constant([size - values]), self._constant([size])])
+        self._companions[node.output[0]] = self._spread(last, node.output[0])
+
+    def _emit_before(self, operator: str, inputs: Sequence[str]) -> str:
+        """As :meth:`_emit`, before the node that was added last."""
+        last = self._nodes.pop()
+        name = self._emit(operator, inputs)
+        self._nodes.append(last)
+        return name
+
+    def _ones(self, constant: str) -> str:
+        return self._constant(np.ones(self._values[constant].shape), np.float32)
 
     def _make(self, node: onnx.NodeProto, spaces: int) -> None:
         """The output's channels are the node's own: an input of the graph says which stay."""
         assert node.name in self._markers, f"{node.op_type} {node.name} has no marker"
         self.makers[node.name] = self._markers[node.name].size
-        shape = self._constant([-1] + [1] * spaces)
+        shape = self._constant([*self._markers[node.name].shape, *[1] * spaces])
         flags = self._emit("Reshape", [f"{node.name}__kept", shape])
         self._companions[node.output[0]] = self._spread(flags, node.output[0])
 

@@ -80,15 +80,28 @@ def contribution(question: Question, contrast: float = 0.0) -> Scores:
                 spread = _spread(question, tensor, contrast)
                 part = spread * (operator.matrix(node) ** 2).sum(axis=(0, 1))
                 np.add.at(result, read.channels, part / max(float(part.sum()), 1e-30))
+    return result + unweighed(question, contrast)
+
+
+def unweighed(question: Question, contrast: float = 0.0) -> Scores:
+    """The share of each channel in the variance of what is summed over without a weight."""
+    groups = question.groups
+    result = np.zeros(groups.count)
+    for node in groups.nodes:
+        for read in operator_of(node).masks(node, groups):
+            tensor = groups.key(node.inputs[read.index].name, read.axis)
+            if question.profile.has(SQUARES, tensor, len(read.channels)):
+                part = _spread(question, tensor, contrast)
+                np.add.at(result, read.channels, part / max(float(part.sum()), 1e-30))
     return result
 
 
 def readers(groups: ChannelGroups) -> Scores:
-    """How many tensors that are read hold each channel."""
+    """How many tensors that are read hold each channel, or products of it."""
     result = np.zeros(groups.count)
     for place in groups.reads():
-        result[np.unique(place.channels)] += 1
-    return result
+        result[groups.behind(place.channels)] += 1
+    return groups.close(result)
 
 
 def gather(groups: ChannelGroups, found: Sequence[tuple[NDArray[np.int64], Scores]]) -> Scores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.passes.identify.base import Method, Question, Scores
+from graft.passes.identify.base import Method, Question, Scores, unweighed
 from graft.rewriter.operators import operator_of
 from graft.rewriter.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Table
 
@@ -50,7 +50,7 @@ class Relevance(Method):
                 covariance = _covariance(question, key, len(read.channels))
                 if covariance is not None:
                     np.add.at(result, read.channels, _account(covariance, weights))
-        return result
+        return result + unweighed(question)
 
 
 def _shares(question: Question) -> dict[str, tuple[np.ndarray, Table]]:

@@ -9,8 +9,10 @@ from importlib import metadata
 
 import onnx_graphsurgeon as gs
 
+from graft.rewriter.operators.attention import Attention, FusedAttention, MultiHeadAttention
 from graft.rewriter.operators.base import Operator, Parameter, Pinning, Read, Work
 from graft.rewriter.operators.convolution import Convolution, TransposedConvolution
+from graft.rewriter.operators.einsum import Einsum
 from graft.rewriter.operators.elementwise import (
     Activation,
     Broadcast,
@@ -34,12 +36,12 @@ from graft.rewriter.operators.normalization import (
 from graft.rewriter.operators.pooling import Pooling
 from graft.rewriter.operators.recurrent import Recurrent
 from graft.rewriter.operators.reduction import ArgMax, CumSum, Reduction, SelectiveReduction, TopK
+from graft.rewriter.operators.reshape import Expand, Reshape, Shape
 from graft.rewriter.operators.shape import (
     Concat,
     Constants,
     Gather,
     Pad,
-    Reshape,
     Slice,
     Split,
     Squeeze,
@@ -50,14 +52,15 @@ from graft.rewriter.operators.shape import (
 from graft.rewriter.operators.space import DepthToSpace, Resize, Sampling, SpaceToDepth
 
 OPERATORS: tuple[Operator, ...] = (
-    *(Convolution(), TransposedConvolution(), Gemm(), MatMul(), Recurrent()),
+    *(Convolution(), TransposedConvolution(), Gemm(), MatMul(), Einsum(), Recurrent()),
+    *(Attention(), MultiHeadAttention(), FusedAttention()),
     *(Elementwise(), Activation(), Dropout(), Broadcast(), MicrosoftGelu(), ParametricRelu()),
     *(BatchNormalization(), InstanceNormalization(), GroupNormalization(), NormalizationGroups()),
     *(LayerNormalization(), Softmax(), LocalResponse(), LpNormalization(), MeanVarianceNormalization()),
     *(Pooling(), Reduction(), SelectiveReduction(), ArgMax(), TopK(), CumSum()),
     *(Resize(), Sampling(), DepthToSpace(), SpaceToDepth()),
-    *(Concat(), Split(), Slice(), Pad(), Gather(), Tile(), Transpose(), Squeeze(), Unsqueeze(), Reshape()),
-    Constants(),
+    *(Concat(), Split(), Slice(), Pad(), Gather(), Tile(), Transpose(), Squeeze(), Unsqueeze()),
+    *(Reshape(), Expand(), Shape(), Constants()),
 )
 
 ENTRY_POINTS = "graft.operators"

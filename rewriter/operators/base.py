@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from graft.rewriter.flow import Axes, Channels, Flow
-from graft.rewriter.model import Shape
+from graft.rewriter.shapes import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,11 +50,13 @@ class Parameter:
         axes: axis of the constant to the channels along it.
         reads: the axis along which the constant weighs channels of the data input (zeroing it there
             makes the node blind to them), or ``None``.
+        inside: the axis along which it makes channels that the node itself consumes, or ``None``.
     """
 
     index: int
     axes: dict[int, Channels]
     reads: int | None = None
+    inside: int | None = None
 
 
 @dataclass(frozen=True)

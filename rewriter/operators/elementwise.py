@@ -94,6 +94,8 @@ class Broadcast(Operator):
                 flow.tie(found, channels)
         if plain:
             flow.pin(found, node, "meets a tensor whose axis holds no channels")
+        elif found is None and widest is not None and widest > 1:
+            return flow.adopt(widest)  # only constants are wider than 1 here
         return found
 
     def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:

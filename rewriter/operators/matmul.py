@@ -1,4 +1,4 @@
-"""Dense layers: ``Gemm`` and ``MatMul`` with a constant matrix."""
+"""Matrix products: ``Gemm`` with a constant matrix, and ``MatMul``."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from graft.rewriter.operators.base import (
     Work,
     count,
     given,
-    insert_after,
     is_constant,
     set_constant,
 )
+from graft.rewriter.operators.einsum import Contraction, Equation, rank_name
 
 
-class _Dense(Operator):
-    """What ``Gemm`` and ``MatMul`` share: a matrix that reads one axis and makes another."""
+class Gemm(Operator):
+    """``Gemm``: ``alpha * A' B' + beta * C`` with a constant ``B``."""
+
+    types = ("Gemm",)
 
     def _read_axis(self, node: gs.Node) -> int:
         """Axis of the data input that is summed over, counted from the back."""
-        return -1
+        return -2 if node.attrs.get("transA", 0) else -1
 
     def _matrix_axes(self, node: gs.Node) -> tuple[int, int]:
         """Axes of the matrix along its inputs and along its outputs."""
-        return 0, 1
+        return (1, 0) if node.attrs.get("transB", 0) else (0, 1)
 
     def _lists(self, node: gs.Node, channels: ChannelMap) -> tuple[Channels | None, Channels | None]:
         source, target = channels.of(node.inputs[0]), channels.of(node.outputs[0])
@@ -38,8 +40,21 @@ class _Dense(Operator):
             return None, None
         return source[self._read_axis(node)] if source else None, target[-1]  # of unknown rank: no channels
 
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """Consumes the summed axis, makes new channels on the last; the rows pass."""
+        matrix, bias = node.inputs[1], given(node, 2)
+        if not is_constant(matrix) or (bias is not None and not is_constant(bias)):
+            flow.pin_inputs(node, "its matrix or bias is computed at run time")
+            return
+        axes = flow.of(node.inputs[0])
+        rows = axes[-3 - self._read_axis(node)] if len(axes) == 2 else None
+        outputs = flow.make(node, matrix.shape[self._matrix_axes(node)[1]])
+        if bias is not None and rows is not None and len(bias.shape) == 2 and bias.shape[0] > 1:
+            flow.pin(rows, node, "a bias for each row")
+        flow.give(node.outputs[0], [rows, outputs])
+
     def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
-        """The matrix along what it reads and what it makes."""
+        """The matrix, and the bias along its last axis."""
         inputs, outputs = self._lists(node, channels)
         along_inputs, along_outputs = self._matrix_axes(node)
         axes: dict[int, Channels] = {}
@@ -47,7 +62,11 @@ class _Dense(Operator):
             axes[along_inputs] = inputs
         if outputs is not None:
             axes[along_outputs] = outputs
-        return [Parameter(1, axes, reads=None if inputs is None else along_inputs)] if axes else []
+        found = [Parameter(1, axes, reads=None if inputs is None else along_inputs)] if axes else []
+        bias = given(node, 2)
+        if isinstance(bias, gs.Constant) and outputs is not None and bias.shape and bias.shape[-1] > 1:
+            found.append(Parameter(2, {len(bias.shape) - 1: outputs}))
+        return found
 
     def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
         """The summed axis of the data input."""
@@ -85,39 +104,6 @@ class _Dense(Operator):
         delta: Array = float(node.attrs.get("alpha", 1.0)) * (constant @ along)
         return delta
 
-
-class Gemm(_Dense):
-    """``Gemm``: ``alpha * A' B' + beta * C`` with a constant ``B``."""
-
-    types = ("Gemm",)
-
-    def _read_axis(self, node: gs.Node) -> int:
-        return -2 if node.attrs.get("transA", 0) else -1
-
-    def _matrix_axes(self, node: gs.Node) -> tuple[int, int]:
-        return (1, 0) if node.attrs.get("transB", 0) else (0, 1)
-
-    def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Consumes the summed axis, makes new channels on the last; the rows pass."""
-        matrix, bias = node.inputs[1], given(node, 2)
-        if not is_constant(matrix) or (bias is not None and not is_constant(bias)):
-            flow.pin_inputs(node, "its matrix or bias is computed at run time")
-            return
-        axes = flow.of(node.inputs[0])
-        rows = axes[-3 - self._read_axis(node)] if len(axes) == 2 else None
-        outputs = flow.make(node, matrix.shape[self._matrix_axes(node)[1]])
-        if bias is not None and rows is not None and len(bias.shape) == 2 and bias.shape[0] > 1:
-            flow.pin(rows, node, "a bias for each row")
-        flow.give(node.outputs[0], [rows, outputs])
-
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
-        """The matrix, and the bias along its last axis."""
-        found = super().parameters(node, channels)
-        bias, outputs = given(node, 2), self._lists(node, channels)[1]
-        if isinstance(bias, gs.Constant) and outputs is not None and bias.shape and bias.shape[-1] > 1:
-            found.append(Parameter(2, {len(bias.shape) - 1: outputs}))
-        return found
-
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
         """Into ``C``, over ``beta``."""
         bias = given(node, 2)
@@ -130,30 +116,18 @@ class Gemm(_Dense):
         set_constant(node, 2, (old.astype(np.float64) + delta / beta).astype(old.dtype))
 
 
-class MatMul(_Dense):
-    """``MatMul`` of a tensor with a constant matrix on its right."""
+class MatMul(Contraction):
+    """``MatMul``: the last axis of the left with the last but one of the right; batch axes broadcast."""
 
     types = ("MatMul",)
 
-    def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Consumes the last axis, makes new channels there; the other axes pass."""
-        matrix = node.inputs[1]
-        if not is_constant(matrix) or len(matrix.shape) != 2 or is_constant(node.inputs[0]):
-            flow.pin_inputs(node, "no constant matrix on the right")
-            return
-        axes = flow.of(node.inputs[0])
-        if axes:
-            flow.give(node.outputs[0], [*axes[:-1], flow.make(node, matrix.shape[1])])
-
-    def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
-        """Into the constant of an ``Add`` that alone follows, else into an ``Add`` of its own."""
-        users = node.outputs[0].outputs
-        if len(users) == 1 and users[0].op == "Add" and node.outputs[0] not in graph.outputs:
-            index = 1 if users[0].inputs[0] is node.outputs[0] else 0
-            bias = users[0].inputs[index]
-            if is_constant(bias) and tuple(bias.shape) == delta.shape:
-                set_constant(users[0], index, (bias.values + delta).astype(bias.dtype))
-                return
-        values = delta.astype(node.inputs[1].dtype)
-        add = gs.Node("Add", f"{node.name}/bias", inputs=[gs.Constant(f"{node.name}/bias", values)])
-        insert_after(node, add, graph)
+    def equation(self, node: gs.Node, shapes: Flow | ChannelMap | None) -> Equation | None:
+        """Vectors have no rule."""
+        found = [t.shape if is_constant(t) else (0, 0) for t in node.inputs]
+        if shapes is not None:
+            found = [shapes.shape(tensor) for tensor in node.inputs]
+        if any(shape is None or len(shape) < 2 for shape in found):
+            return None
+        batches = [tuple(rank_name(back) for back in range(len(s) - 2, 0, -1)) for s in found]
+        left, right = (*batches[0], "rows", "summed"), (*batches[1], "summed", "columns")
+        return Equation((left, right), (*max(batches, key=len), "rows", "columns"))

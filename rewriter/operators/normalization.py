@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.flow import Channels, Flow
 from graft.rewriter.operators.base import ChannelMap, Cut, Operator, Parameter, is_constant, positive
 from graft.rewriter.operators.elementwise import Broadcast
-from graft.rewriter.operators.shape import Reshape
+from graft.rewriter.operators.reshape import Reshape
 
 
 class BatchNormalization(Operator):

@@ -56,7 +56,7 @@ class Reduction(Operator):
     def masks(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
         """Every reduced axis with channels."""
         axes = channels.of(node.inputs[0])
-        reduced = _reduced(node, len(axes)) or ()
+        reduced = (_reduced(node, len(axes)) or ()) if axes else ()
         return [Read(0, axis, found) for axis in reduced if (found := axes[axis]) is not None]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:

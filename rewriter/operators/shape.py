@@ -59,13 +59,22 @@ class Concat(Operator):
     def _tie(
         self, node: gs.Node, flow: Flow, parts: list[tuple[gs.Tensor, Axes]], axis: int
     ) -> Channels | None:
-        lists = [axes[axis] for _, axes in parts]
+        lists = [axes[axis] for tensor, axes in parts if not is_constant(tensor)]
         found = [channels for channels in lists if channels is not None]
         for channels in found[1:]:
             flow.tie(found[0], channels)
         if found and len(found) < len(lists):
             flow.pin(found[0], node, "meets a part whose axis holds no channels")
         return found[0] if found else None
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """Constants along the axes that are not joined."""
+        axes = channels.of(node.outputs[0])
+        if not axes:
+            return []
+        joined = positive(int(node.attrs["axis"]), len(axes))
+        cut = {axis: found for axis, found in enumerate(axes) if found is not None and axis != joined}
+        return [Parameter(index, cut) for index, t in enumerate(node.inputs) if cut and is_constant(t)]
 
 
 class Split(Operator):
@@ -113,8 +122,10 @@ class Slice(Operator):
         axes = flow.of(node.inputs[0])
         bounds = _bounds(node, len(axes))
         if bounds is None:
-            flow.pin_inputs(node, "bounds computed at run time")
-            return
+            moved = constant_ints(node, 3)
+            for axis in range(len(axes)) if moved is None else moved:
+                flow.pin(axes[axis], node, "bounds computed at run time")
+            bounds = {}
         flow.give(
             node.outputs[0],
             [c if c is None or a not in bounds else c[bounds[a]] for a, c in enumerate(axes)],
@@ -340,79 +351,6 @@ class Squeeze(Operator):
             set_constant(node, 1, np.array(gone, np.int64))
 
 
-class Reshape(Operator):
-    """``Reshape`` and ``Flatten``: runs of axes that are split, merged or regrouped.
-
-    * a channel axis merged with axes without channels: each channel is repeated in place;
-    * a channel axis split in two: the channels of a column of the split are tied, unless the list
-      varies along one of the new axes only (then that axis takes it as it is);
-    * merged with the batch, or two channel axes merged: pinned.
-    """
-
-    types = ("Reshape", "Flatten")
-
-    def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
-        axes = flow.of(node.inputs[0])
-        if all(channels is None for channels in axes):
-            return
-        source, target = flow.shape(node.inputs[0]), flow.shape(node.outputs[0])
-        blocks = None if source is None or target is None else _blocks(source, target)
-        if blocks is None or target is None or _computed(node, 1):
-            flow.pin_inputs(node, "regroups axes of unknown size")
-            return
-        result: Axes = [None] * len(target)
-        for before, after in blocks:
-            flat = self._merge(node, flow, before, axes)
-            if flat is not None:
-                axis, channels = self._split(flow, flat, [target[axis] or 1 for axis in after])
-                result[after[axis]] = channels
-        flow.give(node.outputs[0], result)
-
-    def _merge(self, node: gs.Node, flow: Flow, block: list[int], axes: Axes) -> Channels | None:
-        """The list of the merged axes, or ``None`` where it holds no channels (any more)."""
-        places = [place for place, axis in enumerate(block) if axes[axis] is not None]
-        if not places:
-            return None
-        shape = flow.shape(node.inputs[0]) or ()
-        merges_batch = len(block) > 1 and block[0] == 0 and places[0] != 0
-        if len(places) > 1 or merges_batch:
-            for place in places:
-                flow.pin(axes[block[place]], node, "merges channels with the batch or with channels")
-            return None
-        channels = axes[block[places[0]]]
-        before = int(np.prod([shape[axis] or 1 for axis in block[: places[0]]], dtype=int))
-        behind = int(np.prod([shape[axis] or 1 for axis in block[places[0] + 1 :]], dtype=int))
-        return None if channels is None else np.tile(np.repeat(channels, behind), before)
-
-    @staticmethod
-    def _split(flow: Flow, flat: Channels, sizes: list[int]) -> tuple[int, Channels]:
-        """The new axis that takes the channels, and its list; ties what the split needs tied."""
-        table = flat.reshape(sizes)
-        for axis in range(len(sizes)):
-            rows = np.moveaxis(table, axis, -1).reshape(-1, sizes[axis])
-            if (rows == rows[0]).all() and sizes[axis] > 1:
-                return axis, rows[0]
-        rows = table.reshape(-1, sizes[-1])
-        for row in rows[1:]:
-            flow.tie(rows[0], row)
-        return len(sizes) - 1, rows[0]
-
-    def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """Write the sizes that are left into the target shape."""
-        target = constant_ints(node, 1)
-        if target is None:
-            return
-        changed = False
-        for axis, size in enumerate(target):
-            kept = cut.keeps(node.outputs[0], axis)
-            if kept is not None and not kept.all() and size > 0:
-                target[axis] = int(kept.sum())
-                changed = True
-        if changed:
-            set_constant(node, 1, np.array(target, np.int64))
-
-
 class Constants(Operator):
     """Constants that stand in the graph as nodes: they carry no channels."""
 
@@ -433,31 +371,6 @@ def _computed(node: gs.Node, index: int, attribute: str | None = None) -> bool:
     """Whether an input that must be constant for a cut is there and is not."""
     present = given(node, index) is not None
     return present and constant_ints(node, index, attribute) is None
-
-
-def _blocks(
-    source: tuple[int | None, ...], target: tuple[int | None, ...]
-) -> list[tuple[list[int], list[int]]] | None:
-    """Pair the smallest runs of axes with equal products, sizes of 1 left out.
-
-    ``None`` where a size is unknown, unless the axes before it pair off.
-    """
-    left = [axis for axis, size in enumerate(source) if size != 1]
-    right = [axis for axis, size in enumerate(target) if size != 1]
-    blocks = []
-    while left and right:
-        if source[left[0]] is None or target[right[0]] is None:
-            return None
-        before, after = [left.pop(0)], [right.pop(0)]
-        sizes = [source[before[0]] or 0, target[after[0]] or 0]
-        while sizes[0] != sizes[1]:
-            side, run, shape = (left, before, source) if sizes[0] < sizes[1] else (right, after, target)
-            if not side or shape[side[0]] is None:
-                return None
-            sizes[0 if run is before else 1] *= shape[side[0]] or 0
-            run.append(side.pop(0))
-        blocks.append((before, after))
-    return None if left or right else blocks
 
 
 def _bounds(node: gs.Node, rank: int) -> dict[int, slice] | None:
