@@ -31,7 +31,7 @@ TORCH: dict[str, tuple[str, str, tuple[Input, ...], int, int]] = {
     "levit": ("LeViT", "transformer", LARGER, 13, 18),
     "cvt": ("CvT", "transformer", LARGER, 17, 18),
     "segformer": ("SegFormer", "transformer", LARGER, 17, 18),
-    "pvt": ("PVT", "transformer", IMAGE, 17, 18),
+    "pvt": ("PVT", "transformer", LARGER, 17, 18),
     "mobilevit": ("MobileViT", "transformer", LARGER, 17, 18),
     "swiftformer": ("SwiftFormer", "transformer", LARGER, 17, 18),
     "bert": ("BERT", "transformer", TOKENS, 14, 18),
@@ -39,6 +39,32 @@ TORCH: dict[str, tuple[str, str, tuple[Input, ...], int, int]] = {
     "distilbert": ("DistilBERT", "transformer", TOKENS, 17, 18),
     "albert": ("ALBERT", "transformer", TOKENS, 17, 18),
     "electra": ("ELECTRA", "transformer", TOKENS, 17, 18),
+}
+
+# name: architecture, size of the image, opset
+KERAS: dict[str, tuple[str, int, int]] = {
+    "vgg": ("VGG-16", 32, 13),
+    "xception": ("Xception", 72, 15),
+    "densenet": ("DenseNet-121", 32, 17),
+    "mobilenetv3": ("MobileNet V3", 32, 17),
+    "resnetv2": ("ResNet-50 V2", 32, 17),
+    "inception": ("Inception V3", 76, 17),
+    "nasnet": ("NASNet", 32, 17),
+    "efficientnetv2": ("EfficientNet V2", 32, 17),
+    "convnext": ("ConvNeXt", 32, 17),
+}
+
+# name: architecture, opset
+SKLEARN: dict[str, tuple[str, int]] = {
+    "mlp_sklearn": ("StandardScaler, MLP with ReLU", 14),
+    "mlp_tanh_sklearn": ("StandardScaler, MLP with tanh", 17),
+}
+
+# name: architecture, family, opset
+FLAX: dict[str, tuple[str, str, int]] = {
+    "resnet_flax": ("ResNet", "cnn", 21),
+    "mixer_flax": ("MLP-Mixer", "transformer", 21),
+    "vit_flax": ("ViT", "transformer", 21),
 }
 
 
@@ -52,4 +78,38 @@ def _torch() -> list[Entry]:
     return found
 
 
-ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*_torch(),)}
+def _keras() -> list[Entry]:
+    return [
+        Entry(
+            f"{name}_keras",
+            "keras",
+            architecture,
+            "cnn",
+            (image("images", size, "NHWC"),),
+            output="probabilities",
+            kind="probabilities",
+            opset=opset,
+        )
+        for name, (architecture, size, opset) in KERAS.items()
+    ]
+
+
+def _sklearn() -> list[Entry]:
+    features = (Input("features", (32,), "tensor"),)
+    return [
+        Entry(name, "sklearn", architecture, "mlp", features, "output_probability", "probabilities", opset)
+        for name, (architecture, opset) in SKLEARN.items()
+    ]
+
+
+def _flax() -> list[Entry]:
+    inputs = (image("images", layout="NHWC"),)
+    return [
+        Entry(name, "flax", architecture, family, inputs, opset=opset)
+        for name, (architecture, family, opset) in FLAX.items()
+    ]
+
+
+ENTRIES: dict[str, Entry] = {
+    entry.name: entry for entry in (*_torch(), *_keras(), *_flax(), *_sklearn())
+}

@@ -39,7 +39,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "convnext": ("ConvNext", {"patch_size": 2, **STAGES}),
     "convnextv2": ("ConvNextV2", {"patch_size": 2, **STAGES}),
     "mobilenetv1": ("MobileNetV1", {"image_size": 32, "depth_multiplier": 0.25, "min_depth": 8}),
-    "mobilenetv2": ("MobileNetV2", {"image_size": 32, "depth_multiplier": 0.25, "min_depth": 8}),
+    "mobilenetv2": ("MobileNetV2", {"image_size": 32, "depth_multiplier": 0.2, "min_depth": 8,
+                                    "finegrained_output": False}),
     "efficientnet": (
         "EfficientNet",
         {"image_size": 32, "width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320,
@@ -85,13 +86,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "cvt": (
         "Cvt",
-        {"embed_dim": [16, 32, 48], "num_heads": [1, 2, 4], "depth": [1, 1, 1], "mlp_ratio": [2.0, 2.0, 2.0]},
+        {"embed_dim": [16, 32, 48], "num_heads": [1, 2, 4], "depth": [1, 2, 3], "mlp_ratio": [2.0, 2.0, 2.0],
+         "drop_path_rate": [0.0, 0.0, 0.0]},
     ),
     "segformer": ("Segformer", {**PYRAMID, "sr_ratios": [4, 2, 1, 1]}),
     "pvt": (
         "Pvt",
-        {**PYRAMID, "image_size": 32, "sequence_reduction_ratios": [4, 2, 1, 1],
-         "patch_sizes": [2, 2, 2, 2], "strides": [2, 2, 2, 2]},
+        {**PYRAMID, "image_size": 64, "sequence_reduction_ratios": [4, 2, 1, 1],
+         "patch_sizes": [4, 2, 2, 2], "strides": [4, 2, 2, 2]},
     ),
     "mobilevit": (
         "MobileViT",
