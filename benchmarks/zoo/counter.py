@@ -1,0 +1,42 @@
+"""Multiply-accumulates and parameters as another package, onnx-tool, counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_tool
+from numpy.typing import NDArray
+
+MATRIX = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def matrix_macs(proto: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Multiply-accumulates of each node with a matrix, for these inputs.
+
+    onnx-tool counts the addition of a bias as one more for each output, and pooling, activations and
+    normalization too; neither is a multiply-accumulate of a matrix product, so they are left out.
+    """
+    graph = onnx_tool.Model(proto, {"verbose": False}).graph
+    graph.shape_infer(dict(inputs))
+    graph.profile()
+    found = {}
+    for node in proto.graph.node:
+        if node.op_type in MATRIX:
+            counted = int(graph.nodemap[node.name].macs[0])
+            if len(node.input) > 2 and node.input[2]:
+                counted -= int(np.prod(graph.tensormap[node.output[0]].get_shape()))
+            found[node.name] = counted
+    return found
+
+
+def parameters(proto: onnx.ModelProto) -> int:
+    """Numbers in floating-point constants."""
+    graph = onnx_tool.Model(proto, {"verbose": False}).graph
+    stored = {tensor.name for tensor in proto.graph.initializer if tensor.data_type in FLOATS}
+    return sum(int(np.prod(graph.tensormap[name].get_shape())) for name in stored if name in graph.tensormap)
+
+
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
