@@ -28,6 +28,7 @@ from benchmarks.zoo.export import export_all  # noqa: E402
 
 SAMPLES = 32
 SPREAD = 1.5
+HEADS = ("predictions", "logits")
 WIDTHS = ("filters", "units", "projection_dim", "groups")
 
 NASNET = {"penultimate_filters": 192, "num_blocks": 1, "stem_block_filters": 8, "default_size": 32}
@@ -65,8 +66,7 @@ def build(entry: Entry) -> keras.Model:
 def narrowed(whole: keras.Model, by: int) -> keras.Model:
     """The same architecture with every layer but the last narrower, by its configuration."""
     config = whole.get_config()
-    narrow_layers(config["layers"][1:-1], by)
-    config["layers"][-1].pop("build_config", None)
+    narrow_layers(config["layers"][1:], by)
     return keras.Model.from_config(config)
 
 
@@ -75,8 +75,8 @@ def narrow_layers(layers: list[dict[str, Any]], by: int) -> None:
     for layer in layers:
         layer.pop("build_config", None)  # of the wide layer
         narrow_layers(layer["config"].get("layers", []), by)
-        layer["config"].pop("build_input_shape", None)
-        narrow_layer(layer["config"], by)
+        if layer["config"]["name"] not in HEADS:
+            narrow_layer(layer["config"], by)
 
 
 def narrow_layer(config: dict[str, Any], by: int) -> None:

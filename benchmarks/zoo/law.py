@@ -68,9 +68,13 @@ class Law:
         random = np.random.default_rng(seed)
         kept = ~self.groups.cuttable() | (random.random(self.groups.count) < share)
         for channels in self.groups.lists():
-            if not kept[channels].any():
-                kept[random.choice(channels)] = True
+            kept[self._behind(random.choice(channels, 1))] = True
         return Plan.of(self.groups, kept, parent="")
+
+    def _behind(self, channels: Array) -> Array:
+        """The channels that plans name and that these are made of."""
+        behind = getattr(self.groups, "behind", None)
+        return channels if behind is None else np.asarray(behind(channels))
 
     def cut(self, plan: Plan) -> onnx.ModelProto:
         """The parent cut by ``plan``; onnx.checker accepts it."""
