@@ -29,13 +29,15 @@ from benchmarks.zoo import FOLDER, Entry, counter
 from benchmarks.zoo.law import SHARES, TOLERANCE, Arrays, Law
 from benchmarks.zoo.subjects import Subject, subjects
 from graft.passes.normalize import Normalize
-from graft.rewriter.cost import CostModel
+from graft.rewriter.cost import CostModel, cost_of
 from graft.rewriter.flow import Channels
 from graft.rewriter.groups import ChannelGroups, Mask
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
 
 SAMPLES = 4
+LARGE = 20_000_000
+"""Parameters of a model of which only the normalized graph is cut."""
 MARKS = "<!-- coverage -->", "<!-- /coverage -->"
 STREAM = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "ReduceMean")
 HEADER = (
@@ -78,11 +80,11 @@ def measure(subject: Subject) -> Row:
     exported = Model.from_proto(subject.proto())
     opset = exported.opset if subject.path else entry.opset
     nodes = len(exported.graph.nodes)
-    inputs, threads = entry.draw(SAMPLES), 2
-    raw = Law(exported, inputs, threads)
-    errors = [raw.error(raw.plan(share, seed)) for seed, share in enumerate(SHARES)]
+    inputs, threads, errors = entry.draw(SAMPLES), 2, []
     model = exported.copy()
-    del raw
+    if cost_of(exported).parameters < LARGE:
+        raw = Law(exported, inputs, threads)
+        errors = [raw.error(raw.plan(share, seed)) for seed, share in enumerate(SHARES)]
     Normalize()(model)
     law = Law(model, inputs, threads)
     if min(law.varies()) < 0.01:
@@ -245,7 +247,11 @@ def main() -> None:
             gc.collect()
         print(_line(_cells(rows[-1], onnxsim["models"].get(subject.entry.name))), file=sys.stderr, flush=True)
     failed += [f"{row.entry.name}: error {row.error:.1e}" for row in rows if row.error >= TOLERANCE]
-    failed += [f"{row.entry.name}: a shifted cut passes" for row in rows if row.shifted < 10 * TOLERANCE]
+    failed += [
+        f"{row.entry.name}: a shifted cut passes"
+        for row in rows
+        if row.groups and row.shifted < 10 * TOLERANCE
+    ]
     lines = [*summary(rows, onnxsim), *(f"- **failed** {each}" for each in failed), "", *table(rows, onnxsim)]
     if chosen.output:
         write(chosen.output, lines)

@@ -28,7 +28,7 @@ from benchmarks.zoo.export import export_all  # noqa: E402
 
 SAMPLES = 32
 SPREAD = 1.5
-HEADS = ("predictions", "logits")
+HEADS = ("predictions", "logits", "head_dense")
 WIDTHS = ("filters", "units", "projection_dim", "groups")
 
 NASNET = {"penultimate_filters": 192, "num_blocks": 1, "stem_block_filters": 8, "default_size": 32}
@@ -75,7 +75,7 @@ def narrow_layers(layers: list[dict[str, Any]], by: int) -> None:
     for layer in layers:
         layer.pop("build_config", None)  # of the wide layer
         narrow_layers(layer["config"].get("layers", []), by)
-        if layer["config"]["name"] not in HEADS:
+        if not layer["config"]["name"].endswith(HEADS):
             narrow_layer(layer["config"], by)
 
 

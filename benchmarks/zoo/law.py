@@ -41,7 +41,8 @@ class Law:
         self.whole = self.run(model.proto())
 
     def run(self, proto: onnx.ModelProto) -> dict[str, Array]:
-        """The floating-point outputs of ``proto``."""
+        """The floating-point outputs of ``proto``, and what a last Softmax reads: that hides nothing."""
+        proto, logits = _with_logits(proto)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = self.threads
@@ -53,7 +54,8 @@ class Law:
             session.run(names, {name: values[start : start + step] for name, values in self.inputs.items()})
             for start in range(0, samples, step)
         ]
-        return {name: np.concatenate(found) for name, found in zip(names, zip(*parts), strict=True)}
+        found = zip(names, zip(*parts, strict=True), strict=True)
+        return {logits.get(name, name): np.concatenate(values) for name, values in found}
 
     def varies(self) -> tuple[float, float]:
         """How much the outputs differ between samples and between classes, relative to the largest."""
@@ -68,13 +70,19 @@ class Law:
         random = np.random.default_rng(seed)
         kept = ~self.groups.cuttable() | (random.random(self.groups.count) < share)
         for channels in self.groups.lists():
-            kept[self._behind(random.choice(channels, 1))] = True
+            if not self._closed(kept)[channels].any():
+                kept[self._behind(random.choice(channels, 1))] = True
         return Plan.of(self.groups, kept, parent="")
 
     def _behind(self, channels: Array) -> Array:
         """The channels that plans name and that these are made of."""
         behind = getattr(self.groups, "behind", None)
         return channels if behind is None else np.asarray(behind(channels))
+
+    def _closed(self, kept: Array) -> Array:
+        """The mask, at every product whether all of its factors stay."""
+        close = getattr(self.groups, "close", None)
+        return kept if close is None else np.asarray(close(kept))
 
     def cut(self, plan: Plan) -> onnx.ModelProto:
         """The parent cut by ``plan``; onnx.checker accepts it."""
@@ -126,3 +134,18 @@ def difference(found: Arrays, expected: Arrays) -> float:
             return float("inf")
         worst = max(worst, float(np.abs(found[name] - values).max()) / float(np.abs(values).max()))
     return worst if np.isfinite(worst) else float("inf")
+
+
+def _with_logits(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """``proto`` with the inputs of a Softmax that makes an output; these with a name for comparisons."""
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    extended, logits = onnx.ModelProto(), {}
+    extended.CopyFrom(proto)
+    for output in proto.graph.output:
+        node = makers.get(output.name)
+        while node is not None and node.op_type in ("Cast", "Reshape", "Flatten", "Identity", "Squeeze"):
+            node = makers.get(node.input[0])
+        if node is not None and node.op_type == "Softmax" and node.input[0] in makers:
+            logits[node.input[0]] = f"logits of {output.name}"
+            extended.graph.output.append(onnx.ValueInfoProto(name=node.input[0]))
+    return extended, logits

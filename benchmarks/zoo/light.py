@@ -74,10 +74,10 @@ def randomize(graph: onnx.GraphProto) -> None:
     kept = [t for t in graph.initializer if t.name in used and t.name not in made]
     del graph.initializer[:]
     graph.initializer.extend([*kept, *made.values()])
-    stored = {tensor.name for tensor in graph.initializer}
-    given = [value for value in graph.input if value.name in used and value.name not in stored]
+    given = [value for value in graph.input if value.name in used and value.name not in made]
+    values = [helper.make_tensor_value_info(name, t.data_type, t.dims) for name, t in made.items()]
     del graph.input[:]
-    graph.input.extend(given)
+    graph.input.extend([*given, *values])  # every initializer is an input in files of this age
 
 
 def _values(name: str, shape: Array, readers: Mapping[str, tuple[onnx.NodeProto, int]]) -> Array:
