@@ -16,43 +16,35 @@ import json
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx_graphsurgeon as gs
-
 from benchmarks.zoo import FOLDER, Entry, counter
 from benchmarks.zoo.law import SHARES, TOLERANCE, Arrays, Law
+from benchmarks.zoo.pins import pins
 from benchmarks.zoo.subjects import Subject, subjects
 from graft.passes.normalize import Normalize
 from graft.rewriter.cost import CostModel, cost_of
-from graft.rewriter.flow import Channels
-from graft.rewriter.groups import ChannelGroups, Mask
+from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
-from graft.rewriter.operators import operator_of
 
 SAMPLES = 4
 LARGE = 20_000_000
 """Parameters of a model of which only the normalized graph is cut."""
 MARKS = "<!-- coverage -->", "<!-- /coverage -->"
-STREAM = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "ReduceMean")
 HEADER = (
     *("model", "exporter", "opset", "nodes", "parameters", "cuttable", "aside", "groups", "largest error"),
-    *("shifted cut", "seconds", "MACs against onnx-tool", "removed at half: Graft", "onnxsim", "what pins most"),
+    *(
+        "shifted cut",
+        "seconds",
+        "MACs against onnx-tool",
+        "removed at half: Graft",
+        "onnxsim",
+        "what pins most",
+    ),
 )
-
-
-@dataclass(frozen=True)
-class Pinned:
-    """Parameters that cannot be cut, by the reason."""
-
-    numbers: Counter[str]
-    aside: int
-    """Of these: embeddings, and what only the residual stream behind a LayerNormalization reads or writes."""
 
 
 @dataclass(frozen=True)
@@ -109,37 +101,6 @@ def measure(subject: Subject) -> Row:
         removed=1 - cost.parameters(half) / whole,
         pins=f"{reason} ({100 * number / whole:.0f} %)" if number > 0.005 * whole else "",
     )
-
-
-def pins(groups: ChannelGroups) -> Pinned:
-    """What lies in no row or column that may be cut, each tensor once."""
-    found: dict[str, tuple[int, str, bool]] = {}
-    reasons = {c: g.reason for g in groups for c in g.channels[~g.cuttable].tolist()}
-    for node in groups.nodes:
-        cuts = {p.index: p.axes for p in operator_of(node).parameters(node, groups)}
-        for index, tensor in enumerate(node.inputs):
-            if isinstance(tensor, gs.Constant) and np.dtype(tensor.dtype).kind in "fV":
-                left, whys = _left(tensor, cuts.get(index, {}), groups.cuttable(), reasons)
-                aside = (node.op == "Gather" and index == 0) or any(why.startswith(STREAM) for why in whys)
-                why = whys[0] if whys else f"{node.op} {node.name}: holds no channels"
-                if left <= found.get(tensor.name, (left,))[0]:
-                    found[tensor.name] = (left, why, aside)
-    numbers: Counter[str] = Counter()
-    for left, why, _ in found.values():
-        numbers[why] += left
-    return Pinned(numbers, sum(left for left, _, aside in found.values() if aside))
-
-
-def _left(
-    tensor: gs.Constant, axes: Mapping[int, Channels], cuttable: Mask, reasons: Mapping[int, str]
-) -> tuple[int, list[str]]:
-    """How many numbers of a constant lie in no row or column that may be cut, and why."""
-    sizes, whys = list(tensor.shape), []
-    for axis, channels in axes.items():
-        fixed = channels[~cuttable[channels]]
-        sizes[axis] = len(fixed)
-        whys += [reasons[c] for c in fixed[:1].tolist() if c in reasons]
-    return int(np.prod(sizes, dtype=np.int64)), whys
 
 
 def compared(model: Model, groups: ChannelGroups, inputs: Arrays) -> str:

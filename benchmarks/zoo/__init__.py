@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +63,14 @@ class Input:
             noise = 0.3 * noise + patches[tuple(slice(size) for size in noise.shape)]
         return noise.astype(np.float32)
 
+    def raw(self, samples: int, random: np.random.Generator) -> Array:
+        """Random values as a data set holds them: images of bytes, channels last."""
+        values = self.draw(samples, random)
+        if self.kind != "image":
+            return values
+        bytes_ = np.clip((values * STD + MEAN) / SCALE, 0, 255).astype(np.uint8)
+        return bytes_.transpose(0, 2, 3, 1) if self.layout == "NCHW" else bytes_
+
     def card(self) -> str:
         """The entry of this input in a card, after its name."""
         if self.kind == "image":
@@ -104,6 +112,17 @@ class Entry:
         random = np.random.default_rng(seed)
         return {each.name: each.draw(samples, random) for each in self.inputs}
 
+    def data(self, samples: int, seed: int = 0) -> dict[str, Array]:
+        """Random samples and labels, as an ``.npz`` holds them."""
+        random = np.random.default_rng(seed)
+        arrays: dict[str, Array] = {}
+        for split in ("train", "test"):
+            arrays[f"y_{split}"] = random.permutation(np.arange(samples) % CLASSES)
+            for each in self.inputs:
+                name = f"x_{split}" if len(self.inputs) == 1 else f"x_{split}.{each.name}"
+                arrays[name] = each.raw(samples, random)
+        return arrays
+
     def card(self) -> str:
         """The text of its card."""
         inputs = ", ".join(f"{each.name}: {{{each.card()}}}" for each in self.inputs)
@@ -113,13 +132,6 @@ class Entry:
             f"output: {{name: {self.output}, kind: {self.kind}}}\n"
             f"labels: {json.dumps(list(LABELS))}\n"
         )
-
-
-def place(entry: Entry, folder: Path) -> Path:
-    """Where the model of ``entry`` is to be written; its card is written beside."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{entry.name}.yaml").write_text(entry.card(), encoding="utf-8")
-    return folder / f"{entry.name}.onnx"
 
 
 # ------------------------------------------------------------------------ random weights
@@ -159,11 +171,3 @@ def image(name: str, size: int = 32, layout: Literal["NCHW", "NHWC"] = "NCHW") -
     """A square image in three colours."""
     shape = (3, size, size) if layout == "NCHW" else (size, size, 3)
     return Input(name, shape, layout=layout)
-
-
-def select(entries: Mapping[str, Entry], wanted: Sequence[str]) -> list[Entry]:
-    """Entries with these names; all where none is named."""
-    unknown = [name for name in wanted if name not in entries]
-    if unknown:
-        raise SystemExit(f"no such model: {', '.join(unknown)}; there are {', '.join(entries)}")
-    return [entries[name] for name in wanted] if wanted else list(entries.values())

@@ -45,13 +45,12 @@ TORCH: dict[str, tuple[str, str, tuple[Input, ...], int, int]] = {
 KERAS: dict[str, tuple[str, int, int]] = {
     "vgg": ("VGG-16", 32, 13),
     "xception": ("Xception", 72, 15),
-    "densenet": ("DenseNet-121", 32, 17),
+    "densenet": ("DenseNet", 32, 17),
     "mobilenetv3": ("MobileNet V3", 32, 17),
     "resnetv2": ("ResNet-50 V2", 32, 17),
     "inception": ("Inception V3", 76, 17),
     "nasnet": ("NASNet", 32, 17),
     "efficientnetv2": ("EfficientNet V2", 32, 17),
-    "convnext": ("ConvNeXt", 32, 17),
 }
 
 # name: architecture, opset
@@ -71,9 +70,7 @@ FLAX: dict[str, tuple[str, str, int]] = {
 def _torch() -> list[Entry]:
     found = []
     for name, (architecture, family, inputs, script, dynamo) in TORCH.items():
-        found.append(
-            Entry(f"{name}_torchscript", "torchscript", architecture, family, inputs, opset=script)
-        )
+        found.append(Entry(f"{name}_torchscript", "torchscript", architecture, family, inputs, opset=script))
         found.append(Entry(f"{name}_dynamo", "dynamo", architecture, family, inputs, opset=dynamo))
     return found
 
@@ -110,6 +107,11 @@ def _flax() -> list[Entry]:
     ]
 
 
-ENTRIES: dict[str, Entry] = {
-    entry.name: entry for entry in (*_torch(), *_keras(), *_flax(), *_sklearn())
-}
+ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*_torch(), *_keras(), *_flax(), *_sklearn())}
+
+STORED = (
+    *("resnet_torchscript", "regnet_dynamo", "levit_dynamo", "convnext_dynamo", "vit_dynamo", "swin_dynamo"),
+    *("bert_torchscript", "mobilenetv3_keras", "densenet_keras", "inception_keras", "mixer_flax"),
+    "mlp_sklearn",
+)
+"""The models in tests/zoo: one of each family, from every exporter."""

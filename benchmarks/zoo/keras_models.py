@@ -14,34 +14,33 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # the same sums wherever it runs
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import onnx  # noqa: E402
-import tensorflow as tf  # noqa: E402
-import tf2onnx  # noqa: E402
-from keras import applications  # noqa: E402
-from keras.src.applications import nasnet  # noqa: E402  (the general function is not public)
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from keras import applications
+from keras.src.applications import densenet, nasnet
 
-from benchmarks.zoo import CLASSES, Entry, parameter, statistics  # noqa: E402
-from benchmarks.zoo.entries import ENTRIES  # noqa: E402
-from benchmarks.zoo.export import export_all  # noqa: E402
+from benchmarks.zoo import CLASSES, Entry, parameter, statistics
+from benchmarks.zoo.entries import ENTRIES
+from benchmarks.zoo.export import export_all
 
 SAMPLES = 32
 SPREAD = 1.5
-HEADS = ("predictions", "logits", "head_dense")
-WIDTHS = ("filters", "units", "projection_dim", "groups")
+HEADS = ("predictions", "logits")
+WIDTHS = ("filters", "units")
 
 NASNET = {"penultimate_filters": 192, "num_blocks": 1, "stem_block_filters": 8, "default_size": 32}
 MODELS: dict[str, tuple[Any, int, dict[str, Any]]] = {
     "vgg": (applications.VGG16, 16, {}),
     "xception": (applications.Xception, 16, {}),
-    "densenet": (applications.DenseNet121, 8, {}),
-    "mobilenetv3": (applications.MobileNetV3Small, 4, {}),
+    "densenet": (densenet.DenseNet, 8, {"blocks": [3, 4, 6, 4]}),
+    "mobilenetv3": (applications.MobileNetV3Small, 8, {}),
     "resnetv2": (applications.ResNet50V2, 16, {}),
     "inception": (applications.InceptionV3, 16, {}),
     "nasnet": (nasnet.NASNet, 1, NASNET),
     "efficientnetv2": (applications.EfficientNetV2B0, 8, {"include_preprocessing": False}),
-    "convnext": (applications.ConvNeXtTiny, 16, {}),
 }
 """An application, by how much its layers are narrowed, and what it is called with."""
 
@@ -66,17 +65,11 @@ def build(entry: Entry) -> keras.Model:
 def narrowed(whole: keras.Model, by: int) -> keras.Model:
     """The same architecture with every layer but the last narrower, by its configuration."""
     config = whole.get_config()
-    narrow_layers(config["layers"][1:], by)
-    return keras.Model.from_config(config)
-
-
-def narrow_layers(layers: list[dict[str, Any]], by: int) -> None:
-    """Narrow all layers, those of models inside the model too."""
-    for layer in layers:
+    for layer in config["layers"]:
         layer.pop("build_config", None)  # of the wide layer
-        narrow_layers(layer["config"].get("layers", []), by)
-        if not layer["config"]["name"].endswith(HEADS):
+        if layer["config"]["name"] not in HEADS:
             narrow_layer(layer["config"], by)
+    return keras.Model.from_config(config)
 
 
 def narrow_layer(config: dict[str, Any], by: int) -> None:
@@ -84,9 +77,6 @@ def narrow_layer(config: dict[str, Any], by: int) -> None:
     for key in WIDTHS:
         if isinstance(config.get(key), int) and config[key] > 1:
             config[key] = max(4, config[key] // by)
-    inner = config.get("batch_shape")
-    if inner and inner[-1] > 3:  # of a model inside the model
-        config["batch_shape"] = (*inner[:-1], max(4, inner[-1] // by))
     target = config.get("target_shape")
     if target:  # squeeze-and-excite: 1 x 1 x channels
         config["target_shape"] = (*target[:-1], max(4, target[-1] // by))

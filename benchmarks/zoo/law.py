@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,14 +100,14 @@ class Law:
         """How far the cut graph is from the masked parent."""
         return difference(self.run(self.cut(plan)), self.masked(plan))
 
-    def shifted(self, groups: Sequence[Group], seed: int = 0) -> float:
-        """How far off the cut is that removes the next channel of every group; the largest of four tries.
+    def shifted(self, groups: Sequence[Group], enough: float = math.inf) -> float:
+        """How far off the cut is that removes the next channel of every group.
 
-        Each group loses an eighth of its channels: a random network is deaf to a single one.
+        The largest of four tries; the first that is ``enough`` will do. Each group loses an eighth of its channels: a random network is deaf to a single one.
         """
         worst = 0.0
         for attempt in range(4):
-            random = np.random.default_rng(seed + attempt)
+            random = np.random.default_rng(attempt)
             right, wrong = {}, {}
             for group in groups:
                 places = np.flatnonzero(group.cuttable)
@@ -119,6 +120,8 @@ class Law:
                 worst = max(worst, difference(found, self.masked(Plan("", right))))
             except GraftError:  # would leave no channel on an axis
                 continue
+            if worst > enough:
+                break
         return worst
 
     def shiftable(self) -> list[Group]:

@@ -113,7 +113,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     chosen = parser.parse_args()
     logging.disable(logging.ERROR)
-    found = json.loads(chosen.output.read_text()) if chosen.output.is_file() and chosen.names else {"models": {}}
+    found = (
+        json.loads(chosen.output.read_text()) if chosen.output.is_file() and chosen.names else {"models": {}}
+    )
     found["version"] = version("onnxsim")
     for subject in subjects(chosen.folder, chosen.names):
         result = prune(subject)
