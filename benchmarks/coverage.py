@@ -165,8 +165,8 @@ def summary(rows: Sequence[Row], onnxsim: Mapping[str, Any]) -> list[str]:
     more = sum(row.removed > other["removed"] for row, other in both)
     less = ", ".join(f"`{row.entry.name}`" for row, other in both if row.removed <= other["removed"])
     lines.append(
-        f"- onnxsim {onnxsim['version']}: Graft removes more at half of the channels on {more} of {len(both)} models"
-        + (f"; not on {less}" if less else "")
+        f"- onnxsim {onnxsim['version']}: at half of the channels Graft removes more "
+        f"on {more} of {len(both)} models" + (f"; not on {less}" if less else "")
     )
     worst = max(row.error for row in rows)
     lines.append(f"- largest error over all models and plans: {worst:.1e}")

@@ -103,7 +103,8 @@ class Law:
     def shifted(self, groups: Sequence[Group], enough: float = math.inf) -> float:
         """How far off the cut is that removes the next channel of every group.
 
-        The largest of four tries; the first that is ``enough`` will do. Each group loses an eighth of its channels: a random network is deaf to a single one.
+        The largest of four tries; the first that is ``enough`` will do. Each group loses an eighth of its
+        channels: a random network is deaf to a single one.
         """
         worst = 0.0
         for attempt in range(4):

@@ -18,6 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -113,16 +114,16 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     chosen = parser.parse_args()
     logging.disable(logging.ERROR)
-    found = (
-        json.loads(chosen.output.read_text()) if chosen.output.is_file() and chosen.names else {"models": {}}
-    )
+    found: dict[str, Any] = {"models": {}}
+    if chosen.names and chosen.output.is_file():
+        found = json.loads(chosen.output.read_text())
     found["version"] = version("onnxsim")
     for subject in subjects(chosen.folder, chosen.names):
         result = prune(subject)
         found["models"][subject.entry.name] = asdict(result)
         print(
-            f"{subject.entry.name}: {100 * result.removed:.0f} % removed, {100 * result.reached:.0f} % reached, "
-            f"{result.seconds:.1f} s {result.problem}",
+            f"{subject.entry.name}: {100 * result.removed:.0f} % removed, "
+            f"{100 * result.reached:.0f} % reached, {result.seconds:.1f} s {result.problem}",
             flush=True,
         )
         chosen.output.write_text(json.dumps(found, indent=1) + "\n")

@@ -189,15 +189,10 @@ def export(entry: Entry, path: Path) -> None:
             axes = {name: {0: "batch"} for name in (*names, "logits")}
             torch.onnx.export(model, arguments(entry, 2), path, dynamo=False, dynamic_axes=axes, **common)
             proto = onnx.load(path)
-    for part in (
-        *proto.graph.node,
-        *proto.graph.value_info,
-        *proto.graph.input,
-        *proto.graph.output,
-        proto.graph,
-    ):
+    graph = proto.graph
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, graph):
         part.ClearField("metadata_props")  # stack traces: paths, and half of the file
-    for node in proto.graph.node:
+    for node in graph.node:
         node.ClearField("doc_string")
     onnx.save(proto, path)
 
