@@ -83,7 +83,7 @@ def measure(subject: Subject) -> Row:
         raise ValueError("the output does not vary")
     errors += [law.error(law.plan(share, 10 + seed)) for seed, share in enumerate(SHARES)]
     groups, cost = law.groups, CostModel(law.groups)
-    half = law.plan(0.5, 0).mask(groups)
+    half = law.half().mask(groups)
     whole, pinned = cost.parameters(), pins(groups)
     (reason, number), *_ = pinned.numbers.most_common(1) or [("", 0)]
     return Row(

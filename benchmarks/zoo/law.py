@@ -69,7 +69,19 @@ class Law:
     def plan(self, share: float, seed: int) -> Plan:
         """A random plan that keeps about ``share`` of what can go, and a channel of every axis."""
         random = np.random.default_rng(seed)
-        kept = ~self.groups.cuttable() | (random.random(self.groups.count) < share)
+        return self._plan(random.random(self.groups.count) < share, random)
+
+    def half(self) -> Plan:
+        """A random plan that keeps one half of what can go in every group, and a channel of every axis."""
+        random = np.random.default_rng(0)
+        kept = np.ones(self.groups.count, bool)
+        for group in self.groups:
+            places = random.permutation(group.channels[group.cuttable])
+            kept[places[: len(places) // 2]] = False
+        return self._plan(kept, random)
+
+    def _plan(self, kept: Array, random: np.random.Generator) -> Plan:
+        kept = kept | ~self.groups.cuttable()
         for channels in self.groups.lists():
             if not self._closed(kept)[channels].any():
                 kept[self._behind(random.choice(channels, 1))] = True
