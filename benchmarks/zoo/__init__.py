@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Family = Literal["cnn", "transformer", "mlp"]
+Meaning = Literal["logits", "probabilities"]
 
 CLASSES = 10
 LABELS = tuple(f"class {number}" for number in range(CLASSES))
@@ -101,10 +103,10 @@ class Entry:
     name: str
     exporter: Literal["dynamo", "torchscript", "keras", "flax", "sklearn", "onnx"]
     architecture: str
-    family: Literal["cnn", "transformer", "mlp"]
+    family: Family
     inputs: tuple[Input, ...]
     output: str = "logits"
-    kind: Literal["logits", "probabilities"] = "logits"
+    kind: Meaning = "logits"
     opset: int = 18
 
     def draw(self, samples: int, seed: int = 0) -> dict[str, Array]:

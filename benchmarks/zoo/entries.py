@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks.zoo import Entry, Input, image
+from benchmarks.zoo import Entry, Family, Input, image
 
 TOKENS = (Input("input_ids", (12,), "tokens", high=100), Input("attention_mask", (12,), "mask"))
 IMAGE = (image("pixel_values"),)
 LARGER = (image("pixel_values", 64),)
 
 # name: architecture, family, inputs, opset asked of the TorchScript exporter, of the dynamo exporter
-TORCH: dict[str, tuple[str, str, tuple[Input, ...], int, int]] = {
+TORCH: dict[str, tuple[str, Family, tuple[Input, ...], int, int]] = {
     "resnet": ("ResNet", "cnn", IMAGE, 11, 18),
     "regnet": ("RegNet", "cnn", IMAGE, 12, 18),
     "convnext": ("ConvNeXt", "cnn", IMAGE, 13, 20),
@@ -60,7 +60,7 @@ SKLEARN: dict[str, tuple[str, int]] = {
 }
 
 # name: architecture, family, opset
-FLAX: dict[str, tuple[str, str, int]] = {
+FLAX: dict[str, tuple[str, Family, int]] = {
     "resnet_flax": ("ResNet", "cnn", 21),
     "mixer_flax": ("MLP-Mixer", "transformer", 21),
     "vit_flax": ("ViT", "transformer", 21),

@@ -17,7 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from benchmarks.zoo import Entry, Input, random_of
+from benchmarks.zoo import Entry, Input, Meaning, random_of
 
 Array = NDArray[Any]
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -46,7 +46,7 @@ def entries() -> list[Entry]:
         stored = {tensor.name for tensor in proto.graph.initializer}
         (given,) = (value.name for value in proto.graph.input if value.name not in stored)
         (output,) = (value.name for value in proto.graph.output)
-        kind = "logits" if name == "densenet121" else "probabilities"
+        kind: Meaning = "logits" if name == "densenet121" else "probabilities"
         inputs = (Input(given, (3, 224, 224)),)
         found.append(Entry(f"light_{name}", "onnx", architecture, "cnn", inputs, output, kind, 9))
     return found
