@@ -155,8 +155,8 @@ def summary(rows: Sequence[Row], onnxsim: Mapping[str, Any]) -> list[str]:
     lines = []
     for family, share, name in (("cnn", 0.9, "CNNs"), ("transformer", 0.8, "transformers")):
         some = [row for row in rows if row.entry.family == family]
-        enough = [row for row in some if _share(row) >= share]
-        below = ", ".join(f"`{row.entry.name}`" for row in some if _share(row) < share)
+        enough = [row for row in some if row.without_stream >= share]
+        below = ", ".join(f"`{row.entry.name}`" for row in some if row.without_stream < share)
         lines.append(
             f"- {name}: {len(enough)} of {len(some)} models reach {100 * share:.0f} %"
             + (f"; below: {below}" if below else "")
@@ -171,10 +171,6 @@ def summary(rows: Sequence[Row], onnxsim: Mapping[str, Any]) -> list[str]:
     worst = max(row.error for row in rows)
     lines.append(f"- largest error over all models and plans: {worst:.1e}")
     return lines
-
-
-def _share(row: Row) -> float:
-    return row.without_stream if row.entry.family == "transformer" else row.cuttable
 
 
 def write(path: Path, lines: Sequence[str]) -> None:
