@@ -18,6 +18,15 @@ from graft.rewriter.ties import Axes, Channels, Ties
 __all__ = ["Axes", "Channels", "Flow", "Origin"]
 
 
+COUNTLESS = frozenset(
+    (
+        *("Add", "Cast", "Div", "Dropout", "Identity", "IsNaN", "Mul", "Relu", "Reshape"),
+        *("Softmax", "Sub", "Tanh", "Transpose", "Where"),
+    )
+)
+"""Operators that a cut leaves as they are, however many channels lie on a batch axis of their inputs."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Channels that one node made, in the order in which it made them."""
@@ -43,6 +52,7 @@ class Flow:
     ) -> None:
         self.shapes = shapes
         self.opset = opset
+        self.batched = False
         self._larger = larger
         self.axes: dict[str, Axes] = {}
         self.origins: list[Origin] = []
@@ -71,10 +81,20 @@ class Flow:
     def _larger_shapes(self) -> dict[str, Shape]:
         return self.shapes if self._larger is None else self._larger()
 
-    def follows_batch(self, tensor: gs.Tensor, axis: int) -> bool:
-        """Whether an axis is the batch, or grows with it."""
+    def grows(self, tensor: gs.Tensor, axis: int) -> bool:
+        """Whether the size of an axis is another for another batch."""
         shape = self._larger_shapes.get(tensor.name)
-        return axis == 0 or shape is None or shape[axis] != self.size(tensor, axis)
+        return shape is None or len(shape) <= axis or shape[axis] != self.size(tensor, axis)
+
+    def pin_batched(self, node: gs.Node) -> None:
+        """Pin channels on axes that grow with the batch, where ``node`` would have to count them."""
+        if not self.batched or node.op in COUNTLESS:
+            return
+        for tensor in node.inputs:
+            for axis, channels in enumerate(self.of(tensor)):
+                counted = node.op != "MatMul" or axis >= len(self.of(tensor)) - 2
+                if channels is not None and counted and self.grows(tensor, axis):
+                    self.pin(channels, node, "counts channels that are merged with the batch")
 
     # ------------------------------------------------------------- writing
 

@@ -119,6 +119,7 @@ class ChannelGroups:
         )
         for node in self.nodes:
             _pin_captured(node, flow)
+            flow.pin_batched(node)
             operator_of(node).flow(node, flow)
         for tensor in () if outputs_open else model.graph.outputs:
             for channels in flow.of(tensor):

@@ -193,7 +193,7 @@ def attention_of_one_key_for_all(b: Builder) -> onnx.ModelProto:
 
 @case(13)
 def heads_in_the_batch(b: Builder) -> onnx.ModelProto:
-    """Heads merged with the batch for the products, as older exporters do: the heads stay."""
+    """Heads merged with the batch for the products, as exporters do."""
     x = tokens(b)
     q, k, v = (b.reshape(heads_of(b, b.matmul(x, 6), 2), -1, TOKENS, 3) for _ in range(3))
     y = attend3(b, q, k, v)

@@ -249,9 +249,10 @@ class FusedAttention(Attention):
     def width(self, node: gs.Node, cut: Cut) -> int | None:
         """Told by what is not values."""
         made, output = cut.keeps(_hidden(node, "projections"), 0), cut.keeps(node.outputs[0], 2)
-        if made is None or output is None:
+        heads = cut.keeps(_hidden(node, "heads"), 0)
+        if made is None or output is None or heads is None:
             return None
-        return (len(made) - len(output)) // 2 // int(node.attrs["num_heads"])
+        return (len(made) - len(output)) // 2 // len(heads)
 
     def matrix(self, node: gs.Node) -> Array:
         """The projections as (outputs, 1, inputs)."""

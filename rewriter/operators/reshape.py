@@ -29,7 +29,7 @@ class Reshape(Operator):
 
     * channel axes merged with each other or with axes without channels: of each place the product;
     * a channel axis split: every new axis takes its factors (see :meth:`Flow.split`);
-    * merged with the batch, of which only the size in the analysis is known: pinned.
+    * merged with the batch: as with any axis, for the batch of the analysis (see :meth:`Flow.pin_batched`).
     """
 
     types = ("Reshape", "Flatten")
@@ -56,7 +56,17 @@ class Reshape(Operator):
                 lists = flow.split(flat, [target[axis] or 1 for axis in after])
                 for axis, channels in zip(after, lists, strict=True):
                     result[axis] = channels
+        self._pin_counted(node, flow, result)
         flow.give(node.outputs[0], result)
+
+    @staticmethod
+    def _pin_counted(node: gs.Node, flow: Flow, axes: Axes) -> None:
+        """Pin channels on an axis that grows with the batch, unless its size is left to be found."""
+        target = constant_ints(node, 1) if node.op == "Reshape" else None
+        for axis, channels in enumerate(axes if flow.batched else ()):
+            found = target is not None and target[axis] <= 0
+            if channels is not None and not found and flow.grows(node.outputs[0], axis):
+                flow.pin(channels, node, "merges channels with the batch")
 
     @staticmethod
     def _merge(node: gs.Node, flow: Flow, block: list[int], axes: Axes) -> Channels | None:
@@ -65,11 +75,8 @@ class Reshape(Operator):
         if all(channels is None for channels in lists):
             return None
         shape = flow.shape(node.inputs[0]) or ()
-        plain = [axis for axis in block if axes[axis] is None]
-        if any(flow.follows_batch(node.inputs[0], axis) for axis in plain):
-            for channels in lists:
-                flow.pin(channels, node, "merges channels with the batch")
-            return None
+        if len(block) > 1 and any(flow.grows(node.inputs[0], axis) for axis in block):
+            flow.batched = True
         return flow.merge(lists, [shape[axis] or 1 for axis in block])
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:

@@ -80,7 +80,8 @@ class Law:
         rng = np.random.default_rng(seed)
         kept = ~self.groups.cuttable() | (rng.random(self.groups.count) < share)
         for channels in self.groups.lists():
-            kept[self.groups.behind(rng.choice(channels, 1))] = True
+            if not self.groups.close(kept)[channels].any():
+                kept[self.groups.behind(rng.choice(channels, 1))] = True
         return Plan.of(self.groups, kept, parent="")
 
     def cut(self, plan: Plan) -> onnx.ModelProto:
