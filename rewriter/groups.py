@@ -73,10 +73,13 @@ class Products:
         self.atoms: Mask = np.ones(len(numbers), bool)
         self.atoms[self.owners] = False
 
+    def factors_of(self, channels: Channels) -> Channels:
+        """The factors of those of ``channels`` that are products, as often as they are."""
+        return self.factors[np.isin(self.owners, channels)]
+
     def behind(self, channels: Channels) -> Channels:
         """The atoms that ``channels`` are, or are products of."""
-        products = np.isin(self.owners, channels)
-        return np.unique(np.concatenate([channels[self.atoms[channels]], self.factors[products]]))
+        return np.unique(np.concatenate([channels[self.atoms[channels]], self.factors_of(channels)]))
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,10 @@ class ChannelGroups:
             name: [None if channels is None else self._products.numbers[channels] for channels in axes]
             for name, axes in flow.axes.items()
         }
-        self._groups = _collect(flow, atoms)
+        pinned = flow.pinned(atoms)
+        for atom in self._only():
+            pinned.setdefault(atom, "an axis that would have no channel left")
+        self._groups = _collect(flow, atoms, pinned)
 
     # ------------------------------------------------------------ looking
 
@@ -188,6 +194,16 @@ class ChannelGroups:
             if channels is not None
         }
         return list(found.values())
+
+    def _only(self) -> list[int]:
+        """Atoms without which an axis would have no channel left."""
+        found: set[int] = set()
+        for channels in self.lists():
+            numbers = np.unique(channels)
+            atoms = [numbers[self.atoms[numbers]], self._products.factors_of(numbers)]
+            behind, times = np.unique(np.concatenate(atoms), return_counts=True)
+            found.update(behind[times == len(numbers)].tolist())
+        return sorted(found)
 
     def preferred(self) -> NDArray[np.int64]:
         """For each channel number, a divisor that its operators wish the number of channels to have."""
@@ -281,7 +297,7 @@ def _pin_captured(node: gs.Node, flow: Flow) -> None:
                 flow.pin(channels, node, "read inside its body")
 
 
-def _collect(flow: Flow, atoms: Sequence[tuple[int, ...]]) -> dict[str, Group]:
+def _collect(flow: Flow, atoms: Sequence[tuple[int, ...]], pinned: dict[int, str]) -> dict[str, Group]:
     """Join the lists that nodes made wherever they share a channel; number what comes together."""
     lists = _lists(flow, atoms)
     leader = list(range(len(lists)))
@@ -299,7 +315,6 @@ def _collect(flow: Flow, atoms: Sequence[tuple[int, ...]]) -> dict[str, Group]:
     members: dict[int, dict[int, None]] = {}
     for position, (_, channels) in enumerate(lists):
         members.setdefault(lead(position), {}).update(dict.fromkeys(channels))
-    pinned = flow.pinned(atoms)
     groups: dict[str, Group] = {}
     for position, numbers in members.items():
         reasons = [pinned.get(atom, "") for atom in numbers]

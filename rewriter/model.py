@@ -30,6 +30,7 @@ from graft.rewriter.shapes import Shape, infer_shapes
 LOWEST_OPSET = 11
 EXTERNAL_DATA_BYTES = 1_500_000_000
 CARD_KEY = "graft.card"
+ML_DOMAIN = "ai.onnx.ml"
 
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
@@ -87,7 +88,12 @@ class Model:
             for node in proto.graph.node
             if node.metadata_props
         }
-        graph = gs.import_onnx(proto)
+        try:
+            graph = gs.import_onnx(proto)
+        except UnicodeDecodeError as error:
+            raise GraftError(
+                "model-invalid", "an attribute of a node holds text that is not UTF-8", "export it again"
+            ) from error
         constants = {tensor.name for tensor in graph.tensors().values() if _is_constant(tensor)}
         graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in constants]
         return cls(graph, card, metadata, header, node_metadata)
@@ -147,15 +153,28 @@ class Model:
         proto = self.proto()
         for value in proto.graph.input:
             _fix_shape(value, free, (given or {}).get(value.name))
+        named: dict[str, int | None] = {}
+        for tensor, value in zip(self.graph.inputs, proto.graph.input, strict=False):
+            sizes = [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
+            shape = zip(tensor.shape or (), sizes, strict=False)
+            named.update({name: size for name, size in shape if isinstance(name, str)})
         for value in proto.graph.output:
             for dimension in value.type.tensor_type.shape.dim:
                 dimension.ClearField("dim_param")
         del proto.graph.value_info[:]
         for node in proto.graph.node:
             if (f"{node.domain}::{node.op_type}" if node.domain else node.op_type) in same_shape:
-                copy = onnx.helper.make_node("Identity", node.input[:1], node.output[:1])
+                ends = (node.input[:1], node.output[:1])
+                copy = onnx.helper.make_node("Identity", *ends)
+                if node.domain == ML_DOMAIN:  # these put out float32, whatever goes in
+                    copy = onnx.helper.make_node("Cast", *ends, to=onnx.TensorProto.FLOAT)
                 node.CopyFrom(copy)
-        return infer_shapes(proto)
+        found = infer_shapes(proto)
+        for tensor in self.graph.outputs:  # a size that inference lost may have the name of an input's
+            shape = zip(found.get(tensor.name, ()), tensor.shape or (), strict=False)
+            if tensor.name in found:
+                found[tensor.name] = tuple(named.get(str(n)) if size is None else size for size, n in shape)
+        return found
 
     def graph_sha256(self) -> str:
         """Hash of nodes, names and weights; metadata, doc strings and shape notes do not count."""

@@ -20,6 +20,7 @@ from graft.rewriter.operators.elementwise import (
     Elementwise,
     MicrosoftGelu,
     ParametricRelu,
+    Preprocessing,
 )
 from graft.rewriter.operators.matmul import Gemm, MatMul
 from graft.rewriter.operators.normalization import (
@@ -55,6 +56,7 @@ OPERATORS: tuple[Operator, ...] = (
     *(Convolution(), TransposedConvolution(), Gemm(), MatMul(), Einsum(), Recurrent()),
     *(Attention(), MultiHeadAttention(), FusedAttention()),
     *(Elementwise(), Activation(), Dropout(), Broadcast(), MicrosoftGelu(), ParametricRelu()),
+    Preprocessing(),
     *(BatchNormalization(), InstanceNormalization(), GroupNormalization(), NormalizationGroups()),
     *(LayerNormalization(), Softmax(), LocalResponse(), LpNormalization(), MeanVarianceNormalization()),
     *(Pooling(), Reduction(), SelectiveReduction(), ArgMax(), TopK(), CumSum()),

@@ -124,6 +124,20 @@ class MicrosoftGelu(Broadcast):
     same_shape = True
 
 
+class Preprocessing(Operator):
+    """Operators of scikit-learn's pipelines that keep the shape of their input.
+
+    Their numbers are attributes, one a feature: what reaches them stays.
+    """
+
+    types = tuple(f"ai.onnx.ml::{name}" for name in ("Binarizer", "Imputer", "Normalizer", "Scaler"))
+    same_shape = True
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """Pin all channels."""
+        flow.pin_inputs(node, "a number for each feature")
+
+
 class ParametricRelu(Operator):
     """``PRelu``: the slope broadcasts to the input, never the other way round."""
 

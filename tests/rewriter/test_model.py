@@ -442,3 +442,30 @@ def test_constants_that_share_a_stored_tensor_are_written_under_both_names() -> 
     arrays = [numpy_helper.to_array(stored[name]) for name in ("y.w", "twin")]
     np.testing.assert_array_equal(*arrays)
     assert stored["twin"].data_type == TensorProto.FLOAT
+
+
+def test_text_that_is_not_utf8() -> None:
+    node = helper.make_node("Mystery", ["x"], ["y"], domain="d", config=b"\x82")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("d", 1)])
+    with pytest.raises(GraftError) as caught:
+        Model.from_proto(proto)
+    assert caught.value.code == "model-invalid"
+
+
+def test_sizes_that_inference_loses_have_the_name_of_an_inputs() -> None:
+    nodes = [
+        helper.make_node("Mystery", ["x"], ["m"], "lost", domain="d"),
+        helper.make_node("Gemm", ["m", "w"], ["y"], "gemm"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")],
+    )
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid("d", 1)]
+    model = Model.from_proto(helper.make_model(graph, opset_imports=sets))
+    assert model.shapes(free=5)["y"] == (5, 3)

@@ -15,7 +15,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.plan import Plan
-from tests import graphs, masker
+from tests import graphs, masker, small
 from tests.graphs import CLASSES, Builder, T
 from tests.masker import Array
 
@@ -428,7 +428,7 @@ def test_reshape_that_splits_channels_makes_them_products_of_rows_and_columns() 
 def test_reshape_that_merges_channels_with_the_batch_pins() -> None:
     group = next(iter(groups_of(graphs.build("batch_in_channels", 17))))
     assert not group.cuttable.any()
-    assert "Reshape" in group.reason
+    assert "merged with the batch" in group.reason
 
 
 def test_channels_on_a_space_axis_of_a_layer_are_pinned() -> None:
@@ -545,3 +545,15 @@ def test_a_cut_keeps_names_inputs_outputs_and_opset(name: str) -> None:
     assert {node.name for node in proto.graph.node} >= {n for n in names if "/" not in n}
     stored = [tensor.name for tensor in result.graph.initializer]
     assert len(set(stored)) == len(stored)
+
+
+def test_the_only_channel_of_an_axis_stays() -> None:
+    """A group normalization of one group ties all channels: there is nothing to choose."""
+    net = small.Net(3, 6, 6, opset=21)
+    net.conv("conv", "x", 4, 3)
+    ones = [net.constant(name, np.ones(4)) for name in ("scale", "bias")]
+    norm = net.node("GroupNormalization", "norm", "conv", *ones, num_groups=1)
+    net.gemm("y", net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", norm)), 4, 4)
+    group = ChannelGroups(Model.from_proto(net.proto(y=[4])))["conv"]
+    assert (group.size, group.cuttable.sum()) == (1, 0)
+    assert "no channel left" in group.reason

@@ -30,7 +30,7 @@ INDEPENDENT = (
     *("mobilenetv3_keras", "inception_keras", "mixer_flax"),
 )
 """Models with a distinct bias at every maker of channels: by these the mask tells what was cut."""
-PINS = {"mixer_flax": "merges channels with the batch"}
+PINS = {"mixer_flax": "merged with the batch"}
 """What keeps a model below its share: jax2onnx mixes tokens by a product of N * C rows."""
 CUTTABLE = {"cnn": 0.9, "transformer": 0.8, "mlp": 0.9}
 forms = pytest.mark.parametrize("normalized", [False, True], ids=["exported", "normalized"])
