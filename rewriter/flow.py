@@ -94,7 +94,7 @@ class Flow:
             for axis, channels in enumerate(self.of(tensor)):
                 counted = node.op != "MatMul" or axis >= len(self.of(tensor)) - 2
                 if channels is not None and counted and self.grows(tensor, axis):
-                    self.pin(channels, node, "counts channels that are merged with the batch")
+                    self.pin(channels, node, "reads channels that are merged with the batch")
 
     # ------------------------------------------------------------- writing
 

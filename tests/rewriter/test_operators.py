@@ -15,7 +15,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.plan import Plan
-from tests import graphs, masker, small
+from tests import cases_attention, graphs, masker, small  # noqa: F401  (registers its cases)
 from tests.graphs import CLASSES, Builder, T
 from tests.masker import Array
 
@@ -425,7 +425,7 @@ def test_reshape_that_splits_channels_makes_them_products_of_rows_and_columns() 
     assert sizes(graphs.build("heads", 17))[:2] == [3, 4]
 
 
-def test_reshape_that_merges_channels_with_the_batch_pins() -> None:
+def test_channels_that_are_merged_with_the_batch_stay_where_a_layer_reads_them() -> None:
     group = next(iter(groups_of(graphs.build("batch_in_channels", 17))))
     assert not group.cuttable.any()
     assert "merged with the batch" in group.reason
@@ -491,6 +491,32 @@ def test_pinned_channels_say_why(operator: str) -> None:
     group = next(iter(groups_of(graphs.classify(b, y))))
     assert not group.cuttable.any()
     assert group.reason.startswith(f"{operator} {named}: ")
+
+
+ALWAYS_STAYS = {
+    "attention_of_three_projections": (),
+    "attention_of_one_projection": ("matmul_3/0", "matmul_39/0", "matmul_57/0"),  # which of the three
+    "attention_of_einsums": (),
+    "attention_across": (),
+    "attention_of_shared_keys": (),
+    "attention_operator": (),
+    "multi_head_attention": (),
+    "fused_attention": (),
+    "constants_that_are_spread": ("matmul_15",),  # a mask of keys
+    "scale_of_a_computed_width": (),
+    "computed_targets": (),
+    "heads_in_the_batch": (),
+    "heads_beside_the_batch": ("matmul_8/0",),  # heads times batch, computed
+    "windows": (),
+    "patches": (),
+    "token_of_a_constant": (),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ALWAYS_STAYS))
+def test_of_attention_all_can_go_but(name: str) -> None:
+    *groups, _ = groups_of(graphs.build(name, graphs.CASES[name][1][-1]))  # the last holds the classes
+    assert tuple(group.name for group in groups if not group.cuttable.any()) == ALWAYS_STAYS[name]
 
 
 @pytest.mark.parametrize("opset", [11, 13])
