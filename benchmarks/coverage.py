@@ -5,7 +5,7 @@ Export the zoo first (see benchmarks/zoo/README.md), then::
     python -m benchmarks.coverage [-o docs/coverage.md] [--models NAME ...]
 
 A model is normalized as ``graft inspect`` and ``graft decompose`` do; the law is checked on the graph as
-it was exported, too. Takes about 10 minutes on two cores, and 8 GB of memory for VGG-19.
+it was exported, too. Takes about half an hour on two cores; VGG-19 alone 8 minutes, and 19 GB of memory.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def measure(subject: Subject) -> Row:
     opset = exported.opset if subject.path else entry.opset
     nodes = len(exported.graph.nodes)
     inputs, threads, errors = entry.draw(SAMPLES), 2, []
-    model = exported.copy()
     if cost_of(exported).parameters < LARGE:
-        raw = Law(exported, inputs, threads)
+        raw = Law(exported.copy(), inputs, threads)
         errors = [raw.error(raw.plan(share, seed)) for seed, share in enumerate(SHARES)]
+    model = exported
     Normalize()(model)
     law = Law(model, inputs, threads)
     if min(law.varies()) < 0.01:
@@ -95,7 +95,7 @@ def measure(subject: Subject) -> Row:
         without_stream=cost.cuttable_parameters() / max(1, whole - pinned.aside),
         groups=sum(bool(group.cuttable.any()) for group in groups),
         error=max(errors),
-        shifted=law.shifted(law.shiftable()),
+        shifted=law.shifted(law.shiftable(), 100 * TOLERANCE),
         seconds=time.perf_counter() - start,
         macs=compared(model, groups, inputs),
         removed=1 - cost.parameters(half) / whole,
