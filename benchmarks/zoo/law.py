@@ -83,19 +83,9 @@ class Law:
     def _plan(self, kept: Array, random: np.random.Generator) -> Plan:
         kept = kept | ~self.groups.cuttable()
         for channels in self.groups.lists():
-            if not self._closed(kept)[channels].any():
-                kept[self._behind(random.choice(channels, 1))] = True
+            if not self.groups.close(kept)[channels].any():
+                kept[self.groups.behind(random.choice(channels, 1))] = True
         return Plan.of(self.groups, kept, parent="")
-
-    def _behind(self, channels: Array) -> Array:
-        """The channels that plans name and that these are made of."""
-        behind = getattr(self.groups, "behind", None)
-        return channels if behind is None else np.asarray(behind(channels))
-
-    def _closed(self, kept: Array) -> Array:
-        """The mask, at every product whether all of its factors stay."""
-        close = getattr(self.groups, "close", None)
-        return kept if close is None else np.asarray(close(kept))
 
     def cut(self, plan: Plan) -> onnx.ModelProto:
         """The parent cut by ``plan``; onnx.checker accepts it."""
