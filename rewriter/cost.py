@@ -102,6 +102,10 @@ class CostModel:
             found[tensor.name] = max(going, found.get(tensor.name, 0))
         return sum(found.values())
 
+    def cuttable_macs(self) -> int:
+        """Multiply-accumulates that are gone when all that may go is."""
+        return self.macs() - self.macs(~self._groups.cuttable())
+
     def parameters_by_group(self) -> dict[str, int]:
         """Group name to the numbers in constants that are cut along one of its channels."""
         constants: dict[str, dict[str, int]] = {group.name: {} for group in self._groups}

@@ -56,6 +56,7 @@ def command(file: Path, card: Path | None, input_shape: tuple[str, ...], as_json
         ),
         "groups": _groups(groups, cost, origin),
         "cuttable_parameters_ratio": cost.cuttable_parameters() / max(1, parameters),
+        "cuttable_macs_ratio": cost.cuttable_macs() / max(1, cost.macs()),
     }
     show.emit("inspect", result, as_json, lambda: _show(file, result))
 
@@ -117,9 +118,10 @@ def _groups(groups: ChannelGroups, cost: CostModel, origin: Origin | None) -> li
 
 def _show(file: Path, result: dict[str, Any]) -> None:
     show.note(
-        f"{file}: opset {result['opset']}, {show.count(result['macs'])} MACs, "
-        f"{show.count(result['parameters'])} parameters, "
-        f"{show.percent(result['cuttable_parameters_ratio'], 1)} of them can be cut"
+        f"{file}: opset {result['opset']}, {show.count(result['macs'])} MACs "
+        f"({show.percent(result['cuttable_macs_ratio'], 1)} can be cut), "
+        f"{show.count(result['parameters'])} parameters "
+        f"({show.percent(result['cuttable_parameters_ratio'], 1)} can be cut)"
     )
     show.note("operators: " + ", ".join(f"{name} {n}" for name, n in result["operators"].items()))
     if result["classes"]:

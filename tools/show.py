@@ -16,6 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 
+WIDTH = 240
+
+
 def emit(command: str, result: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
     """Print ``result`` as JSON with its schema, or let ``show`` print it for people."""
     if as_json:
@@ -44,7 +47,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         found.add_column(column, justify="left" if position == 0 else "right")
     for row in rows:
         found.add_row(*map(escape, row))
-    Console(highlight=False, soft_wrap=True).print(found)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:  # a file or pipe has no width to wrap at
+        console = Console(highlight=False, soft_wrap=True, width=WIDTH)
+    console.print(found)
 
 
 def note(text: str) -> None:

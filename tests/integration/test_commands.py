@@ -36,7 +36,7 @@ EVALUATE_KEYS = {
 COMPOSE_KEYS = {"schema", "strategy", "strategy_reason", "parents", "modules", "macs", "parameters"}
 INSPECT_KEYS = {
     *("schema", "classes", "origin", "inputs", "outputs", "opset", "macs", "parameters"),
-    *("operators", "groups", "cuttable_parameters_ratio"),
+    *("operators", "groups", "cuttable_parameters_ratio", "cuttable_macs_ratio"),
 }
 GROUP_KEYS = {"name", "size", "kept", "cuttable", "parameters", "reason"}
 
@@ -551,6 +551,7 @@ def test_inspect_the_parent(graft: Graft, made: Place) -> None:
     assert result["opset"] == 18
     assert result["operators"]["Conv"] == 6
     assert result["cuttable_parameters_ratio"] > 0.9
+    assert 0.9 < result["cuttable_macs_ratio"] <= 1
     assert all(group.keys() >= GROUP_KEYS for group in result["groups"])
     assert all(group["size"] == group["kept"] for group in result["groups"])
     pinned = [group for group in result["groups"] if group["cuttable"] < group["size"]]

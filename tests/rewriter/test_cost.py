@@ -174,6 +174,7 @@ def test_what_one_channel_saves(name: str, unit: str) -> None:
 def test_what_can_be_cut() -> None:
     model = CostModel(parent("convolutions")[1])
     assert model.cuttable_parameters() == model.parameters() - 4
+    assert model.cuttable_macs() == model.macs()
     assert model.parameters_by_group() == {
         "conv1": 108 + 6 + 270,
         "conv2": 270 + 5 + 20,
