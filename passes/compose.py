@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,14 +15,16 @@ from graft.passes.adapt import ANTIALIAS_OPSET, RAW, Adapt, raw_input, shrinks
 from graft.passes.convert import Convert
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.head import last_features
+from graft.passes.joinable import batch_of, called, check_classes, check_kinds, sample, signature
 from graft.passes.score import SCORES, Branch, Score
 from graft.passes.share import Share
 from graft.passes.verify import random_inputs
 from graft.rewriter.builder import Builder
 from graft.rewriter.card import Card, InputCard
+from graft.rewriter.cost import cost_of
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
-from graft.rewriter.origin import METRICS_KEY, Origin, ParentRecord, origin_of, stamp, versions
+from graft.rewriter.origin import Asked, Origin, ParentRecord, origin_of, stamp, versions
 from graft.rewriter.profile import OTHER, PRODUCTS, Profile
 from graft.rewriter.session import Device
 from graft.rewriter.typicality import DIRECTIONS, KEY, Typicality
@@ -64,11 +65,17 @@ class ComposeReport:
 
 @dataclass
 class _Part:
-    """One network of the composite: a trunk, or a module as it is."""
+    """One network of the composite: a trunk, or a module as it is.
+
+    Attributes:
+        model: the network.
+        trunk: whether it is all that runs of a parent that is at hand.
+        most: multiply-accumulates of the parent that a trunk must not exceed.
+    """
 
     model: Model
-    parent: str
     trunk: bool
+    most: int | None = None
 
     @property
     def card(self) -> Card:
@@ -140,9 +147,9 @@ class Compose:
                 was asked for and its parent is not at hand.
         """
         origins = [origin_of(module) for module in modules]
-        _check_classes(modules, origins)
+        check_classes(modules, origins)
         parents = {origin.parents[0].graph_sha256: origin.parents[0] for origin in origins}
-        raw = self._raw(modules, parents)
+        raw = self._raw(modules, origins, len(parents))
         parts, reason = self._parts(modules, origins, sources)
         if raw:
             raw = raw.model_copy(update={"name": _free_name(parts)})
@@ -156,6 +163,8 @@ class Compose:
             model.metadata.pop(KEY, None)
         else:
             scores = self.scores or ("odds" if len(parents) == 1 else "typicality")
+            if scores == "typicality":
+                declined += _without_costly_distances(parts)
             model, left_out = _join(parts, classes, Score(scores))
             declined += left_out
         strategy = "mixed"
@@ -180,21 +189,18 @@ class Compose:
         for parent, numbers in members.items():
             mine = [modules[number] for number in numbers]
             source = None if self.strategy == "branches" else sources.get(parent)
-            name = _called(origins[numbers[0]].parents[0], parent)
+            name = called(origins[numbers[0]].parents[0], parent)
             if source is None:
                 without.append(name)
-                alone = len(mine) == 1 and self.strategy == "auto" and len(members) > 1
-                parts += [_Part(module.copy(), parent, trunk=alone) for module in mine]
-            elif (
-                len(mine) == 1
-                and len(members) > 1
-                and self.strategy == "auto"
-                and _spares(mine[0], self.keep)
-            ):
-                parts.append(_Part(mine[0].copy(), parent, trunk=True))
+                parts += [_Part(module.copy(), trunk=False) for module in mine]
+                continue
+            most = source.parent.cost.macs
+            as_it_is = len(mine) == 1 and len(members) > 1 and self.strategy == "auto" and self.keep is None
+            if as_it_is and _macs_with_distances(mine[0]) <= most:
+                parts.append(_Part(mine[0].copy(), trunk=True, most=most))
             else:
                 trunk = self._trunk([origins[number] for number in numbers], source, len(members) > 1)
-                parts.append(_Part(trunk, parent, trunk=True))
+                parts.append(_Part(trunk, trunk=True, most=most))
         self._check_possible(without, parts)
         if self.strategy != "auto":
             return parts, "asked for"
@@ -228,23 +234,23 @@ class Compose:
     def _trunk(self, origins: Sequence[Origin], source: Source, beside: bool) -> Model:
         """One network for the classes of ``origins``; ``beside`` others it also says what is left over."""
         classes = [name for origin in origins for name in origin.classes]
-        options = origins[0].options
-        budgets = [origin.options.get("keep") for origin in origins]
+        asked = [Asked.of(origin) for origin in origins]
+        budgets = [each.keep for each in asked]
         keep = self.keep
         if keep is None and None not in budgets:
-            keep = max(float(budget) for budget in budgets if budget is not None)
+            keep = max(budget for budget in budgets if budget is not None)
         most = 1.0 - (self._comparing(source) if beside else 0.0)
-        by_macs = options.get("unit", "macs") == "macs"
+        by_macs = asked[0].unit == "macs"
         decompose = Decompose(
             keep=min(keep or 1.0, most) if beside and by_macs else keep,
-            unit=options.get("unit", "macs"),
-            method=options["method"],
-            compensate=options["compensate"],
-            together=True,
+            unit=asked[0].unit,
+            method=asked[0].method,
+            compensate=asked[0].compensate,
+            together=beside or len(classes) > 1,
             other=self.other,
             rest=beside,
-            seed=options.get("seed", 0),
-            round_to=self.round_to if self.round_to is not None else options.get("round_to"),
+            seed=asked[0].seed,
+            round_to=asked[0].round_to if self.round_to is None else self.round_to,
         )
         samples = random_inputs(source.parent.model.proto().graph) if self.verify else None
         verify = (samples, self.verify) if samples is not None and self.verify else None
@@ -266,26 +272,26 @@ class Compose:
 
     # ------------------------------------------------------------ what goes in
 
-    def _raw(self, modules: Sequence[Model], parents: Mapping[str, ParentRecord]) -> InputCard | None:
+    def _raw(self, modules: Sequence[Model], origins: Sequence[Origin], parents: int) -> InputCard | None:
         """The raw input to adapt all modules to; ``None`` where they take the parents' own."""
         cards = [module.require_card() for module in modules]
         first = cards[0]
-        for card in cards[1:]:
-            _check_kinds(first, card, same_parent=len(parents) == 1)
+        for card, origin in zip(cards[1:], origins[1:], strict=True):
+            check_kinds(first, card, same_parent=origin.parents == origins[0].parents)
         images = all(len(card.inputs) == 1 and card.inputs[0].kind == "image" for card in cards)
-        wanted = self.input or ("raw" if images and len(parents) > 1 else "parent")
+        wanted = self.input or ("raw" if images and parents > 1 else "parent")
         if wanted == "raw":
             if not images:
                 raise GraftError(
                     "input-kind", "--input raw is for models that take one image", "use --input parent"
                 )
             return raw_input([card.inputs[0] for card in cards])
-        signatures = [_signature(module) for module in modules]
-        for card, signature in zip(cards, signatures, strict=True):
-            if signature != signatures[0]:
+        signatures = [signature(module) for module in modules]
+        for card, own in zip(cards, signatures, strict=True):
+            if own != signatures[0]:
                 raise GraftError(
                     "inputs-differ",
-                    f"the modules of {_sample(first)} and {_sample(card)} take different inputs",
+                    f"the modules of {sample(first)} and {sample(card)} take different inputs",
                     "use --input raw" if images else "join modules whose inputs agree in shape and type",
                 )
         return None
@@ -321,7 +327,7 @@ class Compose:
         asked = {name: getattr(self, name) for name in ("keep", "other", "round_to")}
         record = Origin(
             parents=parents,
-            classes=model.card.labels,
+            classes=tuple(name for name in model.card.labels if name != OTHER),
             options={**(alone.options if alone else asked), **options},
             plan=alone.plan if alone else {},
             sizes=alone.sizes if alone else {},
@@ -337,6 +343,7 @@ class Compose:
 def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple[Model, list[str]]:
     """All parts in one graph on one input, with comparable columns in the order of ``classes``."""
     first = parts[0]
+    batch = batch_of([part.model for part in parts])
     result = first.model.copy()
     graph = gs.Graph(inputs=list(result.graph.inputs), opset=first.model.opset, name="composite")
     domains = {d.domain: d for part in parts for d in part.model.graph.import_domains or ()}
@@ -369,6 +376,9 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
     output.name, output.dtype = card.output.name, dtype
     before = 2 if card.output.steps else 1
     output.shape = [*list(like.shape or [None] * before)[:before], len(classes)]
+    if batch is not None:
+        for tensor in (*graph.inputs, output):
+            tensor.shape = [batch, *list(tensor.shape or [])[1:]]
     graph.outputs = [output]
     result.graph, result.node_metadata = graph, {}
     for part in parts[1:]:  # keys that are not ours are kept, of all parents
@@ -419,81 +429,22 @@ def _score_macs(source: Source) -> int:
     return len(place.channels) * min(len(place.channels), DIRECTIONS)
 
 
-def _spares(module: Model, keep: float | None) -> bool:
-    """Whether a module and the comparing of its scores cost no more than its parent."""
+def _macs_with_distances(module: Model) -> int:
+    """Multiply-accumulates of a module and of comparing its scores by typicality."""
     typicality = Typicality.of(module)
-    metrics = json.loads(module.metadata.get(METRICS_KEY, "{}"))
-    if keep is not None or not metrics.get("macs_ratio"):
-        return False
-    added = typicality.directions.size if typicality else 0
-    return bool(metrics["macs"] + added <= metrics["macs"] / metrics["macs_ratio"])
+    return cost_of(module).macs + (typicality.directions.size if typicality else 0)
 
 
-# ------------------------------------------------------------------------------- what does not fit
-
-
-def _check_classes(modules: Sequence[Model], origins: Sequence[Origin]) -> None:
-    if not modules:
-        raise GraftError("nothing-to-join", "no modules were named", "name modules or a DIR of them")
-    seen: dict[str, ParentRecord] = {}
-    for origin in origins:
-        if len(origin.parents) > 1:
-            raise GraftError(
-                "composite-of-several",
-                f"the composite of {', '.join(origin.classes[:3])} was joined from several parents already",
-                "name the modules that it was joined from",
-            )
-        for name in origin.classes:
-            if name in seen:
-                one, two = (_called(record) for record in (seen[name], origin.parents[0]))
-                raise GraftError(
-                    "class-twice",
-                    f"two modules are for class '{name}': one of {one}, one of {two}",
-                    "leave one of them out",
-                )
-            seen[name] = origin.parents[0]
-
-
-def _check_kinds(first: Card, card: Card, same_parent: bool) -> None:
-    """Raise unless samples for one can be samples for the other."""
-    pair = f"the modules of {_sample(first)} and {_sample(card)}"
-    kinds = [sorted({each.kind for each in found.inputs}) for found in (first, card)]
-    if kinds[0] != kinds[1]:
-        raise GraftError(
-            "inputs-differ",
-            f"{pair} take different kinds of input: {' and '.join(kinds[0])}, {' and '.join(kinds[1])}",
-            "join modules for the same kind of data",
-        )
-    if first.output.steps != card.output.steps:
-        raise GraftError(
-            "outputs-differ",
-            f"{pair} do not both give one label a time step",
-            "join modules whose outputs agree in steps",
-        )
-    for one, two in zip(first.inputs, card.inputs, strict=False):
-        if "tokens" not in (one.kind, two.kind) or same_parent:
-            continue
-        if one.vocabulary is None or one.vocabulary != two.vocabulary:
-            raise GraftError(
-                "vocabularies-differ",
-                f"{pair} read tokens by the vocabularies {one.vocabulary or 'unknown'} and "
-                f"{two.vocabulary or 'unknown'} of their cards",
-                "if the numbers mean the same words, say so: vocabulary: NAME in the input of both "
-                "parents' cards",
-            )
-
-
-def _signature(module: Model) -> tuple[object, ...]:
-    """What makes inputs the same: what the card says, type and sizes."""
-    card, inputs = module.require_card(), module.inputs()
-    return tuple(
-        (
-            each.model_copy(update={"name": ""}),
-            str(inputs[each.name][0]),
-            tuple(size if isinstance(size, int) else None for size in inputs[each.name][1]),
-        )
-        for each in card.inputs
-    )
+def _without_costly_distances(parts: Sequence[_Part]) -> list[str]:
+    """Let networks that would cost more than their parent do without typicality; which, and why."""
+    declined = []
+    for part in parts:
+        known = part.most is not None and KEY in part.model.metadata
+        if known and _macs_with_distances(part.model) > (part.most or 0):
+            del part.model.metadata[KEY]
+            name = sample(part.card)
+            declined.append(f"{name}: compared by softmax: typicality would cost more than the whole parent")
+    return declined
 
 
 def _free_name(parts: Sequence[_Part]) -> str:
@@ -505,13 +456,3 @@ def _free_name(parts: Sequence[_Part]) -> str:
     }
     names = itertools.chain((RAW, f"raw_{RAW}"), (f"raw_{RAW}_{number}" for number in itertools.count(2)))
     return next(name for name in names if name not in taken)
-
-
-def _called(record: ParentRecord, default: str = "") -> str:
-    """A parent as people call it."""
-    return record.name or (f"parent {(default or record.graph_sha256)[:8]}")
-
-
-def _sample(card: Card) -> str:
-    names = [name for name in card.labels if name != OTHER]
-    return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")

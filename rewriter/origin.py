@@ -48,6 +48,36 @@ class Origin(BaseModel):
     versions: dict[str, str] = {}
 
 
+class Asked(BaseModel):
+    """The options that a module was planned with, as far as a trunk is planned alike."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    method: str
+    compensate: str
+    keep: float | None = None
+    unit: str = "macs"
+    seed: int = 0
+    round_to: int | None = None
+
+    @classmethod
+    def of(cls, origin: Origin) -> Asked:
+        """Those of ``origin``.
+
+        Raises:
+            GraftError: ``module-broken``.
+        """
+        try:
+            return cls.model_validate(origin.options)
+        except ValidationError as error:
+            raise broken("graft.origin of the module cannot be read") from error
+
+
+def broken(message: str) -> GraftError:
+    """What to say of a module whose metadata makes no sense."""
+    return GraftError("module-broken", message, "decompose the parent again")
+
+
 def parent_record(model: Model) -> ParentRecord:
     """The record of ``model`` as a parent."""
     card = model.require_card()
@@ -98,10 +128,10 @@ def origin_of(model: Model) -> Origin:
             "name a module that 'graft decompose' wrote",
         )
     found = model.metadata.get(FORMAT_KEY, "")
-    if not (found.isascii() and found.isdigit()) or int(found) > FORMAT:
+    if not (found.isascii() and found.isdigit()) or len(found) > 9 or int(found) > FORMAT:
         raise GraftError(
             "module-format",
-            f"the module has format {found or 'unknown'}, this Graft reads up to {FORMAT}",
+            f"the module has format {found[:20] or 'unknown'}, this Graft reads up to {FORMAT}",
             "update Graft",
         )
     try:
@@ -110,8 +140,4 @@ def origin_of(model: Model) -> Origin:
             raise ValueError("no parents or classes")
         return origin
     except (ValidationError, ValueError) as error:
-        raise GraftError(
-            "module-broken",
-            "graft.origin of the module cannot be read",
-            "decompose the parent again",
-        ) from error
+        raise broken("graft.origin of the module cannot be read") from error

@@ -31,6 +31,10 @@ TYPES = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
 }
 _QUIET = 4  # nothing but fatal: errors are raised, and told by Graft in one line
 
@@ -133,11 +137,23 @@ class Session:
         return dict(zip(names, map(np.asarray, values), strict=True))
 
     def _typed(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        """Floating-point numbers in the type that the input has; pixels as the nearest whole level."""
+        """Numbers in the type that the input has; pixels as the nearest whole level."""
         wanted = self._types.get(name)
-        if wanted is None or array.dtype.kind != "f":
+        if wanted is None or array.dtype == wanted:
             return array
-        return (np.clip(np.rint(array), 0, 255) if wanted is np.uint8 else array).astype(wanted)
+        if array.dtype.kind == "f":
+            whole = wanted is np.uint8
+            fits = whole or np.dtype(wanted).kind == "f"
+            return (np.clip(np.rint(array), 0, 255) if whole else array).astype(wanted) if fits else array
+        return array.astype(wanted) if array.dtype.kind in "iu" and _holds(wanted, array) else array
+
+
+def _holds(kind: type, whole: NDArray[Any]) -> bool:
+    """Whether integers are within the range of an integer type."""
+    if np.dtype(kind).kind not in "iu":
+        return False
+    limits = np.iinfo(kind)
+    return not whole.size or bool(limits.min <= whole.min() and whole.max() <= limits.max)
 
 
 def fit(inputs: Mapping[str, NDArray[Any]], batch: int | None) -> dict[str, NDArray[Any]]:

@@ -136,7 +136,9 @@ def command(
     }
     if data:
         result.update(_measured(report.model, data, test_split, device))
-    if not dry_run:
+    if dry_run:
+        result["dry_run"] = True
+    else:
         report.model.save(output, force)
         result["bytes"] = output.stat().st_size
     show.emit("compose", result, as_json, lambda: _show(result))

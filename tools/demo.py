@@ -61,7 +61,7 @@ def command(output: Path | None, force: bool, dry_run: bool, as_json: bool) -> N
             folder = output
         models = stack.enter_context(resources.as_file(resources.files("graft.models")))
         result = _Story(models, folder, force, quiet=as_json).tell()
-        result["output"] = output
+        result.update({"output": output, "dry_run": True} if dry_run else {"output": output})
         show.emit("demo", result, as_json, lambda: _show(result, None if dry_run else output))
 
 

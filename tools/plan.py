@@ -83,7 +83,9 @@ def command(
         "macs_ratio": cost.macs / max(1, parent.cost.macs),
         "parameters_ratio": cost.parameters / max(1, parent.cost.parameters),
     }
-    if not dry_run:
+    if dry_run:
+        result["dry_run"] = True
+    else:
         with writing(output, force) as temporary:
             temporary.write_text(plan.to_json(), encoding="utf-8")
     show.emit("plan", result, as_json, lambda: _show(result))

@@ -818,12 +818,32 @@ def test_modules_of_a_newer_graft_and_broken_ones() -> None:
     for broken in ("", "{", "[]", json.dumps({**json.loads(whole), "parents": []})):
         two.metadata[ORIGIN_KEY] = broken
         assert refused([one, two])[0] == "module-broken"
+    two.metadata[ORIGIN_KEY] = json.dumps({**json.loads(whole), "classes": ["frog"]})
+    assert refused([one, two])[0] == "module-broken"
+    two.metadata[FORMAT_KEY] = "1" * 5000
+    assert refused([one, two])[0] == "module-format"
+    two.metadata[FORMAT_KEY] = str(FORMAT)
     two.metadata[ORIGIN_KEY] = whole
     two.metadata[KEY] = "{}"
     assert refused([one, two])[0] == "module-broken"
     del two.metadata[KEY]
     report = Compose("branches")([one, two], {})
     assert len(report.declined) == 1 and "statistics" in report.declined[0]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"keep": "many"}, {"method": None}, {"method": 3}, {"round_to": "z"}, {"seed": []}]
+)
+def test_options_that_make_no_sense(changes: dict[str, Any]) -> None:
+    of = photo("abc", seed=1)
+    modules = [cut(of, "b"), cut(of, "a")]
+    for module in modules:
+        content = json.loads(module.metadata[ORIGIN_KEY])
+        options = {k: v for k, v in {**content["options"], **changes}.items() if v is not None}
+        module.metadata[ORIGIN_KEY] = json.dumps({**content, "options": options})
+    with pytest.raises(GraftError) as caught:
+        Compose()(modules, sources(of))
+    assert caught.value.code == "module-broken"
 
 
 def test_unknown_choices() -> None:
@@ -857,7 +877,7 @@ def test_parents_of_different_precision(first: bool) -> None:
 
 @pytest.mark.parametrize("scores", ["softmax", "typicality"])
 def test_parents_that_cost_less_than_comparing_their_features(scores: str) -> None:
-    """A trunk of such a parent cannot be kept within the parent's own work, and is still a trunk."""
+    """A trunk of such a parent leaves them out, says so, and costs no more than the parent."""
 
     def tiny(labels: str, seed: int) -> Source:
         net = small.Net(2, seed=seed)
@@ -868,6 +888,55 @@ def test_parents_that_cost_less_than_comparing_their_features(scores: str) -> No
     modules = [cut(one, "a"), cut(one, "b"), cut(two, "p"), cut(two, "q")]
     report = Compose(scores=scores)(modules, sources(one, two))
     assert report.model.require_card().labels == ("a", "b", "p", "q")
+    assert report.strategy == "trunk"
+    assert cost_of(report.model).macs <= one.parent.cost.macs + two.parent.cost.macs
+    assert any("more than the whole parent" in reason for reason in report.declined) == (
+        scores == "typicality"
+    )
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_parent_of_a_fixed_batch_fixes_that_of_the_composite(turned: bool) -> None:
+    free, fixed = photo("abc", seed=1), photo("pqr", seed=2, batch=1)
+    modules = [cut(free, "a"), cut(fixed, "q")]
+    report = Compose("branches", scores="softmax")(modules[::-1] if turned else modules, {})
+    (entry,) = report.model.inputs().values()
+    assert entry[1][0] == 1
+    assert report.model.outputs()["y"][1] == (1, 2)
+    onnx.checker.check_model(report.model.proto(), full_check=True)
+    assert run(report.model, {"image": pixels(1)})["y"].shape == (1, 2)
+
+
+def test_parents_of_different_fixed_batches_are_refused() -> None:
+    modules = [cut(photo("abc", seed=1, batch=1), "a"), cut(photo("pqr", seed=2, batch=3), "q")]
+    assert refused(modules)[0] == "batches-differ"
+
+
+def test_a_composite_with_other_can_be_joined_again() -> None:
+    one, two = photo("abc", seed=1), photo("pqr", seed=2)
+    first = Compose("trunk", other=True)([cut(one, "a"), cut(one, "c")], sources(one)).model
+    assert first.require_card().labels == ("a", "c", "(other)")
+    report = Compose(scores="softmax")([first, cut(two, "q")], {})
+    assert report.model.require_card().labels == ("a", "c", "q")
+    found = checked(report, pixels(16))
+    x = prepared(pixels(16), one.parent.source.require_card())
+    logits = run(one.parent.source, {"x": x})["y"].astype(np.float64)
+    wanted = (logits - small.logsumexp(logits))[:, [0, 2]]
+    np.testing.assert_allclose(found[:, :2], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_budget_is_refused_where_nothing_is_planned() -> None:
+    modules = [cut(photo("abc", seed=1), "a"), cut(photo("pqr", seed=2), "q")]
+    assert refused(modules, keep=0.5)[0] == "trunk-only"
+    report = Compose()(modules, {})
+    assert report.strategy == "branches"
+    assert "not at hand" in report.reason
+
+
+def test_one_module_of_one_class_as_a_trunk_keeps_other() -> None:
+    of = photo("abc", seed=1)
+    report = Compose("trunk")([cut(of, "b")], sources(of))
+    assert report.model.require_card().labels == ("b", "(other)")
 
 
 def test_trunks_are_cut_for_distances_only_where_there_are_any() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -34,6 +35,20 @@ def test_models_and_protos_run_alike() -> None:
     net, x = small.dense_net(), small.inputs([6], 3)
     one, two = (CPU.open(m).run({"x": x})["y"] for m in (small.model(net), net.proto(y=[4])))
     np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int16, np.uint8])
+def test_whole_numbers_come_in_the_type_of_the_input(kind: type[np.integer]) -> None:
+    net = Net(5)
+    net.node("Cast", "y", "x", to=1)
+    proto = net.proto(y=[5])
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    session = CPU.open(proto)
+    x = np.arange(10).reshape(2, 5)
+    np.testing.assert_array_equal(session.run({"x": x})["y"], x)
+    with pytest.raises(GraftError) as caught:  # nothing is cut off without a word
+        session.run({"x": x + 2**40})
+    assert caught.value.code == "run-failed"
 
 
 def test_an_unknown_provider_is_refused() -> None:

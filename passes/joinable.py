@@ -1,0 +1,106 @@
+"""Whether modules go together: what is refused, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graft.rewriter.card import Card
+from graft.rewriter.errors import GraftError
+from graft.rewriter.model import Model
+from graft.rewriter.origin import Origin, ParentRecord, broken
+from graft.rewriter.profile import OTHER
+
+
+def check_classes(modules: Sequence[Model], origins: Sequence[Origin]) -> None:
+    """Raise unless there are modules, each of one parent, and no two of them for one class."""
+    if not modules:
+        raise GraftError("nothing-to-join", "no modules were named", "name modules or a DIR of them")
+    seen: dict[str, ParentRecord] = {}
+    for module, origin in zip(modules, origins, strict=True):
+        if not set(origin.classes) <= set(module.require_card().labels):
+            raise broken("graft.origin names classes that the module's card lacks")
+        if len(origin.parents) > 1:
+            raise GraftError(
+                "composite-of-several",
+                f"the composite of {', '.join(origin.classes[:3])} was joined from several parents already",
+                "name the modules that it was joined from",
+            )
+        for name in origin.classes:
+            if name in seen:
+                one, two = (called(record) for record in (seen[name], origin.parents[0]))
+                raise GraftError(
+                    "class-twice",
+                    f"two modules are for class '{name}': one of {one}, one of {two}",
+                    "leave one of them out",
+                )
+            seen[name] = origin.parents[0]
+
+
+def check_kinds(first: Card, card: Card, same_parent: bool) -> None:
+    """Raise unless samples for one can be samples for the other."""
+    pair = f"the modules of {sample(first)} and {sample(card)}"
+    kinds = [sorted({each.kind for each in found.inputs}) for found in (first, card)]
+    if kinds[0] != kinds[1]:
+        raise GraftError(
+            "inputs-differ",
+            f"{pair} take different kinds of input: {' and '.join(kinds[0])}, {' and '.join(kinds[1])}",
+            "join modules for the same kind of data",
+        )
+    if first.output.steps != card.output.steps:
+        raise GraftError(
+            "outputs-differ",
+            f"{pair} do not both give one label a time step",
+            "join modules whose outputs agree in steps",
+        )
+    for one, two in zip(first.inputs, card.inputs, strict=False):
+        if "tokens" not in (one.kind, two.kind) or same_parent:
+            continue
+        if one.vocabulary is None or one.vocabulary != two.vocabulary:
+            raise GraftError(
+                "vocabularies-differ",
+                f"{pair} read tokens by the vocabularies {one.vocabulary or 'unknown'} and "
+                f"{two.vocabulary or 'unknown'} of their cards",
+                "if the numbers mean the same words, say so: vocabulary: NAME in the input of both "
+                "parents' cards",
+            )
+
+
+def batch_of(models: Sequence[Model]) -> int | None:
+    """How many samples one of ``models`` wants at once, and so all of them together.
+
+    Raises:
+        GraftError: ``batches-differ``.
+    """
+    sizes = {(tensor.shape or [None])[0] for model in models for tensor in model.graph.inputs}
+    found = sorted(size for size in sizes if isinstance(size, int))
+    if len(found) > 1:
+        raise GraftError(
+            "batches-differ",
+            f"one parent takes {found[0]} samples at once, another {found[-1]}",
+            "export them with a free batch dimension",
+        )
+    return found[0] if found else None
+
+
+def signature(module: Model) -> tuple[object, ...]:
+    """What makes inputs the same: what the card says, type and sizes."""
+    card, inputs = module.require_card(), module.inputs()
+    return tuple(
+        (
+            each.model_copy(update={"name": ""}),
+            str(inputs[each.name][0]),
+            tuple(size if isinstance(size, int) else None for size in inputs[each.name][1]),
+        )
+        for each in card.inputs
+    )
+
+
+def called(record: ParentRecord, default: str = "") -> str:
+    """A parent as people call it."""
+    return record.name or (f"parent {(default or record.graph_sha256)[:8]}")
+
+
+def sample(card: Card) -> str:
+    """The first classes of a card."""
+    names = [name for name in card.labels if name != OTHER]
+    return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
