@@ -171,9 +171,10 @@ class Model:
                 node.CopyFrom(copy)
         found = infer_shapes(proto)
         for tensor in self.graph.outputs:  # a size that inference lost may have the name of an input's
-            shape = zip(found.get(tensor.name, ()), tensor.shape or (), strict=False)
-            if tensor.name in found:
-                found[tensor.name] = tuple(named.get(str(n)) if size is None else size for size, n in shape)
+            sizes, names = found.get(tensor.name, ()), tensor.shape or ()
+            if len(sizes) == len(names) > 0:
+                pairs = zip(sizes, names, strict=True)
+                found[tensor.name] = tuple(named.get(str(n)) if size is None else size for size, n in pairs)
         return found
 
     def graph_sha256(self) -> str:

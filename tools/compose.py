@@ -121,7 +121,7 @@ def command(
         "strategy": report.strategy,
         "strategy_reason": report.reason,
         "scores": report.scores,
-        "classes": list(origin.classes),
+        "classes": list(report.model.require_card().labels),
         "input": report.model.require_card().inputs[0].plain(),
         "adapted": [list(steps) for steps in report.adapted],
         "declined": list(report.declined),
