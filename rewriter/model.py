@@ -171,9 +171,9 @@ class Model:
                 node.CopyFrom(copy)
         found = infer_shapes(proto)
         for tensor in self.graph.outputs:  # a size that inference lost may have the name of an input's
-            sizes, names = found.get(tensor.name, ()), tensor.shape or ()
-            if len(sizes) == len(names) > 0:
-                pairs = zip(sizes, names, strict=True)
+            known, names = found.get(tensor.name, ()), tensor.shape or ()
+            if len(known) == len(names) > 0:
+                pairs = zip(known, names, strict=True)
                 found[tensor.name] = tuple(named.get(str(n)) if size is None else size for size, n in pairs)
         return found
 
