@@ -78,8 +78,11 @@ class Model:
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, card: Card | None = None) -> Model:
-        """Take over ``proto``; opsets below 11 are lifted, unnamed nodes get names, ZipMaps go."""
-        proto = _without_zip_maps(_lift(proto))
+        """Take over ``proto``; opsets below 11 are lifted, unnamed nodes get names, ZipMaps go.
+
+        Constant nodes become initializers: so exporters differ, and no operator class has to know.
+        """
+        proto = _without_constant_nodes(_without_zip_maps(_lift(proto)))
         header = _header(proto)
         metadata = {entry.key: entry.value for entry in proto.metadata_props}
         _name_nodes(proto.graph)
@@ -414,6 +417,44 @@ def _without_zip_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
         classes = max(len(attribute.strings or attribute.ints) for attribute in maker.attribute)
         tensor = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["batch", classes])
         value.type.CopyFrom(tensor)
+    return result
+
+
+def _without_constant_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Let initializers hold what Constant nodes of the main graph hold, outputs of the graph aside."""
+    ends = {value.name for value in proto.graph.output}
+    found = {
+        node.output[0]: tensor
+        for node in proto.graph.node
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.output[0] not in ends
+        if (tensor := _constant(node)) is not None
+    }
+    if not found:
+        return proto
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    nodes = [node for node in proto.graph.node if not (node.output and node.output[0] in found)]
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    result.graph.initializer.extend(found.values())
+    return result
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """What a Constant node holds; ``None`` for text and sparse tensors."""
+    attribute = node.attribute[0]
+    result = onnx.TensorProto()
+    if attribute.name == "value":
+        result.CopyFrom(attribute.t)
+    elif attribute.name in ("value_int", "value_ints"):
+        values = np.array(onnx.helper.get_attribute_value(attribute), np.int64)
+        result.CopyFrom(onnx.numpy_helper.from_array(values))
+    elif attribute.name in ("value_float", "value_floats"):
+        values = np.array(onnx.helper.get_attribute_value(attribute), np.float32)
+        result.CopyFrom(onnx.numpy_helper.from_array(values))
+    else:
+        return None
+    result.name = node.output[0]
     return result
 
 

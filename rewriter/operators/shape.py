@@ -125,6 +125,7 @@ class Slice(Operator):
             moved = constant_ints(node, 3)
             for axis in range(len(axes)) if moved is None else moved:
                 flow.pin(axes[axis], node, "bounds computed at run time")
+                axes[axis] = None  # of unknown length
             bounds = {}
         flow.give(
             node.outputs[0],

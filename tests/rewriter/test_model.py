@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -469,3 +470,29 @@ def test_sizes_that_inference_loses_have_the_name_of_an_inputs() -> None:
     sets = [helper.make_opsetid("", 17), helper.make_opsetid("d", 1)]
     model = Model.from_proto(helper.make_model(graph, opset_imports=sets))
     assert model.shapes(free=5)["y"] == (5, 3)
+
+
+def test_constant_nodes_become_initializers() -> None:
+    values = {"value_ints": [0, 2], "value_int": 3, "value_floats": [1.0], "value_float": 2.0}
+    nodes = [helper.make_node("Constant", [], [name], name, **{name: v}) for name, v in values.items()]
+    tensor = numpy_helper.from_array(np.arange(3, dtype=np.float32))
+    nodes += [
+        helper.make_node("Constant", [], ["value"], "value", value=tensor),
+        helper.make_node("Constant", [], ["end"], "end", value=tensor),
+        helper.make_node("Sum", ["x", "value", "value_float", "value_floats"], ["y"], "sum"),
+        helper.make_node("Gather", ["x", "value_int"], ["z"], "gather"),
+    ]
+    ends = [("y", [None, 3]), ("z", [3]), ("end", [3])]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    found = Model.from_proto(proto).proto()
+    assert [node.name for node in found.graph.node] == ["end", "sum", "gather"]
+    x = {"x": small.inputs([3], 5)}
+    for name, expected in small.run(Model.from_proto(proto), x["x"]).items():
+        session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        np.testing.assert_array_equal(expected, session.run([name], x)[0])

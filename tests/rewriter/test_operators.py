@@ -583,3 +583,16 @@ def test_the_only_channel_of_an_axis_stays() -> None:
     group = ChannelGroups(Model.from_proto(net.proto(y=[4])))["conv"]
     assert (group.size, group.cuttable.sum()) == (1, 0)
     assert "no channel left" in group.reason
+
+
+def test_a_slice_of_unknown_length_carries_no_channels() -> None:
+    net = small.Net(3, 6, 6)
+    net.conv("wide", "x", 8, 3), net.conv("narrow", "x", 4, 3)
+    zero, one = net.constant("zero", [0], np.int64), net.constant("one", [1], np.int64)
+    size = net.node("Mul", "size", net.node("Shape", "shape", "narrow"), net.constant("ones", [1], np.int64))
+    end = net.node("Gather", "end", size, one)
+    part = net.node("Slice", "part", "wide", zero, net.node("Identity", "same", end), one)
+    added = net.node("Add", "added", part, "narrow")
+    net.gemm("y", net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", added)), 4, 4)
+    groups = ChannelGroups(Model.from_proto(net.proto(y=[4])))
+    assert not groups["wide"].cuttable.any()
