@@ -76,9 +76,9 @@ def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:
     if slim is None:
         raise ValueError("no result")
     slim.ir_version = original.ir_version
-    known = [value for value in slim.graph.value_info if value.type.tensor_type.elem_type]
-    del slim.graph.value_info[:]  # onnxslim notes types of operators that it does not know as undefined
-    slim.graph.value_info.extend(known)
+    del slim.graph.value_info[:]  # onnxslim notes wrong shapes for operators that it does not know well
+    with contextlib.suppress(Exception):  # shapes inside are a courtesy to readers
+        slim = onnx.shape_inference.infer_shapes(slim)
     result: onnx.ModelProto = slim
     return result
 

@@ -99,8 +99,14 @@ class Flow:
     # ------------------------------------------------------------- writing
 
     def give(self, tensor: gs.Tensor, axes: Sequence[Channels | None]) -> None:
-        """Say which channels ``tensor`` carries."""
-        self.axes[tensor.name] = list(axes)
+        """Say which channels ``tensor`` carries. Lists of another length than its axes are pinned."""
+        carried = list(axes)
+        for axis, channels in enumerate(carried):
+            size = self.size(tensor, axis)
+            if channels is not None and size not in (None, len(channels)):
+                self.pin_because(channels, f"{tensor.name}: {size} places for {len(channels)} channels")
+                carried[axis] = None
+        self.axes[tensor.name] = carried
 
     def make(self, node: gs.Node, size: int) -> Channels:
         """New channels that ``node`` makes."""

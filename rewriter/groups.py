@@ -123,7 +123,10 @@ class ChannelGroups:
         for node in self.nodes:
             _pin_captured(node, flow)
             flow.pin_batched(node)
-            operator_of(node).flow(node, flow)
+            operator = operator_of(node)
+            operator.flow(node, flow)
+            if not operator.hides and any(output.name not in flow.axes for output in node.outputs[:1]):
+                flow.pin_inputs(node, "its output is of unknown shape")
         for tensor in () if outputs_open else model.graph.outputs:
             for channels in flow.of(tensor):
                 flow.pin_because(channels, f"output {tensor.name}")

@@ -32,6 +32,7 @@ def infer_shapes(proto: onnx.ModelProto) -> dict[str, Shape]:
     Returns:
         Tensor name to shape; ``None`` for a dimension that is free or cannot be told. Constants included.
     """
+    _widths(proto.graph)
     free = [
         dimension
         for value in proto.graph.input
@@ -48,6 +49,21 @@ def infer_shapes(proto: onnx.ModelProto) -> dict[str, Shape]:
         found.append(_inferred(copy))
     ranks = {name: {len(shapes[name]) if name in shapes else -1 for shapes in found} for name in found[0]}
     return {n: _common([shapes[n] for shapes in found]) for n, rank in ranks.items() if len(rank) == 1}
+
+
+def _widths(graph: onnx.GraphProto) -> None:
+    """Write the length of a free last axis of an input that weights tell which multiply it."""
+    weights = {tensor.name: tensor.dims for tensor in graph.initializer if len(tensor.dims) == 2}
+    read = {}
+    for node in graph.node:
+        if node.op_type in ("Gemm", "MatMul") and node.input[1] in weights:
+            flags = {attribute.name: attribute.i for attribute in node.attribute}
+            if not flags.get("transA"):
+                read[node.input[0]] = weights[node.input[1]][1 if flags.get("transB") else 0]
+    for value in graph.input:
+        dimensions = value.type.tensor_type.shape.dim
+        if value.name in read and len(dimensions) > 1 and not dimensions[-1].HasField("dim_value"):
+            dimensions[-1].dim_value = read[value.name]
 
 
 def _common(shapes: Sequence[Shape]) -> Shape:

@@ -88,6 +88,8 @@ class Operator:
     same_shape: ClassVar[bool] = False
     """Whether the output has shape and type of the first input; to be said where onnx infers no shapes:
     for a few functions, and for all domains but the standard one."""
+    hides: ClassVar[bool] = False
+    """Whether its outputs hold no channels by right, whatever goes in."""
     activates: ClassVar[bool] = False
     """Whether the output is an activation: the place where a unit's being on or off is seen."""
     preferred: ClassVar[int] = 1

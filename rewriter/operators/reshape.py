@@ -123,6 +123,7 @@ class Shape(Operator):
     """
 
     types = ("Shape",)
+    hides = True
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """The sizes themselves are no channels."""

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from graft.passes.slice import Slice
+from graft.rewriter.cost import cost_of
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
@@ -596,3 +597,25 @@ def test_a_slice_of_unknown_length_carries_no_channels() -> None:
     net.gemm("y", net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", added)), 4, 4)
     groups = ChannelGroups(Model.from_proto(net.proto(y=[4])))
     assert not groups["wide"].cuttable.any()
+
+
+def test_lists_of_another_length_than_the_axis_are_pinned() -> None:
+    """A resized channel axis has other places than channels; readers must not take them for channels."""
+    net = small.Net(3, 6, 6)
+    none = [net.constant(name, np.zeros(0)) for name in ("roi",)]
+    scales = net.constant("scales", [1, 2, 1, 1])
+    net.conv("conv", "x", 4, 3)
+    net.node("Resize", "resized", "conv", *none, scales, mode="nearest")
+    bounds = [net.constant(n, [v], np.int64) for n, v in (("a", 0), ("b", 8), ("c", 1), ("d", 2))]
+    net.node("Slice", "every", "resized", *bounds)
+    net.gemm("y", net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", "every")), 4, 4)
+    group = ChannelGroups(Model.from_proto(net.proto(y=[4])))["conv"]
+    assert (group.size, group.cuttable.sum()) == (4, 0)
+
+
+def test_features_of_free_number_are_as_many_as_weights_say() -> None:
+    net = small.Net("F")  # type: ignore[arg-type]
+    net.gemm("y", net.node("Relu", "relu", net.gemm("one", "x", 6, 8)), 4, 6)
+    model = Model.from_proto(net.proto(y=[4]))
+    assert cost_of(model).macs == 8 * 6 + 6 * 4
+    assert ChannelGroups(model)["one"].cuttable.all()
