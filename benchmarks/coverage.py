@@ -69,9 +69,11 @@ class Row:
 def measure(subject: Subject) -> Row:
     """Everything about one model."""
     start, entry = time.perf_counter(), subject.entry
-    exported = Model.from_proto(subject.proto())
+    proto = subject.proto()
+    nodes = len(proto.graph.node)
+    exported = Model.from_proto(proto)
+    del proto  # of large models one copy is enough
     opset = exported.opset if subject.path else entry.opset
-    nodes = len(exported.graph.nodes)
     inputs, threads, errors = entry.draw(SAMPLES), 2, []
     if cost_of(exported).parameters < LARGE:
         raw = Law(exported.copy(), inputs, threads)
