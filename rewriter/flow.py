@@ -129,6 +129,29 @@ class Flow:
         for one, other in dict.fromkeys(zip(left.tolist(), right.tolist(), strict=True)):
             self._ties.tie(one, other)
 
+    def meet(
+        self, node: gs.Node, places: Sequence[tuple[gs.Tensor, int]], widest: int | None
+    ) -> Channels | None:
+        """Tie what meets on the axes of ``places`` (tensor, axis), up to ``widest`` long; their channels."""
+        found: Channels | None = None
+        for tensor, axis in places:
+            channels = self.of(tensor)[axis]
+            if channels is None:
+                continue
+            if widest is None or len(channels) < widest:
+                self.pin(channels, node, "broadcast along its own axis")
+            elif found is None:
+                found = channels
+            else:
+                self.tie(found, channels)
+        if self.plain(places):
+            self.pin(found, node, "meets a tensor whose axis holds no channels")
+        return found
+
+    def plain(self, places: Sequence[tuple[gs.Tensor, int]]) -> bool:
+        """Whether an axis of ``places`` holds no channels, and is none of size 1 that broadcasts."""
+        return any(self.of(t)[axis] is None and self.size(t, axis) != 1 for t, axis in places)
+
     def merge(self, lists: Sequence[Channels | None], sizes: Sequence[int]) -> Channels:
         """The list of axes that become one; at least one of them holds channels."""
         return self._ties.merge(lists, sizes)

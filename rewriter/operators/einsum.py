@@ -67,24 +67,10 @@ class Contraction(Operator):
         places = _places(equation, name)
         sizes = [flow.size(node.inputs[index], axis) for index, axis in places]
         widest = max((size or 1 for size in sizes), default=1)
-        data = [place for place in places if not is_constant(node.inputs[place[0]])]
+        data = [(node.inputs[i], axis) for i, axis in places if not is_constant(node.inputs[i])]
         if not data:
             return flow.make(node, widest) if name in equation.output else None
-        found: Channels | None = None
-        plain = False
-        for index, axis in data:
-            channels = flow.of(node.inputs[index])[axis]
-            if channels is None:
-                plain = plain or flow.size(node.inputs[index], axis) != 1
-            elif len(channels) < widest:
-                flow.pin(channels, node, "broadcast along its own axis")
-            elif found is None:
-                found = channels
-            else:
-                flow.tie(found, channels)
-        if plain:
-            flow.pin(found, node, "meets a tensor whose axis holds no channels")
-        return found
+        return flow.meet(node, data, widest)
 
     # ------------------------------------------------------------ what is cut
 

@@ -78,23 +78,9 @@ class Broadcast(Operator):
         """Tie what meets on the axis ``-back`` and return its channels."""
         sizes = [flow.size(tensor, -back) for tensor in node.inputs if _reaches(flow, tensor, back)]
         widest = None if None in sizes else max(size or 1 for size in sizes)
-        found: Channels | None = None
-        plain = False
-        for tensor in variables:
-            if not _reaches(flow, tensor, back):
-                continue
-            channels = flow.of(tensor)[-back]
-            if channels is None:
-                plain = plain or flow.size(tensor, -back) != 1
-            elif widest is None or len(channels) < widest:
-                flow.pin(channels, node, "broadcast along its own axis")
-            elif found is None:
-                found = channels
-            else:
-                flow.tie(found, channels)
-        if plain:
-            flow.pin(found, node, "meets a tensor whose axis holds no channels")
-        elif found is None and widest is not None and widest > 1:
+        places = [(tensor, -back) for tensor in variables if _reaches(flow, tensor, back)]
+        found = flow.meet(node, places, widest)
+        if found is None and widest is not None and widest > 1 and not flow.plain(places):
             return flow.adopt(widest)  # only constants are wider than 1 here
         return found
 

@@ -155,7 +155,7 @@ class Along(Operator):
         """Pin what is mixed, and channels in any further input."""
         axes = flow.of(node.inputs[0])
         if not axes:
-            return  # of unknown rank: carries no channels
+            return  # of unknown rank: the analysis pins what it carries
         along = self.along(node, flow, len(axes))
         if along is None:
             flow.pin_inputs(node, "axis computed at run time")

@@ -38,7 +38,7 @@ class Reduction(Operator):
         """Reduced axes hold no channels any more; the others pass."""
         axes = flow.of(node.inputs[0])
         if not axes:
-            return  # of unknown rank: carries no channels
+            return  # of unknown rank: the analysis pins what it carries
         reduced = _reduced(node, len(axes))
         if reduced is None:
             flow.pin_inputs(node, "axes computed at run time")

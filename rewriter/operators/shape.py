@@ -312,7 +312,7 @@ class Unsqueeze(Operator):
             return
         axes = flow.of(node.inputs[0])
         if flow.shape(node.inputs[0]) is None:
-            return  # of unknown rank: carries no channels
+            return  # of unknown rank: the analysis pins what it carries
         rank = len(axes) + len(new)
         places = {positive(axis, rank) for axis in new}
         rest = iter(axes)
@@ -328,7 +328,7 @@ class Squeeze(Operator):
         """See the class."""
         axes = flow.of(node.inputs[0])
         if not axes:
-            return  # of unknown rank: carries no channels
+            return  # of unknown rank: the analysis pins what it carries
         gone = constant_ints(node, 1, "axes")
         if gone is None:
             shape = flow.shape(node.inputs[0]) or ()

@@ -35,15 +35,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return made
 
 
-@pytest.fixture
-def here(whole: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A copy of it, as the working directory."""
-    folder = tmp_path / "work"
-    shutil.copytree(whole.folder, folder)
-    monkeypatch.chdir(folder)
-    return Place(folder, folder / "dense.onnx", folder / "dense.npz")
-
-
 def index_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / INDEX).read_text())
     return found
