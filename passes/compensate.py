@@ -14,7 +14,7 @@ from graft.rewriter.operators import operator_of
 from graft.rewriter.plan import Plan
 from graft.rewriter.profile import PRODUCTS, SUM, Profile, Statistic, Table
 
-LADDER = ("none", "mean", "fold")
+LADDER = ("none", "mean", "fold", "refit")
 RIDGE = 1e-3
 """Regularisation of the linear map, relative to the mean variance of the kept channels."""
 
@@ -36,7 +36,7 @@ class Compensate:
     positions, border included.
 
     Args:
-        step: ``none``, ``mean`` or ``fold``.
+        step: of :data:`LADDER`; for ``refit``, which follows the cut, what ``fold`` does.
         profile: where the means come from.
         classes: those of the module. They weigh as much as all others together.
         alone: only the classes count: the module will see nothing else.

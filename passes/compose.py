@@ -20,6 +20,7 @@ from graft.passes.score import SCORES, Branch, Score
 from graft.passes.share import Share
 from graft.passes.verify import random_inputs
 from graft.rewriter.builder import Builder
+from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Card, InputCard
 from graft.rewriter.cost import cost_of
 from graft.rewriter.errors import GraftError
@@ -35,10 +36,11 @@ INPUTS = ("raw", "parent")
 
 @dataclass(frozen=True)
 class Source:
-    """A parent at hand, with its profile: what a trunk is planned from."""
+    """A parent at hand, with its profile: what a trunk is planned from; and samples, to refit it with."""
 
     parent: Parent
     profile: Profile
+    data: Samples | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ class _Part:
         model: the network.
         trunk: whether it is all that runs of a parent that is at hand.
         most: multiply-accumulates of the parent that a trunk must not exceed.
+        declined: what could not be done as for the modules, and why.
     """
 
     model: Model
     trunk: bool
     most: int | None = None
+    declined: tuple[str, ...] = ()
 
     @property
     def card(self) -> Card:
@@ -112,6 +116,7 @@ class Compose:
         ir_version: as ``opset``.
         round_to: see :class:`graft.passes.budget.Budget`.
         verify: where to check the law on trunks, with random inputs; ``None``: no check.
+        device: where trunks are refitted; ``None``: the best there is.
     """
 
     strategy: str = "auto"
@@ -124,6 +129,7 @@ class Compose:
     ir_version: int | None = None
     round_to: int | None = None
     verify: Device | None = None
+    device: Device | None = None
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -155,7 +161,8 @@ class Compose:
             raw = raw.model_copy(update={"name": _free_name(parts)})
         self._convert(parts, raw)
         reports = [Adapt(raw, self.dtype)(part.model) for part in parts] if raw else []
-        declined = [reason for report in reports for reason in report.declined]
+        declined = [reason for part in parts for reason in part.declined]
+        declined += [reason for report in reports for reason in report.declined]
         classes = [name for origin in origins for name in origin.classes]
         scores = ""
         if len(parts) == 1:
@@ -199,8 +206,8 @@ class Compose:
             if as_it_is and _macs_with_distances(mine[0]) <= most:
                 parts.append(_Part(mine[0].copy(), trunk=True, most=most))
             else:
-                trunk = self._trunk([origins[number] for number in numbers], source, len(members) > 1)
-                parts.append(_Part(trunk, trunk=True, most=most))
+                trunk, declined = self._trunk([origins[n] for n in numbers], source, len(members) > 1)
+                parts.append(_Part(trunk, trunk=True, most=most, declined=declined))
         self._check_possible(without, parts)
         if self.strategy != "auto":
             return parts, "asked for"
@@ -231,8 +238,13 @@ class Compose:
                 "make the parent available with --parent and --profile, or leave it out",
             )
 
-    def _trunk(self, origins: Sequence[Origin], source: Source, beside: bool) -> Model:
-        """One network for the classes of ``origins``; ``beside`` others it also says what is left over."""
+    def _trunk(
+        self, origins: Sequence[Origin], source: Source, beside: bool
+    ) -> tuple[Model, tuple[str, ...]]:
+        """One network for the classes of ``origins``, and what could not be done as for them.
+
+        ``beside`` others it also says what is left over.
+        """
         classes = [name for origin in origins for name in origin.classes]
         asked = [Asked.of(origin) for origin in origins]
         budgets = [each.keep for each in asked]
@@ -241,11 +253,17 @@ class Compose:
             keep = max(budget for budget in budgets if budget is not None)
         most = 1.0 - (self._comparing(source) if beside else 0.0)
         by_macs = asked[0].unit == "macs"
+        compensate = asked[0].compensate
+        declined: tuple[str, ...] = ()
+        if compensate == "refit" and source.data is None:
+            compensate = "fold"
+            name = called(origins[0].parents[0], source.parent.sha256)
+            declined = (f"the trunk of {name} is compensated by fold: to refit it takes --data",)
         decompose = Decompose(
             keep=min(keep or 1.0, most) if beside and by_macs else keep,
             unit=asked[0].unit,
             method=asked[0].method,
-            compensate=asked[0].compensate,
+            compensate=compensate,
             together=beside or len(classes) > 1,
             other=self.other,
             rest=beside,
@@ -254,11 +272,12 @@ class Compose:
         )
         samples = random_inputs(source.parent.model.proto().graph) if self.verify else None
         verify = (samples, self.verify) if samples is not None and self.verify else None
-        report = decompose(source.parent, source.profile, classes, verify=verify)
+        given: dict[str, Any] = {"verify": verify, "data": source.data, "device": self.device}
+        report = decompose(source.parent, source.profile, classes, **given)
         if report.cost.macs > most * source.parent.cost.macs:  # planned by another unit
             decompose = replace(decompose, keep=most, unit="macs")
-            report = decompose(source.parent, source.profile, classes, verify=verify)
-        return report.model
+            report = decompose(source.parent, source.profile, classes, **given)
+        return report.model, declined
 
     def _comparing(self, source: Source) -> float:
         """What comparing scores adds to a trunk, as a share of the parent's multiply-accumulates.

@@ -13,10 +13,13 @@ from graft.passes.compensate import Compensate, CompensateReport
 from graft.passes.head import Head, keep_output, last_features
 from graft.passes.identify import DEFAULT, Question, method_called
 from graft.passes.normalize import Normalize
+from graft.passes.refit import Refit
 from graft.passes.slice import Slice
 from graft.passes.verify import Verify
+from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Card
 from graft.rewriter.cost import Cost, CostModel, cost_of
+from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.origin import Origin, ParentRecord, parent_record, stamp, versions
@@ -139,6 +142,8 @@ class Decompose:
         classes: Sequence[str],
         plan: Plan | None = None,
         verify: tuple[Mapping[str, NDArray[Any]], Device] | None = None,
+        data: Samples | None = None,
+        device: Device | None = None,
     ) -> DecomposeReport:
         """Cut the module for ``classes``.
 
@@ -148,15 +153,22 @@ class Decompose:
             classes: names, in the order of the module's columns.
             plan: channels to keep; ``None``: as planned by :meth:`plan`.
             verify: samples and device to check the law on; ``None``: no check.
+            data: training samples, for steps of compensation that need them.
+            device: where these run; ``None``: the best there is.
         """
         plan = plan or self.plan(parent, profile, classes)
         model = parent.model.copy()
         self.head(classes)(model)
+        headed = model.copy() if self.compensate == "refit" else None
         typicality = self._typicality(model, profile, classes, plan)
         compensated = Compensate(self.compensate, profile, classes, self.together)(model, plan)
         whole = model.copy()
         Slice(plan)(model)
         difference = Verify(*verify)(whole, plan, model).difference if verify else None
+        if headed:
+            alone = self.together and not self.other
+            refit = Refit(_required(data), classes, device or Device(), alone, self.seed)
+            refit(model, headed, plan)
         if typicality and typicality.tensor in model.graph.tensors():
             typicality.attach(model)
         dead = int(dead_channels(parent.groups, profile).sum())
@@ -191,3 +203,9 @@ class Decompose:
         stays = plan.mask(groups)[place.channels]
         found = Typicality.measure(profile, groups.key(place.tensor, place.axis), stays, classes)
         return replace(found, tensor=place.tensor) if found else None
+
+
+def _required(data: Samples | None) -> Samples:
+    if data is None:
+        raise GraftError("refit-data", "to refit takes labelled samples", "give them, or compensate by fold")
+    return data

@@ -52,7 +52,7 @@ class MaxDrop:
     def __init__(self, points: float, device: Device) -> None:
         self.points = points
         self.device = device
-        self._folds: list[tuple[Profile, Samples]] = []
+        self._folds: list[tuple[Profile, Samples, Samples]] = []
         self._of: tuple[str, int] | None = None
 
     def __call__(
@@ -87,21 +87,21 @@ class MaxDrop:
                 f"a drop cannot be measured on {len(samples)} training samples",
                 "give more samples, or a budget with --keep",
             )
-        parts = [held for _, held in samples.folds(FOLDS)]
-        profiles = [Observe(self.device)(parent.model, part, parent.sha256, "") for part in parts]
+        parts = samples.folds(FOLDS)
+        profiles = [Observe(self.device)(parent.model, part, parent.sha256, "") for _, part in parts]
         self._folds = []
-        for number, part in enumerate(parts):
+        for number, (rest, part) in enumerate(parts):
             others = [profile for other, profile in enumerate(profiles) if other != number]
             merged = others[0]
             for profile in others[1:]:
                 merged = merged.merge(profile)
-            self._folds.append((merged, part))
+            self._folds.append((merged, rest, part))
         self._of = key
 
     def _measure(self, parent: Parent, decompose: Decompose, classes: Sequence[str]) -> MaxDropReport:
         drops = []
-        for profile, held in self._folds:
-            module = decompose(parent, profile, classes).model
+        for profile, rest, held in self._folds:
+            module = decompose(parent, profile, classes, data=rest, device=self.device).model
             whole = parent.model.copy()
             decompose.head(classes)(whole)
             drops.append(self._weighted(module, held) - self._weighted(whole, held))

@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import version_converter
 
 from graft.rewriter.card import Card
@@ -253,6 +254,30 @@ class Model:
         for key in sorted(metadata):
             result.metadata_props.add(key=key, value=metadata[key])
         return result
+
+    def piece(
+        self, nodes: Sequence[gs.Node], inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> onnx.ModelProto:
+        """Some nodes as a model of their own.
+
+        Args:
+            nodes: in topological order.
+            inputs: name of every tensor that they read and do not make, with an example.
+            outputs: names of what is wanted.
+        """
+        made = {tensor.name: tensor for node in nodes for tensor in node.outputs}
+        graph = gs.Graph(
+            nodes,
+            [gs.Variable(name, array.dtype, [None] * array.ndim) for name, array in inputs.items()],
+            [gs.Variable(name, made[name].dtype, made[name].shape) for name in outputs],
+            name="piece",
+            opset=self.graph.opset,
+            import_domains=self.graph.import_domains,
+            functions=self.graph.functions,
+        )
+        proto: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+        proto.ir_version = self.ir_version
+        return proto
 
     def _part_shared_weights(self) -> None:
         """Load weights that constants of several names still share as one unread ``TensorProto``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from graft.passes.decompose import Parent
 from graft.passes.score import SCORES
 from graft.passes.verify import check
 from graft.rewriter.calibration import Samples
+from graft.rewriter.card import Card
 from graft.rewriter.cost import cost_of
+from graft.rewriter.dataset import Dataset
 from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import score
 from graft.rewriter.model import Model, refuse_overwrite
@@ -109,8 +112,13 @@ def command(
         ir_version=ir_version,
         round_to=round_to,
         verify=None if no_verify else device,
+        device=device,
     )
     sources = {} if strategy == "branches" else _sources(loaded, files, parent, profile)
+    if len(sources) == 1:  # with several, data that numbers its classes could be any one's
+        sources = {
+            sha256: replace(it, data=_training(data, it.parent.card)) for sha256, it in sources.items()
+        }
     report = compose(loaded, sources)
     check(report.model)
     session = device.open(report.model)
@@ -151,6 +159,15 @@ def _measured(model: Model, data: Sequence[Path], split: str, device: Device) ->
     chosen = None if OTHER in card.labels else names
     samples = Samples.match(options.split_of(data, split), card, chosen, names=parents.numbering(model))
     return {"top1": score(model, samples, device).summary()["top1"], "samples": len(samples)}
+
+
+def _training(data: Sequence[Path], card: Card) -> Samples | None:
+    """Samples to refit a trunk with: those of the first data set with a training split."""
+    for path in data:
+        dataset = Dataset.load(path)
+        if "train" in dataset.splits:
+            return Samples.match(dataset.split("train"), card)
+    return None
 
 
 def _sources(

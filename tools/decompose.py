@@ -55,7 +55,7 @@ VERIFY_SAMPLES = 8
 @method_option
 @click.option(
     "--compensate",
-    default="fold",
+    default=LADDER[-1],
     type=click.Choice(LADDER),
     show_default=True,
     help="How kept channels stand in for removed ones.",
@@ -129,7 +129,7 @@ def command(
     if not as_json:
         show.note(f"parent: top-1 {show.percent(observed.top1)} on the {split} samples")
     verify = None if no_verify else (_few(samples), device)
-    job = _Job(parent, observed, decompose, verify, Convert(opset, ir_version))
+    job = _Job(parent, observed, samples, decompose, verify, device, Convert(opset, ir_version))
     search = None
     if keep is None and plan is None:
         search = MaxDrop(0.5 if max_drop is None else max_drop, device)
@@ -161,17 +161,21 @@ class _Job:
 
     parent: Parent
     profile: Profile
+    samples: Samples
     decompose: Decompose
     verify: tuple[dict[str, np.ndarray], Device] | None
+    device: Device
     convert: Convert
 
     def cut(self, classes: Sequence[str], plan: Plan | None) -> DecomposeReport:
         """The module for ``classes``."""
-        report = self.decompose(self.parent, self.profile, classes, plan, self.verify)
+        report = self.decompose(
+            self.parent, self.profile, classes, plan, self.verify, self.samples, self.device
+        )
         self.convert(report.model)
         if self.verify:
             check(report.model)
-            self.verify[1].open(report.model)
+            self.device.open(report.model)
         return report
 
 

@@ -148,6 +148,45 @@ class Operator:
         """Add ``delta`` (one value an output channel) to what the node puts out."""
         raise NotImplementedError
 
+    # ------------------------------------------------------------ as an affine map of what it reads
+
+    made_axis: ClassVar[int] = -1
+    """The axis of the output along which an affine map makes channels."""
+
+    def affine(self, node: gs.Node) -> bool:
+        """Whether constants alone say what the node makes of its first input: it can be refitted."""
+        return False
+
+    def coefficients(self, node: gs.Node) -> Array:
+        """The weights: float64 (groups, outputs of a group, columns); see :meth:`rows`."""
+        raise NotImplementedError
+
+    def set_coefficients(self, node: gs.Node, values: Array) -> None:
+        """Give the node weights of its own, of the shape of :meth:`coefficients`."""
+        raise NotImplementedError
+
+    def offset(self, node: gs.Node) -> Array:
+        """What is added to every output channel: float64 (groups * outputs,)."""
+        raise NotImplementedError
+
+    def rows(self, node: gs.Node, data: Array, places: Array) -> Array:
+        """What the weights are multiplied with.
+
+        Args:
+            node: the node.
+            data: its first input.
+            places: int64, which places of the output, counted over all axes but samples and channels.
+
+        Returns:
+            (groups, samples * places, columns), so that the outputs there are
+            ``rows @ coefficients' + offset``.
+        """
+        raise NotImplementedError
+
+    def limits(self, node: gs.Node) -> tuple[float, float]:
+        """Below the first and above the second value of its input the output does not change."""
+        return -np.inf, np.inf
+
 
 class Pinning(Operator):
     """The rule for an operator without a rule: nothing that reaches it can be cut."""

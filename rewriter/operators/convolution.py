@@ -151,6 +151,37 @@ class Convolution(_Kernels):
             set_constant(node, 1, folded.astype(node.inputs[1].dtype))
         return delta
 
+    made_axis = 1
+
+    def affine(self, node: gs.Node) -> bool:
+        """With constant weights and bias."""
+        bias = given(node, 2)
+        return is_constant(node.inputs[1]) and (bias is None or is_constant(bias))
+
+    def coefficients(self, node: gs.Node) -> Array:
+        """Columns are inputs of a group times kernel taps."""
+        weight = node.inputs[1].values.astype(np.float64)
+        values: Array = weight.reshape(_groups(node), len(weight) // _groups(node), -1)
+        return values
+
+    def set_coefficients(self, node: gs.Node, values: Array) -> None:
+        """The weight."""
+        weight = node.inputs[1]
+        set_constant(node, 1, values.reshape(weight.shape).astype(weight.dtype))
+
+    def offset(self, node: gs.Node) -> Array:
+        """The bias, or zeros."""
+        bias = given(node, 2)
+        return np.zeros(node.inputs[1].shape[0]) if bias is None else bias.values.astype(np.float64)
+
+    def rows(self, node: gs.Node, data: Array, places: Array) -> Array:
+        """The inputs under the kernel at each place."""
+        groups, (samples, channels, *sizes) = _groups(node), data.shape
+        pads, flat = _under_kernel(node, sizes)
+        padded = np.pad(data, [(0, 0), (0, 0), *pads]).reshape(samples, channels, -1)
+        taken = padded[:, :, flat[places]].reshape(samples, groups, -1, len(places), flat.shape[1])
+        return taken.transpose(1, 0, 3, 2, 4).reshape(groups, samples * len(places), -1)
+
 
 class TransposedConvolution(_Kernels):
     """``ConvTranspose``: weight ``(in, out / group, *kernel)``, bias ``(out,)``."""
@@ -254,6 +285,30 @@ def _coverage(node: gs.Node, channels: ChannelMap) -> Array:
         at = start + np.arange(outputs)[:, None] * strides[axis] + np.arange(taps) * dilations[axis]
         inside = np.multiply.outer(inside, ((at >= 0) & (at < size)).mean(axis=0))
     return inside
+
+
+def _under_kernel(node: gs.Node, sizes: Sequence[int]) -> tuple[list[tuple[int, int]], Array]:
+    """Padding of each axis, and for each output place what it reads of the flat padded input."""
+    kernel = node.inputs[1].shape[2:]
+    strides = node.attrs.get("strides", [1] * len(kernel))
+    dilations = node.attrs.get("dilations", [1] * len(kernel))
+    same = str(node.attrs.get("auto_pad", "NOTSET")).startswith("SAME")
+    pads, flat = [], np.zeros((1, 1), np.int64)
+    for axis, (size, taps, stride, dilation) in enumerate(
+        zip(sizes, kernel, strides, dilations, strict=True)
+    ):
+        reach = (taps - 1) * dilation + 1
+        needed = max((-(-size // stride) - 1) * stride + reach - size, 0)
+        before = _pad_before(node, axis, len(kernel), needed)
+        after = needed - before if same else 0
+        if node.attrs.get("auto_pad", "NOTSET") == "NOTSET":
+            after = int(node.attrs.get("pads", [0] * 2 * len(kernel))[len(kernel) + axis])
+        pads.append((before, after))
+        length = size + before + after
+        at = np.arange(0, length - reach + 1, stride)[:, None] + np.arange(taps) * dilation
+        flat = flat[:, None, :, None] * length + at[None, :, None, :]
+        flat = flat.reshape(flat.shape[0] * flat.shape[1], -1)
+    return pads, flat
 
 
 def _landing(node: gs.Node, channels: ChannelMap) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.flow import Channels, Flow
@@ -32,6 +33,20 @@ class Activation(Elementwise):
         *("Selu", "Shrink", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu"),
     )
     activates = True
+
+    def limits(self, node: gs.Node) -> tuple[float, float]:
+        """``Relu`` and ``Clip`` are flat outside of their limits."""
+        if node.op == "Relu":
+            return 0.0, np.inf
+        if node.op != "Clip":
+            return super().limits(node)
+        low, high = (given(node, 1), given(node, 2))
+        if not all(limit is None or is_constant(limit) for limit in (low, high)):
+            return super().limits(node)
+        return (
+            -np.inf if low is None else float(low.values),
+            np.inf if high is None else float(high.values),
+        )
 
 
 class Dropout(Elementwise):

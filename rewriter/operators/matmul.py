@@ -115,6 +115,36 @@ class Gemm(Operator):
             old = bias.values
         set_constant(node, 2, (old.astype(np.float64) + delta / beta).astype(old.dtype))
 
+    def affine(self, node: gs.Node) -> bool:
+        """With one row a sample, and one bias for all."""
+        bias = given(node, 2)
+        plain = is_constant(node.inputs[1]) and not node.attrs.get("transA", 0)
+        if bias is None or not plain:
+            return plain
+        return is_constant(bias) and (len(bias.shape) < 2 or bias.shape[0] == 1)
+
+    def coefficients(self, node: gs.Node) -> Array:
+        """``alpha`` times the matrix."""
+        return float(node.attrs.get("alpha", 1.0)) * self.matrix(node)[:, 0][None]
+
+    def set_coefficients(self, node: gs.Node, values: Array) -> None:
+        """Over ``alpha``."""
+        matrix = values[0] / float(node.attrs.get("alpha", 1.0))
+        turned = matrix if self._matrix_axes(node) == (1, 0) else matrix.T
+        set_constant(node, 1, turned.astype(node.inputs[1].dtype))
+
+    def offset(self, node: gs.Node) -> Array:
+        """``beta`` times ``C``."""
+        outputs, bias = self.matrix(node).shape[0], given(node, 2)
+        if bias is None:
+            return np.zeros(outputs)
+        values: Array = float(node.attrs.get("beta", 1.0)) * bias.values.astype(np.float64)
+        return np.broadcast_to(values.reshape(-1), (outputs,))
+
+    def rows(self, node: gs.Node, data: Array, places: Array) -> Array:
+        """The data, which has one place a sample."""
+        return data[None]
+
 
 class MatMul(Contraction):
     """``MatMul``: the last axis of the left with the last but one of the right; batch axes broadcast."""
@@ -131,3 +161,26 @@ class MatMul(Contraction):
         batches = [tuple(rank_name(back) for back in range(len(s) - 2, 0, -1)) for s in found]
         left, right = (*batches[0], "rows", "summed"), (*batches[1], "summed", "columns")
         return Equation((left, right), (*max(batches, key=len), "rows", "columns"))
+
+    def affine(self, node: gs.Node) -> bool:
+        """A tensor times one constant matrix."""
+        matrix = node.inputs[1]
+        return is_constant(matrix) and len(matrix.shape) == 2 and not is_constant(node.inputs[0])
+
+    def coefficients(self, node: gs.Node) -> Array:
+        """The matrix, turned."""
+        values: Array = node.inputs[1].values.astype(np.float64).T[None]
+        return values
+
+    def set_coefficients(self, node: gs.Node, values: Array) -> None:
+        """The matrix."""
+        set_constant(node, 1, values[0].T.astype(node.inputs[1].dtype))
+
+    def offset(self, node: gs.Node) -> Array:
+        """None of its own."""
+        return np.zeros(node.inputs[1].shape[1])
+
+    def rows(self, node: gs.Node, data: Array, places: Array) -> Array:
+        """The last axis of the data."""
+        columns = data.shape[-1]
+        return data.reshape(len(data), -1, columns)[:, places].reshape(1, -1, columns)
