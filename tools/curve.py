@@ -27,7 +27,7 @@ from graft.tools.decompose import MANY
 class _Several(click.ParamType):  # type: ignore[type-arg]
     """Values of one type, separated by commas."""
 
-    def __init__(self, each: click.ParamType) -> None:
+    def __init__(self, each: Any) -> None:
         self.each = each
         self.name = each.name
 
@@ -53,7 +53,7 @@ class _Several(click.ParamType):  # type: ignore[type-arg]
     multiple=True,
     type=_Several(options.Share()),
     metavar="F,F",
-    help=f"Shares of the MACs to keep; repeatable. Default: {','.join(f'{share:g}' for share in LADDER)}.",
+    help=f"Shares of the MACs to keep; repeatable. Default: {', '.join(f'{share:g}' for share in LADDER)}.",
 )
 @click.option(
     "--methods",
@@ -61,7 +61,7 @@ class _Several(click.ParamType):  # type: ignore[type-arg]
     type=_Several(click.Choice([*(method.name for method in IDENTIFY), ONE_PLAN])),
     metavar="A,B",
     help=f"How channels are chosen, as --method of decompose, or {ONE_PLAN}: one plan for all classes; "
-    f"repeatable. Default: {','.join(METHODS)}.",
+    f"repeatable. Default: {', '.join(METHODS)}.",
 )
 @click.option(
     "--compensate",
@@ -203,12 +203,19 @@ def _lines(report: CurveReport) -> list[plot.Line]:
 
 
 def _drawn(points: Sequence[Point]) -> tuple[tuple[float, float, float], ...]:
-    """Share of MACs, accuracy and its standard error, in percent, of the points that were reached."""
-    return tuple(
-        (100 * p.macs_ratio, 100 * (p.top1 if p.balanced_accuracy is None else p.balanced_accuracy), error)
-        for p in points
-        if p.macs_ratio is not None and p.top1 is not None and (error := p.standard_error) is not None
-    )
+    """Share of MACs, accuracy and the standard error of the loss, in percent, of what was reached.
+
+    Balanced accuracy is drawn without an error: the one that is known is of top-1.
+    """
+    found = []
+    for point in points:
+        if point.macs_ratio is None or point.top1 is None or point.standard_error is None:
+            continue
+        y, error = point.top1, point.standard_error
+        if point.balanced_accuracy is not None:
+            y, error = point.balanced_accuracy, 0.0
+        found.append((100 * point.macs_ratio, 100 * y, error))
+    return tuple(found)
 
 
 def _named(method: str) -> str:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graft.rewriter.errors import GraftError
 
@@ -18,7 +18,7 @@ SIZE = (7.2, 4.6)
 DPI = 150
 BASELINES = ("tab:orange", "tab:green", "tab:purple", "tab:gray", "tab:brown", "tab:pink", "tab:olive")
 STYLES = ("solid", "dashed", "dotted", "dashdot")
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "graft",  # names of shapes are drawn at random otherwise
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called $x$
@@ -71,7 +71,9 @@ def draw(path: Path, suffix: str, title: str, measure: str, parent: float, lines
     from matplotlib.figure import Figure
 
     kind = suffix.lower().lstrip(".")
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # the picture does not depend on anybody's matplotlibrc
+        matplotlib.rcParams.update(SETTINGS)
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
         _lines(axes, lines)
