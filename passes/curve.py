@@ -131,11 +131,7 @@ class Curve:
                 :data:`ONE_PLAN` is among the methods.
         """
         if ONE_PLAN in self.methods and OTHER in profile.seen:
-            raise GraftError(
-                "one-plan-profile",
-                "one plan for all classes needs a profile that tells all of them apart",
-                f"leave {ONE_PLAN} out of --methods, or use samples of fewer classes",
-            )
+            raise classes_merged()
         job = _Job(parent, profile, train, test, self.device, tuple(classes))
         whole = job.scored(job.headed(decompose))
         points = []
@@ -237,6 +233,15 @@ class _Job:
     def _plan_of_all(self, decompose: Decompose) -> Plan:
         labels = self.parent.card.labels
         return replace(decompose, together=True).plan(self.parent, self.profile, labels)
+
+
+def classes_merged() -> GraftError:
+    """What to say where classes that were not asked for share a row of the profile."""
+    return GraftError(
+        "one-plan-profile",
+        "one plan for all classes needs a profile that tells all of them apart",
+        f"leave {ONE_PLAN} out of --methods, or use samples of fewer classes",
+    )
 
 
 def _reached(plan: Callable[[Decompose], Plan], decompose: Decompose) -> Plan | None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from graft.passes.compensate import LADDER as COMPENSATE
-from graft.passes.curve import LADDER, METHODS, ONE_PLAN, Curve, CurveReport, Point
+from graft.passes.curve import LADDER, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT
 from graft.passes.identify import METHODS as IDENTIFY
@@ -123,6 +123,9 @@ def command(
     Samples.match(test.split, parent.card, names)  # says which of them has none
     shares = sorted(_each(budgets, LADDER))
     ways, steps = _each(methods, METHODS), _each(compensate, (Decompose.compensate,))
+    apart = names if len(names) < len(parent.card.labels) and len(parent.card.labels) > MANY else None
+    if ONE_PLAN in ways and apart and not profile and set(samples.counts()) - set(names):
+        raise classes_merged()
     count = len(shares) * len(ways) * len(steps)
     if dry_run:
         would = {"output": output, "plot": picture, "dry_run": True, "classes": names, "points": count}
@@ -132,7 +135,6 @@ def command(
     if profile:
         observed = parents.matching_profile(profile, parent, names)
     else:
-        apart = names if len(names) < len(parent.card.labels) and len(parent.card.labels) > MANY else None
         observed = parents.observe(parent, samples, fingerprint, device, apart)
     decompose = Decompose(together=len(names) > 1, rest=not no_rest, seed=seed, round_to=round_to)
     with show.progress("cutting", count) as step:

@@ -216,6 +216,19 @@ def test_class_without_test_samples(graft: Graft, small: Place) -> None:
     assert "bee" in result.json["message"]
 
 
+def test_one_plan_needs_all_classes_apart(
+    graft: Graft, small: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond so many classes, those that were not asked for are profiled together."""
+    monkeypatch.setattr("graft.tools.curve.MANY", 3)
+    result = graft(*line(small, *FEW, "-o", small / "curve.json", "--dry-run", "--json"))
+    assert (result.code, result.json["code"]) == (2, "one-plan-profile")
+    told = made(graft, small, *FEW, "--methods", "activity,random", "-o", small / "curve.json")
+    assert len(told["points"]) == 4
+    told = made(graft, small, *FEW, "-o", small / "all.json", classes=",".join(kit.LABELS))
+    assert len(told["points"]) == 10
+
+
 def test_all_or_nothing(graft: Graft, small: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise GraftError("drawing", "no ink", "buy some")
