@@ -17,7 +17,7 @@ from graft.tools.exits import BAD_REQUEST, DONE, INTERRUPTED
 
 COMMANDS = (
     *("demo", "card", "profile", "plan", "decompose", "compose"),
-    *("evaluate", "predict", "inspect"),
+    *("evaluate", "curve", "predict", "inspect"),
 )
 
 
