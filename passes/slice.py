@@ -89,13 +89,13 @@ class _Cutter:
                 continue
             left = [tensor for tensor in node.inputs if not self._falls(tensor)]
             if len(left) < len(node.inputs) and operator.joins:
-                node.inputs = left
+                node.inputs = left  # one may be left alone: what follows counts by the whole list
             elif len(left) < len(node.inputs):
                 self._settle(node, operator.blind(node), constants)
             elif any(tensor.name in constants for tensor in left):
                 if all(isinstance(tensor, gs.Constant) or tensor.name == "" for tensor in left):
                     self._settle(node, _evaluate(node, self.graph), constants)
-                else:
+                elif node.op == "Add":
                     self._pass_by(node)
         return fell
 
@@ -114,14 +114,13 @@ class _Cutter:
         constants.add(output.name)
 
     def _pass_by(self, node: gs.Node) -> None:
-        """Leave out the sum of a tensor with a constant zero, unless its name is needed."""
-        output = node.outputs[0]
-        others = [t for t in node.inputs if not (isinstance(t, gs.Constant) and not t.values.any())]
+        """Leave out the sum of a tensor and zero, unless its name is needed."""
+        output, terms = node.outputs[0], [tensor for tensor in node.inputs if not _is_zero(tensor)]
         needed = output.name in self._captured or any(output is end for end in self.graph.outputs)
-        if node.op != "Add" or needed or len(others) != 1 or self.shape(others[0]) != self.shape(output):
+        if needed or len(terms) != 1 or self.shape(terms[0]) != self.shape(output):
             return
         for reader in list(output.outputs):
-            reader.inputs = [others[0] if tensor is output else tensor for tensor in reader.inputs]
+            reader.inputs = [terms[0] if tensor is output else tensor for tensor in reader.inputs]
 
     def run(self) -> None:
         """Cut all constants first, so that every operator's ``rewrite`` finds them cut."""
@@ -170,6 +169,10 @@ class _Cutter:
             piece = gs.Constant(name, np.ascontiguousarray(values))
             for user, position in users:
                 user.inputs[position] = piece
+
+
+def _is_zero(tensor: gs.Tensor) -> bool:
+    return isinstance(tensor, gs.Constant) and not tensor.values.any()
 
 
 def _evaluate(node: gs.Node, graph: gs.Graph) -> Array:

@@ -82,7 +82,7 @@ class Law:
 
     def _plan(self, kept: Array, random: np.random.Generator) -> Plan:
         kept = kept | ~self.groups.cuttable()
-        for channels in self.groups.lists():
+        for channels in self.groups.needed():
             if not self.groups.close(kept)[channels].any():
                 kept[self.groups.behind(random.choice(channels, 1))] = True
         return Plan.of(self.groups, kept, parent="")
