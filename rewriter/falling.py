@@ -124,9 +124,10 @@ class _Walk:
         if lost:
             reads = {read.index for read in operator.reads(node, self._groups)}
             constant = operator.blind(node) if reads.issuperset(lost) else None
-            if constant is not None:
-                narrow[result.name] = (1,) * (len(whole) - constant.ndim) + constant.shape
-            return constant is not None
+            if constant is None or constant.dtype.kind != "f":  # onnxruntime computes with no bfloat16
+                return False
+            narrow[result.name] = (1,) * (len(whole) - constant.ndim) + constant.shape
+            return True
         shapes = [self._shape(tensor, small) for tensor in node.inputs]
         found = None if None in shapes else operator.narrow(node, [s for s in shapes if s is not None])
         if found is not None and all(is_constant(t) or t.name in small for t in node.inputs):

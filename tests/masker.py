@@ -232,19 +232,21 @@ class _Blind:
             return set(), self._values[name]
         node = self._nodes[name]
         if node.op_type in MAKERS:
-            bias = self._values[node.input[2]] if len(node.input) > 2 else np.zeros((), np.float32)
+            size = self._values[node.input[1]].shape[:1] if node.op_type == "Conv" else ()
+            bias = self._values[node.input[2]] if len(node.input) > 2 else np.zeros(size, np.float32)
             spaces = self._values[node.input[1]].ndim - 2 if node.op_type.startswith("Conv") else 0
             shape = (*bias.shape, *[1] * spaces)
             rank = max(self._ranks.get(name, 0), len(shape))
             values: Array = bias.reshape(*[1] * (rank - len(shape)), *shape)
             return {node.name} & {*self._makers}, values
         parts = [self._of(each) for each in node.input if each]
-        alone = helper.make_graph([node], "alone", [], [onnx.ValueInfoProto(name=node.output[0])])
+        result = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
+        alone = helper.make_graph([node], "alone", [], [result])
         names = dict.fromkeys(filter(None, node.input))
         for each, (_, values) in zip(names, parts, strict=True):
             alone.initializer.append(numpy_helper.from_array(np.asarray(values), each))
-        model = helper.make_model(alone, opset_imports=self.parent.opset_import)
-        return set().union(*(makers for makers, _ in parts)), ReferenceEvaluator(model).run(None, {})[0]
+        model = helper.make_model(alone, opset_imports=self.parent.opset_import, ir_version=8)
+        return set().union(*(makers for makers, _ in parts)), run(model, {})[node.output[0]]
 
     def _passed_by(self, cut: onnx.ModelProto) -> list[str]:
         """Operands of sums that are gone, though what they put out is still read: they were zero."""
