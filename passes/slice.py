@@ -68,7 +68,10 @@ def cut_graph(model: Model, groups: ChannelGroups, kept: Mask) -> None:
 
 
 class _Cutter:
-    """The cut of one graph, in two steps; what operator classes see as :class:`~graft.rewriter.operators.base.Cut`."""
+    """The cut of one graph, in two steps.
+
+    Operator classes see it as :class:`~graft.rewriter.operators.base.Cut`.
+    """
 
     def __init__(self, graph: gs.Graph, groups: ChannelGroups, kept: Mask) -> None:
         self.graph = graph

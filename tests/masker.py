@@ -223,7 +223,7 @@ class _Blind:
             flags = np.isin(whole, values).ravel()
             if len(set(whole.ravel().tolist())) == whole.size:
                 assert np.array_equal(whole.ravel()[flags], values.ravel()), f"{name} is no part"
-            found.update({maker: flags for maker in makers})
+            found.update(dict.fromkeys(makers, flags))
         return found
 
     def _of(self, name: str) -> tuple[set[str], Array]:
@@ -263,8 +263,10 @@ class _Blind:
     def _sums(self, name: str, part: str) -> bool:
         """Whether sums lead from ``part`` to ``name``."""
         node = self._nodes.get(name)
-        return node is not None and node.op_type == "Add" and any(
-            each == part or self._sums(each, part) for each in node.input
+        return (
+            node is not None
+            and node.op_type == "Add"
+            and any(each == part or self._sums(each, part) for each in node.input)
         )
 
 
