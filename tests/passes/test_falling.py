@@ -47,11 +47,3 @@ def test_a_worthless_branch_falls_as_a_whole() -> None:
     Slice(plan)(model)
     assert [node.name for node in model.graph.nodes if node.op == "Conv"] == ["conv0"]
     assert cost_of(model).macs == cost.macs(kept)
-
-
-def test_dead_branches_fall_first() -> None:
-    _, groups = net()
-    cost, dead = CostModel(groups), np.zeros(groups.count, bool)
-    dead[groups["conv1"].channels] = True
-    kept = Budget(0.5).choose(groups, np.ones(groups.count), cost, cost.macs(), dead)
-    assert not kept[groups["conv1"].channels].any()
