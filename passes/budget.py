@@ -54,8 +54,9 @@ class Budget:
     def choose(self, groups: ChannelGroups, scores: Scores, cost: CostModel, whole: int, dead: Mask) -> Mask:
         """The channels that stay: dead ones fall first, then those with the least score for their cost.
 
-        Channels of all groups compete. Of every axis the channel with the best score stays. What the
-        last channels to fall freed beyond the budget goes to those that fell shortly before them.
+        Channels of all groups compete. Of every axis that cannot fall to nothing the channel with the best
+        score stays. What the last channels to fall freed beyond the budget goes to those that fell shortly
+        before them.
 
         Args:
             groups: the analysis of the model to be cut.
@@ -140,9 +141,10 @@ def _blocks(
     stays = np.zeros(groups.count, bool)
     places = np.zeros((groups.count, len(groups.lists())), bool)
     for number, channels in enumerate(groups.lists()):
+        places[groups.behind(channels), number] = True
+    for channels in groups.needed():
         best = np.argmax(rank[channels])
         stays[groups.behind(channels[best : best + 1])] = True
-        places[groups.behind(channels), number] = True
     may = np.flatnonzero(groups.cuttable() & groups.atoms)
     blocks: list[Channels] = []
     for kin in _alike(places[may], preferred[may]):

@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.rewriter.errors import GraftError
+from graft.rewriter.falling import key, that_may_fall
 from graft.rewriter.flow import Axes, Channels, Flow
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of, same_shape
@@ -137,6 +138,7 @@ class ChannelGroups:
             for name, axes in flow.axes.items()
         }
         pinned = flow.pinned(atoms)
+        self._falling = that_may_fall(model.graph, self, pinned)
         for atom in self._only():
             pinned.setdefault(atom, "an axis that would have no channel left")
         self._groups = _collect(flow, atoms, pinned)
@@ -189,7 +191,7 @@ class ChannelGroups:
         ]
 
     def lists(self) -> list[Channels]:
-        """Every list of channels on an axis, once. Of each at least one channel has to stay."""
+        """Every list of channels on an axis, once."""
         found = {
             channels.tobytes(): channels
             for axes in self._axes.values()
@@ -198,10 +200,14 @@ class ChannelGroups:
         }
         return list(found.values())
 
+    def needed(self) -> list[Channels]:
+        """The lists of which at least one channel has to stay; all others may fall to nothing."""
+        return [channels for channels in self.lists() if key(channels) not in self._falling]
+
     def _only(self) -> list[int]:
         """Atoms without which an axis would have no channel left."""
         found: set[int] = set()
-        for channels in self.lists():
+        for channels in self.needed():
             numbers = np.unique(channels)
             atoms = [numbers[self.atoms[numbers]], self._products.factors_of(numbers)]
             behind, times = np.unique(np.concatenate(atoms), return_counts=True)
@@ -266,7 +272,7 @@ class ChannelGroups:
         return result
 
     def check(self, kept: Mask) -> None:
-        """Raise unless ``kept`` keeps what is pinned and a channel of every axis."""
+        """Raise unless ``kept`` keeps what is pinned and a channel of every axis that needs one."""
         for group in self:
             if not (kept[group.channels] | group.cuttable).all():
                 raise GraftError(
@@ -274,7 +280,7 @@ class ChannelGroups:
                     f"the plan cuts channels of group {group.name} that are pinned by {group.reason}",
                     "keep them; 'graft inspect MODEL' lists what can be cut",
                 )
-        for channels in self.lists():
+        for channels in self.needed():
             if not kept[channels].any():
                 names = [group.name for group in self if np.isin(channels, group.channels).any()]
                 raise GraftError(

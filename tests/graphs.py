@@ -596,6 +596,139 @@ def samples(model: onnx.ModelProto, seed: int = 0) -> dict[str, Array]:
     return values
 
 
+# -------------------------------------------------------------------- branches that may fall
+
+
+def branch(b: Builder, x: T, pick: Pick) -> T:
+    """A residual sum whose branch ends in a normalization, an activation, both or neither."""
+    y = b.layer(b.relu(b.layer(x, pick([2, 5]))), x.channels)
+    y = b.batchnorm(y) if pick([True, False]) else y
+    y = b.one(pick(["Relu", "Tanh", "Identity"]), y)
+    x = b.layer(x, x.channels, 1) if pick([True, False]) else x
+    return b.one("Add", *pick([(x, y), (y, x)]))
+
+
+def inverted(b: Builder, x: T, pick: Pick) -> T:
+    """An inverted residual block: to more channels, depthwise, perhaps a gate, and back."""
+    if x.spaces == 0:
+        return branch(b, x, pick)
+    y = b.relu(b.conv(x, x.channels + 2, 1))
+    y = b.relu(b.depthwise(y))
+    y = squeeze_excite(b, y, pick) if pick([True, False]) else y
+    return b.one("Add", x, b.conv(y, x.channels, 1))
+
+
+def dense_block(b: Builder, x: T, pick: Pick) -> T:
+    """Features beside those before, as in a dense block, and a layer that reads them all."""
+    for _ in range(pick([1, 2])):
+        x = b.one("Concat", x, b.relu(b.layer(x, pick([1, 3]))), axis=1)
+    return b.layer(x, 4, 1)
+
+
+FALLING: dict[str, tuple[Callable[[Builder], onnx.ModelProto], list[str]]] = {}
+"""Networks with one branch that may fall, and the operators that are left."""
+STAYING: dict[str, Callable[[Builder], onnx.ModelProto]] = {}
+"""Networks in which no list of channels may fall."""
+STEM, END = ["Conv", "Relu"], ["GlobalAveragePool", "Flatten", "Gemm"]
+
+
+def _falls(*left: str) -> Callable[[Callable[[Builder, T], T]], None]:
+    def enter(function: Callable[[Builder, T], T]) -> None:
+        def make(b: Builder) -> onnx.ModelProto:
+            return b.model(b.gemm(b.pooled(function(b, features(b))), CLASSES))
+
+        FALLING[function.__name__] = (make, [*STEM, *left, *END])
+
+    return enter
+
+
+def _stays(function: Callable[[Builder, T], T]) -> None:
+    STAYING[function.__name__] = lambda b: b.model(b.gemm(b.pooled(function(b, features(b))), CLASSES))
+
+
+@_falls("Add", "Relu")
+def basic_block(b: Builder, x: T) -> T:
+    return b.relu(b.one("Add", b.conv(b.relu(b.conv(x, 5)), 6), x))
+
+
+@_falls("Add")
+def bottleneck(b: Builder, x: T) -> T:
+    y = b.relu(b.conv(b.relu(b.conv(x, 4, 1)), 5))
+    return b.one("Add", x, b.batchnorm(b.conv(y, 6, 1)))
+
+
+@_falls()
+def branch_without_bias(b: Builder, x: T) -> T:
+    y = b.batchnorm(b.one("Conv", b.relu(b.conv(x, 5, 1)), b.weight(6, 5, 1, 1)))
+    y = b.one("Mul", y, b.constant(0))
+    return b.one("Add", y, x)
+
+
+@_falls("Conv", "Add")
+def projected_shortcut(b: Builder, x: T) -> T:
+    return b.one("Add", b.conv(b.relu(b.conv(x, 5)), 8), b.conv(x, 8, 1))
+
+
+@_falls("Add")
+def gated_block(b: Builder, x: T) -> T:
+    y = squeeze_excite(b, b.relu(b.depthwise(b.conv(x, 7, 1))), lambda options: next(iter(options)))
+    return b.one("Add", x, b.conv(y, 6, 1))
+
+
+@_falls("Mul")
+def gate(b: Builder, x: T) -> T:
+    s = b.conv(b.relu(b.conv(b.one("GlobalAveragePool", x), 3, 1)), 6, 1)
+    return b.one("Mul", x, b.one("Sigmoid", s))
+
+
+@_falls("Transpose", "Add", "Transpose")
+def token_block(b: Builder, x: T) -> T:
+    x = b.one("Transpose", x, perm=[0, 2, 3, 1])
+    x = b.one("Add", x, b.matmul(b.relu(b.matmul(x, 9)), 6))
+    return b.one("Transpose", x, perm=[0, 3, 1, 2])
+
+
+@_falls("Transpose", "LayerNormalization", "Transpose", "Add")
+def turned_block(b: Builder, x: T) -> T:
+    y = b.one("LayerNormalization", b.one("Transpose", x, perm=[0, 2, 3, 1]), b.weight(6), axis=-1)
+    z = b.matmul(b.relu(b.matmul(y, 9)), 6)
+    return b.one("Add", b.one("Transpose", y, perm=[0, 3, 1, 2]), b.one("Transpose", z, perm=[0, 3, 1, 2]))
+
+
+@_falls("Concat", "Tanh", "Identity", "Conv")
+def operand_of_a_concat(b: Builder, x: T) -> T:
+    x = b.one("Tanh", b.one("Concat", x, b.conv(x, 3), axis=1))
+    return b.conv(b.one("Identity", x), 5)
+
+
+@_stays
+def chain(b: Builder, x: T) -> T:
+    return b.conv(b.relu(b.conv(x, 5)), 4)
+
+
+@_stays
+def pooled_branch(b: Builder, x: T) -> T:
+    y = b.one("MaxPool", b.conv(b.relu(b.conv(x, 5)), 6), kernel_shape=[2, 2])
+    return b.one("Add", y, b.one("MaxPool", x, kernel_shape=[2, 2]))
+
+
+@_stays
+def shortcut_that_broadcasts(b: Builder, x: T) -> T:
+    return b.one("Add", b.conv(b.relu(b.conv(x, 5)), 6), b.one("GlobalAveragePool", x))
+
+
+@_stays
+def sum_over_channels(b: Builder, x: T) -> T:
+    y = b.reduce(b.relu(b.conv(x, 5)), "ReduceSum", axes=[1])
+    return b.one("Add", x, y)
+
+
+@_stays
+def part_of_a_split(b: Builder, x: T) -> T:
+    one, other = b.split(b.conv(x, 8), [3, 5])
+    return b.one("Add", x, b.one("Add", b.conv(one, 6), b.reduce(other, axes=[1])))
+
+
 # -------------------------------------------------------------------- regression cases
 
 Case = Callable[[Builder], onnx.ModelProto]

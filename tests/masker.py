@@ -132,15 +132,18 @@ def run(proto: onnx.ModelProto, inputs: Mapping[str, Array], threads: int = 1) -
 def kept_outputs(parent: onnx.ModelProto, cut: onnx.ModelProto) -> dict[str, NDArray[np.bool_]]:
     """Which output channels of each maker the cut graph still has, told by the bias values left.
 
-    A maker that is gone altogether kept nothing.
+    A maker that is gone altogether kept nothing, unless a constant of the cut graph is what it puts out when
+    it reads nothing: then that tells.
 
     Raises:
         AssertionError: the parent's markers are not distinct, or the cut ones are not among them.
     """
     before, after = markers(parent), markers(cut)
     names = {node.name for node in cut.graph.node}
-    kept = {}
+    kept = _Blind(parent, before).kept(cut)
     for name, bias in before.items():
+        if name in kept:
+            continue
         assert len(set(bias.ravel().tolist())) == bias.size, f"markers of {name} are not distinct"
         left = after[name].ravel() if name in names else bias.ravel()[:0]
         kept[name] = np.isin(bias, left).ravel()
@@ -194,6 +197,77 @@ def _marker(graph: onnx.GraphProto, node: onnx.NodeProto, constants: Mapping[str
     if reader.op_type == "Add":
         return next((constants[name] for name in reader.input if name in constants), None)
     return None
+
+
+class _Blind:
+    """What tensors of a parent hold when the makers of channels before them read nothing."""
+
+    def __init__(self, parent: onnx.ModelProto, makers: Container[str]) -> None:
+        self.parent = parent
+        self._makers = makers
+        self._values = constant_values(parent.graph)
+        self._nodes = {name: node for node in parent.graph.node for name in node.output}
+        inferred = onnx.shape_inference.infer_shapes(parent).graph.value_info
+        self._ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in inferred}
+
+    def kept(self, cut: onnx.ModelProto) -> dict[str, NDArray[np.bool_]]:
+        """Which channels are left of makers that became constants of ``cut``: those whose values are left.
+
+        Values that are equal count as kept together: the tensors that such a constant meets know better.
+        """
+        found: dict[str, NDArray[np.bool_]] = {}
+        left = {name: v for name, v in constant_values(cut.graph).items() if name in self._nodes}
+        left = {name: values for name, values in left.items() if name not in self._values}
+        for name, values in {**left, **dict.fromkeys(self._passed_by(cut), np.zeros(()))}.items():
+            makers, whole = self._of(name)
+            flags = np.isin(whole, values).ravel()
+            if len(set(whole.ravel().tolist())) == whole.size:
+                assert np.array_equal(whole.ravel()[flags], values.ravel()), f"{name} is no part"
+            found.update(dict.fromkeys(makers, flags))
+        return found
+
+    def _of(self, name: str) -> tuple[set[str], Array]:
+        """Makers behind a tensor, and its values."""
+        if name in self._values:
+            return set(), self._values[name]
+        node = self._nodes[name]
+        if node.op_type in MAKERS:
+            size = self._values[node.input[1]].shape[:1] if node.op_type == "Conv" else ()
+            bias = self._values[node.input[2]] if len(node.input) > 2 else np.zeros(size, np.float32)
+            spaces = self._values[node.input[1]].ndim - 2 if node.op_type.startswith("Conv") else 0
+            shape = (*bias.shape, *[1] * spaces)
+            rank = max(self._ranks.get(name, 0), len(shape))
+            values: Array = bias.reshape(*[1] * (rank - len(shape)), *shape)
+            return {node.name} & {*self._makers}, values
+        parts = [self._of(each) for each in node.input if each]
+        result = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
+        alone = helper.make_graph([node], "alone", [], [result])
+        names = dict.fromkeys(filter(None, node.input))
+        for each, (_, values) in zip(names, parts, strict=True):
+            alone.initializer.append(numpy_helper.from_array(np.asarray(values), each))
+        model = helper.make_model(alone, opset_imports=self.parent.opset_import, ir_version=8)
+        return set().union(*(makers for makers, _ in parts)), run(model, {})[node.output[0]]
+
+    def _passed_by(self, cut: onnx.ModelProto) -> list[str]:
+        """Operands of sums that are gone, though what they put out is still read: they were zero."""
+        there = {node.name: node for node in cut.graph.node}
+        found: list[str] = []
+        for reader in self.parent.graph.node:
+            for name, now in zip(reader.input, there.get(reader.name, reader).input, strict=False):
+                while name != now and name in self._nodes and self._nodes[name].op_type == "Add":
+                    one, other = self._nodes[name].input
+                    name, zero = (one, other) if now == one or self._sums(one, now) else (other, one)
+                    found.append(zero)
+        return found
+
+    def _sums(self, name: str, part: str) -> bool:
+        """Whether sums lead from ``part`` to ``name``."""
+        node = self._nodes.get(name)
+        return (
+            node is not None
+            and node.op_type == "Add"
+            and any(each == part or self._sums(each, part) for each in node.input)
+        )
 
 
 # -------------------------------------------------------------------- companions
@@ -317,6 +391,9 @@ class _Companions:
         even = self._emit("Sub", [self._constant(1, np.float32), self._emit("Sub", [most, least])])
         self._stays.append(self._emit("ReduceMin", [even], keepdims=0))
         return most
+
+    def _most(self, companion: str) -> str:
+        return self._emit("ReduceMax", [companion], keepdims=0)
 
     def _must_stay(self, tensor: str) -> None:
         companion = self._companion(tensor)
@@ -474,6 +551,8 @@ class _Companions:
         if len(places) < len(node.input) and node.name in self._markers:
             self._make(node, 0)
             own = self._companions[node.output[0]]
+            none = self._emit("Sub", [self._constant(1, np.float32), self._most(reached)])
+            reached = self._emit("Max", [reached, none])  # it reads nothing at all, and puts out zero
             self._companions[node.output[0]] = self._emit("Min", [own, reached])
 
     def _attention(self, node: onnx.NodeProto) -> None:

@@ -66,10 +66,17 @@ class Law:
             min(float(values.std(axis=1).max()) / scale for values, scale in found),
         )
 
-    def plan(self, share: float, seed: int) -> Plan:
-        """A random plan that keeps about ``share`` of what can go, and a channel of every axis."""
+    def plan(self, share: float, seed: int, fall: bool = False) -> Plan:
+        """A random plan that keeps about ``share`` of what can go, and a channel where one has to stay.
+
+        With ``fall`` every list falls to nothing that may.
+        """
         random = np.random.default_rng(seed)
-        return self._plan(random.random(self.groups.count) < share, random)
+        kept = random.random(self.groups.count) < share
+        needed = np.concatenate([self.groups.behind(channels) for channels in self.groups.needed()])
+        if fall:
+            kept &= np.isin(np.arange(self.groups.count), needed)
+        return self._plan(kept, random)
 
     def half(self) -> Plan:
         """A random plan that keeps one half of what can go in every group, and a channel of every axis."""
@@ -82,7 +89,7 @@ class Law:
 
     def _plan(self, kept: Array, random: np.random.Generator) -> Plan:
         kept = kept | ~self.groups.cuttable()
-        for channels in self.groups.lists():
+        for channels in self.groups.needed():
             if not self.groups.close(kept)[channels].any():
                 kept[self.groups.behind(random.choice(channels, 1))] = True
         return Plan.of(self.groups, kept, parent="")

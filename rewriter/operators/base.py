@@ -94,6 +94,8 @@ class Operator:
     """Whether the output is an activation: the place where a unit's being on or off is seen."""
     preferred: ClassVar[int] = 1
     """Kernels are fast where the numbers of channels are multiples of this."""
+    joins: ClassVar[bool] = False
+    """Whether an input of which no channel is left is merely left out."""
 
     def fits(self, node: gs.Node) -> bool:
         """Whether this is the class for ``node``: of those for one type, the first that fits is taken."""
@@ -121,6 +123,20 @@ class Operator:
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
         """Change attributes and shape inputs to what the cut leaves. Parameters are cut already."""
+
+    def blind(self, node: gs.Node) -> Array | None:
+        """What a consumer puts out when no channel is left to read; it broadcasts to the output.
+
+        ``None``: it has to read something.
+        """
+        return None
+
+    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
+        """Shape of the output where each input is a tensor of ``shapes`` that broadcasts to what it was.
+
+        What the node puts out then has to broadcast to what it did put out. ``None``: it need not.
+        """
+        return None
 
     def mixes(self, node: gs.Node) -> bool:
         """Whether :meth:`fold` takes any matrix; if not, only the identity."""
@@ -251,6 +267,16 @@ def positive(axis: int, rank: int) -> int:
 def count(shape: Sequence[int | None]) -> float:
     """Product of sizes; a size that is not known counts as 1."""
     return float(np.prod([1 if size is None else size for size in shape], dtype=np.float64))
+
+
+def broadcast(shapes: Sequence[Shape]) -> Shape | None:
+    """What ``shapes`` broadcast to; ``None`` where they do not, or a size is not known."""
+    if any(None in shape for shape in shapes):
+        return None
+    try:
+        return np.broadcast_shapes(*(tuple(size or 0 for size in shape) for shape in shapes))
+    except ValueError:
+        return None
 
 
 def insert_after(node: gs.Node, new: gs.Node, graph: gs.Graph) -> None:

@@ -80,6 +80,12 @@ class _Kernels(Operator):
         if kept is not None and 1 < len(kept) == _groups(node):
             node.attrs["group"] = int(kept.sum())
 
+    def blind(self, node: gs.Node) -> Array:
+        """The bias, everywhere."""
+        bias, weight = given(node, 2), node.inputs[1]
+        values = np.zeros(self._sizes(node)[0], weight.dtype) if bias is None else bias.values
+        return values.reshape(-1, *[1] * (len(weight.shape) - 2))
+
     def mixes(self, node: gs.Node) -> bool:
         """A grouped convolution reads in blocks, so a matrix that mixes groups cannot be taken."""
         return _groups(node) == 1

@@ -148,6 +148,10 @@ class Contraction(Operator):
             raise ValueError(f"{node.op} {node.name} is no dense layer")
         return dense
 
+    def blind(self, node: gs.Node) -> Array:
+        """Zero."""
+        return np.zeros((), node.inputs[self._require(node).constant].dtype)
+
     def matrix(self, node: gs.Node) -> Array:
         """The constant as (outputs, 1, inputs)."""
         dense = self._require(node)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.flow import Channels, Flow
-from graft.rewriter.operators.base import ChannelMap, Operator, Parameter, given, is_constant
+from graft.rewriter.operators.base import ChannelMap, Operator, Parameter, broadcast, given, is_constant
+from graft.rewriter.shapes import Shape
 
 
 class Elementwise(Operator):
@@ -23,6 +25,10 @@ class Elementwise(Operator):
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """All axes pass."""
         flow.give(node.outputs[0], flow.of(node.inputs[0]))
+
+    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape:
+        """As the first input."""
+        return shapes[0]
 
 
 class Activation(Elementwise):
@@ -116,6 +122,10 @@ class Broadcast(Operator):
                 found.append(Parameter(index, cut))
         return found
 
+    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
+        """What they broadcast to."""
+        return broadcast(shapes)
+
 
 class MicrosoftGelu(Broadcast):
     """What onnxruntime's optimizers write for Gelu and its kin, with or without a bias."""
@@ -123,6 +133,9 @@ class MicrosoftGelu(Broadcast):
     types = tuple(f"com.microsoft::{name}" for name in ("BiasGelu", "FastGelu", "Gelu", "QuickGelu"))
     activates = True
     same_shape = True
+
+    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> None:
+        """Nothing: only onnxruntime could work the constant out."""
 
 
 class Preprocessing(Operator):
@@ -155,6 +168,10 @@ class ParametricRelu(Operator):
     def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
         """The slope, as a constant of a product."""
         return Broadcast().parameters(node, channels)
+
+    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
+        """As the first input, unless the slope is wider."""
+        return shapes[0] if broadcast(shapes) == shapes[0] else None
 
 
 def _reaches(flow: Flow, tensor: gs.Tensor, back: int) -> bool:

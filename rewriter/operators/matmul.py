@@ -88,6 +88,14 @@ class Gemm(Operator):
                 lists.append(found)
         return [Work(times, tuple(lists))]
 
+    def blind(self, node: gs.Node) -> Array:
+        """``beta * C``."""
+        bias, beta = given(node, 2), float(node.attrs.get("beta", 1.0))
+        if bias is None or beta == 0:
+            return np.zeros((), node.inputs[1].dtype)
+        values: Array = (bias.values * beta).astype(bias.dtype)
+        return values
+
     def matrix(self, node: gs.Node) -> Array:
         """The matrix as (outputs, 1, inputs)."""
         matrix = node.inputs[1].values.astype(np.float64)

@@ -11,6 +11,7 @@ from graft.rewriter.flow import Channels, Flow
 from graft.rewriter.operators.base import ChannelMap, Cut, Operator, Parameter, is_constant, positive
 from graft.rewriter.operators.elementwise import Broadcast
 from graft.rewriter.operators.reshape import Reshape
+from graft.rewriter.shapes import Shape
 
 
 class BatchNormalization(Operator):
@@ -32,6 +33,10 @@ class BatchNormalization(Operator):
         if len(axes) < 2 or axes[1] is None:
             return []
         return [Parameter(index, {0: axes[1]}) for index in range(1, 5)]
+
+    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
+        """As the input, which needs a value for each channel."""
+        return shapes[0] if shapes[0][1:2] == shapes[1] else None
 
 
 class InstanceNormalization(Operator):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from graft.rewriter.operators.base import (
     positive,
     set_constant,
 )
+from graft.rewriter.shapes import Shape as ShapeOf
 
 _FRONT = -(2**62)
 """How ONNX writes the end of a backward slice that goes to the very front."""
@@ -28,6 +31,7 @@ class Concat(Operator):
     """``Concat``: the lists of its inputs one after the other; on the other axes they are tied."""
 
     types = ("Concat",)
+    joins = True
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Parts without channels, and constants, become places that always stay."""
@@ -297,6 +301,11 @@ class Transpose(Operator):
         order = node.attrs.get("perm", list(reversed(range(len(axes)))))
         if axes:
             flow.give(node.outputs[0], [axes[axis] for axis in order])
+
+    def narrow(self, node: gs.Node, shapes: Sequence[ShapeOf]) -> ShapeOf:
+        """The sizes move, too."""
+        sizes = shapes[0]
+        return tuple(sizes[axis] for axis in node.attrs.get("perm", range(len(sizes))[::-1]))
 
 
 class Unsqueeze(Operator):

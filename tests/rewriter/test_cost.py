@@ -148,7 +148,7 @@ def parent(name: str) -> tuple[Model, ChannelGroups]:
 def test_the_cost_under_a_mask_is_that_of_the_cut_model(name: str, seed: int, keep: float) -> None:
     model, groups = parent(name)
     kept = (np.random.default_rng(seed).random(groups.count) < keep) | ~groups.cuttable()
-    for channels in groups.lists():
+    for channels in groups.needed():
         kept[channels[0]] |= not kept[channels].any()
     cut = model.copy()
     Slice(Plan.of(groups, kept, "p"))(cut)

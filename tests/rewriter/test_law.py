@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from graft.passes import verify
 from graft.passes.slice import Slice
 from graft.rewriter.errors import GraftError
+from graft.rewriter.flow import Channels
 from graft.rewriter.groups import ChannelGroups, Group
 from graft.rewriter.model import Model
 from graft.rewriter.plan import Plan
@@ -75,14 +76,25 @@ class Law:
         """Outputs of a graph for the samples."""
         return masker.run(proto, self.inputs, self.threads)
 
-    def plan(self, share: float, seed: int) -> Plan:
-        """A random plan that keeps about ``share`` of what can go, and a channel of every axis."""
+    def plan(self, share: float, seed: int, fall: float = 0) -> Plan:
+        """A random plan that keeps about ``share`` of what can go, and a channel where one has to stay.
+
+        Of the lists that may fall to nothing, about ``fall`` do.
+        """
         rng = np.random.default_rng(seed)
         kept = ~self.groups.cuttable() | (rng.random(self.groups.count) < share)
-        for channels in self.groups.lists():
+        for channels in self.falling():
+            if rng.random() < fall:
+                kept[channels] = False
+        for channels in self.groups.needed():
             if not self.groups.close(kept)[channels].any():
                 kept[self.groups.behind(rng.choice(channels, 1))] = True
         return Plan.of(self.groups, kept, parent="")
+
+    def falling(self) -> list[Channels]:
+        """Lists of channels that may fall to nothing."""
+        needed = {channels.tobytes() for channels in self.groups.needed()}
+        return [channels for channels in self.groups.lists() if channels.tobytes() not in needed]
 
     def cut(self, plan: Plan) -> onnx.ModelProto:
         """The parent cut by ``plan``."""
@@ -197,6 +209,71 @@ def test_law_fails_for_shifted_cuts_of_random_graphs(proto: onnx.ModelProto) -> 
     assume(groups and law.varies())
     if max(shift_shows(law, group) for group in groups) <= 10 * TOLERANCE:
         assert max(shift_matters(law, group) for group in groups) <= 20 * TOLERANCE
+
+
+# -------------------------------------------------------------------- lists that fall to nothing
+
+
+BRANCHING = [
+    *(graphs.residual, graphs.squeeze_excite, graphs.shortcut, graphs.concatenation, graphs.channels_last),
+    *(graphs.branch, graphs.inverted, graphs.dense_block),
+]
+
+
+@st.composite
+def branching_networks(draw: st.DrawFn) -> onnx.ModelProto:
+    """Random networks of structures that channels may fall in, among others."""
+
+    def pick(options: Any) -> Any:
+        return draw(st.sampled_from(list(options)))
+
+    b = Builder(draw(st.integers(0, 2**16)), pick(graphs.OPSETS))
+    x = b.relu(b.layer(b.input(*pick([(3, 6, 5), (2, 9), (6,)])), pick([3, 4, 6])))
+    for _ in range(draw(st.integers(1, 4))):
+        x = pick([*BRANCHING, *BRANCHING, *graphs.STRUCTURES])(b, x, pick)
+        if x.channels > 12:
+            x = b.layer(x, 4, 1)
+    return b.model(graphs.head(b, x, pick))
+
+
+def test_law_holds_when_lists_fall_to_nothing() -> None:
+    fell: list[int] = []
+
+    @settings(deadline=None, derandomize=True, max_examples=200, suppress_health_check=UNHURRIED)
+    @given(branching_networks(), st.integers(0, 2**16))
+    def holds(proto: onnx.ModelProto, number: int) -> None:
+        law = Law(proto)
+        assume(law.falling() and law.varies())
+        for share, fall in ((1.0, 1.0), (0.6, 1.0), (0.6, 0.5)):
+            plan = law.plan(share, number, fall)
+            law.check(plan)
+            mask = plan.mask(law.groups)
+            fell.append(sum(not mask[channels].any() for channels in law.falling()))
+
+    holds()
+    assert sum(fell) >= 200
+
+
+@pytest.mark.parametrize("name", sorted(graphs.FALLING))
+def test_a_branch_that_falls_is_gone(name: str) -> None:
+    """Its nodes leave the graph, what it put out is a constant, and the smaller graph can be cut again."""
+    make, nodes_left = graphs.FALLING[name]
+    law = Law(make(Builder()))
+    cut = law.check(law.plan(1.0, 0, fall=1.0))
+    assert [node.op_type for node in cut.graph.node] == nodes_left
+    again = Law(cut, law.inputs)
+    again.check(again.plan(0.6, 2))
+
+
+@pytest.mark.parametrize("name", sorted(graphs.STAYING))
+def test_what_something_else_reads_keeps_a_channel(name: str) -> None:
+    law = Law(graphs.STAYING[name](Builder()))
+    assert not law.falling()
+    for group in law.groups:
+        if group.cuttable.all():
+            with pytest.raises(GraftError) as caught:
+                law.cut(Plan("", {group.name: np.zeros(group.size, bool)}))
+            assert caught.value.code == "plan-empty"
 
 
 # -------------------------------------------------------------------- one network per structure
@@ -435,6 +512,8 @@ def test_law_holds_for_resnet20() -> None:
     for share in SHARES:
         for seed in range(20):
             law.check(law.plan(share, seed))
+    for share, fall in ((1.0, 1.0), (0.5, 1.0), (0.5, 0.3)):
+        law.check(law.plan(share, 0, fall))
 
 
 @pytest.mark.bench
@@ -442,7 +521,7 @@ def test_law_holds_for_efficientnet() -> None:
     law = bench_law("efficientnet_lite0_imagenet", 3, 224, 224)
     assert law.varies()
     for seed, share in enumerate((0.5, 0.8)):
-        law.check(law.plan(share, seed))
+        law.check(law.plan(share, seed, fall=seed))
 
 
 @pytest.mark.bench

@@ -30,6 +30,11 @@ INDEPENDENT = (
     *("mobilenetv3_keras", "inception_keras", "mixer_flax"),
 )
 """Models with a distinct bias at every maker of channels: by these the mask tells what was cut."""
+WITH_BRANCHES = (
+    *("resnet_torchscript", "regnet_dynamo", "vit_dynamo", "convnext_dynamo"),
+    *("bert_torchscript", "swin_dynamo", "mobilenetv3_keras"),
+)
+"""Models with residual branches that may fall."""
 PINS = {"mixer_flax": "merged with the batch"}
 """What keeps a model below its share: jax2onnx mixes tokens by a product of N * C rows."""
 CUTTABLE = {"cnn": 0.9, "transformer": 0.8, "mlp": 0.9}
@@ -72,6 +77,16 @@ def test_the_law_holds(name: str, normalized: bool) -> None:
         assert law.error(law.plan(share, seed)) < TOLERANCE, share
 
 
+@models
+def test_the_law_holds_when_all_falls_that_may(name: str) -> None:
+    law = law_of(name, normalized=True)
+    cut, plan = law.cut(law.plan(1.0, 0, fall=True)), law.plan(1.0, 0, fall=True)
+    assert difference(law.run(cut), law.masked(plan)) < TOLERANCE
+    fell = any(not kept.any() for kept in plan.kept.values())
+    assert fell == (name in WITH_BRANCHES)
+    assert not fell or len(cut.graph.node) < len(law.model.graph.nodes)
+
+
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_the_law_holds_by_the_independent_mask(name: str) -> None:
     law = law_of(name, normalized=True)
@@ -81,6 +96,8 @@ def test_the_law_holds_by_the_independent_mask(name: str) -> None:
         cut = law.cut(law.plan(share, seed))
         expected = masked.run(kept_outputs(proto, cut), law.inputs)
         assert difference(run(cut, law.inputs), expected) < TOLERANCE, share
+    cut = law.cut(law.plan(0.6, 0, fall=True))
+    assert difference(run(cut, law.inputs), masked.run(kept_outputs(proto, cut), law.inputs)) < TOLERANCE
 
 
 @models
