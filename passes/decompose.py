@@ -15,6 +15,7 @@ from graft.passes.identify import DEFAULT, Question, method_called
 from graft.passes.normalize import Normalize
 from graft.passes.slice import Slice
 from graft.passes.verify import Verify
+from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Card
 from graft.rewriter.cost import Cost, CostModel, cost_of
 from graft.rewriter.groups import ChannelGroups
@@ -112,8 +113,23 @@ class Decompose:
         names = ("keep", "unit", "method", "compensate", "together", "other", "rest", "seed", "round_to")
         return {name: getattr(self, name) for name in names}
 
-    def plan(self, parent: Parent, profile: Profile, classes: Sequence[str]) -> Plan:
-        """Which channels a module for ``classes`` keeps."""
+    def plan(
+        self,
+        parent: Parent,
+        profile: Profile,
+        classes: Sequence[str],
+        data: Samples | None = None,
+        device: Device | None = None,
+    ) -> Plan:
+        """Which channels a module for ``classes`` keeps.
+
+        Args:
+            parent: the parent.
+            profile: its profile.
+            classes: names.
+            data: labelled samples, for methods that run the parent.
+            device: where they run it; ``None``: the best there is.
+        """
         headed = parent.model.copy()
         head = self.head(classes)(headed)
         groups = ChannelGroups(headed)
@@ -123,7 +139,9 @@ class Decompose:
         whole = whole_cost.macs() if self.unit == "macs" else whole_cost.parameters()
         method = method_called(self.method)
         asked = tuple(name for name in profile.classes if name in set(classes))
-        scores = method.scores(Question(headed, groups, profile, parent.record.labels, asked, self.seed))
+        labels = parent.record.labels
+        question = Question(headed, groups, profile, labels, asked, self.seed, data, device)
+        scores = method.scores(question)
         kept = budget.choose(groups, scores, cost, whole, dead_channels(groups, profile))
         plan = Plan.of(groups, kept, parent.sha256)
         return Plan(parent.sha256, {name: mask for name, mask in plan.kept.items() if name in parent.groups})
@@ -139,6 +157,8 @@ class Decompose:
         classes: Sequence[str],
         plan: Plan | None = None,
         verify: tuple[Mapping[str, NDArray[Any]], Device] | None = None,
+        data: Samples | None = None,
+        device: Device | None = None,
     ) -> DecomposeReport:
         """Cut the module for ``classes``.
 
@@ -148,8 +168,10 @@ class Decompose:
             classes: names, in the order of the module's columns.
             plan: channels to keep; ``None``: as planned by :meth:`plan`.
             verify: samples and device to check the law on; ``None``: no check.
+            data: as in :meth:`plan`.
+            device: as in :meth:`plan`.
         """
-        plan = plan or self.plan(parent, profile, classes)
+        plan = plan or self.plan(parent, profile, classes, data, device)
         model = parent.model.copy()
         self.head(classes)(model)
         typicality = self._typicality(model, profile, classes, plan)
