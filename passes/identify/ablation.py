@@ -18,44 +18,45 @@ from graft.rewriter.flow import Channels
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.operators import Read, operator_of
-from graft.rewriter.profile import SUM
 from graft.rewriter.session import Device, fit
 
-STAYS = "graft/stays"
+SHARES = "graft/shares"
 REST = "rest"
 BATCH = 64
 IMAGES = 32
 RUNS = 20_000
 LEAST = 4
+STEP = 0.05
 TINY = 1e-7
 """Probabilities are taken to be at least this before their logarithm."""
 
 
 class Ablation(Method):
-    """How far the scores of the wanted classes move against each other when a channel is turned off.
+    """How far the scores of the wanted classes move against each other when a channel is turned down.
 
-    A channel is off where it is read: every reader finds its mean over the wanted classes in its place.
-    The score is the squared change of the wanted logits around their mean (one class: of its logit
-    against the logsumexp of all others), averaged over samples. What changes alike for every sample is
-    left out: a bias makes up for it.
+    A channel is turned down at once on every tensor where some node reads it, for all that use the
+    tensor, shortcuts too: a stream of many blocks counts for each of them. The score is the squared
+    change of the wanted logits around their mean (one class: of its logit against the logsumexp of all
+    others), averaged over samples and divided by ``step`` squared. What changes alike for every sample
+    is left out: a bias makes up for it. Small steps measure what gradients would: the contribution
+    summed over all positions before it is squared.
 
-    All channels share one graph: an extra input says for each sample of a batch which channels are on.
+    All channels share one graph: an extra input says for each sample of a batch what is turned down.
 
     Args:
         images: samples a channel, spread evenly over the classes; fewer, but at least ``LEAST``, where
             all channels together would take more than ``RUNS``.
-        left: the share of a channel that stays on.
+        step: by how much of itself a channel is turned down; 1 is off.
     """
 
     name = "ablation"
-    statistics = (SUM,)
 
-    def __init__(self, images: int = IMAGES, left: float = 0.0) -> None:
+    def __init__(self, images: int = IMAGES, step: float = STEP) -> None:
         self.images = images
-        self.left = left
+        self.step = step
 
     def scores(self, question: Question) -> Scores:
-        """Mean squared changes; a channel that is read where it cannot be turned off has the highest."""
+        """Mean squared changes; what may not go, or is read where it cannot be turned down, has the highest."""
         if question.samples is None:
             raise GraftError(
                 "method-data",
@@ -63,16 +64,15 @@ class Ablation(Method):
                 "give the data, or choose a method that needs none, such as relevance",
             )
         groups = question.groups
-        cuttable = groups.cuttable() & groups.atoms
         seen = np.zeros(groups.count, bool)
         for _, read in _readers(groups):
             seen[groups.behind(read.channels)] = True
-        atoms = np.flatnonzero(cuttable & seen)
+        atoms = np.flatnonzero(groups.cuttable() & groups.atoms & seen)
         images = int(np.clip(RUNS // max(1, len(atoms)), LEAST, self.images))
         switched = _Switched(question, _drawn(question, question.samples, images))
         result = np.zeros(groups.count)
-        result[atoms] = switched.changes(atoms, self.left)
-        result[cuttable & ~seen] = result.max(initial=0.0)
+        result[atoms] = switched.changes(atoms, self.step)
+        result[np.setdiff1d(np.flatnonzero(groups.atoms), atoms)] = result.max(initial=0.0)
         return result
 
 
@@ -85,7 +85,7 @@ class _Switched:
         self.count = len(samples)
         self.session = (question.device or Device()).open(_with_switches(question))
 
-    def changes(self, atoms: Channels, left: float) -> Scores:
+    def changes(self, atoms: Channels, step: float) -> Scores:
         """For each of ``atoms`` the mean squared change of the wanted classes' scores."""
         groups, result = self.question.groups, np.zeros(len(atoms))
         on = self._run(np.ones((1, groups.count)))
@@ -94,9 +94,9 @@ class _Switched:
             part = atoms[start : start + at_once]
             shares = np.ones((len(part), groups.count))
             for row, atom in enumerate(part):
-                shares[row, atom] = left
+                shares[row, atom] = 1 - step
                 shares[row] = groups.close(shares[row])
-            change = self._run(shares) - on
+            change = (self._run(shares) - on) / step
             change -= change.mean(axis=1, keepdims=True)
             result[start : start + at_once] = (change**2).sum(axis=-1).reshape(len(part), -1).mean(axis=1)
         return result
@@ -109,7 +109,7 @@ class _Switched:
         for start in range(0, len(rows), batch):
             part = slice(start, start + batch)
             feed = {name: array[images[part]] for name, array in self.inputs.items()}
-            feed[STAYS] = shares[rows[part]].astype(np.float32)
+            feed[SHARES] = shares[rows[part]].astype(np.float32)
             outputs = self.session.run(fit(feed, self.session.batch))
             found.append(_contrast(self.question, outputs)[: len(rows[part])])
         values = np.concatenate(found)
@@ -160,63 +160,39 @@ def _drawn(question: Question, samples: Samples, count: int) -> Samples:
 
 
 def _with_switches(question: Question) -> Model:
-    """The model, where readers find ``x * stays + mean * (1 - stays)`` in place of x."""
+    """The model, where ``x * shares`` stands for every x that is read."""
     model = question.model.copy()
     groups = ChannelGroups(model)
-    stays = gs.Variable(STAYS, np.dtype(np.float32), ["graft_batch", groups.count])
-    off = _Switches(model, question, stays)
-    for node, read in _readers(groups):
-        node.inputs[read.index] = off.behind(node.inputs[read.index], read, groups)
-    model.graph.inputs.append(stays)
+    shares = gs.Variable(SHARES, np.dtype(np.float32), ["graft_batch", groups.count])
+    model.graph.inputs.append(shares)
+    tensors = model.graph.tensors()
+    places = {(node.inputs[read.index].name, read.axis): read.channels for node, read in _readers(groups)}
+    for (name, axis), channels in places.items():
+        whole = tensors[name]
+        users = list(dict.fromkeys(node.name for node in whole.outputs))
+        tensors[name] = _switched(model, whole, axis, len(groups.shapes[name]), channels, shares)
+        for node in model.graph.nodes:
+            if node.name in users:
+                node.inputs = [tensors[name] if tensor is whole else tensor for tensor in node.inputs]
     model.graph.toposort()
     return model
 
 
-class _Switches:
-    """Nodes that turn off channels of a tensor, once for each tensor and axis."""
-
-    def __init__(self, model: Model, question: Question, stays: gs.Variable) -> None:
-        self.model = model
-        self.question = question
-        self.stays = stays
-        self.made: dict[tuple[str, int], gs.Variable] = {}
-
-    def behind(self, whole: gs.Variable, read: Read, groups: ChannelGroups) -> gs.Variable:
-        """What to read instead of ``whole``."""
-        key = (whole.name, read.axis)
-        if key not in self.made:
-            self.made[key] = self._make(whole, read, groups)
-        return self.made[key]
-
-    def _make(self, whole: gs.Variable, read: Read, groups: ChannelGroups) -> gs.Variable:
-        build = Builder(self.model.graph, self.model.opset, f"graft/off/{whole.name}/{read.axis}")
-        shape = [1] * len(groups.shape(whole) or ())
-        shape[read.axis] = len(read.channels)
-        where = build.constant("channels", np.asarray(read.channels))
-        share = build.node("Gather", "shares", [self.stays, where], axis=1)
-        gone = build.node("Sub", "gone", [build.constant("one", np.array(1, np.float32)), share])
-        rest = build.node("Mul", "rest", [gone, build.constant("mean", self._mean(whole, read, groups))])
-        sides = []
-        for name, side in (("share", share), ("rest", rest)):
-            target = build.constant(f"{name}/shape", np.array([-1, *shape[1:]], np.int64))
-            shaped = build.node("Reshape", f"{name}/shaped", [side, target])
-            if whole.dtype not in (None, np.float32):
-                kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(whole.dtype))
-                shaped = build.node("Cast", f"{name}/cast", [shaped], to=int(kind))
-            sides.append(shaped)
-        switched = build.node("Add", "switched", [build.node("Mul", "kept", [whole, sides[0]]), sides[1]])
-        switched.dtype = whole.dtype
-        return switched
-
-    def _mean(self, whole: gs.Variable, read: Read, groups: ChannelGroups) -> Array:
-        """Of every position, over the classes in question; 0 where the profile lacks it."""
-        profile, size = self.question.profile, len(read.channels)
-        key = groups.key(whole.name, read.axis)
-        if not profile.has(SUM, key, size):
-            return np.zeros(size, np.float32)
-        if len(self.question.classes) == 1:
-            return profile.blend(SUM, key, self.question.classes).astype(np.float32)
-        return profile.mean(SUM, key, self.question.classes).astype(np.float32)
+def _switched(
+    model: Model, whole: gs.Variable, axis: int, rank: int, channels: Channels, shares: gs.Variable
+) -> gs.Variable:
+    """``whole`` times the shares of ``channels`` along ``axis``."""
+    build = Builder(model.graph, model.opset, f"graft/switch/{whole.name}/{axis}")
+    shape = np.ones(rank, np.int64)
+    shape[0], shape[axis] = -1, len(channels)
+    share = build.node("Gather", "shares", [shares, build.constant("channels", channels)], axis=1)
+    share = build.node("Reshape", "shaped", [share, build.constant("shape", shape)])
+    if whole.dtype not in (None, np.float32):
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(whole.dtype))
+        share = build.node("Cast", "typed", [share], to=int(kind))
+    result = build.node("Mul", "times", [whole, share])
+    result.dtype = whole.dtype
+    return result
 
 
 def _contrast(question: Question, outputs: Mapping[str, Array]) -> Array:
