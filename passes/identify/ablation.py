@@ -56,7 +56,7 @@ class Ablation(Method):
         self.step = step
 
     def scores(self, question: Question) -> Scores:
-        """Mean squared changes; what may not go, or is read where it cannot be turned down, has the highest."""
+        """Mean squared changes; what may not go, or cannot be turned down, has the highest."""
         if question.samples is None:
             raise GraftError(
                 "method-data",
