@@ -26,7 +26,11 @@ BATCH = 64
 IMAGES = 32
 RUNS = 20_000
 LEAST = 4
+"""Samples a channel; runs of one sample that a plan may take, and samples a channel that it takes even so."""
+
 STEP = 0.05
+"""Small enough to add up like a gradient, large enough for float32."""
+
 TINY = 1e-7
 """Probabilities are taken to be at least this before their logarithm."""
 
@@ -153,10 +157,16 @@ def _drawn(question: Question, samples: Samples, count: int) -> Samples:
     if len(kinds) == 1:
         kinds.append(~kinds[0])
     kinds = [kind for kind in kinds if kind.any()]
+    if not kinds:
+        raise GraftError(
+            "class-empty",
+            f"there is no sample of {', '.join(question.classes[:3])} to turn channels down on",
+            "give samples of the classes, or choose a method that needs none, such as relevance",
+        )
     random = np.random.default_rng(question.seed)
-    each = -(-count // len(kinds))
-    drawn = [random.permutation(np.flatnonzero(kind))[:each] for kind in kinds]
-    return samples.take(np.sort(np.concatenate(drawn)))
+    each = max(1, count // len(kinds))
+    drawn = np.concatenate([random.permutation(np.flatnonzero(kind))[:each] for kind in kinds])
+    return samples.take(np.sort(random.permutation(drawn)[:count]))
 
 
 def _with_switches(question: Question) -> Model:
