@@ -115,8 +115,23 @@ class Decompose:
         names = ("keep", "unit", "method", "compensate", "together", "other", "rest", "seed", "round_to")
         return {name: getattr(self, name) for name in names}
 
-    def plan(self, parent: Parent, profile: Profile, classes: Sequence[str]) -> Plan:
-        """Which channels a module for ``classes`` keeps."""
+    def plan(
+        self,
+        parent: Parent,
+        profile: Profile,
+        classes: Sequence[str],
+        data: Samples | None = None,
+        device: Device | None = None,
+    ) -> Plan:
+        """Which channels a module for ``classes`` keeps.
+
+        Args:
+            parent: the parent.
+            profile: its profile.
+            classes: names.
+            data: labelled samples, for methods that run the parent.
+            device: where they run it; ``None``: the best there is.
+        """
         headed = parent.model.copy()
         head = self.head(classes)(headed)
         groups = ChannelGroups(headed)
@@ -126,7 +141,9 @@ class Decompose:
         whole = whole_cost.macs() if self.unit == "macs" else whole_cost.parameters()
         method = method_called(self.method)
         asked = tuple(name for name in profile.classes if name in set(classes))
-        scores = method.scores(Question(headed, groups, profile, parent.record.labels, asked, self.seed))
+        labels = parent.record.labels
+        question = Question(headed, groups, profile, labels, asked, self.seed, data, device)
+        scores = method.scores(question)
         kept = budget.choose(groups, scores, cost, whole, dead_channels(groups, profile))
         plan = Plan.of(groups, kept, parent.sha256)
         return Plan(parent.sha256, {name: mask for name, mask in plan.kept.items() if name in parent.groups})
@@ -153,10 +170,10 @@ class Decompose:
             classes: names, in the order of the module's columns.
             plan: channels to keep; ``None``: as planned by :meth:`plan`.
             verify: samples and device to check the law on; ``None``: no check.
-            data: training samples, for steps of compensation that need them.
-            device: where these run; ``None``: the best there is.
+            data: as in :meth:`plan`; a compensation by refit takes it, too.
+            device: as in :meth:`plan`.
         """
-        plan = plan or self.plan(parent, profile, classes)
+        plan = plan or self.plan(parent, profile, classes, data, device)
         model = parent.model.copy()
         self.head(classes)(model)
         headed = model.copy() if self.compensate == "refit" else None

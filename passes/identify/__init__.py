@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graft.passes.identify.ablation import Ablation
 from graft.passes.identify.activity import Activity
 from graft.passes.identify.base import Method, Question, Scores
 from graft.passes.identify.chance import Random
@@ -10,7 +11,7 @@ from graft.passes.identify.magnitude import Magnitude
 from graft.passes.identify.relevance import Relevance
 from graft.rewriter.errors import GraftError
 
-METHODS: tuple[Method, ...] = (Relevance(), Contrast(), Activity(), Magnitude(), Random())
+METHODS: tuple[Method, ...] = (Relevance(), Ablation(), Contrast(), Activity(), Magnitude(), Random())
 DEFAULT = "relevance"
 
 

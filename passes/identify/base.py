@@ -9,10 +9,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from graft.rewriter.calibration import Samples
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
 from graft.rewriter.profile import SQUARES, SUM, Profile, Statistic
+from graft.rewriter.session import Device
 
 Scores = NDArray[np.float64]
 
@@ -28,6 +30,8 @@ class Question:
         labels: all classes of the parent, in the order of its outputs.
         classes: the classes of the module.
         seed: for methods that draw.
+        samples: labelled samples of the parent, for methods that run the model.
+        device: where these run it; ``None``: the best there is.
     """
 
     model: Model
@@ -36,6 +40,8 @@ class Question:
     labels: tuple[str, ...]
     classes: tuple[str, ...]
     seed: int = 0
+    samples: Samples | None = None
+    device: Device | None = None
 
     @property
     def rest(self) -> tuple[str, ...]:

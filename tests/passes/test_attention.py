@@ -54,7 +54,8 @@ def parent() -> Model:
 
 def question(model: Model) -> Question:
     data = small.samples(small.inputs((TOKENS, 6), 60))
-    return Question(model, ChannelGroups(model), small.profile(model, data), small.LABELS, ("a", "b"))
+    groups, profile = ChannelGroups(model), small.profile(model, data)
+    return Question(model, groups, profile, small.LABELS, ("a", "b"), 0, data, small.CPU)
 
 
 def test_groups_are_heads_and_the_width_inside_them() -> None:

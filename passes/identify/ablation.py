@@ -1,0 +1,229 @@
+"""Concern identification by ablation: what changes between the wanted classes when a channel is off?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from graft.passes.identify.base import Method, Question, Scores
+from graft.rewriter.builder import Builder
+from graft.rewriter.calibration import Samples
+from graft.rewriter.card import Array
+from graft.rewriter.errors import GraftError
+from graft.rewriter.evaluation import check_finite
+from graft.rewriter.flow import Channels
+from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.model import Model
+from graft.rewriter.operators import Read, operator_of
+from graft.rewriter.session import Device, fit
+
+SHARES = "graft/shares"
+REST = "rest"
+BATCH = 64
+IMAGES = 32
+RUNS = 20_000
+LEAST = 4
+"""Samples a channel; runs of one sample that a plan may take, and samples a channel that it takes even so."""
+
+STEP = 0.05
+"""Small enough to add up like a gradient, large enough for float32."""
+
+TINY = 1e-7
+"""Probabilities are taken to be at least this before their logarithm."""
+
+
+class Ablation(Method):
+    """How far the scores of the wanted classes move against each other when a channel is turned down.
+
+    A channel is turned down at once on every tensor where some node reads it, for all that use the
+    tensor, shortcuts too: a stream of many blocks counts for each of them. The score is the squared
+    change of the wanted logits around their mean (one class: of its logit against the logsumexp of all
+    others), averaged over samples and divided by ``step`` squared. What changes alike for every sample
+    is left out: a bias makes up for it. Small steps measure what gradients would: the contribution
+    summed over all positions before it is squared.
+
+    All channels share one graph: an extra input says for each sample of a batch what is turned down.
+
+    Args:
+        images: samples a channel, spread evenly over the classes; fewer, but at least ``LEAST``, where
+            all channels together would take more than ``RUNS``.
+        step: by how much of itself a channel is turned down; 1 is off.
+    """
+
+    name = "ablation"
+
+    def __init__(self, images: int = IMAGES, step: float = STEP) -> None:
+        self.images = images
+        self.step = step
+
+    def scores(self, question: Question) -> Scores:
+        """Mean squared changes; what may not go, or cannot be turned down, has the highest."""
+        if question.samples is None:
+            raise GraftError(
+                "method-data",
+                f"the method {self.name} runs the model on labelled samples, and there are none",
+                "give the data, or choose a method that needs none, such as relevance",
+            )
+        groups = question.groups
+        seen = np.zeros(groups.count, bool)
+        for _, read in _readers(groups):
+            seen[groups.behind(read.channels)] = True
+        atoms = np.flatnonzero(groups.cuttable() & groups.atoms & seen)
+        images = int(np.clip(RUNS // max(1, len(atoms)), LEAST, self.images))
+        switched = _Switched(question, _drawn(question, question.samples, images))
+        result = np.zeros(groups.count)
+        result[atoms] = switched.changes(atoms, self.step)
+        result[np.setdiff1d(np.flatnonzero(groups.atoms), atoms)] = result.max(initial=0.0)
+        return result
+
+
+class _Switched:
+    """The model with switches for channels, on a few samples."""
+
+    def __init__(self, question: Question, samples: Samples) -> None:
+        self.question = question
+        (self.inputs, _) = next(iter(samples.batches(len(samples))))
+        self.count = len(samples)
+        self.session = (question.device or Device()).open(_with_switches(question))
+
+    def changes(self, atoms: Channels, step: float) -> Scores:
+        """For each of ``atoms`` the mean squared change of the wanted classes' scores."""
+        groups, result = self.question.groups, np.zeros(len(atoms))
+        on = self._run(np.ones((1, groups.count)))
+        at_once = max(1, BATCH // self.count)
+        for start in range(0, len(atoms), at_once):
+            part = atoms[start : start + at_once]
+            shares = np.ones((len(part), groups.count))
+            for row, atom in enumerate(part):
+                shares[row, atom] = 1 - step
+                shares[row] = groups.close(shares[row])
+            change = (self._run(shares) - on) / step
+            change -= change.mean(axis=1, keepdims=True)
+            result[start : start + at_once] = (change**2).sum(axis=-1).reshape(len(part), -1).mean(axis=1)
+        return result
+
+    def _run(self, shares: Scores) -> Array:
+        """Centred scores of the wanted classes: (rows of ``shares``, samples, ..., classes)."""
+        rows = np.repeat(np.arange(len(shares)), self.count)
+        images = np.tile(np.arange(self.count), len(shares))
+        batch, found = self.session.batch or BATCH, []
+        for start in range(0, len(rows), batch):
+            part = slice(start, start + batch)
+            feed = {name: array[images[part]] for name, array in self.inputs.items()}
+            feed[SHARES] = shares[rows[part]].astype(np.float32)
+            outputs = self.session.run(fit(feed, self.session.batch))
+            found.append(_contrast(self.question, outputs)[: len(rows[part])])
+        values = np.concatenate(found)
+        return values.reshape(len(shares), self.count, *values.shape[1:])
+
+
+def _readers(groups: ChannelGroups) -> list[tuple[gs.Node, Read]]:
+    """Where nodes read channels, on tensors that are laid out by samples."""
+    found = []
+    for node in groups.nodes:
+        operator = operator_of(node)
+        reads = [*operator.reads(node, groups), *operator.masks(node, groups)] or _weighed(node, groups)
+        for read in reads:
+            shape = groups.shape(node.inputs[read.index])
+            if read.axis and shape and shape[0] == groups.samples:
+                found.append((node, read))
+    return found
+
+
+def _weighed(node: gs.Node, groups: ChannelGroups) -> list[Read]:
+    """What a node weighs that does not say what it reads: the inputs of recurrent layers."""
+    wanted = {
+        parameter.axes[parameter.reads].tobytes()
+        for parameter in operator_of(node).parameters(node, groups)
+        if parameter.reads is not None
+    }
+    return [
+        Read(index, axis, channels)
+        for index, tensor in enumerate(node.inputs)
+        if isinstance(tensor, gs.Variable)
+        for axis, channels in enumerate(groups.of(tensor))
+        if channels is not None and channels.tobytes() in wanted
+    ]
+
+
+def _drawn(question: Question, samples: Samples, count: int) -> Samples:
+    """About ``count`` samples, as many of each class; of one class, as many of it as of all others."""
+    labels = samples.labels.reshape(len(samples), -1)[:, -1]
+    names = np.array(samples.card.labels)[labels]
+    kinds = [names == name for name in question.classes]
+    if len(kinds) == 1:
+        kinds.append(~kinds[0])
+    kinds = [kind for kind in kinds if kind.any()]
+    if not kinds:
+        raise GraftError(
+            "class-empty",
+            f"there is no sample of {', '.join(question.classes[:3])} to turn channels down on",
+            "give samples of the classes, or choose a method that needs none, such as relevance",
+        )
+    random = np.random.default_rng(question.seed)
+    each = max(1, count // len(kinds))
+    drawn = np.concatenate([random.permutation(np.flatnonzero(kind))[:each] for kind in kinds])
+    return samples.take(np.sort(random.permutation(drawn)[:count]))
+
+
+def _with_switches(question: Question) -> Model:
+    """The model, where ``x * shares`` stands for every x that is read."""
+    model = question.model.copy()
+    groups = ChannelGroups(model)
+    shares = gs.Variable(SHARES, np.dtype(np.float32), ["graft_batch", groups.count])
+    model.graph.inputs.append(shares)
+    tensors = model.graph.tensors()
+    places = {(node.inputs[read.index].name, read.axis): read.channels for node, read in _readers(groups)}
+    for (name, axis), channels in places.items():
+        whole = tensors[name]
+        users = list(dict.fromkeys(node.name for node in whole.outputs))
+        tensors[name] = _switched(model, whole, axis, len(groups.shapes[name]), channels, shares)
+        for node in model.graph.nodes:
+            if node.name in users:
+                node.inputs = [tensors[name] if tensor is whole else tensor for tensor in node.inputs]
+    model.graph.toposort()
+    return model
+
+
+def _switched(
+    model: Model, whole: gs.Variable, axis: int, rank: int, channels: Channels, shares: gs.Variable
+) -> gs.Variable:
+    """``whole`` times the shares of ``channels`` along ``axis``."""
+    build = Builder(model.graph, model.opset, f"graft/switch/{whole.name}/{axis}")
+    shape = np.ones(rank, np.int64)
+    shape[0], shape[axis] = -1, len(channels)
+    share = build.node("Gather", "shares", [shares, build.constant("channels", channels)], axis=1)
+    share = build.node("Reshape", "shaped", [share, build.constant("shape", shape)])
+    if whole.dtype not in (None, np.float32):
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(whole.dtype))
+        share = build.node("Cast", "typed", [share], to=int(kind))
+    result = build.node("Mul", "times", [whole, share])
+    result.dtype = whole.dtype
+    return result
+
+
+def _contrast(question: Question, outputs: Mapping[str, Array]) -> Array:
+    """Logits of the wanted classes around their mean; of one class, against the logsumexp of the rest."""
+    card = question.model.require_card()
+    name = card.output.name
+    scores = check_finite(outputs[name], name).astype(np.float64)
+    if card.output.kind == "probabilities":
+        scores = np.log(np.maximum(scores, TINY))
+    wanted = [column for column, label in enumerate(card.labels) if label in question.classes]
+    others = [column for column in range(len(card.labels)) if column not in wanted]
+    logits = scores[..., wanted]
+    if len(wanted) == 1 and others:
+        logits = np.concatenate([logits, _logsumexp(scores[..., others])], axis=-1)
+    elif len(wanted) == 1 and REST in outputs:
+        logits = np.concatenate([logits, outputs[REST]], axis=-1)
+    if logits.shape[-1] == 1:
+        return np.asarray(logits)
+    return np.asarray(logits - logits.mean(axis=-1, keepdims=True))
+
+
+def _logsumexp(scores: Array) -> Array:
+    top = scores.max(axis=-1, keepdims=True)
+    return np.asarray(top + np.log(np.exp(scores - top).sum(axis=-1, keepdims=True)))
