@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,12 +13,14 @@ from graft.passes.budget import Budget, dead_channels
 from graft.passes.compensate import Compensate, CompensateReport
 from graft.passes.head import Head, keep_output, last_features
 from graft.passes.identify import DEFAULT, Question, method_called
+from graft.passes.measured import Stopwatch, within
 from graft.passes.normalize import Normalize
 from graft.passes.slice import Slice
 from graft.passes.verify import Verify
 from graft.rewriter.card import Card
 from graft.rewriter.cost import Cost, CostModel, cost_of
 from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.latency import Timed
 from graft.rewriter.model import Model
 from graft.rewriter.origin import Origin, ParentRecord, parent_record, stamp, versions
 from graft.rewriter.plan import Plan
@@ -68,6 +71,7 @@ class DecomposeReport:
         dead: channels of the parent that are zero for every sample: the first to fall.
         compensated: what was changed to make up for removed channels.
         difference: how far the cut was from the masked parent, or ``None`` where it was not verified.
+        timed: milliseconds of the module and of its parent, where the budget was one of latency.
     """
 
     model: Model
@@ -76,6 +80,7 @@ class DecomposeReport:
     dead: int
     compensated: CompensateReport
     difference: float | None = None
+    timed: Timed | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ class Decompose:
         rest: the output ``rest`` beside the classes of a set.
         seed: for methods that draw.
         round_to: see :class:`graft.passes.budget.Budget`.
+        stopwatch: where latency is measured, for that unit.
     """
 
     keep: float | None = None
@@ -106,6 +112,7 @@ class Decompose:
     rest: bool = True
     seed: int = 0
     round_to: int | None = None
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, compare=False, repr=False)
 
     def options(self) -> dict[str, object]:
         """The options, as modules record them."""
@@ -116,15 +123,17 @@ class Decompose:
         """Which channels a module for ``classes`` keeps."""
         headed = parent.model.copy()
         head = self.head(classes)(headed)
-        groups = ChannelGroups(headed)
+        table = self.stopwatch.table(parent.sha256, parent.model) if self.unit == "latency" else None
+        groups = table.analyse(headed) if table else ChannelGroups(headed)
         budget = Budget(self.keep if self.keep is not None else 1.0, self.unit, self.round_to)
         uncounted = head.nodes if self.unit == "parameters" else frozenset()
-        cost, whole_cost = CostModel(groups, uncounted), CostModel(parent.groups, uncounted)
-        whole = whole_cost.macs() if self.unit == "macs" else whole_cost.parameters()
+        cost = CostModel(groups, uncounted, table)
+        whole = table.milliseconds if table else CostModel(parent.groups, uncounted).total(self.unit)
         method = method_called(self.method)
         asked = tuple(name for name in profile.classes if name in set(classes))
         scores = method.scores(Question(headed, groups, profile, parent.record.labels, asked, self.seed))
-        kept = budget.choose(groups, scores, cost, whole, dead_channels(groups, profile))
+        choose = partial(budget.choose, groups, scores, cost, dead=dead_channels(groups, profile))
+        kept = within(budget.keep, choose, headed, groups, table) if table else choose(whole)
         plan = Plan.of(groups, kept, parent.sha256)
         return Plan(parent.sha256, {name: mask for name, mask in plan.kept.items() if name in parent.groups})
 
@@ -160,6 +169,7 @@ class Decompose:
         if typicality and typicality.tensor in model.graph.tensors():
             typicality.attach(model)
         dead = int(dead_channels(parent.groups, profile).sum())
+        timed = self.stopwatch.table(parent.sha256, parent.model).compare(model) if self.unit == "latency" else None
         cost = cost_of(model)
         stamp(
             model,
@@ -179,7 +189,7 @@ class Decompose:
                 "parameters": cost.parameters,
             },
         )
-        return DecomposeReport(model, plan, cost, dead, compensated, difference)
+        return DecomposeReport(model, plan, cost, dead, compensated, difference, timed)
 
     @staticmethod
     def _typicality(model: Model, profile: Profile, classes: Sequence[str], plan: Plan) -> Typicality | None:
