@@ -54,7 +54,9 @@ class Budget:
         if self.round_to is not None and self.round_to < 1:
             raise GraftError("budget-round", f"cannot round to {self.round_to}", "use 1 or more")
 
-    def choose(self, groups: ChannelGroups, scores: Scores, cost: CostModel, whole: float, dead: Mask) -> Mask:
+    def choose(
+        self, groups: ChannelGroups, scores: Scores, cost: CostModel, whole: float, dead: Mask
+    ) -> Mask:
         """The channels that stay: dead ones fall first, then those with the least score for their cost.
 
         Channels of all groups compete. Of every axis the channel with the best score stays. What the
@@ -135,7 +137,8 @@ def _size(count: int, preferred: int) -> int:
 def _steps(groups: ChannelGroups) -> NDArray[np.int64]:
     """How many atoms make the channels that kernels work on at once; an atom may stand for many."""
     width = groups.to_atoms(np.ones(groups.count))
-    return np.maximum(1, STEP // np.maximum(width, 1)).astype(np.int64)
+    size: NDArray[np.int64] = np.maximum(1, STEP // np.maximum(width, 1)).astype(np.int64)
+    return size
 
 
 def _blocks(
@@ -147,10 +150,8 @@ def _blocks(
 ) -> list[Channels]:
     """Channels that fall together, the first to fall first: of equal places, of like worth.
 
-    Blocks of channels that lie on the same axes leave a multiple of the size on each of these axes.
-
-    Args:
-        round_to: size of a block, for all or one a channel number; ``None``: what operators prefer.
+    Blocks of channels that lie on the same axes leave a multiple of the size on each of these axes. The
+    size is ``round_to``, for all or one a channel number; ``None``: what operators prefer.
     """
     preferred = groups.preferred() if round_to is None else np.full(groups.count, round_to)
     rank = groups.close(np.where(dead, -np.inf, scores / price))

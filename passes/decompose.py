@@ -20,7 +20,7 @@ from graft.passes.verify import Verify
 from graft.rewriter.card import Card
 from graft.rewriter.cost import Cost, CostModel, cost_of
 from graft.rewriter.groups import ChannelGroups
-from graft.rewriter.latency import Timed
+from graft.rewriter.latency import LatencyTable, Timed
 from graft.rewriter.model import Model
 from graft.rewriter.origin import Origin, ParentRecord, parent_record, stamp, versions
 from graft.rewriter.plan import Plan
@@ -123,7 +123,7 @@ class Decompose:
         """Which channels a module for ``classes`` keeps."""
         headed = parent.model.copy()
         head = self.head(classes)(headed)
-        table = self.stopwatch.table(parent.sha256, parent.model) if self.unit == "latency" else None
+        table = self._table(parent)
         groups = table.analyse(headed) if table else ChannelGroups(headed)
         budget = Budget(self.keep if self.keep is not None else 1.0, self.unit, self.round_to)
         uncounted = head.nodes if self.unit == "parameters" else frozenset()
@@ -169,7 +169,11 @@ class Decompose:
         if typicality and typicality.tensor in model.graph.tensors():
             typicality.attach(model)
         dead = int(dead_channels(parent.groups, profile).sum())
-        timed = self.stopwatch.table(parent.sha256, parent.model).compare(model) if self.unit == "latency" else None
+        timed = (
+            self.stopwatch.table(parent.sha256, parent.model).compare(model)
+            if self.unit == "latency"
+            else None
+        )
         cost = cost_of(model)
         stamp(
             model,
@@ -189,7 +193,13 @@ class Decompose:
                 "parameters": cost.parameters,
             },
         )
-        return DecomposeReport(model, plan, cost, dead, compensated, difference, timed)
+        return DecomposeReport(
+            model, plan, cost, dead, compensated, difference, table and table.compare(model)
+        )
+
+    def _table(self, parent: Parent) -> LatencyTable | None:
+        """What the nodes of ``parent`` take, for a budget of latency."""
+        return self.stopwatch.table(parent.sha256, parent.model) if self.unit == "latency" else None
 
     @staticmethod
     def _typicality(model: Model, profile: Profile, classes: Sequence[str], plan: Plan) -> Typicality | None:

@@ -29,6 +29,11 @@ class Stopwatch:
         self._device = device
         self._tables: dict[str, LatencyTable] = {}
 
+    @property
+    def tables(self) -> list[LatencyTable]:
+        """What was measured so far."""
+        return list(self._tables.values())
+
     def table(self, sha256: str, parent: Model) -> LatencyTable:
         """What the nodes of ``parent``, which has this hash, take."""
         if sha256 not in self._tables:

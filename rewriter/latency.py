@@ -1,4 +1,4 @@
-"""What a model takes in milliseconds: measured whole, and predicted under a mask from a table of its nodes."""
+"""What a model takes in milliseconds: measured whole, or predicted under a mask from a table of nodes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STEP = 16
 """Kernels work on so many channels at once: 8 of 16 channels take 0.92 of the time."""
 LEVELS = (0.25, 1.0)
 """Shares of its channels that a node is measured with."""
-NODE_SECONDS, MODEL_SECONDS = 0.05, 1.0
+NODE_SECONDS, MODEL_SECONDS = 0.05, 0.6
 """How long the runs of a node, and of a model, go on at least."""
 RUNS, TURNS = 2, 3
 """How many runs are timed at least, and how many turns models take that are compared."""
@@ -103,7 +103,7 @@ class LatencyTable:
     less (nodes that follow each other pass tensors on in the form they like) the nodes are scaled.
 
     On the CPU the time is that of one thread on its processor: shares of it are those of two threads
-    within a tenth, and programs that run beside it, which double what a clock on the wall shows, do not count.
+    within a tenth, and programs that run beside it, which can double what a clock shows, do not count.
 
     Args:
         model: the parent.
@@ -258,8 +258,10 @@ def _inputs(model: Model, batch: int) -> dict[str, NDArray[Any]]:
     random = np.random.default_rng(0)
     found = {}
     for name, (dtype, shape) in model.inputs().items():
-        sizes = [batch if axis == 0 and not isinstance(s, int) else s for axis, s in enumerate(shape)]
-        if dtype is None or not all(isinstance(size, int) for size in sizes):
+        sizes = [size for size in (*[batch][: len(shape)], *shape[1:]) if isinstance(size, int)]
+        if shape and isinstance(shape[0], int):
+            sizes[0] = shape[0]
+        if dtype is None or len(sizes) < len(shape):
             raise GraftError(
                 "latency-shape",
                 f"latency cannot be measured: input {name} of shape {list(shape)} has free dimensions",
