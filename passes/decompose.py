@@ -169,11 +169,8 @@ class Decompose:
         if typicality and typicality.tensor in model.graph.tensors():
             typicality.attach(model)
         dead = int(dead_channels(parent.groups, profile).sum())
-        timed = (
-            self.stopwatch.table(parent.sha256, parent.model).compare(model)
-            if self.unit == "latency"
-            else None
-        )
+        table = self._table(parent)
+        timed = table.compare(model) if table else None
         cost = cost_of(model)
         stamp(
             model,
@@ -193,9 +190,7 @@ class Decompose:
                 "parameters": cost.parameters,
             },
         )
-        return DecomposeReport(
-            model, plan, cost, dead, compensated, difference, table and table.compare(model)
-        )
+        return DecomposeReport(model, plan, cost, dead, compensated, difference, timed)
 
     def _table(self, parent: Parent) -> LatencyTable | None:
         """What the nodes of ``parent`` take, for a budget of latency."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from graft.passes.slice import Slice
@@ -10,6 +11,8 @@ from graft.rewriter.latency import LatencyTable
 from graft.rewriter.model import Model
 from graft.rewriter.plan import Plan
 from graft.rewriter.session import Device
+
+log = logging.getLogger("graft")
 
 ATTEMPTS = 4
 TOLERANCE = 0.02
@@ -73,4 +76,6 @@ def within(
             break
         whole *= keep / found
         kept = choose(whole)
+    if share > keep + TOLERANCE:
+        log.warning("the module takes %.3f of the parent's latency, %g was asked for", share, keep)
     return best

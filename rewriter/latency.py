@@ -30,7 +30,7 @@ STEP = 16
 """Kernels work on so many channels at once: 8 of 16 channels take 0.92 of the time."""
 LEVELS = (0.25, 1.0)
 """Shares of its channels that a node is measured with."""
-NODE_SECONDS, MODEL_SECONDS = 0.05, 0.6
+NODE_SECONDS, MODEL_SECONDS = 0.05, 0.3
 """How long the runs of a node, and of a model, go on at least."""
 RUNS, TURNS = 2, 3
 """How many runs are timed at least, and how many turns models take that are compared."""
