@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,14 @@ from graft.rewriter.cost import CostModel
 from graft.rewriter.errors import GraftError
 from graft.rewriter.flow import Channels
 from graft.rewriter.groups import ChannelGroups, Mask
+from graft.rewriter.latency import STEP
 from graft.rewriter.profile import SQUARES, Profile
 
-UNITS = ("macs", "parameters")
+UNITS = ("macs", "parameters", "latency")
 SHARE = 4
+"""A block is at most one in so many of its channels: larger ones would be too coarse a choice."""
 LEAST = 4
 """Smaller blocks are no faster than channels one by one."""
-"""A block is at most one in so many of its channels: larger ones would be too coarse a choice."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,10 @@ class Budget:
 
     Attributes:
         keep: share of the parent's cost, 0..1.
-        unit: ``macs`` (head included) or ``parameters`` (head excluded on both sides).
+        unit: ``macs`` (head included), ``parameters`` (head excluded on both sides) or ``latency``.
         round_to: channels fall so many at a time; ``None``: as many as their operators are fast with but
-            at most a quarter of a layer, or one by one where the budget cannot be reached so.
+            at most a quarter of a layer, or one by one where the budget cannot be reached so. By latency:
+            as many as kernels work on at once, since fewer save nothing.
     """
 
     keep: float
@@ -51,7 +54,9 @@ class Budget:
         if self.round_to is not None and self.round_to < 1:
             raise GraftError("budget-round", f"cannot round to {self.round_to}", "use 1 or more")
 
-    def choose(self, groups: ChannelGroups, scores: Scores, cost: CostModel, whole: int, dead: Mask) -> Mask:
+    def choose(
+        self, groups: ChannelGroups, scores: Scores, cost: CostModel, whole: float, dead: Mask
+    ) -> Mask:
         """The channels that stay: dead ones fall first, then those with the least score for their cost.
 
         Channels of all groups compete. Of every axis that cannot fall to nothing the channel with the best
@@ -69,11 +74,12 @@ class Budget:
             GraftError: even the smallest cut costs more.
         """
         scores = groups.to_atoms(scores)
-        measure = cost.macs if self.unit == "macs" else cost.parameters
+        measure = partial(cost.total, self.unit)
         limit = self.keep * whole
         price = np.maximum(cost.by_channel(self.unit), 1e-9)
-        blocks = _blocks(groups, scores, price, dead, self.round_to)
-        if self.round_to is None and measure(_without(groups, blocks)) > limit:
+        sizes = _steps(groups) if self.unit == "latency" and self.round_to is None else self.round_to
+        blocks = _blocks(groups, scores, price, dead, sizes)
+        if sizes is None and measure(_without(groups, blocks)) > limit:
             blocks = _blocks(groups, scores, price, dead, 1)
         if measure(_without(groups, blocks)) > limit:
             raise self._unreachable(groups, measure(_without(groups, blocks)) / whole)
@@ -129,14 +135,26 @@ def _size(count: int, preferred: int) -> int:
     return size if size >= LEAST else 1
 
 
+def _steps(groups: ChannelGroups) -> NDArray[np.int64]:
+    """How many atoms make the channels that kernels work on at once; an atom may stand for many."""
+    width = groups.to_atoms(np.ones(groups.count))
+    size: NDArray[np.int64] = np.maximum(1, STEP // np.maximum(width, 1)).astype(np.int64)
+    return size
+
+
 def _blocks(
-    groups: ChannelGroups, scores: Scores, price: Scores, dead: Mask, round_to: int | None
+    groups: ChannelGroups,
+    scores: Scores,
+    price: Scores,
+    dead: Mask,
+    round_to: NDArray[np.int64] | int | None,
 ) -> list[Channels]:
     """Channels that fall together, the first to fall first: of equal places, of like worth.
 
-    Blocks of channels that lie on the same axes leave a multiple of the size on each of these axes.
+    Blocks of channels that lie on the same axes leave a multiple of the size on each of these axes. The
+    size is ``round_to``, for all or one a channel number; ``None``: what operators prefer.
     """
-    preferred = groups.preferred()
+    preferred = groups.preferred() if round_to is None else np.full(groups.count, round_to)
     rank = groups.close(np.where(dead, -np.inf, scores / price))
     stays = np.zeros(groups.count, bool)
     places = np.zeros((groups.count, len(groups.lists())), bool)
@@ -150,7 +168,8 @@ def _blocks(
     for kin in _alike(places[may], preferred[may]):
         channels = may[kin]
         channels = channels[np.argsort(rank[channels], kind="stable")]
-        size = round_to or _size(len(channels), int(preferred[channels[0]]))
+        size = int(preferred[channels[0]])
+        size = _size(len(channels), size) if round_to is None else size
         first = len(channels) % size or size
         blocks += np.split(channels, range(first, len(channels), size))
     blocks = [block for block in blocks if not stays[block].any()]

@@ -16,6 +16,7 @@ from graft.passes.convert import Convert
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.head import last_features
 from graft.passes.joinable import batch_of, called, check_classes, check_kinds, sample, signature
+from graft.passes.measured import Stopwatch
 from graft.passes.score import SCORES, Branch, Score
 from graft.passes.share import Share
 from graft.passes.verify import random_inputs
@@ -269,6 +270,7 @@ class Compose:
             rest=beside,
             seed=asked[0].seed,
             round_to=asked[0].round_to if self.round_to is None else self.round_to,
+            stopwatch=Stopwatch(self.verify),
         )
         samples = random_inputs(source.parent.model.proto().graph) if self.verify else None
         verify = (samples, self.verify) if samples is not None and self.verify else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from graft.passes.budget import Budget, dead_channels
 from graft.passes.compensate import Compensate, CompensateReport
 from graft.passes.head import Head, keep_output, last_features
 from graft.passes.identify import DEFAULT, Question, method_called
+from graft.passes.measured import Stopwatch, within
 from graft.passes.normalize import Normalize
 from graft.passes.refit import Refit
 from graft.passes.slice import Slice
@@ -21,6 +23,7 @@ from graft.rewriter.card import Card
 from graft.rewriter.cost import Cost, CostModel, cost_of
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.latency import LatencyTable, Timed
 from graft.rewriter.model import Model
 from graft.rewriter.origin import Origin, ParentRecord, parent_record, stamp, versions
 from graft.rewriter.plan import Plan
@@ -71,6 +74,7 @@ class DecomposeReport:
         dead: channels of the parent that are zero for every sample: the first to fall.
         compensated: what was changed to make up for removed channels.
         difference: how far the cut was from the masked parent, or ``None`` where it was not verified.
+        timed: milliseconds of the module and of its parent, where the budget was one of latency.
     """
 
     model: Model
@@ -79,6 +83,7 @@ class DecomposeReport:
     dead: int
     compensated: CompensateReport
     difference: float | None = None
+    timed: Timed | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Decompose:
         rest: the output ``rest`` beside the classes of a set.
         seed: for methods that draw.
         round_to: see :class:`graft.passes.budget.Budget`.
+        stopwatch: where latency is measured, for that unit.
     """
 
     keep: float | None = None
@@ -109,6 +115,7 @@ class Decompose:
     rest: bool = True
     seed: int = 0
     round_to: int | None = None
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, compare=False, repr=False)
 
     def options(self) -> dict[str, object]:
         """The options, as modules record them."""
@@ -134,17 +141,19 @@ class Decompose:
         """
         headed = parent.model.copy()
         head = self.head(classes)(headed)
-        groups = ChannelGroups(headed)
+        table = self._table(parent)
+        groups = table.analyse(headed) if table else ChannelGroups(headed)
         budget = Budget(self.keep if self.keep is not None else 1.0, self.unit, self.round_to)
         uncounted = head.nodes if self.unit == "parameters" else frozenset()
-        cost, whole_cost = CostModel(groups, uncounted), CostModel(parent.groups, uncounted)
-        whole = whole_cost.macs() if self.unit == "macs" else whole_cost.parameters()
+        cost = CostModel(groups, uncounted, table)
+        whole = table.milliseconds if table else CostModel(parent.groups, uncounted).total(self.unit)
         method = method_called(self.method)
         asked = tuple(name for name in profile.classes if name in set(classes))
         labels = parent.record.labels
         question = Question(headed, groups, profile, labels, asked, self.seed, data, device)
         scores = method.scores(question)
-        kept = budget.choose(groups, scores, cost, whole, dead_channels(groups, profile))
+        choose = partial(budget.choose, groups, scores, cost, dead=dead_channels(groups, profile))
+        kept = within(budget.keep, choose, headed, groups, table) if table else choose(whole)
         plan = Plan.of(groups, kept, parent.sha256)
         return Plan(parent.sha256, {name: mask for name, mask in plan.kept.items() if name in parent.groups})
 
@@ -189,6 +198,8 @@ class Decompose:
         if typicality and typicality.tensor in model.graph.tensors():
             typicality.attach(model)
         dead = int(dead_channels(parent.groups, profile).sum())
+        table = self._table(parent)
+        timed = table.compare(model) if table else None
         cost = cost_of(model)
         stamp(
             model,
@@ -208,7 +219,11 @@ class Decompose:
                 "parameters": cost.parameters,
             },
         )
-        return DecomposeReport(model, plan, cost, dead, compensated, difference)
+        return DecomposeReport(model, plan, cost, dead, compensated, difference, timed)
+
+    def _table(self, parent: Parent) -> LatencyTable | None:
+        """What the nodes of ``parent`` take, for a budget of latency."""
+        return self.stopwatch.table(parent.sha256, parent.model) if self.unit == "latency" else None
 
     @staticmethod
     def _typicality(model: Model, profile: Profile, classes: Sequence[str], plan: Plan) -> Typicality | None:

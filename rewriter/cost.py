@@ -1,4 +1,4 @@
-"""What a model costs: multiply-accumulates and parameters, whole or under a plan."""
+"""What a model costs: multiply-accumulates, parameters and latency, whole or under a plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups, Mask
+from graft.rewriter.latency import LatencyModel, LatencyTable
 from graft.rewriter.model import Model
 from graft.rewriter.operators import Work, operator_of
 from graft.rewriter.operators.base import Parameter
@@ -28,10 +30,17 @@ class CostModel:
     Args:
         groups: the analysis of the model.
         head: names of nodes whose parameters do not count (their work does).
+        table: of what nodes take, for the unit ``latency``; ``groups`` is its analysis of the model.
     """
 
-    def __init__(self, groups: ChannelGroups, head: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        groups: ChannelGroups,
+        head: frozenset[str] = frozenset(),
+        table: LatencyTable | None = None,
+    ) -> None:
         self._groups = groups
+        self._latency = LatencyModel(groups, table) if table else None
         self._work: list[Work] = []
         self._constants: dict[object, tuple[gs.Constant, Parameter | None]] = {}
         for node in groups.nodes:
@@ -73,8 +82,26 @@ class CostModel:
             pieces[tuple(key)] = int(np.prod(sizes, dtype=np.int64))
         return sum(pieces.values())
 
+    def latency(self, kept: Mask | None = None) -> float:
+        """Milliseconds for a batch, as the table predicts."""
+        return self._timed().milliseconds(kept)
+
+    def _timed(self) -> LatencyModel:
+        if self._latency is None:
+            raise GraftError(
+                "latency-unmeasured", "latency was asked for, and none was measured", "give a LatencyTable"
+            )
+        return self._latency
+
+    def total(self, unit: str, kept: Mask | None = None) -> float:
+        """The figure that ``unit`` names: ``macs``, ``parameters`` or ``latency``."""
+        measure = {"macs": self.macs, "parameters": self.parameters, "latency": self.latency}[unit]
+        return float(measure(kept))
+
     def by_channel(self, unit: str) -> NDArray[np.float64]:
-        """What each atom alone would save, one a channel number: ``macs`` or ``parameters``."""
+        """What each atom alone would save, one a channel number: ``macs``, ``parameters``, ``latency``."""
+        if unit == "latency":
+            return self._groups.to_atoms(self._timed().by_channel())
         saved = np.zeros(self._groups.count)
         if unit == "macs":
             terms = [(w.times / self._samples, w.channels) for w in self._work]

@@ -16,6 +16,7 @@ from graft.passes.compose import Compose
 from graft.passes.convert import Convert
 from graft.passes.decompose import Decompose, DecomposeReport, Parent
 from graft.passes.max_drop import MaxDrop
+from graft.passes.measured import Stopwatch
 from graft.passes.verify import check
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import CostModel
@@ -116,6 +117,7 @@ def command(
     sets = [names] if together else [(name,) for name in names]
     planned = _plan(plan, parent) if plan else None
     decompose = Decompose(keep, keep_by, method, compensate, together, other, not no_rest, seed, round_to)
+    decompose = replace(decompose, stopwatch=Stopwatch(device))
     if dry_run:
         would = {"output": output, "dry_run": True, "modules": [{"classes": list(each)} for each in sets]}
         note = f"would write {len(sets)} modules to {output}"
@@ -146,6 +148,7 @@ def command(
     for entry, outcome in zip(result["modules"], found, strict=False):
         entry.update(drop=outcome.drop, drop_standard_error=outcome.standard_error)
     result.update(_on_test(job, reports, names, Dataset.load(data), test_split, device))
+    result.update(_timed(result["modules"], reports, decompose.stopwatch))
     result["providers"] = list(device.open(parent.model).providers)
     written = _write(directory, job, reports, result)
     show.emit("decompose", {**written, "output": output}, as_json, lambda: _show(written, output))
@@ -234,6 +237,25 @@ def _result(
         },
         "modules": modules,
     }
+
+
+def _timed(
+    modules: Sequence[dict[str, Any]], reports: Sequence[DecomposeReport], stopwatch: Stopwatch
+) -> dict[str, Any]:
+    """What was measured for budgets of latency; the modules' own goes to ``modules``."""
+    for entry, report in zip(modules, reports, strict=True):
+        if report.timed:
+            entry["latency_ms"], entry["latency_ratio"] = report.timed.milliseconds, report.timed.ratio
+    tables = [
+        {
+            "milliseconds": table.milliseconds,
+            "batch": table.batch,
+            "providers": list(table.providers),
+            "nodes": table.rows(),
+        }
+        for table in stopwatch.tables
+    ]
+    return {"latency_table": tables[0]} if tables else {}
 
 
 def _on_test(

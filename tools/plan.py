@@ -10,8 +10,10 @@ import click
 from graft.passes.budget import UNITS
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, METHODS
+from graft.passes.measured import Stopwatch
 from graft.rewriter.cost import CostModel
 from graft.rewriter.model import refuse_overwrite, writing
+from graft.rewriter.session import Device
 from graft.tools import options, parents, show
 
 method_option = click.option(
@@ -26,7 +28,7 @@ keep_by_option = click.option(
     default="macs",
     type=click.Choice(UNITS),
     show_default=True,
-    help="What --keep counts: macs (head included) or parameters (head excluded).",
+    help="What --keep counts: macs (head included), parameters (head excluded), or latency, measured here.",
 )
 
 
@@ -43,6 +45,7 @@ keep_by_option = click.option(
 @options.round_to
 @method_option
 @options.seed
+@options.running
 @options.writing("The plan to write.")
 @options.common
 def command(
@@ -55,6 +58,7 @@ def command(
     round_to: int | None,
     method: str,
     seed: int,
+    device: Device,
     output: Path,
     force: bool,
     dry_run: bool,
@@ -70,7 +74,15 @@ def command(
     names = options.class_names(classes, parent.card)
     found = parents.matching_profile(profile, parent, names)
     names = names or parents.profiled(found)
-    decompose = Decompose(keep=keep, unit=keep_by, method=method, together=True, seed=seed, round_to=round_to)
+    decompose = Decompose(
+        keep=keep,
+        unit=keep_by,
+        method=method,
+        together=True,
+        seed=seed,
+        round_to=round_to,
+        stopwatch=Stopwatch(device),
+    )
     plan = decompose.plan(parent, found, names)
     mask = plan.mask(parent.groups)
     kept, channels = plan.counts()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import helper
 
@@ -138,10 +140,54 @@ def test_keep_may_be_a_percentage(graft: Graft, here: Place) -> None:
     assert files_of(here / "more") != files_of(here / "percent")
 
 
-@pytest.mark.xfail(strict=True, reason="UNITS of passes/budget.py are macs and parameters only")
-def test_keep_by_latency(graft: Graft, here: Place) -> None:
-    """``--keep-by latency``."""
-    assert graft(*words("decompose"), "--keep-by", "latency").code == 0
+@pytest.mark.parametrize("together", [True, False])
+def test_keep_by_latency(together: bool, graft: Graft, here: Place) -> None:
+    """``--keep-by latency``: of the time of a batch; kernels are given full blocks of channels."""
+    put("wide", wide())
+    line = ("decompose", "wide.onnx", "--data", "dense.npz", "--classes", "ant,cow", "--no-verify")
+    line = (*line, *(["--together"] if together else []), "--keep", "0.5", "--keep-by", "latency")
+    result = found(graft(*line, "--providers", "cpu", "-o", "out", "--json"), "decompose")
+    table = result["latency_table"]
+    assert table["milliseconds"] > 0 and table["batch"] == 32 and len(table["nodes"]) >= 3
+    assert len(result["modules"]) == (1 if together else 2)
+    for module in result["modules"]:
+        file = f"out/{module['file']}"
+        assert 0.3 < module["latency_ratio"] <= 0.54
+        assert seconds(file) / seconds("wide.onnx") < 0.6
+        widths = [weight.dims[0] for weight in onnx.load(file).graph.initializer if len(weight.dims) == 4]
+        assert len(widths) == 3 and all(width % 16 == 0 for width in widths)
+    plan = ("plan", "wide.onnx", "--classes", "ant,cow", "--keep", "0.5", "--keep-by", "latency")
+    graft("profile", "wide.onnx", "--data", "dense.npz", "-o", "wide.profile")
+    told = found(graft(*plan, "--profile", "wide.profile", "-o", "plan.json", "--json"), "plan")
+    assert 0.1 < told["macs_ratio"] < 0.6
+    few = [*line[:-3], "0.01", *line[-2:]]
+    assert "of the latency" in refused(graft(*few, "-o", "none", "--json"), "budget-unreachable")
+
+
+def wide() -> small.Net:
+    """6 features as an image of 2x3, enlarged, through three convolutions of 64 channels."""
+    net = small.Net(6)
+    image = net.node("Reshape", "image", "x", net.ints("shape", 0, 1, 2, 3))
+    image = net.node("Resize", "large", image, "", net.constant("scales", [1, 1, 8, 8]), mode="nearest")
+    for number, into in enumerate((1, 64, 64)):
+        conv = net.conv(f"conv{number}", image, 64, into, pads=[1, 1, 1, 1])
+        image = net.node("Relu", f"relu{number}", conv)
+    net.gemm("y", net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", image)), 4, 64)
+    return net
+
+
+def seconds(file: str) -> float:
+    """Of the processor, for a batch of 32 on one thread: what runs beside it does not count."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    batch = {"x": np.random.default_rng(0).normal(size=(32, kit.FEATURES)).astype(np.float32)}
+    times = []
+    for _ in range(8):
+        start = time.thread_time()
+        session.run(None, batch)
+        times.append(time.thread_time() - start)
+    return min(times)
 
 
 def test_without_a_budget_half_a_point_may_be_lost(graft: Graft, here: Place) -> None:
