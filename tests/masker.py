@@ -141,8 +141,12 @@ def kept_outputs(parent: onnx.ModelProto, cut: onnx.ModelProto) -> dict[str, NDA
     before, after = markers(parent), markers(cut)
     names = {node.name for node in cut.graph.node}
     kept = _Blind(parent, before).kept(cut)
+    whole = _unread(parent, names)
     for name, bias in before.items():
         if name in kept:
+            continue
+        if name in whole:
+            kept[name] = np.ones(bias.size, bool)
             continue
         assert len(set(bias.ravel().tolist())) == bias.size, f"markers of {name} are not distinct"
         left = after[name].ravel() if name in names else bias.ravel()[:0]
@@ -150,6 +154,23 @@ def kept_outputs(parent: onnx.ModelProto, cut: onnx.ModelProto) -> dict[str, NDA
         found = bias.ravel()[kept[name]]
         assert np.array_equal(found, left), f"bias of {name} is no ordered part of the parent's"
     return kept
+
+
+def _unread(parent: onnx.ModelProto, names: Container[str]) -> set[str]:
+    """Makers of what a node reads that needs all of it, and that is gone since nothing reads that."""
+    nodes = {name: node for node in parent.graph.node for name in node.output}
+    found: set[str] = set()
+    waiting: list[str] = []
+    for node in parent.graph.node:
+        if node.op_type in MIXING | {"If", "Loop", "Scan"} and node.name not in names:
+            waiting += node.input
+            waiting += [name for a in node.attribute for inner in a.g.node for name in inner.input]
+    while waiting:
+        made = nodes.get(waiting.pop())
+        if made is not None:
+            found.add(made.name)
+            waiting += made.input if made.op_type not in MAKERS else []
+    return found
 
 
 def markers(model: onnx.ModelProto) -> dict[str, Array]:
