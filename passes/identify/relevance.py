@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.passes.identify.base import Method, Question, Scores, unweighed
+from graft.passes.identify.base import Method, Question, Scores, readers, unweighed
 from graft.rewriter.operators import operator_of
 from graft.rewriter.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Table
 
@@ -26,6 +26,10 @@ class Relevance(Method):
        take the map over (the saliency of Optimal Brain Surgeon, Hassibi and Stork 1993, for whole
        channels). A channel's score is the error at its fall, over all that the reader reads.
 
+    3. *Readers.* The sum over readers is multiplied by their number: what is missing from a residual
+       stream is missing from each of its readers in the same way, so the errors add up before they are
+       squared, and n equal ones weigh n times as much as n independent ones.
+
     Second moments are taken with the module's classes weighing as much as all others together.
     """
 
@@ -33,7 +37,7 @@ class Relevance(Method):
     statistics = (ACTIVE, SUM, SQUARES, PRODUCTS)
 
     def scores(self, question: Question) -> Scores:
-        """Shares of what readers read, summed over the readers of a channel."""
+        """Shares of what readers read, summed over the readers of a channel, times their number."""
         groups = question.groups
         result, sensitivity = np.zeros(groups.count), np.zeros(groups.count)
         on = _shares(question)
@@ -50,7 +54,7 @@ class Relevance(Method):
                 covariance = _covariance(question, key, len(read.channels))
                 if covariance is not None:
                     np.add.at(result, read.channels, _account(covariance, weights))
-        return result + unweighed(question)
+        return (result + unweighed(question)) * readers(groups)
 
 
 def _shares(question: Question) -> dict[str, tuple[np.ndarray, Table]]:
