@@ -28,7 +28,7 @@ from bench import DEVICE, Bench, points, row
 
 from graft.passes.budget import dead_channels
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT
+from graft.passes.identify import MEASURED
 from graft.rewriter import metrics
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import CostModel
@@ -38,7 +38,7 @@ from graft.rewriter.plan import Plan
 from graft.rewriter.session import Device
 
 ONE_PLAN = "one plan for all classes"
-METHODS = (DEFAULT, ONE_PLAN, "activity", "magnitude", "random")
+METHODS = (MEASURED, ONE_PLAN, "activity", "magnitude", "random")
 
 
 class Notes:
@@ -66,7 +66,7 @@ class Way:
 
     def cut(self, bench: Bench, classes: Sequence[str], keep: float, unit: str = "macs") -> Model:
         """The module for ``classes``, a set if there are several."""
-        method = DEFAULT if self.method == ONE_PLAN else self.method
+        method = MEASURED if self.method == ONE_PLAN else self.method
         together = len(classes) > 1
         decompose = Decompose(keep, unit, method, self.compensate, together, round_to=1)
         plan = one_plan(bench, keep, unit) if self.method == ONE_PLAN else None
@@ -81,7 +81,7 @@ def one_plan(bench: Bench, keep: float, unit: str) -> Plan:
     key = (bench.name, keep, unit)
     if key not in PLANS:
         classes = tuple(bench.train.counts())
-        decompose = Decompose(keep, unit, DEFAULT, together=True, round_to=1)
+        decompose = Decompose(keep, unit, MEASURED, together=True, round_to=1)
         PLANS[key] = decompose.plan(bench.parent, bench.profile, classes, bench.train, DEVICE)
     return PLANS[key]
 
@@ -142,7 +142,7 @@ def pairs(bench: Bench, notes: Notes, few: int | None) -> None:
     if few:
         picked = np.random.default_rng(0).permutation(len(chosen))[:few]
         chosen = [chosen[number] for number in sorted(picked.tolist())]
-    ways = [*map(Way, METHODS), Way(DEFAULT, "fold"), Way(DEFAULT, "mean"), Way(DEFAULT, "none")]
+    ways = [*map(Way, METHODS), Way(MEASURED, "fold"), Way(MEASURED, "mean"), Way(MEASURED, "none")]
     sets(bench, notes, f"two classes, {len(chosen)} pairs", chosen, (0.5, 0.3), ways)
 
 
@@ -167,7 +167,7 @@ def joined(bench: Bench, notes: Notes, keeps: Sequence[float], unit: str, title:
     print(f"\n## {bench.name}: {title}\n")
     row("method", "compensation", *[f"loss at {keep:.1%}" for keep in keeps])
     row(*["---"] * (2 + len(keeps)))
-    for way in [*map(Way, METHODS), Way(DEFAULT, "fold")]:
+    for way in [*map(Way, METHODS), Way(MEASURED, "fold")]:
         cells = []
         for keep in keeps:
             key = "/".join([bench.name, "joined", way.method, way.compensate, unit, f"{keep:.4f}"])
@@ -219,7 +219,7 @@ def speed(bench: Bench, notes: Notes, few: int | None) -> None:
             session.run(inputs)
         plain = time.perf_counter() - start
         start = time.perf_counter()
-        Way(DEFAULT).cut(bench, classes, 0.5)
+        Way(MEASURED).cut(bench, classes, 0.5)
         ratios.append((time.perf_counter() - start) / plain)
     print(f"\n- {bench.name}: cutting {'/'.join(classes)} takes {statistics.median(ratios):.1f} inference "
           f"passes over its {len(own)} samples (median of 3)")  # fmt: skip

@@ -12,9 +12,11 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.adapt import ANTIALIAS_OPSET, RAW, Adapt, raw_input, shrinks
+from graft.passes.compensate import LADDER
 from graft.passes.convert import Convert
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.head import last_features
+from graft.passes.identify import DEFAULT, MEASURED
 from graft.passes.joinable import batch_of, called, check_classes, check_kinds, sample, signature
 from graft.passes.measured import Stopwatch
 from graft.passes.score import SCORES, Branch, Score
@@ -254,16 +256,20 @@ class Compose:
             keep = max(budget for budget in budgets if budget is not None)
         most = 1.0 - (self._comparing(source) if beside else 0.0)
         by_macs = asked[0].unit == "macs"
-        compensate = asked[0].compensate
-        declined: tuple[str, ...] = ()
-        if compensate == "refit" and source.data is None:
-            compensate = "fold"
+        method, compensate = asked[0].method, asked[0].compensate
+        declined: list[str] = []
+        if source.data is None:
             name = called(origins[0].parents[0], source.parent.sha256)
-            declined = (f"the trunk of {name} is compensated by fold: to refit it takes --data",)
+            if method == MEASURED:
+                method = DEFAULT
+                declined.append(f"the trunk of {name} is planned by {DEFAULT}: {MEASURED} takes --data")
+            if compensate == LADDER[-1]:
+                compensate = LADDER[-2]
+                declined.append(f"the trunk of {name} is compensated by {compensate}: refit takes --data")
         decompose = Decompose(
             keep=min(keep or 1.0, most) if beside and by_macs else keep,
             unit=asked[0].unit,
-            method=asked[0].method,
+            method=method,
             compensate=compensate,
             together=beside or len(classes) > 1,
             other=self.other,
@@ -279,7 +285,7 @@ class Compose:
         if report.cost.macs > most * source.parent.cost.macs:  # planned by another unit
             decompose = replace(decompose, keep=most, unit="macs")
             report = decompose(source.parent, source.profile, classes, **given)
-        return report.model, declined
+        return report.model, tuple(declined)
 
     def _comparing(self, source: Source) -> float:
         """What comparing scores adds to a trunk, as a share of the parent's multiply-accumulates.

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from graft.passes.compensate import LADDER as COMPENSATE
 from graft.passes.decompose import Decompose, Parent
-from graft.passes.identify import DEFAULT
+from graft.passes.identify import MEASURED
 from graft.rewriter import metrics
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import CostModel
@@ -24,7 +25,7 @@ ONE_PLAN = "one-plan"
 """The baseline that knows no classes: one plan for all of them, cut for the head of the set."""
 
 LADDER = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-METHODS = (DEFAULT, "activity", "magnitude", "random", ONE_PLAN)
+METHODS = (MEASURED, "activity", "magnitude", "random", ONE_PLAN)
 UNREACHABLE = "budget-unreachable"
 HALVINGS = 12
 """So often the budget of a plan for all classes is bisected, where the module's head costs another share."""
@@ -98,7 +99,7 @@ class Curve:
         device: Device,
         budgets: Sequence[float] = LADDER,
         methods: Sequence[str] = METHODS,
-        compensate: Sequence[str] = (Decompose.compensate,),
+        compensate: Sequence[str] = (COMPENSATE[-1],),
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.device = device
@@ -173,7 +174,7 @@ class _Job:
 
     def measured(self, point: Point, decompose: Decompose, plan: Plan, whole: Scored) -> Point:
         """``point`` with the figures of the module that ``plan`` leaves."""
-        report = decompose(self.parent, self.profile, self.classes, plan)
+        report = decompose(self.parent, self.profile, self.classes, plan, data=self.train, device=self.device)
         scored = self.scored(report.model)
         loss, error = metrics.paired_difference(whole.correct.ravel(), scored.correct.ravel())
         summary = scored.summary()
@@ -201,7 +202,7 @@ class _Job:
 
     def plan(self, decompose: Decompose) -> Plan:
         """The plan for the classes."""
-        return decompose.plan(self.parent, self.profile, self.classes)
+        return decompose.plan(self.parent, self.profile, self.classes, self.train, self.device)
 
     def one_plan(self, decompose: Decompose) -> Plan:
         """The plan for all classes of the parent that leaves the largest module within the budget.
@@ -232,7 +233,8 @@ class _Job:
 
     def _plan_of_all(self, decompose: Decompose) -> Plan:
         labels = self.parent.card.labels
-        return replace(decompose, together=True).plan(self.parent, self.profile, labels)
+        together = replace(decompose, together=True)
+        return together.plan(self.parent, self.profile, labels, self.train, self.device)
 
 
 def classes_merged() -> GraftError:

@@ -185,7 +185,8 @@ class Decompose:
         plan = plan or self.plan(parent, profile, classes, data, device)
         model = parent.model.copy()
         self.head(classes)(model)
-        headed = model.copy() if self.compensate == "refit" else None
+        kept, channels = plan.counts()
+        headed = model.copy() if self.compensate == "refit" and kept < channels else None
         typicality = self._typicality(model, profile, classes, plan)
         compensated = Compensate(self.compensate, profile, classes, self.together)(model, plan)
         whole = model.copy()

@@ -89,7 +89,7 @@ class Refit:
     def __init__(
         self, data: Samples, classes: Sequence[str], device: Device, alone: bool, seed: int = 0
     ) -> None:
-        self.device = device
+        self.device = device.waiting()
         self.seed = seed
         self.data, self.weights = _chosen(data, classes, alone, seed)
 

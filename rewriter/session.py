@@ -46,9 +46,13 @@ class Device:
         providers: short names in order of preference (``cuda``, ``cpu``); empty: the best there is.
         strict: fail where the first provider cannot be had, instead of taking the next.
         threads: onnxruntime's threads within an operator; 0 leaves it to onnxruntime.
+        patient: threads wait asleep for work. Awake, as by default, they answer faster, but take the
+            processor from other sessions and from numpy.
     """
 
-    def __init__(self, providers: Sequence[str] = (), strict: bool = False, threads: int = 0) -> None:
+    def __init__(
+        self, providers: Sequence[str] = (), strict: bool = False, threads: int = 0, patient: bool = False
+    ) -> None:
         unknown = [name for name in providers if name not in SHORT_NAMES]
         if unknown:
             raise GraftError(
@@ -58,7 +62,12 @@ class Device:
             )
         self.strict = strict
         self.threads = threads
+        self.patient = patient
         self.wanted = tuple(providers) or (("cuda", "cpu") if _has_cuda() else ("cpu",))
+
+    def waiting(self) -> Device:
+        """The same, with threads that wait asleep: for sessions that take turns with others."""
+        return Device(self.wanted, self.strict, self.threads, patient=True)
 
     def open(self, model: Model | onnx.ModelProto) -> Session:
         """A session for ``model`` here."""
@@ -77,6 +86,8 @@ class Session:
         options = ort.SessionOptions()
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = device.threads
+        if device.patient:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         available = ort.get_available_providers()
         names = [SHORT_NAMES[name] for name in device.wanted if SHORT_NAMES[name] in available]
         if device.strict and SHORT_NAMES[device.wanted[0]] not in available:

@@ -15,9 +15,9 @@ from graft.rewriter.model import Model
 from graft.rewriter.session import Device, Session
 
 Tensors = Mapping[str, NDArray[Any]]
-GROWTH = 1.5
-"""Values are remembered where they take up to so much of the room of those remembered before; behind an
-expansion, as in the blocks of MobileNet, it is cheaper to compute them again."""
+ROOM = 1 << 30
+"""Bytes of values that are remembered. What takes more, as behind the expansions of MobileNet, is computed
+again from what came before."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Walk:
         }
 
     def at(self, node: gs.Node, wanted: Sequence[str]) -> Iterator[Tensors]:
-        """The ``wanted`` tensors, batch after batch; the walk moves on to ``node`` where that is cheap."""
+        """The ``wanted`` tensors, batch after batch; the walk moves on to ``node`` where there is room."""
         names = self._living(node)
         piece = self._piece([*dict.fromkeys([*names, *wanted])])
         moved: list[Tensors] = []
@@ -77,7 +77,7 @@ class Walk:
             found = {**known, **piece.run(known)} if piece else known
             moved.append({name: found[name] for name in names})
             yield {name: found[name] for name in wanted}
-        if _size(moved) <= GROWTH * _size(self._known):
+        if _size(moved) <= max(ROOM, _size(self._known)):
             self._known = moved
 
     def _living(self, node: gs.Node) -> list[str]:

@@ -13,7 +13,7 @@ import click
 from graft.passes.compensate import LADDER as COMPENSATE
 from graft.passes.curve import LADDER, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT
+from graft.passes.identify import MEASURED
 from graft.passes.identify import METHODS as IDENTIFY
 from graft.rewriter.calibration import Samples
 from graft.rewriter.dataset import Dataset
@@ -69,7 +69,7 @@ class _Several(click.ParamType):  # type: ignore[type-arg]
     type=_Several(click.Choice(COMPENSATE)),
     metavar="A,B",
     help=f"How kept channels stand in for removed ones: {', '.join(COMPENSATE)}; repeatable. "
-    f"Default: {Decompose.compensate}.",
+    f"Default: {COMPENSATE[-1]}.",
 )
 @options.round_to
 @click.option("--profile", type=click.Path(path_type=Path), help="From 'graft profile'; saves that pass.")
@@ -122,7 +122,7 @@ def command(
     test = Samples.match(Dataset.load(data).split(test_split), parent.card)
     Samples.match(test.split, parent.card, names)  # says which of them has none
     shares = sorted(_each(budgets, LADDER))
-    ways, steps = _each(methods, METHODS), _each(compensate, (Decompose.compensate,))
+    ways, steps = _each(methods, METHODS), _each(compensate, COMPENSATE[-1:])
     apart = names if len(names) < len(parent.card.labels) and len(parent.card.labels) > MANY else None
     if ONE_PLAN in ways and apart and not profile and set(samples.counts()) - set(names):
         raise classes_merged()
@@ -136,7 +136,9 @@ def command(
         observed = parents.matching_profile(profile, parent, names)
     else:
         observed = parents.observe(parent, samples, fingerprint, device, apart)
-    decompose = Decompose(together=len(names) > 1, rest=not no_rest, seed=seed, round_to=round_to)
+    decompose = Decompose(
+        method=MEASURED, together=len(names) > 1, rest=not no_rest, seed=seed, round_to=round_to
+    )
     with show.progress("cutting", count) as step:
         curve = Curve(device, shares, ways, steps, progress=step)
         report = curve(parent, observed, samples, test, decompose, names)
@@ -191,8 +193,8 @@ def _write(
 def _lines(report: CurveReport) -> list[plot.Line]:
     """A curve for each method and compensation, Graft's own choice first in colour."""
     methods = dict.fromkeys(point.method for point in report.points)
-    colors = {name: number for number, name in enumerate(sorted(methods, key=lambda name: name != DEFAULT))}
-    if DEFAULT not in methods:
+    colors = {name: number for number, name in enumerate(sorted(methods, key=lambda name: name != MEASURED))}
+    if MEASURED not in methods:
         colors = {name: number + 1 for name, number in colors.items()}
     steps = tuple(dict.fromkeys(point.compensate for point in report.points))
     found = []
@@ -221,7 +223,7 @@ def _drawn(points: Sequence[Point]) -> tuple[tuple[float, float, float], ...]:
 
 
 def _named(method: str) -> str:
-    names = {DEFAULT: f"Graft: {DEFAULT}", ONE_PLAN: "one plan for all classes"}
+    names = {MEASURED: f"Graft: {MEASURED}", ONE_PLAN: "one plan for all classes"}
     return names.get(method, method)
 
 

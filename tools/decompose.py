@@ -15,6 +15,7 @@ from graft.passes.compensate import LADDER
 from graft.passes.compose import Compose
 from graft.passes.convert import Convert
 from graft.passes.decompose import Decompose, DecomposeReport, Parent
+from graft.passes.identify import MEASURED
 from graft.passes.max_drop import MaxDrop
 from graft.passes.measured import Stopwatch
 from graft.passes.verify import check
@@ -84,7 +85,7 @@ def command(
     keep_by: str,
     round_to: int | None,
     max_drop: float | None,
-    method: str,
+    method: str | None,
     compensate: str,
     profile: Path | None,
     plan: Path | None,
@@ -116,7 +117,9 @@ def command(
     names = names or tuple(samples.counts())
     sets = [names] if together else [(name,) for name in names]
     planned = _plan(plan, parent) if plan else None
-    decompose = Decompose(keep, keep_by, method, compensate, together, other, not no_rest, seed, round_to)
+    decompose = Decompose(
+        keep, keep_by, method or MEASURED, compensate, together, other, not no_rest, seed, round_to
+    )
     decompose = replace(decompose, stopwatch=Stopwatch(device))
     if dry_run:
         would = {"output": output, "dry_run": True, "modules": [{"classes": list(each)} for each in sets]}

@@ -9,8 +9,9 @@ import click
 
 from graft.passes.budget import UNITS
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT, METHODS
+from graft.passes.identify import DEFAULT, MEASURED, METHODS
 from graft.passes.measured import Stopwatch
+from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import CostModel
 from graft.rewriter.model import refuse_overwrite, writing
 from graft.rewriter.session import Device
@@ -18,10 +19,8 @@ from graft.tools import options, parents, show
 
 method_option = click.option(
     "--method",
-    default=DEFAULT,
     type=click.Choice([method.name for method in METHODS]),
-    show_default=True,
-    help="How channels are chosen.",
+    help=f"How channels are chosen. Default: {MEASURED} with --data, {DEFAULT} without.",
 )
 keep_by_option = click.option(
     "--keep-by",
@@ -38,6 +37,9 @@ keep_by_option = click.option(
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--profile", required=True, type=click.Path(path_type=Path), help="From 'graft profile'.")
+@options.data(required=False)
+@options.split
+@options.samples_per_class
 @options.card
 @options.classes
 @click.option("--keep", type=options.Share(), required=True, help="Share of the cost to keep: 0.5 or 50%.")
@@ -51,12 +53,15 @@ keep_by_option = click.option(
 def command(
     model: Path,
     profile: Path,
+    data: Path | None,
+    split: str,
+    samples_per_class: int | None,
     card: Path | None,
     classes: tuple[str, ...],
     keep: float,
     keep_by: str,
     round_to: int | None,
-    method: str,
+    method: str | None,
     seed: int,
     device: Device,
     output: Path,
@@ -77,13 +82,16 @@ def command(
     decompose = Decompose(
         keep=keep,
         unit=keep_by,
-        method=method,
+        method=method or (MEASURED if data else DEFAULT),
         together=True,
         seed=seed,
         round_to=round_to,
         stopwatch=Stopwatch(device),
     )
-    plan = decompose.plan(parent, found, names)
+    samples: Samples | None = None
+    if data:
+        samples, _ = options.samples_of(data, split, parent.card, None, samples_per_class, seed)
+    plan = decompose.plan(parent, found, names, samples, device)
     mask = plan.mask(parent.groups)
     kept, channels = plan.counts()
     cost = CostModel(parent.groups).cost(mask)

@@ -13,6 +13,9 @@ from graft.rewriter.errors import GraftError
 
 METHODS: tuple[Method, ...] = (Relevance(), Ablation(), Contrast(), Activity(), Magnitude(), Random())
 DEFAULT = "relevance"
+"""From a profile alone."""
+MEASURED = "ablation"
+"""The best, where samples are at hand."""
 
 
 def method_called(name: str) -> Method:
@@ -28,4 +31,4 @@ def method_called(name: str) -> Method:
     raise GraftError("method-unknown", f"no method is called {name}", f"choose from {known}")
 
 
-__all__ = ["DEFAULT", "METHODS", "Method", "Question", "Scores", "method_called"]
+__all__ = ["DEFAULT", "MEASURED", "METHODS", "Method", "Question", "Scores", "method_called"]

@@ -28,6 +28,14 @@ RUNS = 20_000
 LEAST = 4
 """Samples a channel; runs of one sample that a plan may take, and samples a channel that it takes even so."""
 
+POWER = 0.8
+"""Of the mean squared change. Budgets divide scores by prices, and 0.8 ranks as the square over the price to
+1.25 does: an expensive channel has to bring more than its share. Chosen on held-back training images of
+ResNet-20 (two classes, refitted): 2.1 and 5.4 points lost at 50 and 30 % of the MACs, 2.9 and 7.1 with 1."""
+
+REMEMBERED = 64
+"""Questions whose answers are kept."""
+
 STEP = 0.05
 """Small enough to add up like a gradient, large enough for float32."""
 
@@ -58,24 +66,36 @@ class Ablation(Method):
     def __init__(self, images: int = IMAGES, step: float = STEP) -> None:
         self.images = images
         self.step = step
+        self._known: dict[object, Scores] = {}
 
     def scores(self, question: Question) -> Scores:
-        """Mean squared changes; what may not go, or cannot be turned down, has the highest."""
+        """Powers of mean squared changes; what may not go, or cannot be turned down, has the highest."""
         if question.samples is None:
             raise GraftError(
                 "method-data",
                 f"the method {self.name} runs the model on labelled samples, and there are none",
                 "give the data, or choose a method that needs none, such as relevance",
             )
+        asked = (
+            *(question.profile.sha256, question.classes, question.seed, question.groups.count),
+            *(question.samples.indices.tobytes(), *question.model.graph.tensors()),
+        )
+        if asked not in self._known:  # several budgets for one question are usual
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[asked] = self._measured(question, question.samples)
+        return self._known[asked].copy()
+
+    def _measured(self, question: Question, samples: Samples) -> Scores:
         groups = question.groups
         seen = np.zeros(groups.count, bool)
         for _, read in _readers(groups):
             seen[groups.behind(read.channels)] = True
         atoms = np.flatnonzero(groups.cuttable() & groups.atoms & seen)
         images = int(np.clip(RUNS // max(1, len(atoms)), LEAST, self.images))
-        switched = _Switched(question, _drawn(question, question.samples, images))
+        switched = _Switched(question, _drawn(question, samples, images))
         result = np.zeros(groups.count)
-        result[atoms] = switched.changes(atoms, self.step)
+        result[atoms] = switched.changes(atoms, self.step) ** POWER
         result[np.setdiff1d(np.flatnonzero(groups.atoms), atoms)] = result.max(initial=0.0)
         return result
 

@@ -119,7 +119,7 @@ def test_profile_and_plan_are_what_decompose_makes_itself(graft: Graft, made: Pl
     assert profiled["top1"] > 0.95
     assert profiled["providers"]
     assert profile.read_bytes() == (made / "modules/parent/profile.safetensors").read_bytes()
-    planning = ("plan", made.model, "--profile", profile, "--classes", "7,1", "--keep", "50%")
+    planning = ("plan", made.model, "--profile", profile, *data, "--classes", "7,1", "--keep", "50%")
     planned = found(graft(*planning, "-o", plan, "--json"), "plan")
     assert planned["channels_kept"] < planned["channels"]
     assert planned["classes"] == ["7", "1"]

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from graft.passes import curve as passes
-from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT
+from graft.passes.compensate import LADDER as COMPENSATE
+from graft.passes.identify import MEASURED
 from graft.rewriter.errors import GraftError
 from graft.tools import plot
 from tests.integration import kit
@@ -27,7 +27,7 @@ POINT_KEYS = {
     *("method", "compensate", "keep", "macs", "macs_ratio", "parameters"),
     *("top1", "loss", "standard_error", "unreachable"),
 }
-GRAFT = f"Graft: {DEFAULT}"
+GRAFT = f"Graft: {MEASURED}"
 FEW = ("--budgets", "0.5,70%", "--round-to", "1")
 
 
@@ -60,7 +60,7 @@ def test_figures_and_picture(graft: Graft, small: Place) -> None:
     ]
     for point in written["points"]:
         assert point.keys() >= POINT_KEYS
-        assert point["compensate"] == Decompose.compensate
+        assert point["compensate"] == COMPENSATE[-1]
         assert not point["unreachable"]
         assert point["macs_ratio"] == pytest.approx(point["macs"] / written["parent"]["macs"])
         assert 0 < point["macs_ratio"] <= point["keep"]
@@ -251,4 +251,4 @@ def test_help_says_what_is_left_out(graft: Graft) -> None:
     words = "".join(graft("curve", "--help").out.split())
     assert "Default:0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9." in words
     assert f"Default:{','.join(passes.METHODS)}." in words
-    assert f"Default:{Decompose.compensate}." in words
+    assert f"Default:{COMPENSATE[-1]}." in words
