@@ -182,7 +182,7 @@ def _is_zero(tensor: gs.Tensor) -> bool:
 
 def _evaluate(node: gs.Node, graph: gs.Graph) -> Array:
     """What a node puts out that reads constants only."""
-    copy = node.copy(list(node.inputs), [gs.Variable("result", node.outputs[0].dtype)])
+    copy = node.copy(list(node.inputs), [gs.Variable("result")])
     alone = gs.Graph([copy], outputs=copy.outputs, opset=graph.opset, import_domains=graph.import_domains)
     proto = gs.export_onnx(alone, do_type_check=False)
     proto.ir_version = IR_VERSION

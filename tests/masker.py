@@ -261,7 +261,8 @@ class _Blind:
             values: Array = bias.reshape(*[1] * (rank - len(shape)), *shape)
             return {node.name} & {*self._makers}, values
         parts = [self._of(each) for each in node.input if each]
-        result = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
+        kind = helper.np_dtype_to_tensor_dtype(np.asarray(parts[0][1]).dtype)
+        result = helper.make_tensor_value_info(node.output[0], kind, None)
         alone = helper.make_graph([node], "alone", [], [result])
         names = dict.fromkeys(filter(None, node.input))
         for each, (_, values) in zip(names, parts, strict=True):

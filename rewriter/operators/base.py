@@ -253,10 +253,13 @@ def float_constant(name: str, values: Array, like: gs.Tensor) -> gs.Constant:
             like = gs.Variable("", helper.tensor_dtype_to_np_dtype(maker.attrs["to"]))
         else:
             like = maker.inputs[-1 if maker.op == "Where" else 0]
-    dtype = like.dtype or np.float32
-    if isinstance(dtype, int):  # types that numpy lacks have ONNX's number
-        dtype = helper.tensor_dtype_to_np_dtype(dtype)
-    return gs.Constant(name, values.astype(dtype))
+    return gs.Constant(name, values.astype(dtype_of(like)))
+
+
+def dtype_of(tensor: gs.Tensor) -> np.dtype[Any]:
+    """The type of a tensor, also where numpy lacks it and its ``dtype`` is ONNX's number; or float32."""
+    kind = tensor.dtype or np.float32
+    return np.dtype(helper.tensor_dtype_to_np_dtype(kind) if isinstance(kind, int) else kind)
 
 
 def positive(axis: int, rank: int) -> int:

@@ -17,6 +17,7 @@ from graft.rewriter.operators.base import (
     Read,
     Work,
     count,
+    dtype_of,
     given,
     is_constant,
     set_constant,
@@ -83,7 +84,7 @@ class _Kernels(Operator):
     def blind(self, node: gs.Node) -> Array:
         """The bias, everywhere."""
         bias, weight = given(node, 2), node.inputs[1]
-        values = np.zeros(self._sizes(node)[0], weight.dtype) if bias is None else bias.values
+        values = np.zeros(self._sizes(node)[0], dtype_of(weight)) if bias is None else bias.values
         return values.reshape(-1, *[1] * (len(weight.shape) - 2))
 
     def mixes(self, node: gs.Node) -> bool:

@@ -16,6 +16,7 @@ from graft.rewriter.operators.base import (
     Parameter,
     Read,
     Work,
+    dtype_of,
     insert_after,
     is_constant,
     set_constant,
@@ -150,7 +151,7 @@ class Contraction(Operator):
 
     def blind(self, node: gs.Node) -> Array:
         """Zero."""
-        return np.zeros((), node.inputs[self._require(node).constant].dtype)
+        return np.zeros((), dtype_of(node.inputs[self._require(node).constant]))
 
     def matrix(self, node: gs.Node) -> Array:
         """The constant as (outputs, 1, inputs)."""

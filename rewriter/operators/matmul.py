@@ -14,6 +14,7 @@ from graft.rewriter.operators.base import (
     Read,
     Work,
     count,
+    dtype_of,
     given,
     is_constant,
     set_constant,
@@ -92,7 +93,7 @@ class Gemm(Operator):
         """``beta * C``."""
         bias, beta = given(node, 2), float(node.attrs.get("beta", 1.0))
         if bias is None or beta == 0:
-            return np.zeros((), node.inputs[1].dtype)
+            return np.zeros((), dtype_of(node.inputs[1]))
         values: Array = (bias.values * beta).astype(bias.dtype)
         return values
 
