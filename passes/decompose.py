@@ -15,7 +15,7 @@ from graft.passes.head import Head, keep_output, last_features
 from graft.passes.identify import DEFAULT, Question, method_called
 from graft.passes.measured import Stopwatch, within
 from graft.passes.normalize import Normalize
-from graft.passes.refit import Refit
+from graft.passes.refit import SAMPLES, Refit
 from graft.passes.slice import Slice
 from graft.passes.verify import Verify
 from graft.rewriter.calibration import Samples
@@ -103,6 +103,7 @@ class Decompose:
         rest: the output ``rest`` beside the classes of a set.
         seed: for methods that draw.
         round_to: see :class:`graft.passes.budget.Budget`.
+        samples: at most so many are used to refit.
         stopwatch: where latency is measured, for that unit.
     """
 
@@ -115,6 +116,7 @@ class Decompose:
     rest: bool = True
     seed: int = 0
     round_to: int | None = None
+    samples: int = SAMPLES
     stopwatch: Stopwatch = field(default_factory=Stopwatch, compare=False, repr=False)
 
     def options(self) -> dict[str, object]:
@@ -194,7 +196,7 @@ class Decompose:
         difference = Verify(*verify)(whole, plan, model).difference if verify else None
         if headed:
             alone = self.together and not self.other
-            refit = Refit(_required(data), classes, device or Device(), alone, self.seed)
+            refit = Refit(_required(data), classes, device or Device(), alone, self.seed, self.samples)
             refit(model, headed, plan)
         if typicality and typicality.tensor in model.graph.tensors():
             typicality.attach(model)

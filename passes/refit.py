@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from graft.passes.ridge import correction
 from graft.rewriter.calibration import Samples
+from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
@@ -84,14 +85,21 @@ class Refit:
         device: where both models run.
         alone: the module will see nothing but ``classes``.
         seed: draws samples, where there are many, and places.
+        most: so many samples are used.
     """
 
     def __init__(
-        self, data: Samples, classes: Sequence[str], device: Device, alone: bool, seed: int = 0
+        self,
+        data: Samples,
+        classes: Sequence[str],
+        device: Device,
+        alone: bool,
+        seed: int = 0,
+        most: int = SAMPLES,
     ) -> None:
         self.device = device.waiting()
         self.seed = seed
-        self.data, self.weights = _chosen(data, classes, alone, seed)
+        self.data, self.weights = _chosen(data, classes, alone, seed, most)
 
     def __call__(self, model: Model, whole: Model, plan: Plan) -> RefitReport:
         """Change the weights of ``model``.
@@ -163,9 +171,13 @@ def _apply(site: _Site, rows: _Rows, weights: NDArray[np.float64], graph: gs.Gra
     node, operator = site.node, operator_of(site.node)
     old = operator.coefficients(node)
     groups, width, _ = old.shape
-    read = np.concatenate(rows.read, axis=1)
+    read = np.concatenate(rows.read, axis=1).astype(np.float32)
     made = np.concatenate(rows.made).astype(np.float32)
-    beside = np.concatenate(rows.beside) if rows.beside else np.zeros((1, made.shape[1]), np.float32)
+    beside = (
+        np.concatenate(rows.beside).astype(np.float32)
+        if rows.beside
+        else np.zeros((1, made.shape[1]), np.float32)
+    )
     each = np.repeat(weights[: len(rows.times)], rows.times) if len(weights) == len(rows.times) else None
     share = np.full(len(made), 1 / len(made)) if each is None else each / each.sum()
 
@@ -175,23 +187,29 @@ def _apply(site: _Site, rows: _Rows, weights: NDArray[np.float64], graph: gs.Gra
     step, constant = correction(
         read, apart(made), apart(beside), share.astype(np.float32), old.astype(np.float32), site.limits
     )
+    if not (np.isfinite(step).all() and np.isfinite(constant).all()):
+        raise GraftError(
+            "refit-failed",
+            f"{node.op} {node.name} cannot be refitted: its values are not finite",
+            "check card and data, or use --compensate fold",
+        )
     operator.set_coefficients(node, old + step)
     bias = operator.offset(node)
     operator.add_bias(node, constant.reshape(-1) - bias, graph)
 
 
 def _chosen(
-    data: Samples, classes: Sequence[str], alone: bool, seed: int
+    data: Samples, classes: Sequence[str], alone: bool, seed: int, most: int
 ) -> tuple[Samples, NDArray[np.float64]]:
     """Samples and their weights: every class of the module counts alike, others as much as all of them."""
     numbers = [data.card.class_index(name) for name in classes]
     labels = data.labels.reshape(len(data.labels), -1)[:, -1]
     own = np.isin(labels, numbers)
     draw = np.random.default_rng([seed, 1])
-    limit = SAMPLES if alone or own.all() else SAMPLES // 2
+    limit = most if alone or own.all() else most // 2
     positions = draw.permutation(np.flatnonzero(own))[:limit]
     if not alone:
-        others = draw.permutation(np.flatnonzero(~own))[: SAMPLES - len(positions)]
+        others = draw.permutation(np.flatnonzero(~own))[: most - len(positions)]
         positions = np.concatenate([positions, others])
     positions = draw.permutation(positions)
     labels, own = labels[positions], own[positions]

@@ -245,11 +245,11 @@ def test_a_fixed_batch_is_kept() -> None:
 def test_samples_weigh_by_class() -> None:
     labels = np.repeat([0, 1, 2, 3], [10, 20, 30, 40])
     data = small.samples(small.inputs((3,), 100), labels)
-    chosen, weights = refit._chosen(data, ["a", "b"], False, 0)
+    chosen, weights = refit._chosen(data, ["a", "b"], False, 0, 200)
     total = np.bincount(chosen.labels, weights, 4)
     np.testing.assert_allclose(total[:2], [1, 1])
     np.testing.assert_allclose(total[2:].sum(), 2)
-    chosen, weights = refit._chosen(data, ["a", "b"], True, 0)
+    chosen, weights = refit._chosen(data, ["a", "b"], True, 0, 200)
     assert chosen.counts() == {"a": 10, "b": 20}
     assert len(weights) == 30
 
@@ -266,3 +266,29 @@ def test_decompose_refits_with_data_only() -> None:
     folded = Decompose(0.6, compensate="fold", together=True)(parent, profile, ["a", "b"])
     assert found.plan.to_json() == folded.plan.to_json()
     assert small.run(found.model, small.inputs((2, 6, 5)))["y"].shape == (40, 2)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    net = small.conv_net()
+    weight = small.numpy_helper.to_array(net.constants["conv1.w"])
+    net.constant("conv1.w", weight * 1e25)  # fits float32, its squares do not
+    model = small.model(net)
+    x = small.inputs(net.shape, 40)
+    plan = small.plan(model, conv1=[0])
+    cut = model.copy()
+    Slice(plan)(cut)
+    with pytest.raises(GraftError, match="not finite"):
+        Refit(small.samples(x), LABELS, CPU, alone=True)(cut, model, plan)
+
+
+def test_half_precision_is_fitted_in_single() -> None:
+    net = small.conv_net(dtype=np.float16)
+    model = small.model(net)
+    data = small.samples(small.inputs(net.shape, 60, dtype=np.float16))
+    plan = small.plan(model, conv1=[0, 3])
+    cut = model.copy()
+    Slice(plan)(cut)
+    assert Refit(data, LABELS, CPU, alone=True)(cut, model, plan).changed == 3
+    assert {t.values.dtype for t in cut.graph.tensors().values() if isinstance(t, gs.Constant)} == {
+        np.dtype(np.float16)
+    }
