@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.passes.ridge import correction
+from graft.passes.ridge import OPEN, correction
 from graft.rewriter.calibration import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
@@ -29,7 +29,6 @@ NUMBERS = 1 << 26
 """Fewer, where the rows would hold more numbers than this."""
 
 Array = NDArray[np.float32]
-OPEN = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Refit:
         walk, parent = Walk(model, batches, self.device), Walk(whole, batches, self.device)
         changed = 0
         for name in [node.name for node in model.graph.nodes if operator_of(node).affine(node)]:
-            node = next(node for node in model.graph.nodes if node.name == name)
+            node = walk.nodes[name]
             site = _site(node, model.graph, parent.nodes, walk.known(node))
             if site is None:
                 continue
@@ -194,8 +193,7 @@ def _apply(site: _Site, rows: _Rows, weights: NDArray[np.float64], graph: gs.Gra
             "check card and data, or use --compensate fold",
         )
     operator.set_coefficients(node, old + step)
-    bias = operator.offset(node)
-    operator.add_bias(node, constant.reshape(-1) - bias, graph)
+    operator.add_bias(node, constant.reshape(-1) - operator.offset(node), graph)
 
 
 def _chosen(

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Table = NDArray[np.float64]
+OPEN = (-np.inf, np.inf)
+"""Limits that are none."""
 PENALTIES = (1e-5, 1e-3, 1e-2, 1e-1, 1.0)
 """Relative to the mean variance of what is read."""
 ROUNDS = 4
@@ -19,7 +21,7 @@ def correction(
     beside: Array,
     share: Array,
     old: Array,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    limits: tuple[float, float] = OPEN,
 ) -> tuple[Array, Array]:
     """What to add to the weights ``old``, and the constant, so that ``made`` is met.
 
@@ -49,7 +51,7 @@ def correction(
         cross, mean = system.cross(target - base)
         step = (inverse @ cross).swapaxes(1, 2).astype(np.float32)
         constant = (mean - system.mean @ step.swapaxes(1, 2))[:, 0]
-        if turn == ROUNDS or limits == (-np.inf, np.inf):
+        if turn == ROUNDS or limits == OPEN:
             break
         predicted = base + read @ step.swapaxes(1, 2) + constant[:, None]
         target = np.where(made <= limits[0], np.minimum(predicted, limits[0]), made)

@@ -21,7 +21,6 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.model import refuse_overwrite, writing
 from graft.rewriter.session import Device
 from graft.tools import options, parents, plot, show
-from graft.tools.decompose import MANY
 
 
 class _Several(click.ParamType):  # type: ignore[type-arg]
@@ -123,8 +122,8 @@ def command(
     Samples.match(test.split, parent.card, names)  # says which of them has none
     shares = sorted(_each(budgets, LADDER))
     ways, steps = _each(methods, METHODS), _each(compensate, COMPENSATE[-1:])
-    apart = names if len(names) < len(parent.card.labels) and len(parent.card.labels) > MANY else None
-    if ONE_PLAN in ways and apart and not profile and set(samples.counts()) - set(names):
+    merged = parents.apart(parent, names) and set(samples.counts()) - set(names)
+    if ONE_PLAN in ways and merged and not profile:
         raise classes_merged()
     count = len(shares) * len(ways) * len(steps)
     if dry_run:
@@ -132,10 +131,7 @@ def command(
         note = f"would cut and measure {count} modules, and write {output} and {picture}"
         show.emit("curve", would, as_json, lambda: show.note(note))
         return
-    if profile:
-        observed = parents.matching_profile(profile, parent, names)
-    else:
-        observed = parents.observe(parent, samples, fingerprint, device, apart)
+    observed = parents.profile_of(parent, names, profile, samples, fingerprint, device)
     decompose = Decompose(
         method=MEASURED, together=len(names) > 1, rest=not no_rest, seed=seed, round_to=round_to
     )
@@ -156,7 +152,7 @@ def command(
         "points": [asdict(point) for point in report.points],
         "providers": list(report.providers),
     }
-    _write(result, report, f"{_called(names)} of {model.name}", output, picture, force)
+    _write(result, report, f"{show.classes(names)} of {model.name}", output, picture, force)
     told = {**result, "output": output, "plot": picture}
     show.emit("curve", told, as_json, lambda: _show(report, names, output, picture))
 
@@ -227,10 +223,6 @@ def _named(method: str) -> str:
     return names.get(method, method)
 
 
-def _called(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{len(names)} classes"
-
-
 def _show(report: CurveReport, names: Sequence[str], output: Path, picture: Path) -> None:
     budgets = sorted({point.keep for point in report.points})
     rows: dict[tuple[str, str], list[str]] = {}
@@ -238,7 +230,7 @@ def _show(report: CurveReport, names: Sequence[str], output: Path, picture: Path
         start = [_named(point.method), point.compensate]
         rows.setdefault((point.method, point.compensate), start).append(_cell(point))
     show.table(
-        f"points lost against the parent, {_called(names)}, by share of its MACs; "
+        f"points lost against the parent, {show.classes(names)}, by share of its MACs; "
         f"ran on {', '.join(report.providers)}",
         ["method", "compensate", *(f"<= {show.percent(keep, 0)}" for keep in budgets)],
         list(rows.values()),

@@ -126,11 +126,7 @@ def command(
         note = f"would write {len(sets)} modules to {output}"
         show.emit("decompose", would, as_json, lambda: show.note(note))
         return
-    if profile:
-        observed = parents.matching_profile(profile, parent, names)
-    else:
-        apart = names if len(names) < len(labels.labels) and len(labels.labels) > MANY else None
-        observed = parents.observe(parent, samples, fingerprint, device, apart)
+    observed = parents.profile_of(parent, names, profile, samples, fingerprint, device)
     if not as_json:
         show.note(f"parent: top-1 {show.percent(observed.top1)} on the {split} samples")
     verify = None if no_verify else (_few(samples), device)
@@ -155,10 +151,6 @@ def command(
     result["providers"] = list(device.open(parent.model).providers)
     written = _write(directory, job, reports, result)
     show.emit("decompose", {**written, "output": output}, as_json, lambda: _show(written, output))
-
-
-MANY = 100
-"""Beyond so many classes, those that were not asked for are profiled together."""
 
 
 @dataclass(frozen=True)
@@ -308,7 +300,7 @@ def _write(
 def _show(result: dict[str, Any], output: Path) -> None:
     rows = [
         [
-            ", ".join(entry["classes"]) if len(entry["classes"]) <= 4 else f"{len(entry['classes'])} classes",
+            show.classes(entry["classes"]),
             f"{entry['channels_kept']} of {entry['channels']}",
             f"{show.count(entry['macs'])} ({show.percent(entry['macs_ratio'], 0)})",
             f"{show.count(entry['parameters'])} ({show.percent(entry['parameters_ratio'], 0)})",

@@ -18,6 +18,8 @@ from graft.tools import show
 
 FAR_BELOW = 0.05
 FEW_SAMPLES = 20
+MANY = 100
+"""Beyond so many classes, those that were not asked for are profiled together."""
 MOST_LINES = 5
 log = logging.getLogger("graft")
 
@@ -42,6 +44,26 @@ def observe(
     warn_if_few(dict(zip(profile.classes, profile.counts.tolist(), strict=True)))
     warn_if_far_below(profile.top1, parent.source)
     return profile
+
+
+def apart(parent: Parent, classes: Sequence[str]) -> Sequence[str] | None:
+    """The classes to profile on their own, all others together; ``None``: every class."""
+    labels = parent.card.labels
+    return classes if len(classes) < len(labels) and len(labels) > MANY else None
+
+
+def profile_of(
+    parent: Parent,
+    classes: Sequence[str],
+    path: Path | None,
+    samples: Samples,
+    data: str,
+    device: Device,
+) -> Profile:
+    """The profile at ``path``, which must tell ``classes`` apart, or a new one."""
+    if path:
+        return matching_profile(path, parent, classes)
+    return observe(parent, samples, data, device, apart(parent, classes))
 
 
 def warn_if_few(counts: Mapping[str, int]) -> None:

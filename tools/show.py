@@ -80,6 +80,15 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
+def classes(names: Sequence[str]) -> str:
+    """Names, or how many there are.
+
+    >>> classes(["cat", "dog"])
+    'cat, dog'
+    """
+    return ", ".join(names) if len(names) <= 4 else f"{len(names)} classes"
+
+
 def count(value: int) -> str:
     """``40.6 M``."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
