@@ -5,6 +5,9 @@ Run with the benchmark models and data (see GRAFT_BENCH)::
     python benchmarks/accuracy.py ../shared/bench/vision --results accuracy.json
     python benchmarks/accuracy.py ../shared/bench/vision --results accuracy.json --only pairs --few 9
 
+With ``--onnxsim``, the Python of an environment that has onnxsim 0.8 or newer, the tables get a row for its
+structured pruning, which knows no classes: the parent pruned once to the same budget.
+
 Budgets, methods, sets and seeds are fixed; nothing is chosen on test images, they only report. Every
 module measured is noted in the file of results, and what is noted there is not measured again: a run that
 was broken off goes on. Tables are printed as Markdown.
@@ -17,6 +20,8 @@ import itertools
 import json
 import platform
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +36,7 @@ from graft.passes.decompose import Decompose
 from graft.passes.identify import MEASURED
 from graft.rewriter import metrics
 from graft.rewriter.calibration import Samples
-from graft.rewriter.cost import CostModel
+from graft.rewriter.cost import CostModel, cost_of
 from graft.rewriter.evaluation import Scored, latencies, score
 from graft.rewriter.model import Model
 from graft.rewriter.plan import Plan
@@ -39,6 +44,9 @@ from graft.rewriter.session import Device
 
 ONE_PLAN = "one plan for all classes"
 METHODS = (MEASURED, ONE_PLAN, "activity", "magnitude", "random")
+ONNXSIM = "onnxsim"
+STEPS = 8
+"""Of the search for the sparsity that meets a budget."""
 
 
 class Notes:
@@ -73,6 +81,7 @@ class Way:
         return decompose(bench.parent, bench.profile, classes, plan, data=bench.train, device=DEVICE).model
 
 
+PRUNED: dict[tuple[str, float], Model] = {}
 PLANS: dict[tuple[str, float, str], Plan] = {}
 
 
@@ -86,6 +95,46 @@ def one_plan(bench: Bench, keep: float, unit: str) -> Plan:
     return PLANS[key]
 
 
+@dataclass(frozen=True)
+class Run:
+    """What was asked for.
+
+    Attributes:
+        notes: what is known.
+        few: so many pairs or sets; ``None``: all.
+        onnxsim: the Python that has it.
+    """
+
+    notes: Notes
+    few: int | None
+    onnxsim: Path | None
+
+    def pruned(self, bench: Bench, keep: float) -> Model:
+        """The parent, pruned by onnxsim to a share of its MACs that is as large as ``keep`` allows."""
+        if (bench.name, keep) not in PRUNED:
+            PRUNED[bench.name, keep] = self._prune(bench, keep)
+        return PRUNED[bench.name, keep]
+
+    def _prune(self, bench: Bench, keep: float) -> Model:
+        best, (low, high) = None, (0.0, 1.0)
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = (str(Path(folder) / name) for name in ("parent.onnx", "pruned.onnx"))
+            bench.model.save(source)
+            script = str(Path(__file__).with_name("structured.py"))
+            for _ in range(STEPS):
+                sparsity = (low + high) / 2
+                subprocess.run([str(self.onnxsim), script, source, target, str(sparsity)], check=True)
+                model = Model.load(target)
+                if cost_of(model).macs <= keep * cost_of(bench.model).macs:
+                    best, high = model, sparsity
+                else:
+                    low = sparsity
+        if best is None:
+            raise ValueError(f"onnxsim does not reach {keep:.0%} of the MACs of {bench.name}")
+        best.card = bench.card
+        return best
+
+
 def restricted(bench: Bench, model: Model, classes: Sequence[str]) -> Scored:
     """``model`` on the test samples of ``classes``, told apart among themselves."""
     samples = Samples.match(bench.test.split, model.require_card(), classes, names=bench.card.labels)
@@ -95,9 +144,10 @@ def restricted(bench: Bench, model: Model, classes: Sequence[str]) -> Scored:
 # ------------------------------------------------------------------------------- sets of classes
 
 
-def sets(bench: Bench, notes: Notes, title: str, chosen: Sequence[Sequence[str]], keeps: Sequence[float],
+def sets(bench: Bench, run: Run, title: str, chosen: Sequence[Sequence[str]], keeps: Sequence[float],
          ways: Sequence[Way]) -> None:  # fmt: skip
     """A table: mean loss of modules for sets of classes, one row a way to cut them."""
+    ways = [*ways, Way(ONNXSIM, "none")] if run.onnxsim else ways
     print(f"\n## {bench.name}: {title}\n")
     row("method", "compensation", *[f"loss at {keep:.0%}" for keep in keeps], "ahead of one plan by")
     row(*["---"] * (3 + len(keeps)))
@@ -105,15 +155,15 @@ def sets(bench: Bench, notes: Notes, title: str, chosen: Sequence[Sequence[str]]
     for way, keep in itertools.product(ways, keeps):
         for classes in chosen:
             key = "/".join([bench.name, way.method, way.compensate, str(keep), "+".join(classes)])
-            found = notes.get(key, lambda w=way, k=keep, c=classes: _set(bench, w, c, k))
+            found = run.notes.get(key, lambda w=way, k=keep, c=classes: _set(bench, run, w, c, k))
             lost.setdefault((way, keep), []).append(found["loss"])
     for way in ways:
         cells = [points(_mean(lost[way, keep])) for keep in keeps]
         row(way.method, way.compensate, *cells, _lead(lost, way, keeps))
 
 
-def _set(bench: Bench, way: Way, classes: Sequence[str], keep: float) -> dict[str, Any]:
-    model = way.cut(bench, classes, keep)
+def _set(bench: Bench, run: Run, way: Way, classes: Sequence[str], keep: float) -> dict[str, Any]:
+    model = run.pruned(bench, keep) if way.method == ONNXSIM else way.cut(bench, classes, keep)
     whole, found = (restricted(bench, each, classes) for each in (bench.parent.model, model))
     loss, error = metrics.paired_difference(whole.correct, found.correct)
     return {"loss": 100 * loss, "standard_error": 100 * error, "top1": found.summary()["top1"]}
@@ -136,33 +186,33 @@ def _lead(lost: dict[tuple[Way, float], list[float]], way: Way, keeps: Sequence[
     return "; ".join(cells)
 
 
-def pairs(bench: Bench, notes: Notes, few: int | None) -> None:
+def pairs(bench: Bench, run: Run) -> None:
     """ResNet-20, two classes."""
     chosen = list(itertools.combinations(bench.card.labels, 2))
-    if few:
-        picked = np.random.default_rng(0).permutation(len(chosen))[:few]
+    if run.few:
+        picked = np.random.default_rng(0).permutation(len(chosen))[: run.few]
         chosen = [chosen[number] for number in sorted(picked.tolist())]
     ways = [*map(Way, METHODS), Way(MEASURED, "fold"), Way(MEASURED, "mean"), Way(MEASURED, "none")]
-    sets(bench, notes, f"two classes, {len(chosen)} pairs", chosen, (0.5, 0.3), ways)
+    sets(bench, run, f"two classes, {len(chosen)} pairs", chosen, (0.5, 0.3), ways)
 
 
-def fives(bench: Bench, notes: Notes, few: int | None) -> None:
+def fives(bench: Bench, run: Run) -> None:
     """ResNet-20, five classes."""
     draw, labels = np.random.default_rng(0), bench.card.labels
-    chosen = [[labels[n] for n in sorted(draw.permutation(10)[:5].tolist())] for _ in range(10)][:few]
-    sets(bench, notes, f"five classes, {len(chosen)} sets, seed 0", chosen, (0.5,), [*map(Way, METHODS)])
+    chosen = [[labels[n] for n in sorted(draw.permutation(10)[:5].tolist())] for _ in range(10)][: run.few]
+    sets(bench, run, f"five classes, {len(chosen)} sets, seed 0", chosen, (0.5,), [*map(Way, METHODS)])
 
 
-def whole_set(bench: Bench, notes: Notes, few: int | None) -> None:
+def whole_set(bench: Bench, run: Run) -> None:
     """EfficientNet-Lite0, the ten imagenette classes together."""
     classes = tuple(bench.train.counts())
-    sets(bench, notes, "ten classes together", [classes], (0.6, 0.4), [*map(Way, METHODS)])
+    sets(bench, run, "ten classes together", [classes], (0.6, 0.4), [*map(Way, METHODS)])
 
 
 # ------------------------------------------------------------------------------- modules joined
 
 
-def joined(bench: Bench, notes: Notes, keeps: Sequence[float], unit: str, title: str) -> None:
+def joined(bench: Bench, run: Run, keeps: Sequence[float], unit: str, title: str) -> None:
     """A table: ten one-class modules side by side."""
     print(f"\n## {bench.name}: {title}\n")
     row("method", "compensation", *[f"loss at {keep:.1%}" for keep in keeps])
@@ -171,7 +221,7 @@ def joined(bench: Bench, notes: Notes, keeps: Sequence[float], unit: str, title:
         cells = []
         for keep in keeps:
             key = "/".join([bench.name, "joined", way.method, way.compensate, unit, f"{keep:.4f}"])
-            found = notes.get(key, lambda w=way, k=keep: _joined(bench, w, k, unit))
+            found = run.notes.get(key, lambda w=way, k=keep: _joined(bench, w, k, unit))
             cells.append(points((found["loss"], found["standard_error"])))
         row(way.method, way.compensate, *cells)
 
@@ -191,23 +241,23 @@ def _joined(bench: Bench, way: Way, keep: float, unit: str) -> dict[str, Any]:
     return {"loss": 100 * loss, "standard_error": 100 * error, "top1": float(correct.mean())}
 
 
-def branches(bench: Bench, notes: Notes, few: int | None) -> None:
+def branches(bench: Bench, run: Run) -> None:
     """ResNet-20, ten modules."""
-    joined(bench, notes, (0.7, 0.5), "macs", "ten one-class modules joined as branches")
+    joined(bench, run, (0.7, 0.5), "macs", "ten one-class modules joined as branches")
 
 
-def dense(bench: Bench, notes: Notes, few: int | None) -> None:
+def dense(bench: Bench, run: Run) -> None:
     """A dense network at half of the parameters that remain without dead channels."""
     dead = dead_channels(bench.parent.groups, bench.profile)
     cost = CostModel(bench.parent.groups)
     keep = 0.5 * cost.parameters(~dead) / cost.parameters()
-    joined(bench, notes, (keep,), "parameters", "ten modules joined, half of the living parameters")
+    joined(bench, run, (keep,), "parameters", "ten modules joined, half of the living parameters")
 
 
 # ------------------------------------------------------------------------------- time
 
 
-def speed(bench: Bench, notes: Notes, few: int | None) -> None:
+def speed(bench: Bench, run: Run) -> None:
     """Cutting one two-class module over a plain inference pass over the samples that it uses."""
     classes = ("cat", "dog")
     own = Samples.match(bench.train.split, bench.card, classes)
@@ -226,7 +276,7 @@ def speed(bench: Bench, notes: Notes, few: int | None) -> None:
           f"passes over its {len(own)} samples (median of 3)")  # fmt: skip
 
 
-def latency(bench: Bench, notes: Notes, few: int | None) -> None:
+def latency(bench: Bench, run: Run) -> None:
     """``--keep-by latency --keep 0.5``: what is measured of the module."""
     classes = tuple(bench.train.counts()) if len(bench.card.labels) > 100 else ("cat", "dog")
     decompose = Decompose(0.5, "latency", together=True, compensate="refit")
@@ -239,7 +289,7 @@ def latency(bench: Bench, notes: Notes, few: int | None) -> None:
           f"{times[1] / times[0]:.2f} of the parent's (batch 32, 2 threads)")  # fmt: skip
 
 
-SECTIONS: dict[str, tuple[tuple[Callable[[Bench, Notes, int | None], None], str], ...]] = {
+SECTIONS: dict[str, tuple[tuple[Callable[[Bench, Run], None], str], ...]] = {
     "pairs": ((pairs, "resnet20_cifar10"),),
     "fives": ((fives, "resnet20_cifar10"),),
     "branches": ((branches, "resnet20_cifar10"),),
@@ -263,9 +313,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--only", choices=SECTIONS, nargs="+", default=[*SECTIONS])
     parser.add_argument("--few", type=int, help="so many pairs or sets")
+    parser.add_argument("--onnxsim", type=Path, help="the Python of an environment that has onnxsim")
     chosen = parser.parse_args()
     print(f"Machine: {platform.machine()}, onnxruntime on CPU. Seed 0. Loss is parent minus result, points.")
-    notes, benches = Notes(chosen.results), {}
+    run, benches = Run(Notes(chosen.results), chosen.few, chosen.onnxsim), {}
     for section in chosen.only:
         for measure, name in SECTIONS[section]:
             if name not in benches:
@@ -273,7 +324,7 @@ def main() -> None:
                 if name.startswith("efficientnet"):
                     apart = [path.name for path in sorted((chosen.folder / "imagenette/train").iterdir())]
                 benches[name] = Bench(chosen.folder, name, DATA[name], apart)
-            measure(benches[name], notes, chosen.few)
+            measure(benches[name], run)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.passes.ridge import OPEN, correction
+from graft.passes.ahead import Ahead
+from graft.passes.layer import Layer, Rows
 from graft.rewriter.calibration import Samples
-from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
-from graft.rewriter.operators.base import is_constant
 from graft.rewriter.plan import Plan
 from graft.rewriter.session import Device
 from graft.rewriter.walk import Batches, Walk
@@ -23,12 +22,6 @@ from graft.rewriter.walk import Batches, Walk
 BATCH = 64
 SAMPLES = 2048
 """More samples bring nothing that could be measured."""
-ROWS = 1 << 14
-"""A layer is fitted at so many places of all samples, drawn once for every batch."""
-NUMBERS = 1 << 26
-"""Fewer, where the rows would hold more numbers than this."""
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -42,24 +35,6 @@ class RefitReport:
 
     changed: int
     samples: int
-
-
-@dataclass(frozen=True)
-class _Site:
-    """A node to refit, and where its target is.
-
-    Attributes:
-        node: in the cut model.
-        target: the tensor of the parent to be met: what the node puts out there, or the sum that this
-            goes into.
-        beside: the other summand in the cut model; ``None``: the target is what the node puts out.
-        limits: what lies outside of these is as good as the limit: the activation behind is flat there.
-    """
-
-    node: gs.Node
-    target: str
-    beside: gs.Tensor | None = None
-    limits: tuple[float, float] = OPEN
 
 
 class Refit:
@@ -113,87 +88,37 @@ class Refit:
         batches = Batches.read(self.data, self.device, model, BATCH)
         weights = self.weights[: batches.count] / self.weights[: batches.count].sum()
         walk, parent = Walk(model, batches, self.device), Walk(whole, batches, self.device)
+
+        def find(node: gs.Node) -> Layer | None:
+            return Layer.find(node, model.graph, parent.nodes, walk.known(node), groups, kept)
+
         changed = 0
         for name in [node.name for node in model.graph.nodes if operator_of(node).affine(node)]:
-            node = walk.nodes[name]
-            site = _site(node, model.graph, parent.nodes, walk.known(node))
-            if site is None:
+            layer = find(walk.nodes[name])
+            if layer is None:
                 continue
-            stays = _along(groups, parent.nodes[name], kept)
-            rows = _Rows(site, stays, np.random.default_rng([self.seed, changed]), batches.count)
-            for cut, uncut in zip(
-                walk.at(node, _reads(site)), parent.at(parent.nodes[name], [site.target]), strict=True
-            ):
+            rows = Rows(layer, np.random.default_rng([self.seed, changed]), weights)
+            reads, place = layer.reads(), parent.nodes[name]
+            for cut, uncut in zip(walk.at(layer.node, reads), parent.at(place, [layer.target]), strict=True):
                 rows.add(cut, uncut)
-            _apply(site, rows, weights, model.graph)
+            layer.give(model.graph, *rows.solve())
+            self._look_ahead(Ahead.find(layer, find, model, self.device), rows, walk, parent)
             changed += 1
         return RefitReport(changed, batches.count)
 
-
-class _Rows:
-    """What a site reads and what it should make, at places of all samples."""
-
-    def __init__(self, site: _Site, stays: NDArray[np.bool_], draw: np.random.Generator, samples: int):
-        self.site, self.stays, self.draw = site, stays, draw
-        groups, _, columns = operator_of(site.node).coefficients(site.node).shape
-        self._each = max(1, min(ROWS, NUMBERS // (groups * columns)) // samples)
-        self.read: list[Array] = []
-        self.made: list[Array] = []
-        self.beside: list[Array] = []
-        self.times: list[int] = []
-
-    def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> None:
-        """Take a batch in: tensors of the cut model and of the parent."""
-        node, operator = self.site.node, operator_of(self.site.node)
-        axis, target = operator.made_axis, uncut[self.site.target]
-        samples = len(target)
-        target = np.compress(self.stays, target, axis=axis) if not self.stays.all() else target
-        count = int(np.prod(target.shape)) // target.shape[axis] // samples
-        places = np.sort(self.draw.permutation(count)[: self._each])
-        self.read.append(operator.rows(node, cut[node.inputs[0].name], places))
-        self.made.append(_flat(target, axis, places))
-        if self.site.beside is not None:
-            beside = self.site.beside
-            values = beside.values if is_constant(beside) else cut[beside.name]
-            self.beside.append(_flat(np.broadcast_to(values, target.shape), axis, places))
-        self.times += [len(places)] * samples
-
-
-def _flat(values: Array, axis: int, places: NDArray[np.int64]) -> Array:
-    """Rows (samples * places, outputs)."""
-    moved = np.moveaxis(values, axis, -1)
-    return moved.reshape(len(moved), -1, moved.shape[-1])[:, places].reshape(-1, moved.shape[-1])
-
-
-def _apply(site: _Site, rows: _Rows, weights: NDArray[np.float64], graph: gs.Graph) -> None:
-    """Solve, and change weights and bias."""
-    node, operator = site.node, operator_of(site.node)
-    old = operator.coefficients(node)
-    groups, width, _ = old.shape
-    read = np.concatenate(rows.read, axis=1).astype(np.float32)
-    made = np.concatenate(rows.made).astype(np.float32)
-    beside = (
-        np.concatenate(rows.beside).astype(np.float32)
-        if rows.beside
-        else np.zeros((1, made.shape[1]), np.float32)
-    )
-    each = np.repeat(weights[: len(rows.times)], rows.times) if len(weights) == len(rows.times) else None
-    share = np.full(len(made), 1 / len(made)) if each is None else each / each.sum()
-
-    def apart(values: Array) -> Array:
-        return np.ascontiguousarray(values.reshape(len(values), groups, width).swapaxes(0, 1))
-
-    step, constant = correction(
-        read, apart(made), apart(beside), share.astype(np.float32), old.astype(np.float32), site.limits
-    )
-    if not (np.isfinite(step).all() and np.isfinite(constant).all()):
-        raise GraftError(
-            "refit-failed",
-            f"{node.op} {node.name} cannot be refitted: its values are not finite",
-            "check card and data, or use --compensate fold",
-        )
-    operator.set_coefficients(node, old + step)
-    operator.add_bias(node, constant.reshape(-1) - operator.offset(node), graph)
+    @staticmethod
+    def _look_ahead(pair: Ahead | None, rows: Rows, walk: Walk, parent: Walk) -> None:
+        """Move the first layer of a pair to where the second is best."""
+        if pair is None:
+            return
+        first, place = pair.first, parent.nodes[pair.first.node.name]
+        seen = zip(walk.at(first.node, pair.reads), parent.at(place, [pair.then.target]), strict=True)
+        for cut, uncut in seen:
+            if not pair.add(cut, uncut):
+                break
+        moved = pair.move(rows)
+        if moved:
+            first.give(walk.model.graph, *moved)
 
 
 def _chosen(
@@ -215,44 +140,3 @@ def _chosen(
     weights = 1.0 / counts[kind]
     weights[~own] *= max(1, len(numbers))
     return data.take(positions), weights
-
-
-def _reads(site: _Site) -> list[str]:
-    names = [site.node.inputs[0].name]
-    if site.beside is not None and not is_constant(site.beside):
-        names.append(site.beside.name)
-    return names
-
-
-def _site(
-    node: gs.Node, graph: gs.Graph, parents: Mapping[str, gs.Node], known: frozenset[str]
-) -> _Site | None:
-    """Where ``node`` finds its target; ``None`` where the parent has no such node."""
-    if node.name not in parents:
-        return None
-    outputs = {tensor.name for tensor in graph.outputs}
-    target, beside = parents[node.name].outputs[0].name, None
-    after = _only_reader(node, outputs)
-    if after is not None and after.op == "Add":
-        other = after.inputs[1 if after.inputs[0] is node.outputs[0] else 0]
-        if is_constant(other) or (after.name in parents and other.name in known):
-            beside = other
-            if after.name in parents:  # or else it was put in for a bias
-                target = parents[after.name].outputs[0].name
-            after = _only_reader(after, outputs)
-    limits = OPEN if after is None else operator_of(after).limits(after)
-    return _Site(node, target, beside, limits)
-
-
-def _only_reader(node: gs.Node, outputs: Collection[str]) -> gs.Node | None:
-    """The one node that reads what ``node`` makes, if nothing else does."""
-    made = node.outputs[0]
-    return made.outputs[0] if len(made.outputs) == 1 and made.name not in outputs else None
-
-
-def _along(groups: ChannelGroups, node: gs.Node, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which outputs of a node of the parent the cut model has."""
-    operator = operator_of(node)
-    channels = groups.of(node.outputs[0])[operator.made_axis]
-    groups_, width, _ = operator.coefficients(node).shape
-    return np.ones(groups_ * width, bool) if channels is None else groups.close(kept)[channels]

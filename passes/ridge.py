@@ -45,7 +45,7 @@ def correction(
     base = read @ old.swapaxes(1, 2) + beside
     half = read.shape[1] // 2
     penalty = _penalty(read, made - base, share, half)
-    system = _System(read, share)
+    system = System(read, share)
     inverse, target = np.linalg.inv(system.penalised(penalty)), made
     for turn in range(ROUNDS + 1):
         cross, mean = system.cross(target - base)
@@ -59,7 +59,7 @@ def correction(
     return step, constant
 
 
-class _System:
+class System:
     """The normal equations of some rows, ready to be solved for several targets."""
 
     def __init__(self, read: Array, share: Array) -> None:
@@ -86,7 +86,7 @@ def _penalty(read: Array, target: Array, share: Array, half: int) -> Table:
     """For each group the penalty that errs least on the rows from ``half`` on."""
     if half < 2:
         return np.full(len(read), PENALTIES[-1])
-    one = _System(read[:, :half], share[:half])
+    one = System(read[:, :half], share[:half])
     cross, mean = one.cross(target[:, :half])
     held = read[:, half:] - one.mean
     weighed = held * (share[half:] / max(float(share[half:].sum()), 1e-30))[None, :, None]

@@ -16,6 +16,8 @@ from graft.rewriter.shapes import Shape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from graft.rewriter.builder import Builder
+
 Array = NDArray[Any]
 
 
@@ -179,6 +181,10 @@ class Operator:
 
     def set_coefficients(self, node: gs.Node, values: Array) -> None:
         """Give the node weights of its own, of the shape of :meth:`coefficients`."""
+        set_constant(node, 1, self.weight(node, values).astype(node.inputs[1].dtype))
+
+    def weight(self, node: gs.Node, coefficients: Array) -> Array:
+        """The second input for other coefficients."""
         raise NotImplementedError
 
     def offset(self, node: gs.Node) -> Array:
@@ -196,6 +202,20 @@ class Operator:
         Returns:
             (groups, samples * places, columns), so that the outputs there are
             ``rows @ coefficients' + offset``.
+        """
+        raise NotImplementedError
+
+    def transposed(
+        self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
+    ) -> gs.Variable:
+        """The transpose of the affine map without its offset: what each input has to do with ``errors``.
+
+        Args:
+            node: the node, of which ``weight`` takes the place of the second input.
+            build: adds nodes.
+            errors: of the shape of the node's output.
+            weight: of the shape of the node's second input.
+            sizes: of the axes of the first input behind the samples.
         """
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graft.rewriter.builder import Builder
 from graft.rewriter.flow import Channels, Flow
 from graft.rewriter.operators.base import (
     Array,
@@ -171,10 +172,9 @@ class Convolution(_Kernels):
         values: Array = weight.reshape(_groups(node), len(weight) // _groups(node), -1)
         return values
 
-    def set_coefficients(self, node: gs.Node, values: Array) -> None:
-        """The weight."""
-        weight = node.inputs[1]
-        set_constant(node, 1, values.reshape(weight.shape).astype(weight.dtype))
+    def weight(self, node: gs.Node, coefficients: Array) -> Array:
+        """In the order of outputs, inputs, taps."""
+        return coefficients.reshape(node.inputs[1].shape)
 
     def offset(self, node: gs.Node) -> Array:
         """The bias, or zeros."""
@@ -188,6 +188,30 @@ class Convolution(_Kernels):
         padded = np.pad(data, [(0, 0), (0, 0), *pads]).reshape(samples, channels, -1)
         taken = padded[:, :, flat[places]].reshape(samples, groups, -1, len(places), flat.shape[1])
         return taken.transpose(1, 0, 3, 2, 4).reshape(groups, samples * len(places), -1)
+
+    def transposed(
+        self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
+    ) -> gs.Variable:
+        """A transposed convolution, as large as the input."""
+        kernel, pads = node.inputs[1].shape[2:], _under_kernel(node, sizes[1:])[0]
+        strides = node.attrs.get("strides", [1] * len(kernel))
+        dilations = node.attrs.get("dilations", [1] * len(kernel))
+        over = [
+            (size + sum(pad) - (taps - 1) * dilation - 1) % stride
+            for size, pad, taps, dilation, stride in zip(
+                sizes[1:], pads, kernel, dilations, strides, strict=True
+            )
+        ]
+        return build.node(
+            "ConvTranspose",
+            "back",
+            [errors, weight],
+            group=_groups(node),
+            strides=list(strides),
+            dilations=list(dilations),
+            pads=[pad[end] for end in (0, 1) for pad in pads],
+            output_padding=over,
+        )
 
 
 class TransposedConvolution(_Kernels):

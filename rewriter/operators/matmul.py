@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graft.rewriter.builder import Builder
 from graft.rewriter.flow import Channels, Flow
 from graft.rewriter.operators.base import (
     Array,
@@ -136,11 +139,10 @@ class Gemm(Operator):
         """``alpha`` times the matrix."""
         return float(node.attrs.get("alpha", 1.0)) * self.matrix(node)[:, 0][None]
 
-    def set_coefficients(self, node: gs.Node, values: Array) -> None:
+    def weight(self, node: gs.Node, coefficients: Array) -> Array:
         """Over ``alpha``."""
-        matrix = values[0] / float(node.attrs.get("alpha", 1.0))
-        turned = matrix if self._matrix_axes(node) == (1, 0) else matrix.T
-        set_constant(node, 1, turned.astype(node.inputs[1].dtype))
+        matrix: Array = coefficients[0] / float(node.attrs.get("alpha", 1.0))
+        return matrix if self._matrix_axes(node) == (1, 0) else matrix.T
 
     def offset(self, node: gs.Node) -> Array:
         """``beta`` times ``C``."""
@@ -153,6 +155,14 @@ class Gemm(Operator):
     def rows(self, node: gs.Node, data: Array, places: Array) -> Array:
         """The data, which has one place a sample."""
         return data[None]
+
+    def transposed(
+        self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
+    ) -> gs.Variable:
+        """``Gemm`` with the matrix turned."""
+        turned = 0 if self._matrix_axes(node) == (1, 0) else 1
+        alpha = float(node.attrs.get("alpha", 1.0))
+        return build.node("Gemm", "back", [errors, weight], alpha=alpha, transB=turned)
 
 
 class MatMul(Contraction):
@@ -181,9 +191,10 @@ class MatMul(Contraction):
         values: Array = node.inputs[1].values.astype(np.float64).T[None]
         return values
 
-    def set_coefficients(self, node: gs.Node, values: Array) -> None:
+    def weight(self, node: gs.Node, coefficients: Array) -> Array:
         """The matrix."""
-        set_constant(node, 1, values[0].T.astype(node.inputs[1].dtype))
+        matrix: Array = coefficients[0].T
+        return matrix
 
     def offset(self, node: gs.Node) -> Array:
         """None of its own."""
@@ -193,3 +204,11 @@ class MatMul(Contraction):
         """The last axis of the data."""
         columns = data.shape[-1]
         return data.reshape(len(data), -1, columns)[:, places].reshape(1, -1, columns)
+
+    def transposed(
+        self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
+    ) -> gs.Variable:
+        """The errors times the matrix, turned."""
+        return build.node(
+            "MatMul", "back", [errors, build.node("Transpose", "turned", [weight], perm=[1, 0])]
+        )

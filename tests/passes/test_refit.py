@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.passes import refit
+from graft.passes import ahead, refit
 from graft.passes.compensate import Compensate
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.refit import Refit
@@ -86,6 +86,42 @@ def test_rows_times_coefficients_is_what_a_gemm_makes(turned: int) -> None:
     before = operator.coefficients(node)
     operator.set_coefficients(node, before)
     np.testing.assert_allclose(operator.coefficients(node), before, rtol=1e-6)
+
+
+def carried_back(model: Model, node: gs.Node, errors: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+    """``errors`` of what ``node`` makes, at what it reads."""
+    return ahead._Linear(node, model, CPU).back(
+        errors, operator_of(node).coefficients(node), np.zeros((len(errors), *sizes), np.float32)
+    )
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_errors_of_a_convolution_are_carried_back_to_where_they_come_from(name: str) -> None:
+    net = CONVOLUTIONS[name]
+    model = Model.from_proto(net.proto(y=[4, *[None] * (len(net.shape) - 1)]))
+    x = small.inputs(net.shape, 5)
+    made = small.run(model, x)["y"] - small.run(model, 0 * x)["y"]
+    errors = np.random.default_rng(1).normal(size=made.shape).astype(np.float32)
+    back = carried_back(model, model.graph.nodes[-1], errors, net.shape)
+    assert back.shape == x.shape
+    np.testing.assert_allclose((back * x).sum(), (errors * made).sum(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("op", ["Gemm", "turned", "MatMul"])
+def test_errors_of_a_product_are_carried_back_to_where_they_come_from(op: str) -> None:
+    net = Net(*((5, 6) if op == "MatMul" else (6,)))
+    if op == "MatMul":
+        net.node("MatMul", "y", "x", net.weight("v", 6, 4))
+    else:
+        turned = int(op == "turned")
+        matrix = net.weight("v", *((4, 6) if turned else (6, 4)))
+        net.node("Gemm", "y", "x", matrix, net.weight("c", 4), transB=turned, alpha=0.5)
+    model = Model.from_proto(net.proto(y=[*net.shape[:-1], 4]))
+    x = small.inputs(net.shape, 5)
+    made = small.run(model, x)["y"] - small.run(model, 0 * x)["y"]
+    errors = np.random.default_rng(1).normal(size=made.shape).astype(np.float32)
+    back = carried_back(model, model.graph.nodes[-1], errors, net.shape)
+    np.testing.assert_allclose((back * x).sum(), (errors * made).sum(), rtol=1e-3)
 
 
 def test_what_cannot_be_refitted_says_so() -> None:
@@ -207,6 +243,21 @@ def test_a_refitted_model_is_nearer_to_the_parent(name: str) -> None:
     cut = Refitted(make(), **removed)
     assert cut.report.changed == layers
     assert cut.error < share * cut.before, (cut.before, cut.error)
+
+
+@pytest.mark.parametrize(("name", "share"), [("convolutions", 1.0), ("dense", 0.9)])
+def test_a_layer_serves_the_one_behind_it(name: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, removed = NETS[name][:2]
+    found = Refitted(make(), **removed).error
+    monkeypatch.setattr(ahead.Ahead, "find", classmethod(lambda *_: None))
+    assert found < share * Refitted(make(), **removed).error
+
+
+def test_pairs_that_do_not_fit_into_memory_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "ROOM", 100)
+    found = Refitted(small.conv_net(), conv1=[0, 3]).error
+    monkeypatch.setattr(ahead.Ahead, "find", classmethod(lambda *_: None))
+    assert found == Refitted(small.conv_net(), conv1=[0, 3]).error
 
 
 def test_a_model_that_lost_nothing_stays_as_it_is() -> None:

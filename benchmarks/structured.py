@@ -1,0 +1,25 @@
+"""Prune a model with onnxsim, for benchmarks/accuracy.py, which runs this in an environment of its own.
+
+    ENVIRONMENT/bin/python structured.py MODEL.onnx PRUNED.onnx SPARSITY
+
+BatchNormalization is folded first, by onnxsim's simplifier; channels are ranked in the whole network.
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import sys
+
+import onnx
+import onnxsim
+from onnxsim import pruning
+
+
+def main() -> None:
+    """Write the pruned model."""
+    source, target, sparsity = sys.argv[1:]
+    simple, _ = onnxsim.simplify(onnx.load(source))
+    onnx.save(pruning.apply_structured_pruning(simple, float(sparsity), global_sparsity=True), target)
+
+
+if __name__ == "__main__":
+    main()

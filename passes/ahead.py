@@ -1,0 +1,238 @@
+"""Fit a layer to what the layer behind it has to make: what lies between them is only a means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from graft.passes.layer import Array, Layer, Rows, Table, flat, only_reader
+from graft.passes.ridge import OPEN, System
+from graft.rewriter.builder import Builder
+from graft.rewriter.model import Model
+from graft.rewriter.operators import operator_of
+from graft.rewriter.operators.base import is_constant
+from graft.rewriter.session import Device, Session
+from graft.rewriter.walk import ROOM
+
+PENALTY = 1e-3
+"""Relative to the mean variance of what is read."""
+SAMPLES = 256
+"""Fewer say too little: where there is no room for the values of so many, layers stay as they are."""
+
+
+class Ahead:
+    """Two layers of which only the second reads what the first makes, behind an activation or none.
+
+    The error that the second leaves is carried back through its weights to where the activation is open;
+    least squares on what the first reads says how much of this it can follow (Gauss-Newton with the Hessian
+    as a Kronecker product: Martens and Grosse 2015); the first goes that way as far as leaves the least
+    error. One such step does nearly all there is to do on samples that were held back; the second layer is
+    refitted in its turn.
+
+    Args:
+        first: has been refitted.
+        then: reads it.
+        model: that both are part of.
+        device: where they run.
+    """
+
+    def __init__(self, first: Layer, then: Layer, model: Model, device: Device) -> None:
+        self.first, self.then = first, then
+        self._maps = (_Linear(first.node, model, device), _Linear(then.node, model, device))
+        self._seen: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = []
+        self._bytes = 0
+
+    @classmethod
+    def find(
+        cls, first: Layer, layer_of: Callable[[gs.Node], Layer | None], model: Model, device: Device
+    ) -> Ahead | None:
+        """The pair of ``first`` and its only reader; ``None`` where there is no such layer."""
+        if not (first.beside is None or is_constant(first.beside)):
+            return None
+        outputs = {tensor.name for tensor in model.graph.outputs}
+        after = only_reader(first.node, outputs)
+        for between in (first.beside is not None, first.limits != OPEN):  # a bias, an activation
+            if after is not None and between:
+                after = only_reader(after, outputs)
+        if after is None or not operator_of(after).affine(after):
+            return None
+        then = layer_of(after)
+        return cls(first, then, model, device) if then else None
+
+    @property
+    def reads(self) -> list[str]:
+        """Tensors of the cut model that the pair takes."""
+        return [self.first.node.inputs[0].name, *self.then.reads()[1:]]
+
+    def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> bool:
+        """Take a batch in, tensors of the cut model and of the parent, if there is room for it."""
+        self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
+        if self._bytes <= ROOM // 2:
+            self._seen.append((cut, uncut))
+        return self._bytes <= ROOM // 2
+
+    def move(self, rows: Rows) -> tuple[Table, Table] | None:
+        """New coefficients and offsets of the first layer; ``None``: they are as good as they can be.
+
+        Nothing moves, either, where there was no room for enough samples.
+
+        Args:
+            rows: what the first layer reads.
+        """
+        batches = self._batches(rows)
+        if sum(len(batch.read) for batch in batches) < min(SAMPLES, len(rows.weights)):
+            return None
+        operator = operator_of(self.first.node)
+        coefficients, offset = operator.coefficients(self.first.node), operator.offset(self.first.node)
+        constant = self.first.beside.values if self.first.beside is not None else np.float32(0)
+        for batch in batches:
+            batch.made = self._maps[0].forward(batch.read, coefficients, offset) + constant
+        weights, bias = self._reader(batches, rows)
+        for batch in batches:
+            self._miss(batch, weights, bias)
+        turn, shift = self._direction(batches, rows, weights)
+        length = self._length(batches, turn, shift, weights)
+        return (coefficients + length * turn, offset + length * shift) if length else None
+
+    def _batches(self, rows: Rows) -> list[_Batch]:
+        batches, start = [], 0
+        for cut, uncut in self._seen:
+            target, beside = self.then.wanted(cut, uncut)
+            read = cut[self.first.node.inputs[0].name].astype(np.float32)
+            share = rows.weights[start : start + len(read)]
+            batches.append(_Batch(cut, uncut, read, target.astype(np.float32), beside, share))
+            start += len(read)
+        return batches
+
+    def _reader(self, batches: list[_Batch], rows: Rows) -> tuple[Table, Table]:
+        """Coefficients and offset of the second layer, as the first is now."""
+        behind, name = Rows(self.then, rows.draw, rows.weights), self.then.node.inputs[0].name
+        for batch in batches:
+            behind.add({**batch.cut, name: np.clip(batch.made, *self.first.limits)}, batch.uncut)
+        return behind.solve()
+
+    def _miss(self, batch: _Batch, weights: Table, bias: Table) -> None:
+        """What the second layer lacks; nothing where its target and it are beyond the same limit."""
+        (low, high), (least, most) = self.first.limits, self.then.limits
+        batch.open = (batch.made > low) & (batch.made < high)
+        made = self._maps[1].forward(np.clip(batch.made, low, high), weights, bias)
+        made = made if batch.beside is None else made + batch.beside
+        batch.error = np.clip(batch.target, least, most) - made
+        off = ((batch.target <= least) & (made <= least)) | ((batch.target >= most) & (made >= most))
+        batch.error[off] = 0
+        batch.counts = ~off
+
+    def _direction(self, batches: list[_Batch], rows: Rows, weights: Table) -> tuple[Table, Table]:
+        """Where coefficients and offset of the first layer should go."""
+        axis, back = operator_of(self.first.node).made_axis, []
+        for batch, places in zip(batches, rows.places, strict=False):
+            carried = self._maps[1].back(batch.error, weights, batch.made) * batch.open
+            back.append(flat(carried, axis, places))
+        read = rows.together(len(batches))
+        system = System(read, rows.share(len(batches)))
+        cross, mean = system.cross(rows.apart(np.concatenate(back)))
+        solved = np.linalg.solve(system.penalised(np.full(len(read), PENALTY)), cross).astype(np.float64)
+        return solved.swapaxes(1, 2), (mean - system.mean @ solved).reshape(-1).astype(np.float64)
+
+    def _length(self, batches: list[_Batch], turn: Table, shift: Table, weights: Table) -> float:
+        """How far: the error is a parabola along the way, but for what passes a limit."""
+        gain = spread = 0.0
+        for batch in batches:
+            moved = self._maps[0].forward(batch.read, turn, shift) * batch.open
+            met = self._maps[1].forward(moved, weights) * batch.counts
+            gain += batch.dot(met, batch.error)
+            spread += batch.dot(met, met)
+        return gain / spread if np.isfinite(gain) and spread > 0 else 0.0
+
+
+@dataclass
+class _Batch:
+    """Some samples.
+
+    Attributes:
+        cut: tensors of the cut model.
+        uncut: tensors of the parent.
+        read: by the first layer.
+        target: of the second.
+        beside: what is added to the second.
+        share: weights of the samples.
+        made: by the first layer.
+        open: where the activation behind passes changes on.
+        error: of the second.
+        counts: where a change of the second matters.
+    """
+
+    cut: Mapping[str, Array]
+    uncut: Mapping[str, Array]
+    read: Array
+    target: Array
+    beside: Array | None
+    share: Table
+    made: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    error: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    counts: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+
+    def dot(self, one: Array, other: Array) -> float:
+        """The weighted product of two tensors of all samples."""
+        return float(self.share @ (one * other).reshape(len(one), -1).sum(axis=1))
+
+
+class _Linear:
+    """The linear part of a layer, with any coefficients, forth and back."""
+
+    def __init__(self, node: gs.Node, model: Model, device: Device) -> None:
+        self._node, self._model, self._device = node, model, device
+        self._sessions: dict[object, Session] = {}
+
+    def forward(self, data: Array, coefficients: Table, offset: Table | None = None) -> Array:
+        """What the layer makes of ``data``."""
+        if "forward" not in self._sessions:
+            self._sessions["forward"] = self._open(
+                lambda build, data, weight: build.node(
+                    self._node.op, "made", [data, weight], **self._node.attrs
+                ),
+                data,
+            )
+        made = self._sessions["forward"].run({"data": data, "weight": self._weight(coefficients)})[
+            "graft/made"
+        ]
+        if offset is None:
+            return made
+        shape = np.ones(made.ndim, int)
+        shape[operator_of(self._node).made_axis] = -1
+        return made + offset.reshape(shape).astype(np.float32)
+
+    def back(self, error: Array, coefficients: Table, like: Array) -> Array:
+        """What ``error``, of what the layer makes, is for what it reads, which is shaped as ``like``."""
+        sizes = like.shape[1:]
+        if sizes not in self._sessions:
+            operator = operator_of(self._node)
+            self._sessions[sizes] = self._open(
+                lambda build, data, weight: operator.transposed(self._node, build, data, weight, sizes), error
+            )
+        found = self._sessions[sizes].run({"data": error, "weight": self._weight(coefficients)})
+        return next(iter(found.values()))
+
+    def _weight(self, coefficients: Table) -> Array:
+        return operator_of(self._node).weight(self._node, coefficients).astype(np.float32)
+
+    def _open(
+        self, write: Callable[[Builder, gs.Variable, gs.Variable], gs.Variable], data: Array
+    ) -> Session:
+        weight = self._node.inputs[1].values
+        inputs = [
+            gs.Variable(name, np.dtype(np.float32), [None] * array.ndim)
+            for name, array in (("data", data), ("weight", weight))
+        ]
+        graph = gs.Graph(inputs=inputs, opset=self._model.opset, name="layer")
+        made = write(Builder(graph, self._model.opset, "graft"), *inputs)
+        made.dtype = np.dtype(np.float32)
+        graph.outputs = [made]
+        proto = gs.export_onnx(graph, do_type_check=False)
+        proto.ir_version = self._model.ir_version
+        return self._device.open(proto)
