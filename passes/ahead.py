@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.passes.layer import Array, Layer, Rows, Table, flat, only_reader
-from graft.passes.ridge import OPEN, System
+from graft.passes.ridge import OPEN
 from graft.rewriter.builder import Builder
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
@@ -20,8 +20,6 @@ from graft.rewriter.walk import ROOM
 
 PENALTY = 1e-3
 """Relative to the mean variance of what is read."""
-SAMPLES = 256
-"""Fewer say too little: where there is no room for the values of so many, layers stay as they are."""
 
 
 class Ahead:
@@ -68,24 +66,22 @@ class Ahead:
         """Tensors of the cut model that the pair takes."""
         return [self.first.node.inputs[0].name, *self.then.reads()[1:]]
 
-    def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> bool:
-        """Take a batch in, tensors of the cut model and of the parent, if there is room for it."""
+    def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> None:
+        """Take a batch in, tensors of the cut model and of the parent."""
         self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
-        if self._bytes <= ROOM // 2:
-            self._seen.append((cut, uncut))
-        return self._bytes <= ROOM // 2
+        self._seen = [*self._seen, (cut, uncut)] if self._bytes <= ROOM // 2 else []
 
     def move(self, rows: Rows) -> tuple[Table, Table] | None:
         """New coefficients and offsets of the first layer; ``None``: they are as good as they can be.
 
-        Nothing moves, either, where there was no room for enough samples.
+        Nothing moves, either, where there is no room for the values of all samples.
 
         Args:
             rows: what the first layer reads.
         """
-        batches = self._batches(rows)
-        if sum(len(batch.read) for batch in batches) < min(SAMPLES, len(rows.weights)):
+        if not self._seen:
             return None
+        batches = self._batches(rows)
         operator = operator_of(self.first.node)
         coefficients, offset = operator.coefficients(self.first.node), operator.offset(self.first.node)
         constant = self.first.beside.values if self.first.beside is not None else np.float32(0)
@@ -128,14 +124,13 @@ class Ahead:
 
     def _direction(self, batches: list[_Batch], rows: Rows, weights: Table) -> tuple[Table, Table]:
         """Where coefficients and offset of the first layer should go."""
-        axis, back = operator_of(self.first.node).made_axis, []
-        for batch, places in zip(batches, rows.places, strict=False):
+        axis, back, system = operator_of(self.first.node).made_axis, [], rows.system
+        for batch, places in zip(batches, rows.places, strict=True):
             carried = self._maps[1].back(batch.error, weights, batch.made) * batch.open
             back.append(flat(carried, axis, places))
-        read = rows.together(len(batches))
-        system = System(read, rows.share(len(batches)))
         cross, mean = system.cross(rows.apart(np.concatenate(back)))
-        solved = np.linalg.solve(system.penalised(np.full(len(read), PENALTY)), cross).astype(np.float64)
+        penalty = np.full(len(system.gram), PENALTY)
+        solved = np.linalg.solve(system.penalised(penalty), cross).astype(np.float64)
         return solved.swapaxes(1, 2), (mean - system.mean @ solved).reshape(-1).astype(np.float64)
 
     def _length(self, batches: list[_Batch], turn: Table, shift: Table, weights: Table) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.passes.ridge import OPEN, correction
+from graft.passes.ridge import OPEN, System, correction
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
@@ -108,7 +108,10 @@ class Rows:
     Attributes:
         read: float32 (groups, rows, columns) of each batch.
         places: of each batch.
+        system: the equations, once they are solved.
     """
+
+    system: System
 
     def __init__(self, layer: Layer, draw: np.random.Generator, weights: Table) -> None:
         self.layer, self.draw, self.weights = layer, draw, weights
@@ -119,7 +122,6 @@ class Rows:
         self._made: list[Array] = []
         self._beside: list[Array] = []
         self._times: list[int] = []
-        self._samples: list[int] = []
 
     def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> None:
         """Take a batch in: tensors of the cut model and of the parent."""
@@ -134,12 +136,10 @@ class Rows:
         if beside is not None:
             self._beside.append(flat(beside, operator.made_axis, places))
         self._times += [len(places)] * samples
-        self._samples.append(samples)
 
-    def share(self, batches: int | None = None) -> Array:
-        """The weight of every row, of the first ``batches`` only if given; together 1."""
-        times = self._times[: sum(self._samples[:batches])]
-        each = np.repeat(self.weights[: len(times)], times)
+    def share(self) -> Array:
+        """The weight of every row; together 1."""
+        each = np.repeat(self.weights[: len(self._times)], self._times)
         share: Array = (each / each.sum()).astype(np.float32)
         return share
 
@@ -148,9 +148,9 @@ class Rows:
         groups, width, _ = operator_of(self.layer.node).coefficients(self.layer.node).shape
         return np.ascontiguousarray(values.reshape(len(values), groups, width).swapaxes(0, 1))
 
-    def together(self, batches: int | None = None) -> Array:
-        """What is read, of the first ``batches`` only if given."""
-        found: Array = np.concatenate(self.read[:batches], axis=1).astype(np.float32)
+    def together(self) -> Array:
+        """What is read, of all batches."""
+        found: Array = np.concatenate(self.read, axis=1).astype(np.float32)
         return found
 
     def solve(self) -> tuple[Table, Table]:
@@ -161,16 +161,16 @@ class Rows:
         beside = np.zeros((len(old), 1, old.shape[1]), np.float32)
         if self._beside:
             beside = self.apart(np.concatenate(self._beside).astype(np.float32))
-        step, constant = correction(
-            self.together(), made, beside, self.share(), old.astype(np.float32), self.layer.limits
-        )
-        if not (np.isfinite(step).all() and np.isfinite(constant).all()):
+        read, share = self.together(), self.share()
+        found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits)
+        if not (np.isfinite(found.step).all() and np.isfinite(found.constant).all()):
             raise GraftError(
                 "refit-failed",
                 f"{node.op} {node.name} cannot be refitted: its values are not finite",
                 "check card and data, or use --compensate fold",
             )
-        return old + step, constant.reshape(-1).astype(np.float64)
+        self.system = found.system
+        return old + found.step, found.constant.reshape(-1).astype(np.float64)
 
 
 def flat(values: Array, axis: int, places: Places) -> Array:

@@ -98,27 +98,21 @@ class Refit:
             if layer is None:
                 continue
             rows = Rows(layer, np.random.default_rng([self.seed, changed]), weights)
-            reads, place = layer.reads(), parent.nodes[name]
-            for cut, uncut in zip(walk.at(layer.node, reads), parent.at(place, [layer.target]), strict=True):
+            pair = Ahead.find(layer, find, model, self.device)
+            reads = dict.fromkeys([*layer.reads(), *(pair.reads if pair else [])])
+            targets = dict.fromkeys([layer.target, *([pair.then.target] if pair else [])])
+            for cut, uncut in zip(
+                walk.at(layer.node, [*reads]), parent.at(parent.nodes[name], [*targets]), strict=True
+            ):
                 rows.add(cut, uncut)
+                if pair:
+                    pair.add(cut, uncut)
             layer.give(model.graph, *rows.solve())
-            self._look_ahead(Ahead.find(layer, find, model, self.device), rows, walk, parent)
+            moved = pair.move(rows) if pair else None
+            if moved:
+                layer.give(model.graph, *moved)
             changed += 1
         return RefitReport(changed, batches.count)
-
-    @staticmethod
-    def _look_ahead(pair: Ahead | None, rows: Rows, walk: Walk, parent: Walk) -> None:
-        """Move the first layer of a pair to where the second is best."""
-        if pair is None:
-            return
-        first, place = pair.first, parent.nodes[pair.first.node.name]
-        seen = zip(walk.at(first.node, pair.reads), parent.at(place, [pair.then.target]), strict=True)
-        for cut, uncut in seen:
-            if not pair.add(cut, uncut):
-                break
-        moved = pair.move(rows)
-        if moved:
-            first.give(walk.model.graph, *moved)
 
 
 def _chosen(

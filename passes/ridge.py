@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ def correction(
     share: Array,
     old: Array,
     limits: tuple[float, float] = OPEN,
-) -> tuple[Array, Array]:
+) -> Solution:
     """What to add to the weights ``old``, and the constant, so that ``made`` is met.
 
     Minimises ``sum_r share_r |made_r - beside_r - (old + step) read_r - constant|^2 + penalty |step|^2``,
@@ -38,15 +40,11 @@ def correction(
         share: float32 (rows,): weights that add up to 1.
         old: float32 (groups, outputs, columns).
         limits: least and largest value that the activation behind lets pass.
-
-    Returns:
-        ``step`` (groups, outputs, columns) and ``constant`` (groups, outputs).
     """
     base = read @ old.swapaxes(1, 2) + beside
-    half = read.shape[1] // 2
-    penalty = _penalty(read, made - base, share, half)
     system = System(read, share)
-    inverse, target = np.linalg.inv(system.penalised(penalty)), made
+    inverse = np.linalg.inv(system.penalised(system.penalty(made - base)))
+    target = made
     for turn in range(ROUNDS + 1):
         cross, mean = system.cross(target - base)
         step = (inverse @ cross).swapaxes(1, 2).astype(np.float32)
@@ -56,45 +54,81 @@ def correction(
         predicted = base + read @ step.swapaxes(1, 2) + constant[:, None]
         target = np.where(made <= limits[0], np.minimum(predicted, limits[0]), made)
         target = np.where(made >= limits[1], np.maximum(predicted, limits[1]), target)
-    return step, constant
+    return Solution(step, constant, system)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What :func:`correction` found.
+
+    Attributes:
+        step: what to add to the weights, (groups, outputs, columns).
+        constant: the offsets, (groups, outputs).
+        system: the equations, to be solved for other targets.
+    """
+
+    step: Array
+    constant: Array
+    system: System
 
 
 class System:
-    """The normal equations of some rows, ready to be solved for several targets."""
+    """The normal equations of some rows, ready to be solved for several targets.
+
+    Args:
+        read: float32 (groups, rows, columns).
+        share: float32 (rows,): weights.
+
+    Attributes:
+        mean: of what is read, (groups, 1, columns).
+        gram: of what is read around its mean, (groups, columns, columns).
+    """
 
     def __init__(self, read: Array, share: Array) -> None:
         self.share = (share / max(float(share.sum()), 1e-30))[None, :, None]
         self.mean = (self.share * read).sum(axis=1, keepdims=True)
-        centred = read - self.mean
-        self.weighed = centred * self.share
-        self.gram = (self.weighed.swapaxes(1, 2) @ centred).astype(np.float64)
+        self._centred = read - self.mean
+        self._weighed = self._centred * self.share
+        half = read.shape[1] // 2
+        parts = (slice(0, half), slice(half, None))
+        self._halves = [self._products(part, self._centred) for part in parts]
+        self.gram: Table = sum(self._halves, np.zeros(()))
+
+    def _products(self, part: slice, values: Array) -> Table:
+        """``read' values`` of some rows."""
+        found: Table = (self._weighed[:, part].swapaxes(1, 2) @ values[:, part]).astype(np.float64)
+        return found
 
     def cross(self, target: Array) -> tuple[Table, Array]:
         """``read' target`` (groups, columns, outputs), centred, and the mean of ``target``."""
         mean = (self.share * target).sum(axis=1, keepdims=True)
-        return (self.weighed.swapaxes(1, 2) @ (target - mean)).astype(np.float64), mean
+        return self._products(slice(None), target - mean), mean
 
     def penalised(self, penalty: Table) -> Table:
         """``gram + penalty * mean variance``."""
-        columns = self.gram.shape[-1]
-        scale = np.maximum(np.trace(self.gram, axis1=1, axis2=2) / columns, 1e-12)
-        result: Table = self.gram + (penalty * scale)[:, None, None] * np.eye(columns)
-        return result
+        return self.gram + _ridge(self.gram, penalty)
+
+    def penalty(self, target: Array) -> Table:
+        """For each group the penalty that errs least on the second half of the rows, fitted on the first."""
+        half = target.shape[1] // 2
+        if half < 2:
+            return np.full(len(target), PENALTIES[-1])
+        centred = target - (self.share * target).sum(axis=1, keepdims=True)
+        fitted, held = (self._products(part, centred) for part in (slice(0, half), slice(half, None)))
+        errors = []
+        for penalty in PENALTIES:
+            ridge = _ridge(self._halves[0], np.full(len(target), penalty))
+            step = np.linalg.solve(self._halves[0] + ridge, fitted)
+            errors.append(
+                ((self._halves[1] @ step) * step).sum(axis=(1, 2)) - 2 * (held * step).sum(axis=(1, 2))
+            )
+        chosen: Table = np.asarray(PENALTIES)[np.argmin(errors, axis=0)]
+        return chosen
 
 
-def _penalty(read: Array, target: Array, share: Array, half: int) -> Table:
-    """For each group the penalty that errs least on the rows from ``half`` on."""
-    if half < 2:
-        return np.full(len(read), PENALTIES[-1])
-    one = System(read[:, :half], share[:half])
-    cross, mean = one.cross(target[:, :half])
-    held = read[:, half:] - one.mean
-    weighed = held * (share[half:] / max(float(share[half:].sum()), 1e-30))[None, :, None]
-    gram = (weighed.swapaxes(1, 2) @ held).astype(np.float64)
-    across = (weighed.swapaxes(1, 2) @ (target[:, half:] - mean)).astype(np.float64)
-    errors = []
-    for penalty in PENALTIES:
-        step = np.linalg.solve(one.penalised(np.full(len(read), penalty)), cross)
-        errors.append(((gram @ step) * step).sum(axis=(1, 2)) - 2 * (across * step).sum(axis=(1, 2)))
-    chosen: Table = np.asarray(PENALTIES)[np.argmin(errors, axis=0)]
-    return chosen
+def _ridge(gram: Table, penalty: Table) -> Table:
+    """``penalty`` times the mean variance, for each group on the diagonal."""
+    columns = gram.shape[-1]
+    scale = np.maximum(np.trace(gram, axis1=1, axis2=2) / columns, 1e-12)
+    result: Table = (penalty * scale)[:, None, None] * np.eye(columns)
+    return result

@@ -148,9 +148,9 @@ def test_an_affine_map_is_found(seed: int, groups: int, columns: int, outputs: i
     beside = draw.normal(size=(groups, 200, outputs)).astype(np.float32)
     made = read @ new.swapaxes(1, 2) + constant[:, None] + beside
     share = draw.random(200).astype(np.float32)
-    step, found = correction(read, made, beside, share / share.sum(), old)
-    np.testing.assert_allclose(old + step, new, atol=2e-3)
-    np.testing.assert_allclose(found, constant, atol=2e-3)
+    found = correction(read, made, beside, share / share.sum(), old)
+    np.testing.assert_allclose(old + found.step, new, atol=2e-3)
+    np.testing.assert_allclose(found.constant, constant, atol=2e-3)
 
 
 def test_values_that_an_activation_swallows_do_not_count() -> None:
@@ -162,8 +162,8 @@ def test_values_that_an_activation_swallows_do_not_count() -> None:
     nothing = np.zeros((1, 1, 1), np.float32)
     error = {}
     for limits in ((-np.inf, np.inf), (0.0, np.inf)):
-        step, constant = correction(read, made, nothing, share, np.zeros((1, 1, 2), np.float32), limits)
-        predicted = read @ step.swapaxes(1, 2) + constant[:, None]
+        found = correction(read, made, nothing, share, np.zeros((1, 1, 2), np.float32), limits)
+        predicted = read @ found.step.swapaxes(1, 2) + found.constant[:, None]
         error[limits[0]] = float(((np.maximum(predicted, 0) - np.maximum(made, 0)) ** 2).mean())
     assert error[0.0] < 0.6 * error[-np.inf]
 
@@ -175,7 +175,7 @@ def test_the_penalty_saves_a_layer_with_more_columns_than_samples() -> None:
     noise = draw.normal(size=(1, 40, 2)).astype(np.float32)
     share = np.full(40, 1 / 40, np.float32)
     made = read @ old.swapaxes(1, 2) + noise
-    step, _ = correction(read, made, np.zeros((1, 1, 2), np.float32), share, old)
+    step = correction(read, made, np.zeros((1, 1, 2), np.float32), share, old).step
     assert float(((fresh @ step.swapaxes(1, 2)) ** 2).mean()) < 0.3
 
 
