@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from graft.passes.layer import Array, Layer, Rows, Table, flat, only_reader
 from graft.passes.ridge import OPEN
-from graft.rewriter.builder import Builder
+from graft.rewriter.linear import Linear
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
 from graft.rewriter.operators.base import is_constant
-from graft.rewriter.session import Device, Session
+from graft.rewriter.session import Device
 from graft.rewriter.walk import ROOM
 
 PENALTY = 1e-3
@@ -40,7 +40,7 @@ class Ahead:
 
     def __init__(self, first: Layer, then: Layer, model: Model, device: Device) -> None:
         self.first, self.then = first, then
-        self._maps = (_Linear(first.node, model, device), _Linear(then.node, model, device))
+        self._maps = (Linear(first.node, model, device), Linear(then.node, model, device))
         self._seen: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = []
         self._bytes = 0
 
@@ -126,7 +126,7 @@ class Ahead:
         """Where coefficients and offset of the first layer should go."""
         axis, back, system = operator_of(self.first.node).made_axis, [], rows.system
         for batch, places in zip(batches, rows.places, strict=True):
-            carried = self._maps[1].back(batch.error, weights, batch.made) * batch.open
+            carried = self._maps[1].back(batch.error, weights, batch.made.shape[1:]) * batch.open
             back.append(flat(carried, axis, places))
         cross, mean = system.cross(rows.apart(np.concatenate(back)))
         penalty = np.full(len(system.gram), PENALTY)
@@ -175,59 +175,3 @@ class _Batch:
     def dot(self, one: Array, other: Array) -> float:
         """The weighted product of two tensors of all samples."""
         return float(self.share @ (one * other).reshape(len(one), -1).sum(axis=1))
-
-
-class _Linear:
-    """The linear part of a layer, with any coefficients, forth and back."""
-
-    def __init__(self, node: gs.Node, model: Model, device: Device) -> None:
-        self._node, self._model, self._device = node, model, device
-        self._sessions: dict[object, Session] = {}
-
-    def forward(self, data: Array, coefficients: Table, offset: Table | None = None) -> Array:
-        """What the layer makes of ``data``."""
-        if "forward" not in self._sessions:
-            self._sessions["forward"] = self._open(
-                lambda build, data, weight: build.node(
-                    self._node.op, "made", [data, weight], **self._node.attrs
-                ),
-                data,
-            )
-        made = self._sessions["forward"].run({"data": data, "weight": self._weight(coefficients)})[
-            "graft/made"
-        ]
-        if offset is None:
-            return made
-        shape = np.ones(made.ndim, int)
-        shape[operator_of(self._node).made_axis] = -1
-        return made + offset.reshape(shape).astype(np.float32)
-
-    def back(self, error: Array, coefficients: Table, like: Array) -> Array:
-        """What ``error``, of what the layer makes, is for what it reads, which is shaped as ``like``."""
-        sizes = like.shape[1:]
-        if sizes not in self._sessions:
-            operator = operator_of(self._node)
-            self._sessions[sizes] = self._open(
-                lambda build, data, weight: operator.transposed(self._node, build, data, weight, sizes), error
-            )
-        found = self._sessions[sizes].run({"data": error, "weight": self._weight(coefficients)})
-        return next(iter(found.values()))
-
-    def _weight(self, coefficients: Table) -> Array:
-        return operator_of(self._node).weight(self._node, coefficients).astype(np.float32)
-
-    def _open(
-        self, write: Callable[[Builder, gs.Variable, gs.Variable], gs.Variable], data: Array
-    ) -> Session:
-        weight = self._node.inputs[1].values
-        inputs = [
-            gs.Variable(name, np.dtype(np.float32), [None] * array.ndim)
-            for name, array in (("data", data), ("weight", weight))
-        ]
-        graph = gs.Graph(inputs=inputs, opset=self._model.opset, name="layer")
-        made = write(Builder(graph, self._model.opset, "graft"), *inputs)
-        made.dtype = np.dtype(np.float32)
-        graph.outputs = [made]
-        proto = gs.export_onnx(graph, do_type_check=False)
-        proto.ir_version = self._model.ir_version
-        return self._device.open(proto)

@@ -17,6 +17,7 @@ from graft.passes.refit import Refit
 from graft.passes.ridge import correction
 from graft.passes.slice import Slice
 from graft.rewriter.errors import GraftError
+from graft.rewriter.linear import Linear
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
 from graft.rewriter.walk import Batches, Walk
@@ -90,9 +91,7 @@ def test_rows_times_coefficients_is_what_a_gemm_makes(turned: int) -> None:
 
 def carried_back(model: Model, node: gs.Node, errors: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
     """``errors`` of what ``node`` makes, at what it reads."""
-    return ahead._Linear(node, model, CPU).back(
-        errors, operator_of(node).coefficients(node), np.zeros((len(errors), *sizes), np.float32)
-    )
+    return Linear(node, model, CPU).back(errors, operator_of(node).coefficients(node), sizes)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
