@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.passes.layer import Array, Layer, Rows, Table, flat, only_reader
-from graft.passes.ridge import OPEN
+from graft.passes.layer import Array, Fitted, Layer, Rows, Table, flat
+from graft.passes.ridge import System
 from graft.rewriter.linear import Linear
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
@@ -28,8 +28,8 @@ class Ahead:
     The error that the second leaves is carried back through its weights to where the activation is open;
     least squares on what the first reads says how much of this it can follow (Gauss-Newton with the Hessian
     as a Kronecker product: Martens and Grosse 2015); the first goes that way as far as leaves the least
-    error. One such step does nearly all there is to do on samples that were held back; the second layer is
-    refitted in its turn.
+    error, were no value to pass a limit. One such step does nearly all there is to do on samples that were
+    held back; the second layer is refitted in its turn.
 
     Args:
         first: has been refitted.
@@ -49,16 +49,10 @@ class Ahead:
         cls, first: Layer, layer_of: Callable[[gs.Node], Layer | None], model: Model, device: Device
     ) -> Ahead | None:
         """The pair of ``first`` and its only reader; ``None`` where there is no such layer."""
-        if not (first.beside is None or is_constant(first.beside)):
+        bias = first.beside is None or is_constant(first.beside)
+        if not bias or first.reader is None or not operator_of(first.reader).affine(first.reader):
             return None
-        outputs = {tensor.name for tensor in model.graph.outputs}
-        after = only_reader(first.node, outputs)
-        for between in (first.beside is not None, first.limits != OPEN):  # a bias, an activation
-            if after is not None and between:
-                after = only_reader(after, outputs)
-        if after is None or not operator_of(after).affine(after):
-            return None
-        then = layer_of(after)
+        then = layer_of(first.reader)
         return cls(first, then, model, device) if then else None
 
     @property
@@ -71,74 +65,80 @@ class Ahead:
         self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
         self._seen = [*self._seen, (cut, uncut)] if self._bytes <= ROOM // 2 else []
 
-    def move(self, rows: Rows) -> tuple[Table, Table] | None:
-        """New coefficients and offsets of the first layer; ``None``: they are as good as they can be.
-
-        Nothing moves, either, where there is no room for the values of all samples.
+    def move(self, rows: Rows, fitted: Fitted) -> Fitted:
+        """The first layer where the second is best; as it was where there is no room for all samples.
 
         Args:
             rows: what the first layer reads.
+            fitted: the first layer so far.
         """
         if not self._seen:
-            return None
+            return fitted
         batches = self._batches(rows)
-        operator = operator_of(self.first.node)
-        coefficients, offset = operator.coefficients(self.first.node), operator.offset(self.first.node)
         constant = self.first.beside.values if self.first.beside is not None else np.float32(0)
         for batch in batches:
-            batch.made = self._maps[0].forward(batch.read, coefficients, offset) + constant
-        weights, bias = self._reader(batches, rows)
+            made = self._maps[0].forward(batch.read, fitted.coefficients, fitted.offset)
+            batch.made = (made + constant).astype(np.float32)
+        behind = self._reader(batches, rows)
         for batch in batches:
-            self._miss(batch, weights, bias)
-        turn, shift = self._direction(batches, rows, weights)
-        length = self._length(batches, turn, shift, weights)
-        return (coefficients + length * turn, offset + length * shift) if length else None
+            self._miss(batch, behind)
+        turn, shift = self._direction(batches, rows, fitted.system, behind)
+        length = self._length(batches, turn, shift, behind)
+        if not length:
+            return fitted
+        return replace(
+            fitted,
+            coefficients=fitted.coefficients + length * turn,
+            offset=fitted.offset + length * shift,
+        )
 
     def _batches(self, rows: Rows) -> list[_Batch]:
         batches, start = [], 0
         for cut, uncut in self._seen:
             target, beside = self.then.wanted(cut, uncut)
-            read = cut[self.first.node.inputs[0].name].astype(np.float32)
+            read = cut[self.first.node.inputs[0].name].astype(np.float32, copy=False)
             share = rows.weights[start : start + len(read)]
-            batches.append(_Batch(cut, uncut, read, target.astype(np.float32), beside, share))
+            batches.append(_Batch(cut, uncut, read, target.astype(np.float32, copy=False), beside, share))
             start += len(read)
         return batches
 
-    def _reader(self, batches: list[_Batch], rows: Rows) -> tuple[Table, Table]:
-        """Coefficients and offset of the second layer, as the first is now."""
+    def _reader(self, batches: list[_Batch], rows: Rows) -> Fitted:
+        """The second layer, fitted to the first as it is now."""
         behind, name = Rows(self.then, rows.draw, rows.weights), self.then.node.inputs[0].name
         for batch in batches:
             behind.add({**batch.cut, name: np.clip(batch.made, *self.first.limits)}, batch.uncut)
         return behind.solve()
 
-    def _miss(self, batch: _Batch, weights: Table, bias: Table) -> None:
+    def _miss(self, batch: _Batch, behind: Fitted) -> None:
         """What the second layer lacks; nothing where its target and it are beyond the same limit."""
         (low, high), (least, most) = self.first.limits, self.then.limits
         batch.open = (batch.made > low) & (batch.made < high)
-        made = self._maps[1].forward(np.clip(batch.made, low, high), weights, bias)
+        made = self._maps[1].forward(np.clip(batch.made, low, high), behind.coefficients, behind.offset)
         made = made if batch.beside is None else made + batch.beside
         batch.error = np.clip(batch.target, least, most) - made
         off = ((batch.target <= least) & (made <= least)) | ((batch.target >= most) & (made >= most))
         batch.error[off] = 0
         batch.counts = ~off
 
-    def _direction(self, batches: list[_Batch], rows: Rows, weights: Table) -> tuple[Table, Table]:
+    def _direction(
+        self, batches: list[_Batch], rows: Rows, system: System, behind: Fitted
+    ) -> tuple[Table, Table]:
         """Where coefficients and offset of the first layer should go."""
-        axis, back, system = operator_of(self.first.node).made_axis, [], rows.system
+        axis, back = operator_of(self.first.node).made_axis, []
         for batch, places in zip(batches, rows.places, strict=True):
-            carried = self._maps[1].back(batch.error, weights, batch.made.shape[1:]) * batch.open
+            carried = self._maps[1].back(batch.error, behind.coefficients, batch.made.shape[1:]) * batch.open
             back.append(flat(carried, axis, places))
         cross, mean = system.cross(rows.apart(np.concatenate(back)))
         penalty = np.full(len(system.gram), PENALTY)
         solved = np.linalg.solve(system.penalised(penalty), cross).astype(np.float64)
         return solved.swapaxes(1, 2), (mean - system.mean @ solved).reshape(-1).astype(np.float64)
 
-    def _length(self, batches: list[_Batch], turn: Table, shift: Table, weights: Table) -> float:
+    def _length(self, batches: list[_Batch], turn: Table, shift: Table, behind: Fitted) -> float:
         """How far: the error is a parabola along the way, but for what passes a limit."""
         gain = spread = 0.0
         for batch in batches:
             moved = self._maps[0].forward(batch.read, turn, shift) * batch.open
-            met = self._maps[1].forward(moved, weights) * batch.counts
+            met = self._maps[1].forward(moved, behind.coefficients) * batch.counts
             gain += batch.dot(met, batch.error)
             spread += batch.dot(met, met)
         return gain / spread if np.isfinite(gain) and spread > 0 else 0.0

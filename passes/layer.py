@@ -36,6 +36,7 @@ class Layer:
         stays: which channels of the target the cut model has.
         beside: the other summand in the cut model; ``None``: the target is what the node puts out.
         limits: what lies outside of these is as good as the limit: the activation behind is flat there.
+        reader: the only node that reads the result, behind sum and activation; ``None``: there are several.
     """
 
     node: gs.Node
@@ -43,6 +44,7 @@ class Layer:
     stays: NDArray[np.bool_]
     beside: gs.Tensor | None = None
     limits: tuple[float, float] = OPEN
+    reader: gs.Node | None = None
 
     @classmethod
     def find(
@@ -54,7 +56,9 @@ class Layer:
         groups: ChannelGroups,
         kept: NDArray[np.bool_],
     ) -> Layer | None:
-        """Where ``node`` finds its target; ``None`` where the parent has no such node.
+        """Where ``node`` finds its target.
+
+        ``None`` where the parent has no such node, and where rows of what it reads or makes are not samples.
 
         Args:
             node: of the cut model.
@@ -64,20 +68,26 @@ class Layer:
             groups: the analysis of the parent.
             kept: what the cut model has of it.
         """
-        if node.name not in parents:
+        if node.name not in parents or is_constant(node.inputs[0]):
+            return None
+        whole = parents[node.name]
+        made, beside = whole.outputs[0], None
+        if any((groups.shape(end) or (0,))[0] != groups.samples for end in (whole.inputs[0], made)):
             return None
         outputs = {tensor.name for tensor in graph.outputs}
-        target, beside = parents[node.name].outputs[0].name, None
-        after = only_reader(node, outputs)
+        after = _only_reader(node, outputs)
         if after is not None and after.op == "Add":
             other = after.inputs[1 if after.inputs[0] is node.outputs[0] else 0]
-            if is_constant(other) or (after.name in parents and other.name in known):
-                beside = other
-                if after.name in parents:  # or else it was put in for a bias
-                    target = parents[after.name].outputs[0].name
-                after = only_reader(after, outputs)
+            total = parents[after.name].outputs[0] if after.name in parents else made  # put in for a bias
+            known_other = is_constant(other) or (after.name in parents and other.name in known)
+            if groups.shape(total) != groups.shape(made):
+                after = None  # it broadcasts
+            elif known_other:
+                made, beside, after = total, other, _only_reader(after, outputs)
         limits = OPEN if after is None else operator_of(after).limits(after)
-        return cls(node, target, _stays(groups, parents[node.name], kept), beside, limits)
+        if after is not None and limits != OPEN:
+            after = _only_reader(after, outputs)
+        return cls(node, made.name, _stays(groups, whole, kept), beside, limits, after)
 
     def reads(self) -> list[str]:
         """Tensors of the cut model that the fit takes."""
@@ -95,11 +105,26 @@ class Layer:
         values = self.beside.values if is_constant(self.beside) else cut[self.beside.name]
         return target, np.broadcast_to(values, target.shape)
 
-    def give(self, graph: gs.Graph, coefficients: Table, offset: Table) -> None:
-        """Other weights (groups, outputs, columns) and another bias (groups * outputs,)."""
+    def give(self, graph: gs.Graph, fitted: Fitted) -> None:
+        """Other weights and another bias."""
         operator = operator_of(self.node)
-        operator.set_coefficients(self.node, coefficients)
-        operator.add_bias(self.node, offset - operator.offset(self.node), graph)
+        operator.set_coefficients(self.node, fitted.coefficients)
+        operator.add_bias(self.node, fitted.offset - operator.offset(self.node), graph)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A layer as it should be.
+
+    Attributes:
+        coefficients: float64 (groups, outputs of a group, columns).
+        offset: float64 (groups * outputs,), added to them and to what is beside.
+        system: the equations that were solved.
+    """
+
+    coefficients: Table
+    offset: Table
+    system: System
 
 
 class Rows:
@@ -108,10 +133,7 @@ class Rows:
     Attributes:
         read: float32 (groups, rows, columns) of each batch.
         places: of each batch.
-        system: the equations, once they are solved.
     """
-
-    system: System
 
     def __init__(self, layer: Layer, draw: np.random.Generator, weights: Table) -> None:
         self.layer, self.draw, self.weights = layer, draw, weights
@@ -153,8 +175,8 @@ class Rows:
         found: Array = np.concatenate(self.read, axis=1).astype(np.float32)
         return found
 
-    def solve(self) -> tuple[Table, Table]:
-        """New coefficients (groups, outputs, columns) and offsets (groups * outputs,) of the layer."""
+    def solve(self) -> Fitted:
+        """The layer that comes nearest to what should be made."""
         node = self.layer.node
         old = operator_of(node).coefficients(node)
         made = self.apart(np.concatenate(self._made).astype(np.float32))
@@ -169,8 +191,7 @@ class Rows:
                 f"{node.op} {node.name} cannot be refitted: its values are not finite",
                 "check card and data, or use --compensate fold",
             )
-        self.system = found.system
-        return old + found.step, found.constant.reshape(-1).astype(np.float64)
+        return Fitted(old + found.step, found.constant.reshape(-1).astype(np.float64), found.system)
 
 
 def flat(values: Array, axis: int, places: Places) -> Array:
@@ -179,7 +200,7 @@ def flat(values: Array, axis: int, places: Places) -> Array:
     return moved.reshape(len(moved), -1, moved.shape[-1])[:, places].reshape(-1, moved.shape[-1])
 
 
-def only_reader(node: gs.Node, outputs: Collection[str]) -> gs.Node | None:
+def _only_reader(node: gs.Node, outputs: Collection[str]) -> gs.Node | None:
     """The one node that reads what ``node`` makes, if nothing else does."""
     made = node.outputs[0]
     return made.outputs[0] if len(made.outputs) == 1 and made.name not in outputs else None

@@ -52,6 +52,12 @@ class MaxDrop:
     """
 
     def __init__(self, points: float, device: Device) -> None:
+        if not points >= 0:
+            raise GraftError(
+                "max-drop-range",
+                f"--max-drop has to be 0 or more, found {points:g}",
+                "use points such as 0.5",
+            )
         self.points = points
         self.device = device
         self._folds: list[tuple[Profile, Samples, Samples]] = []

@@ -107,10 +107,8 @@ class Refit:
                 rows.add(cut, uncut)
                 if pair:
                     pair.add(cut, uncut)
-            layer.give(model.graph, *rows.solve())
-            moved = pair.move(rows) if pair else None
-            if moved:
-                layer.give(model.graph, *moved)
+            fitted = rows.solve()
+            layer.give(model.graph, pair.move(rows, fitted) if pair else fitted)
             changed += 1
         return RefitReport(changed, batches.count)
 

@@ -135,7 +135,7 @@ class Session:
     ) -> dict[str, NDArray[Any]]:
         """Run one batch; output name to array."""
         names = list(outputs) if outputs is not None else self.outputs
-        feed = {name: self._typed(name, array) for name, array in inputs.items()}
+        feed = self.typed(inputs)
         try:
             values = self._session.run(names, feed)
         except Exception as error:
@@ -146,6 +146,10 @@ class Session:
                 "check card and data",
             ) from error
         return dict(zip(names, map(np.asarray, values), strict=True))
+
+    def typed(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """``inputs`` in the types that the model takes, where they hold the same numbers."""
+        return {name: self._typed(name, array) for name, array in inputs.items()}
 
     def _typed(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         """Numbers in the type that the input has; pixels as the nearest whole level."""

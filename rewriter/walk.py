@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.rewriter.calibration import Samples
+from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
 from graft.rewriter.session import Device, Session
 
@@ -34,9 +35,20 @@ class Batches:
 
     @classmethod
     def read(cls, samples: Samples, device: Device, model: Model, size: int) -> Batches:
-        """Batches as the model takes them; of a fixed size the rest is left out."""
-        fixed = device.open(model).batch
-        read: list[Tensors] = [inputs for inputs, _ in samples.batches(fixed or size)]
+        """Batches as the model takes them; of a fixed size the rest is left out.
+
+        Raises:
+            GraftError: there are fewer samples than a batch of fixed size has.
+        """
+        session = device.open(model)
+        fixed = session.batch
+        if fixed and len(samples) < fixed:
+            raise GraftError(
+                "refit-few",
+                f"the model takes {fixed} samples at once, and there are {len(samples)}",
+                "give more samples, or compensate by fold",
+            )
+        read: list[Tensors] = [session.typed(inputs) for inputs, _ in samples.batches(fixed or size)]
         if fixed and len(samples) % fixed and len(read) > 1:
             read.pop()
         return cls(read, sum(len(next(iter(inputs.values()))) for inputs in read))

@@ -181,8 +181,9 @@ class Contraction(Operator):
         if len(users) == 1 and users[0].op == "Add" and node.outputs[0] not in graph.outputs:
             index = 1 if users[0].inputs[0] is node.outputs[0] else 0
             bias = users[0].inputs[index]
-            if is_constant(bias) and tuple(bias.shape) == delta.shape:
-                set_constant(users[0], index, (bias.values + delta).astype(bias.dtype))
+            if is_constant(bias) and bias.values.squeeze().shape == delta.squeeze().shape:
+                fresh = bias.values + delta.reshape(bias.shape)
+                set_constant(users[0], index, fresh.astype(bias.dtype))
                 return
         values = delta.astype(node.inputs[dense.constant].dtype)
         add = gs.Node("Add", f"{node.name}/bias", inputs=[gs.Constant(f"{node.name}/bias", values)])

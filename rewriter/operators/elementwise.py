@@ -47,11 +47,11 @@ class Activation(Elementwise):
         if node.op != "Clip":
             return super().limits(node)
         low, high = (given(node, 1), given(node, 2))
-        if not all(limit is None or is_constant(limit) for limit in (low, high)):
+        if not all(limit is None or (is_constant(limit) and limit.values.size == 1) for limit in (low, high)):
             return super().limits(node)
         return (
-            -np.inf if low is None else float(low.values),
-            np.inf if high is None else float(high.values),
+            -np.inf if low is None else float(low.values.item()),
+            np.inf if high is None else float(high.values.item()),
         )
 
 
