@@ -52,12 +52,8 @@ class MaxDrop:
     """
 
     def __init__(self, points: float, device: Device) -> None:
-        if not points >= 0:
-            raise GraftError(
-                "max-drop-range",
-                f"--max-drop has to be 0 or more, found {points:g}",
-                "use points such as 0.5",
-            )
+        if np.isnan(points):
+            raise GraftError("max-drop-range", "--max-drop is nan, no number", "use points such as 0.5")
         self.points = points
         self.device = device
         self._folds: list[tuple[Profile, Samples, Samples]] = []
