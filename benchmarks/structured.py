@@ -2,8 +2,8 @@
 
     ENVIRONMENT/bin/python structured.py MODEL.onnx PRUNED.onnx SPARSITY
 
-BatchNormalization is folded first, by onnxsim's simplifier; every layer loses the same share, its default, which
-loses less than ranking the whole network.
+BatchNormalization is folded first, by onnxsim's simplifier; every layer loses the same share, its
+default, which loses less than ranking the whole network.
 """  # fmt: skip
 
 from __future__ import annotations
