@@ -117,6 +117,7 @@ class Run:
 
     def _prune(self, bench: Bench, keep: float) -> Model:
         best, (low, high) = None, (0.0, 1.0)
+        most = keep * cost_of(bench.model).macs
         with tempfile.TemporaryDirectory() as folder:
             source, target = (str(Path(folder) / name) for name in ("parent.onnx", "pruned.onnx"))
             bench.model.save(source)
@@ -125,7 +126,7 @@ class Run:
                 sparsity = (low + high) / 2
                 subprocess.run([str(self.onnxsim), script, source, target, str(sparsity)], check=True)
                 model = Model.load(target)
-                if cost_of(model).macs <= keep * cost_of(bench.model).macs:
+                if cost_of(model).macs <= most:
                     best, high = model, sparsity
                 else:
                     low = sparsity

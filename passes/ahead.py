@@ -63,7 +63,9 @@ class Ahead:
     def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> None:
         """Take a batch in, tensors of the cut model and of the parent."""
         self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
-        self._seen = [*self._seen, (cut, uncut)] if self._bytes <= ROOM // 2 else []
+        self._seen.append((cut, uncut))
+        if self._bytes > ROOM // 2:
+            self._seen.clear()
 
     def move(self, rows: Rows, fitted: Fitted) -> Fitted:
         """The first layer where the second is best; as it was where there is no room for all samples.

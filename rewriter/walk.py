@@ -63,12 +63,11 @@ class Walk:
         device: where pieces run.
 
     Attributes:
-        model: the model.
         nodes: name to node.
     """
 
     def __init__(self, model: Model, batches: Batches, device: Device) -> None:
-        self.model = model
+        self._model = model
         self._device = device
         self._known: list[Tensors] = batches.inputs
         self._passed: frozenset[str] = frozenset()
@@ -76,9 +75,9 @@ class Walk:
 
     def known(self, node: gs.Node) -> frozenset[str]:
         """Names of the tensors that nodes before ``node`` make."""
-        nodes = self.model.graph.nodes
+        nodes = self._model.graph.nodes
         return frozenset(t.name for before in nodes[: nodes.index(node)] for t in before.outputs) | {
-            t.name for t in self.model.graph.inputs
+            t.name for t in self._model.graph.inputs
         }
 
     def at(self, node: gs.Node, wanted: Sequence[str]) -> Iterator[Tensors]:
@@ -95,7 +94,7 @@ class Walk:
 
     def _living(self, node: gs.Node) -> list[str]:
         """Tensors that are made before ``node`` and read from there on."""
-        graph = self.model.graph
+        graph = self._model.graph
         place = graph.nodes.index(node)
         made = {t.name for before in graph.nodes[:place] for t in before.outputs}
         made |= {t.name for t in graph.inputs}
@@ -104,7 +103,7 @@ class Walk:
 
     def _piece(self, wanted: Sequence[str]) -> _Piece | None:
         """What computes ``wanted`` from what is known; ``None`` where that is all known."""
-        known, graph = self._known[0], self.model.graph
+        known, graph = self._known[0], self._model.graph
         missing = [name for name in wanted if name not in known]
         if not missing:
             return None
@@ -113,7 +112,7 @@ class Walk:
             if any(tensor.name in needed for tensor in node.outputs):
                 nodes.append(node)
                 needed |= {tensor.name for tensor in _reads(node)} - set(known)
-        return _Piece(self.model, nodes[::-1], known, missing, self._device)
+        return _Piece(self._model, nodes[::-1], known, missing, self._device)
 
 
 class _Piece:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from graft.passes import ahead, refit
 from graft.passes.compensate import Compensate
 from graft.passes.decompose import Decompose, Parent
-from graft.passes.refit import Refit
+from graft.passes.refit import Refit, RefitReport
 from graft.passes.ridge import correction
 from graft.passes.slice import Slice
+from graft.rewriter.calibration import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.linear import Linear
 from graft.rewriter.model import Model
@@ -279,17 +280,26 @@ def test_the_same_bytes_twice() -> None:
     assert one.SerializeToString(deterministic=True) == two.SerializeToString(deterministic=True)
 
 
-def test_a_fixed_batch_is_kept() -> None:
+def refit_cut(model: Model, data: Samples, **removed: list[int]) -> tuple[Model, RefitReport]:
+    """``model`` without ``removed``, refitted."""
+    plan, cut = small.plan(model, **removed), model.copy()
+    Slice(plan)(cut)
+    return cut, Refit(data, LABELS, CPU, alone=True)(cut, model, plan)
+
+
+def seven_at_once() -> tuple[Net, Model]:
+    """A model for batches of seven."""
     net = small.conv_net()
     proto = net.proto(y=[4])
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 7
-    model = Model.from_proto(proto, small.card())
+    return net, Model.from_proto(proto, small.card())
+
+
+def test_a_fixed_batch_is_kept() -> None:
+    net, model = seven_at_once()
     data = small.samples(small.inputs(net.shape, 30))
-    plan = small.plan(model, conv1=[0])
-    cut = model.copy()
-    Slice(plan)(cut)
-    assert Refit(data, LABELS, CPU, alone=True)(cut, model, plan).samples == 28
+    assert refit_cut(model, data, conv1=[0])[1].samples == 28
 
 
 def test_samples_weigh_by_class() -> None:
@@ -324,21 +334,16 @@ def test_values_that_are_not_finite_are_refused() -> None:
     net.constant("conv1.w", weight * 1e25)  # fits float32, its squares do not
     model = small.model(net)
     x = small.inputs(net.shape, 40)
-    plan = small.plan(model, conv1=[0])
-    cut = model.copy()
-    Slice(plan)(cut)
     with pytest.raises(GraftError, match="not finite"):
-        Refit(small.samples(x), LABELS, CPU, alone=True)(cut, model, plan)
+        refit_cut(model, small.samples(x), conv1=[0])
 
 
 def test_half_precision_is_fitted_in_single() -> None:
     net = small.conv_net(dtype=np.float16)
     model = small.model(net)
     data = small.samples(small.inputs(net.shape, 60, dtype=np.float16))
-    plan = small.plan(model, conv1=[0, 3])
-    cut = model.copy()
-    Slice(plan)(cut)
-    assert Refit(data, LABELS, CPU, alone=True)(cut, model, plan).changed == 3
+    cut, report = refit_cut(model, data, conv1=[0, 3])
+    assert report.changed == 3
     assert {t.values.dtype for t in cut.graph.tensors().values() if isinstance(t, gs.Constant)} == {
         np.dtype(np.float16)
     }

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 
 from graft.passes import ahead
-from graft.passes.refit import Refit
-from graft.passes.slice import Slice
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
-from graft.rewriter.walk import Walk
+from graft.rewriter.walk import Batches, Walk
 from tests import small
-from tests.passes.test_refit import Refitted
-from tests.small import CPU, LABELS, Net
+from tests.passes.test_refit import Refitted, refit_cut, seven_at_once
+from tests.small import CPU, Net
 
 
 def classified(net: Net, features: str, width: int) -> Net:
@@ -141,16 +138,10 @@ def test_what_the_step_ahead_starts_from_is_what_the_layer_makes(
     assert len(made) == 2
     for (pair, _, batches), values in zip(seen, made, strict=True):
         name = pair.then.node.inputs[0].name
-        walk = Walk(found.model, _Inputs({pair.first.node.inputs[0].name: batches[0].read}), CPU)
+        read = batches[0].read
+        walk = Walk(found.model, Batches([{pair.first.node.inputs[0].name: read}], len(read)), CPU)
         (true,) = walk.at(walk.nodes[pair.first.node.name], [name])
         np.testing.assert_allclose(np.clip(values, *pair.first.limits), true[name], rtol=1e-3, atol=1e-4)
-
-
-class _Inputs:
-    """Batches of one tensor, as a walk takes them."""
-
-    def __init__(self, tensors: dict[str, np.ndarray]) -> None:
-        self.inputs, self.count = [tensors], len(next(iter(tensors.values())))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
@@ -158,20 +149,10 @@ def test_samples_of_another_type_than_the_model_takes(dtype: type[np.generic]) -
     net = dense((), dtype)
     model = small.model(net)
     data = small.samples(small.inputs(net.shape, 60))
-    plan = small.plan(model, conv1=[0, 3])
-    cut = model.copy()
-    Slice(plan)(cut)
-    assert Refit(data, LABELS, CPU, alone=True)(cut, model, plan).changed == 4
+    assert refit_cut(model, data, conv1=[0, 3])[1].changed == 4
 
 
 def test_fewer_samples_than_a_batch_of_fixed_size() -> None:
-    net = small.conv_net()
-    proto = net.proto(y=[4])
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 7
-    model = Model.from_proto(proto, small.card())
-    plan = small.plan(model, conv1=[0])
-    cut = model.copy()
-    Slice(plan)(cut)
+    net, model = seven_at_once()
     with pytest.raises(GraftError, match="takes 7 samples at once, and there are 3"):
-        Refit(small.samples(small.inputs(net.shape, 3)), LABELS, CPU, alone=True)(cut, model, plan)
+        refit_cut(model, small.samples(small.inputs(net.shape, 3)), conv1=[0])
