@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -208,6 +209,21 @@ def plan(of: Model, **removed: Sequence[int]) -> Plan:
     """The plan that drops channels by group and number."""
     groups = ChannelGroups(of)
     return Plan.of(groups, drop(groups, **removed), "p")
+
+
+def timed(test: Callable[..., None]) -> Callable[..., None]:
+    """A test of measured times, which other programs disturb: one of three runs has to pass."""
+
+    @wraps(test)
+    def repeated(*given: Any, **named: Any) -> None:
+        for _ in range(2):
+            try:
+                return test(*given, **named)
+            except AssertionError:
+                continue
+        return test(*given, **named)
+
+    return repeated
 
 
 def softmax(scores: Array) -> Array:

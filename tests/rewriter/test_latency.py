@@ -101,8 +101,9 @@ def test_equal_nodes_are_measured_once() -> None:
     assert [row["channels"][-1] for row in rows] == [[32], [32, 32], [32, 4]]
 
 
+@small.timed
 def test_what_is_predicted_is_what_a_cut_takes() -> None:
-    of = case()
+    of = Case()
     assert of.cost.latency() == pytest.approx(of.table.milliseconds)
     kept = of.groups.everything()
     for name in ("conv0", "conv1"):

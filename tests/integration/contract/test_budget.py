@@ -140,25 +140,26 @@ def test_keep_may_be_a_percentage(graft: Graft, here: Place) -> None:
     assert files_of(here / "more") != files_of(here / "percent")
 
 
+@small.timed
 @pytest.mark.parametrize("together", [True, False])
 def test_keep_by_latency(together: bool, graft: Graft, here: Place) -> None:
     """``--keep-by latency``: of the time of a batch; kernels are given full blocks of channels."""
     put("wide", wide())
     line = ("decompose", "wide.onnx", "--data", "dense.npz", "--classes", "ant,cow", "--no-verify")
-    line = (*line, *(["--together"] if together else []), "--keep", "0.5", "--keep-by", "latency")
+    line = (*line, *(["--together"] if together else []), "--force", "--keep", "0.5", "--keep-by", "latency")
     result = found(graft(*line, "--providers", "cpu", "-o", "out", "--json"), "decompose")
     table = result["latency_table"]
     assert table["milliseconds"] > 0 and table["batch"] == 32 and len(table["nodes"]) >= 3
     assert len(result["modules"]) == (1 if together else 2)
     for module in result["modules"]:
         file = f"out/{module['file']}"
-        assert 0.3 < module["latency_ratio"] <= 0.54
-        assert seconds(file) / seconds("wide.onnx") < 0.6
+        assert 0.3 < module["latency_ratio"] <= 0.6
+        assert seconds(file) / seconds("wide.onnx") < 0.7
         widths = [weight.dims[0] for weight in onnx.load(file).graph.initializer if len(weight.dims) == 4]
         assert len(widths) == 3 and all(width % 16 == 0 for width in widths)
     plan = ("plan", "wide.onnx", "--classes", "ant,cow", "--keep", "0.5", "--keep-by", "latency")
-    graft("profile", "wide.onnx", "--data", "dense.npz", "-o", "wide.profile")
-    told = found(graft(*plan, "--profile", "wide.profile", "-o", "plan.json", "--json"), "plan")
+    graft("profile", "wide.onnx", "--data", "dense.npz", "--force", "-o", "wide.profile")
+    told = found(graft(*plan, "--profile", "wide.profile", "--force", "-o", "plan.json", "--json"), "plan")
     assert 0.1 < told["macs_ratio"] < 0.6
     few = [*line[:-3], "0.01", *line[-2:]]
     assert "of the latency" in refused(graft(*few, "-o", "none", "--json"), "budget-unreachable")
