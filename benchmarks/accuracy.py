@@ -103,11 +103,17 @@ class Run:
         notes: what is known.
         few: so many pairs or sets; ``None``: all.
         onnxsim: the Python that has it.
+        methods: those of the table.
     """
 
     notes: Notes
     few: int | None
     onnxsim: Path | None
+    methods: Sequence[str]
+
+    def ways(self, *ways: Way) -> list[Way]:
+        """Those of ``ways`` that were asked for."""
+        return [way for way in ways if way.method in self.methods]
 
     def pruned(self, bench: Bench, keep: float) -> Model:
         """The parent, pruned by onnxsim to a share of its MACs that is as large as ``keep`` allows."""
@@ -193,7 +199,7 @@ def pairs(bench: Bench, run: Run) -> None:
     if run.few:
         picked = np.random.default_rng(0).permutation(len(chosen))[: run.few]
         chosen = [chosen[number] for number in sorted(picked.tolist())]
-    ways = [*map(Way, METHODS), Way(MEASURED, "fold"), Way(MEASURED, "mean"), Way(MEASURED, "none")]
+    ways = run.ways(*map(Way, METHODS), Way(MEASURED, "fold"), Way(MEASURED, "mean"), Way(MEASURED, "none"))
     sets(bench, run, f"two classes, {len(chosen)} pairs", chosen, (0.5, 0.3), ways)
 
 
@@ -201,13 +207,15 @@ def fives(bench: Bench, run: Run) -> None:
     """ResNet-20, five classes."""
     draw, labels = np.random.default_rng(0), bench.card.labels
     chosen = [[labels[n] for n in sorted(draw.permutation(10)[:5].tolist())] for _ in range(10)][: run.few]
-    sets(bench, run, f"five classes, {len(chosen)} sets, seed 0", chosen, (0.5,), [*map(Way, METHODS)])
+    sets(
+        bench, run, f"five classes, {len(chosen)} sets, seed 0", chosen, (0.5,), run.ways(*map(Way, METHODS))
+    )
 
 
 def whole_set(bench: Bench, run: Run) -> None:
     """EfficientNet-Lite0, the ten imagenette classes together."""
     classes = tuple(bench.train.counts())
-    sets(bench, run, "ten classes together", [classes], (0.6, 0.4), [*map(Way, METHODS)])
+    sets(bench, run, "ten classes together", [classes], (0.6, 0.4), run.ways(*map(Way, METHODS)))
 
 
 # ------------------------------------------------------------------------------- modules joined
@@ -218,7 +226,7 @@ def joined(bench: Bench, run: Run, keeps: Sequence[float], unit: str, title: str
     print(f"\n## {bench.name}: {title}\n")
     row("method", "compensation", *[f"loss at {keep:.1%}" for keep in keeps])
     row(*["---"] * (2 + len(keeps)))
-    for way in [*map(Way, METHODS), Way(MEASURED, "fold")]:
+    for way in run.ways(*map(Way, METHODS), Way(MEASURED, "fold")):
         cells = []
         for keep in keeps:
             key = "/".join([bench.name, "joined", way.method, way.compensate, unit, f"{keep:.4f}"])
@@ -315,9 +323,10 @@ def main() -> None:
     parser.add_argument("--only", choices=SECTIONS, nargs="+", default=[*SECTIONS])
     parser.add_argument("--few", type=int, help="so many pairs or sets")
     parser.add_argument("--onnxsim", type=Path, help="the Python of an environment that has onnxsim")
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
     chosen = parser.parse_args()
     print(f"Machine: {platform.machine()}, onnxruntime on CPU. Seed 0. Loss is parent minus result, points.")
-    run, benches = Run(Notes(chosen.results), chosen.few, chosen.onnxsim), {}
+    run, benches = Run(Notes(chosen.results), chosen.few, chosen.onnxsim, chosen.methods), {}
     for section in chosen.only:
         for measure, name in SECTIONS[section]:
             if name not in benches:
