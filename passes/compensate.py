@@ -62,7 +62,7 @@ class Compensate:
         for node in groups.nodes if self.step != "none" else ():
             operator = operator_of(node)
             for read in operator.reads(node, groups):
-                stays, tensor = kept[read.channels], node.inputs[read.index].name
+                stays, tensor = kept[read.channels], read.tensor(node).name
                 if stays.all():
                     continue
                 key = groups.key(tensor, read.axis)
@@ -70,7 +70,8 @@ class Compensate:
                     declined.append(f"{node.op} {node.name}: the profile lacks {tensor}")
                     continue
                 into, constant = self._map(key, stays, operator.mixes(node))
-                delta = operator.fold(node, into, constant, groups)
+                fold = operator.fold if read.own is None else operator.fold_own
+                delta = fold(node, into, constant, groups)
                 operator.add_bias(node, delta, model.graph)
                 changed += 1
         return CompensateReport(changed, tuple(declined))

@@ -243,7 +243,7 @@ def last_features(model: Model, groups: ChannelGroups, name: str) -> Place | Non
     tensor = next(each for each in model.graph.outputs if each.name == name)
     while tensor.inputs:
         node = tensor.inputs[0]
-        reads = operator_of(node).reads(node, groups)
+        reads = [read for read in operator_of(node).reads(node, groups) if read.own is None]
         if reads:
             features, axis = node.inputs[reads[0].index], reads[0].axis
             flat = axis == 1 and len(groups.shape(features) or ()) == 2

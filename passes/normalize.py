@@ -1,7 +1,8 @@
 """Bring a graph to the form that the other passes read.
 
 Functions are inlined, constants folded and BatchNormalization folded into the convolution before it
-where that is exact. All of it is done by onnx's inliner and by onnxslim; this pass keeps the names.
+where that is exact. All of it is done by onnx's inliner and by onnxslim; this pass keeps the names. Recurrent
+layers, which onnxslim leaves as exporters write them, are brought to one form.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import onnx.inliner
 import onnxslim
 from onnxslim.core.pattern.registry import DEFAULT_FUSION_PATTERNS
 
+from graft.passes.recurrence import Recurrence
 from graft.passes.verify import differs
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
@@ -59,10 +61,22 @@ class Normalize:
             log.warning("the graph is used as it is: %s", declined)
             return NormalizeReport(before, before, declined)
         _keep_names(original.graph, simple.graph)
+        model.graph = _recurrent(original, simple).graph
+        return NormalizeReport(before, len(model.graph.nodes))
+
+
+def _recurrent(original: onnx.ModelProto, simple: onnx.ModelProto) -> Model:
+    """The model, with recurrent layers in one form where that computes what ``original`` does."""
+    normal = Model.from_proto(simple)
+    normal.tidy()
+    if not Recurrence()(normal).changed:
+        return normal
+    declined = differs(original, normal.proto())
+    if declined:
+        log.warning("recurrent layers are used as they are: %s", declined)
         normal = Model.from_proto(simple)
         normal.tidy()
-        model.graph = normal.graph
-        return NormalizeReport(before, len(model.graph.nodes))
+    return normal
 
 
 def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:

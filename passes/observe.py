@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.builder import Builder
-from graft.rewriter.calibration import Samples
+from graft.rewriter.calibration import IGNORED, Samples
 from graft.rewriter.evaluation import check_finite, columns
 from graft.rewriter.groups import ChannelGroups, Place
 from graft.rewriter.model import Model
@@ -41,7 +41,9 @@ class Observe:
     """Record, for every class, what every channel does where it is switched on and where it is read.
 
     For a tensor X of shape (samples, channels, *space) and one-hot classes M (samples, classes) the
-    graph gets ``MatMul(M', mean over space of f(X))``, with f(x) = x, x squared, and x > 0.
+    graph gets ``MatMul(M', mean over space of f(X))``, with f(x) = x, x squared, and x > 0. With one label
+    a time step, each step of a tensor that has as many is a sample of its own; a sample of any other
+    tensor counts once for every step.
 
     Args:
         device: where to run; ``None``: the best there is.
@@ -73,20 +75,23 @@ class Observe:
         """
         labels = samples.card.labels
         names, row_of = _rows(labels, self.classes)
-        probe = _probe(model, samples.card.output.name, len(names))
+        steps = samples.labels.shape[1] if samples.labels.ndim == 2 else None
+        probe = _probe(model, samples.card.output.name, len(names), steps)
         session = self.device.open(probe.model)
         counts, correct = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
         sums: dict[tuple[str, str], Table] = {}
         for inputs, truth in samples.batches(session.batch or self.batch):
-            rows = row_of[truth.reshape(len(truth), -1)[:, -1]]
+            counted = truth != IGNORED
+            rows = row_of[truth[counted]]
             feed = fit(inputs, session.batch)
-            membership = np.zeros((len(next(iter(feed.values()))), len(names)), np.float32)
-            membership[np.arange(len(rows)), rows] = 1  # what fills up a fixed batch belongs to no class
+            size = len(next(iter(feed.values())))
+            membership = np.zeros((size, *truth.shape[1:], len(names)), np.float32)
+            membership[: len(truth)][counted, rows] = 1  # what fills up a fixed batch belongs to no class
             outputs = session.run({**feed, MEMBERSHIP: membership})
             counts += np.bincount(rows, minlength=len(names))
             scores = check_finite(outputs[samples.card.output.name], samples.card.output.name)[: len(truth)]
             hits = columns(scores, samples.card.output.kind, len(labels)).argmax(axis=-1) == truth
-            correct += np.bincount(rows, hits.reshape(len(truth), -1)[:, -1], len(names)).astype(np.int64)
+            correct += np.bincount(rows, hits[counted], len(names)).astype(np.int64)
             for (statistic, tensor), output in probe.outputs.items():
                 table = outputs[output].astype(np.float64)
                 known = sums.get((statistic, tensor))
@@ -118,36 +123,57 @@ def _rows(labels: Sequence[str], classes: Sequence[str] | None) -> tuple[tuple[s
     return names, np.array([names.index(n) if n in names else len(names) - 1 for n in labels])
 
 
-def _probe(model: Model, output: str, classes: int) -> _Probe:
+def _probe(model: Model, output: str, classes: int, steps: int | None) -> _Probe:
     probe = model.copy()
     groups = ChannelGroups(probe)
     graph = probe.graph
-    membership = gs.Variable(MEMBERSHIP, np.dtype(np.float32), ["graft_batch", "graft_classes"])
-    turned = gs.Variable(f"{MEMBERSHIP}/T")
-    graph.inputs.append(membership)
-    graph.nodes.append(gs.Node("Transpose", turned.name, {"perm": [1, 0]}, [membership], [turned]))
+    members = _Members(probe, classes, steps)
     graph.outputs = [tensor for tensor in graph.outputs if tensor.name == output]
     tensors = graph.tensors()
     outputs: dict[tuple[str, str], str] = {}
-    for place, statistics in _wanted(groups, classes):
+    for place, statistics in _wanted(groups, tensors, classes):
         key = groups.key(place.tensor, place.axis)
-        tap = _Tap(probe, tensors[place.tensor], key)
+        tap = _Tap(probe, tensors[place.tensor], place, groups, members)
         for statistic in statistics:
-            name = tap.add(statistic, place, len(groups.shapes[place.tensor]), turned)
-            outputs[statistic.name, key] = name
+            outputs[statistic.name, key] = tap.add(statistic)
     graph.toposort()
     return _Probe(probe, outputs)
 
 
-def _wanted(groups: ChannelGroups, classes: int) -> list[tuple[Place, list[Statistic]]]:
+class _Members:
+    """The classes of samples, or of their time steps, as an input of the graph.
+
+    Attributes:
+        steps: labels a sample; ``None``: one, of the sample itself.
+        samples: (classes, samples): how many labels of each class a sample has.
+        rows: (classes, samples * steps), the class of every step.
+    """
+
+    def __init__(self, probe: Model, classes: int, steps: int | None) -> None:
+        self.steps = steps
+        shape = ["graft_batch", *([steps] if steps else []), classes]
+        given = gs.Variable(MEMBERSHIP, np.dtype(np.float32), shape)
+        probe.graph.inputs.append(given)
+        build = Builder(probe.graph, probe.opset, MEMBERSHIP)
+        counts, flat = given, given
+        if steps:
+            counts = build.total(given, 1, "counts")
+            rows = build.constant("flat", np.array([-1, classes], np.int64))
+            flat = build.node("Reshape", "by_step", [given, rows])
+        self.samples = build.node("Transpose", "samples", [counts], perm=[1, 0])
+        self.rows = build.node("Transpose", "rows", [flat], perm=[1, 0])
+
+
+def _wanted(
+    groups: ChannelGroups, tensors: Mapping[str, gs.Tensor], classes: int
+) -> list[tuple[Place, list[Statistic]]]:
     """What to record of which tensor; the squares are the diagonal of the products, where there are any."""
     found: dict[str, tuple[Place, dict[str, Statistic]]] = {}
     for place, statistics in [
         *((place, (ACTIVE, SUM, SQUARES)) for place in groups.activations()),
         *((place, (SUM, SQUARES, PRODUCTS)) for place in groups.reads()),
     ]:
-        shape = groups.shapes.get(place.tensor)
-        if shape is None or place.axis == 0 or shape[0] != groups.samples:
+        if groups.sample_axis(tensors[place.tensor]) in (None, place.axis):
             continue  # not laid out by samples: nothing to add up by class
         known = found.setdefault(groups.key(place.tensor, place.axis), (place, {}))[1]
         known.update({statistic.name: statistic for statistic in statistics})
@@ -160,26 +186,46 @@ def _wanted(groups: ChannelGroups, classes: int) -> list[tuple[Place, list[Stati
 
 
 class _Tap:
-    """Nodes that reduce one tensor to sums by class."""
+    """Nodes that reduce one tensor to sums by class.
 
-    def __init__(self, probe: Model, tensor: gs.Tensor, key: str) -> None:
-        self.probe = probe
-        self.key = key
-        self.tensor = tensor
+    Attributes:
+        tensor: (samples or steps, channels, *others).
+        axes: the others.
+    """
+
+    def __init__(
+        self, probe: Model, tensor: gs.Tensor, place: Place, groups: ChannelGroups, members: _Members
+    ) -> None:
+        self.probe, self.tensor = probe, tensor
+        self.key = groups.key(place.tensor, place.axis)
+        self.channels = len(place.channels)
+        shape, first = groups.shapes[place.tensor], groups.sample_axis(tensor)
+        long = [axis for axis, size in enumerate(shape) if size == members.steps]
+        time = [axis for axis in long if axis not in (first, place.axis)]
+        others = [axis for axis in range(len(shape)) if axis not in (first, place.axis, *time)]
+        if len(time) != 1 or None in [shape[axis] for axis in others]:
+            time, others = [], sorted([*time, *others])
+        self.members = members.rows if time else members.samples
+        self.axes = list(range(2, 2 + len(others)))
+        build = Builder(probe.graph, probe.opset, f"graft/rows/{self.key}")
         if tensor.dtype != np.float32:  # sums in half precision would overflow
-            build = Builder(probe.graph, probe.opset, f"graft/float/{key}")
-            self.tensor = build.node("Cast", "cast", [tensor], to=int(onnx.TensorProto.FLOAT))
+            self.tensor = build.node("Cast", "float", [self.tensor], to=int(onnx.TensorProto.FLOAT))
+        order = [first, *time, place.axis, *others]
+        if order != sorted(order):
+            self.tensor = build.node("Transpose", "turned", [self.tensor], perm=order)
+        if time:
+            rows = build.constant("shape", np.array([-1, self.channels, *(shape[axis] for axis in others)]))
+            self.tensor = build.node("Reshape", "steps", [self.tensor, rows])
 
-    def add(self, statistic: Statistic, place: Place, rank: int, turned: gs.Tensor) -> str:
+    def add(self, statistic: Statistic) -> str:
         """Add the nodes for ``statistic``; the name of the output."""
         build = Builder(self.probe.graph, self.probe.opset, f"graft/{statistic.name}/{self.key}")
-        axes = [axis for axis in range(1, rank) if axis != place.axis]
         if statistic is PRODUCTS:
-            value = self._products(build, place, axes)
+            value = self._products(build)
         else:
             value = self._value(build, statistic)
-            value = build.reduce("ReduceMean", value, axes, "mean", keep=False) if axes else value
-        result = build.node("MatMul", "by_class", [turned, value])
+            value = build.reduce("ReduceMean", value, self.axes, "mean", keep=False) if self.axes else value
+        result = build.node("MatMul", "by_class", [self.members, value])
         result.dtype = np.dtype(np.float32)
         self.probe.graph.outputs.append(result)
         return str(result.name)
@@ -196,17 +242,14 @@ class _Tap:
         )
         return build.node("Clip", "above_zero", [build.node("Mul", "steep", [self.tensor, huge]), zero, one])
 
-    def _products(self, build: Builder, place: Place, axes: list[int]) -> gs.Tensor:
-        """``X X' / positions`` of every sample, as a row of channels x channels."""
-        order, value, channels = [0, place.axis, *axes], self.tensor, len(place.channels)
-        if order != sorted(order):
-            value = build.node("Transpose", "channels_first", [value], perm=order)
-        flat = build.constant("flat", np.array([0, channels, -1], np.int64))
-        rows = build.node("Reshape", "rows", [value, flat])
+    def _products(self, build: Builder) -> gs.Tensor:
+        """``X X' / positions`` of every row, as a row of channels x channels."""
+        flat = build.constant("flat", np.array([0, self.channels, -1], np.int64))
+        rows = build.node("Reshape", "rows", [self.tensor, flat])
         size = build.node("Shape", "shape", [rows])
         positions = build.node("Gather", "positions", [size, build.constant("last", np.array(2))], axis=0)
         count = build.node("Cast", "count", [positions], to=int(onnx.TensorProto.FLOAT))
         columns = build.node("Transpose", "columns", [rows], perm=[0, 2, 1])
         table = build.node("Div", "table", [build.node("MatMul", "sums", [rows, columns]), count])
-        row = build.constant("row", np.array([0, channels * channels], np.int64))
+        row = build.constant("row", np.array([0, self.channels**2], np.int64))
         return build.node("Reshape", "flat_table", [table, row])

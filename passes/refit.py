@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.passes.ahead import Ahead
+from graft.passes.gates import Gates
 from graft.passes.layer import Layer, Rows
 from graft.rewriter.calibration import Samples
 from graft.rewriter.groups import ChannelGroups
@@ -93,8 +94,16 @@ class Refit:
             return Layer.find(node, model.graph, parent.nodes, walk.known(node), groups, kept)
 
         changed = 0
-        for name in [node.name for node in model.graph.nodes if operator_of(node).affine(node)]:
-            layer = find(walk.nodes[name])
+        for name in [node.name for node in model.graph.nodes]:
+            node, draw = walk.nodes[name], np.random.default_rng([self.seed, changed])
+            gates = Gates.find(node, parent.nodes, groups, kept, model, self.device, weights, draw)
+            if gates:
+                both = (walk.at(node, gates.reads), parent.at(gates.whole, gates.targets))
+                for cut, uncut in zip(*both, strict=True):
+                    gates.add(cut, uncut)
+                gates.fit()
+                changed += 1
+            layer = find(node) if operator_of(node).affine(node) else None
             if layer is None:
                 continue
             rows = Rows(layer, np.random.default_rng([self.seed, changed]), weights)

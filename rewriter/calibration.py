@@ -14,6 +14,8 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.profile import OTHER
 
 Integers = npt.NDArray[np.int64]
+IGNORED = -1
+"""The label of a time step that is not counted."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,7 +122,7 @@ class _Walk:
         if whole is None:
             return False
         if lost:
-            reads = {read.index for read in operator.reads(node, self._groups)}
+            reads = {read.index for read in operator.reads(node, self._groups) if read.own is None}
             constant = operator.blind(node) if reads.issuperset(lost) else None
             if constant is None or constant.dtype.kind != "f":  # onnxruntime computes with no bfloat16
                 return False

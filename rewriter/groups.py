@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -117,10 +118,10 @@ class ChannelGroups:
     ) -> None:
         self.shapes = model.shapes(given=input_shapes, same_shape=same_shape())
         self.nodes: list[gs.Node] = list(model.graph.nodes)
-        self.samples = next((s[0] for t in model.graph.inputs if (s := self.shapes[t.name])), 1) or 1
-        flow = Flow(
-            self.shapes, model.opset, lambda: model.shapes(3, given=input_shapes, same_shape=same_shape())
-        )
+        self._inputs = [tensor.name for tensor in model.graph.inputs]
+        self.samples = next((s[0] for name in self._inputs if (s := self.shapes[name])), 1) or 1
+        self._larger = cache(lambda: model.shapes(3, given=input_shapes, same_shape=same_shape()))
+        flow = Flow(self.shapes, model.opset, self._larger)
         for node in self.nodes:
             _pin_captured(node, flow)
             flow.pin_batched(node)
@@ -170,13 +171,22 @@ class ChannelGroups:
         """Shape of ``tensor`` in the model, for a batch of 2 where the batch is free."""
         return self.shapes.get(tensor.name)
 
+    def sample_axis(self, tensor: gs.Tensor) -> int | None:
+        """The axis of ``tensor`` along which samples lie, each at one place; ``None`` where none is."""
+        shape, larger = self.shapes.get(tensor.name) or (), self._larger()
+        if all(larger.get(name) == self.shapes[name] for name in self._inputs):  # a fixed batch
+            return 0 if shape and shape[0] == self.samples else None
+        pairs = zip(shape, larger.get(tensor.name) or shape, strict=True)
+        grown = [axis for axis, (size, other) in enumerate(pairs) if size != other]
+        return grown[0] if len(grown) == 1 and shape[grown[0]] == self.samples else None
+
     def reads(self) -> list[Place]:
         """Where channels are consumed, each tensor once, in the order of the file."""
         found: dict[tuple[str, int], Place] = {}
         for node in self.nodes:
             operator = operator_of(node)
             for read in (*operator.reads(node, self), *operator.masks(node, self)):
-                name = node.inputs[read.index].name
+                name = read.tensor(node).name
                 found.setdefault((name, read.axis), Place(name, read.axis, read.channels))
         return list(found.values())
 

@@ -608,7 +608,7 @@ def embedding(b: Builder) -> onnx.ModelProto:
 
 @case(14)
 def recurrent(b: Builder) -> onnx.ModelProto:
-    """LSTM, GRU and RNN stay whole, what is before and behind them does not."""
+    """LSTM, GRU and RNN, what is before and behind them."""
     x, ends = b.one("Transpose", b.relu(b.matmul(b.input(4, 6), 7)), perm=[1, 0, 2]), []
     for operator, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
         shapes = (1, gates * 5, 7), (1, gates * 5, 5), (1, gates * 10)

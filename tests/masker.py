@@ -71,7 +71,7 @@ ALONG_AXIS = {
     "CumSum": 0,
 }
 """Operators that work along an axis, and which where they do not say."""
-MIXING = frozenset(("LSTM", "GRU", "RNN"))
+RECURRENT = frozenset(("LSTM", "GRU", "RNN"))
 STAYS = "channels_that_must_stay"
 
 
@@ -162,7 +162,7 @@ def _unread(parent: onnx.ModelProto, names: Container[str]) -> set[str]:
     found: set[str] = set()
     waiting: list[str] = []
     for node in parent.graph.node:
-        if node.op_type in MIXING | {"If", "Loop", "Scan"} and node.name not in names:
+        if node.op_type in ("If", "Loop", "Scan") and node.name not in names:
             waiting += node.input
             waiting += [name for a in node.attribute for inner in a.g.node for name in inner.input]
     while waiting:
@@ -181,6 +181,8 @@ def markers(model: onnx.ModelProto) -> dict[str, Array]:
         if _embeds(node, constants):
             table = constants[node.input[0]]
             biases[node.name] = table.reshape(-1, table.shape[-1])[0]
+        elif node.op_type in RECURRENT:
+            biases[node.name] = constants[node.input[3]][0, : constants[node.input[2]].shape[-1]]
         elif node.op_type in MAKERS and not _folds(node, constants):
             bias = _marker(model.graph, node, constants)
             if bias is not None:
@@ -348,7 +350,7 @@ class _Companions:
             (MOVING, self._moving),
             (REDUCING, self._reducing),
             (ALONG_AXIS, self._along_axis),
-            (MIXING, self._mixing),
+            (RECURRENT, self._recurrent),
             (frozenset({"Conv", "ConvTranspose"}), self._conv),
             (frozenset({"Gemm", "MatMul", "Einsum"}), self._matmul),
             (frozenset({"Attention", "MultiHeadAttention"}), self._attention),
@@ -498,6 +500,15 @@ class _Companions:
         for name in node.input:
             if name and name not in self._constants:
                 self._must_stay(name)
+
+    def _recurrent(self, node: onnx.NodeProto) -> None:
+        """Units are read by weights of the node itself, too; one direction, no states to start with."""
+        self._reading_masked(node, [0])
+        self.makers[node.name] = self._markers[node.name].size
+        kept = f"{node.name}__kept"
+        self._nodes[-1].input[2] = self._emit_before("Mul", [node.input[2], kept])
+        for output in filter(None, node.output):
+            self._companions[output] = self._spread(kept, output)
 
     def _with_body(self, node: onnx.NodeProto) -> None:
         """All that a body reads from outside has to stay."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from graft.passes.identify.base import Method, Question, Scores
 from graft.rewriter.builder import Builder
@@ -89,7 +90,7 @@ class Ablation(Method):
     def _measured(self, question: Question, samples: Samples) -> Scores:
         groups = question.groups
         seen = np.zeros(groups.count, bool)
-        for _, read in _readers(groups):
+        for _, read in _reads(groups):
             seen[groups.behind(read.channels)] = True
         atoms = np.flatnonzero(groups.cuttable() & groups.atoms & seen)
         images = int(np.clip(RUNS // max(1, len(atoms)), LEAST, self.images))
@@ -107,13 +108,14 @@ class _Switched:
         self.question = question
         (self.inputs, _) = next(iter(samples.batches(len(samples))))
         self.count = len(samples)
+        self.recurrent = any(read.own is not None for _, read in _reads(question.groups))
         self.session = (question.device or Device()).open(_with_switches(question))
 
     def changes(self, atoms: Channels, step: float) -> Scores:
         """For each of ``atoms`` the mean squared change of the wanted classes' scores."""
         groups, result = self.question.groups, np.zeros(len(atoms))
         on = self._run(np.ones((1, groups.count)))
-        at_once = max(1, BATCH // self.count)
+        at_once = 1 if self.recurrent else max(1, BATCH // self.count)
         for start in range(0, len(atoms), at_once):
             part = atoms[start : start + at_once]
             shares = np.ones((len(part), groups.count))
@@ -140,16 +142,15 @@ class _Switched:
         return values.reshape(len(shares), self.count, *values.shape[1:])
 
 
-def _readers(groups: ChannelGroups) -> list[tuple[gs.Node, Read]]:
+def _reads(groups: ChannelGroups) -> list[tuple[gs.Node, Read]]:
     """Where nodes read channels, on tensors that are laid out by samples."""
     found = []
     for node in groups.nodes:
         operator = operator_of(node)
         reads = [*operator.reads(node, groups), *operator.masks(node, groups)] or _weighed(node, groups)
-        for read in reads:
-            shape = groups.shape(node.inputs[read.index])
-            if read.axis and shape and shape[0] == groups.samples:
-                found.append((node, read))
+        found += [
+            (node, read) for read in reads if groups.sample_axis(read.tensor(node)) not in (None, read.axis)
+        ]
     return found
 
 
@@ -190,17 +191,25 @@ def _drawn(question: Question, samples: Samples, count: int) -> Samples:
 
 
 def _with_switches(question: Question) -> Model:
-    """The model, where ``x * shares`` stands for every x that is read."""
+    """The model, where ``x * shares`` stands for every x that is read.
+
+    What a node reads of its own is turned down in the weights, for all samples as for the first.
+    """
     model = question.model.copy()
     groups = ChannelGroups(model)
-    shares = gs.Variable(SHARES, np.dtype(np.float32), ["graft_batch", groups.count])
-    model.graph.inputs.append(shares)
+    switches = _Switches(model, groups.count)
     tensors = model.graph.tensors()
-    places = {(node.inputs[read.index].name, read.axis): read.channels for node, read in _readers(groups)}
+    places = {}
+    for node, read in _reads(groups):
+        if read.own is None:
+            places[read.tensor(node).name, read.axis] = read.channels
+        else:
+            node.inputs[read.own] = switches.on_weight(node.inputs[read.own], read.channels)
     for (name, axis), channels in places.items():
         whole = tensors[name]
         users = list(dict.fromkeys(node.name for node in whole.outputs))
-        tensors[name] = _switched(model, whole, axis, len(groups.shapes[name]), channels, shares)
+        rank, samples = len(groups.shapes[name]), groups.sample_axis(whole) or 0
+        tensors[name] = switches.on_tensor(whole, rank, samples, axis, channels)
         for node in model.graph.nodes:
             if node.name in users:
                 node.inputs = [tensors[name] if tensor is whole else tensor for tensor in node.inputs]
@@ -208,21 +217,42 @@ def _with_switches(question: Question) -> Model:
     return model
 
 
-def _switched(
-    model: Model, whole: gs.Variable, axis: int, rank: int, channels: Channels, shares: gs.Variable
-) -> gs.Variable:
-    """``whole`` times the shares of ``channels`` along ``axis``."""
-    build = Builder(model.graph, model.opset, f"graft/switch/{whole.name}/{axis}")
-    shape = np.ones(rank, np.int64)
-    shape[0], shape[axis] = -1, len(channels)
-    share = build.node("Gather", "shares", [shares, build.constant("channels", channels)], axis=1)
-    share = build.node("Reshape", "shaped", [share, build.constant("shape", shape)])
-    if whole.dtype not in (None, np.float32):
-        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(whole.dtype))
-        share = build.node("Cast", "typed", [share], to=int(kind))
-    result = build.node("Mul", "times", [whole, share])
-    result.dtype = whole.dtype
-    return result
+class _Switches:
+    """Shares of channels, an input of the graph, and the nodes that apply them."""
+
+    def __init__(self, model: Model, count: int) -> None:
+        self._model = model
+        self._shares = gs.Variable(SHARES, np.dtype(np.float32), ["graft_batch", count])
+        model.graph.inputs.append(self._shares)
+
+    def on_tensor(
+        self, whole: gs.Tensor, rank: int, samples: int, axis: int, channels: Channels
+    ) -> gs.Variable:
+        """``whole`` times the shares of ``channels`` along ``axis``, of each sample along ``samples``."""
+        build = Builder(self._model.graph, self._model.opset, f"graft/switch/{whole.name}/{axis}")
+        share = build.node("Gather", "shares", [self._shares, build.constant("channels", channels)], axis=1)
+        if axis < samples:
+            share = build.node("Transpose", "turned", [share], perm=[1, 0])
+        shape = np.ones(rank, np.int64)
+        shape[samples], shape[axis] = -1, len(channels)
+        return self._times(build, whole, share, shape)
+
+    def on_weight(self, whole: gs.Tensor, channels: Channels) -> gs.Variable:
+        """``whole`` times the first sample's shares of ``channels`` along its last axis."""
+        build = Builder(self._model.graph, self._model.opset, f"graft/switch/{whole.name}")
+        first = build.node("Gather", "first", [self._shares, build.constant("zero", np.array([0]))], axis=0)
+        share = build.node("Gather", "shares", [first, build.constant("channels", channels)], axis=1)
+        return self._times(build, whole, share, np.array([1] * (len(whole.shape) - 1) + [len(channels)]))
+
+    @staticmethod
+    def _times(build: Builder, whole: gs.Tensor, share: gs.Tensor, shape: NDArray[np.int64]) -> gs.Variable:
+        share = build.node("Reshape", "shaped", [share, build.constant("shape", shape)])
+        if whole.dtype not in (None, np.float32):
+            kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(whole.dtype))
+            share = build.node("Cast", "typed", [share], to=int(kind))
+        result = build.node("Mul", "times", [whole, share])
+        result.dtype = whole.dtype
+        return result
 
 
 def _contrast(question: Question, outputs: Mapping[str, Array]) -> Array:

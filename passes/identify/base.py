@@ -81,10 +81,11 @@ def contribution(question: Question, contrast: float = 0.0) -> Scores:
     for node in groups.nodes:
         operator = operator_of(node)
         for read in operator.reads(node, groups):
-            tensor = groups.key(node.inputs[read.index].name, read.axis)
+            tensor = groups.key(read.tensor(node).name, read.axis)
             if profile.has(SQUARES, tensor, len(read.channels)):
                 spread = _spread(question, tensor, contrast)
-                part = spread * (operator.matrix(node) ** 2).sum(axis=(0, 1))
+                matrix = operator.matrix(node) if read.own is None else operator.own_matrix(node)
+                part = spread * (matrix**2).sum(axis=(0, 1))
                 np.add.at(result, read.channels, part / max(float(part.sum()), 1e-30))
     return result + unweighed(question, contrast)
 
@@ -95,7 +96,7 @@ def unweighed(question: Question, contrast: float = 0.0) -> Scores:
     result = np.zeros(groups.count)
     for node in groups.nodes:
         for read in operator_of(node).masks(node, groups):
-            tensor = groups.key(node.inputs[read.index].name, read.axis)
+            tensor = groups.key(read.tensor(node).name, read.axis)
             if question.profile.has(SQUARES, tensor, len(read.channels)):
                 part = _spread(question, tensor, contrast)
                 np.add.at(result, read.channels, part / max(float(part.sum()), 1e-30))

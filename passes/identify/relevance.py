@@ -6,7 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.identify.base import Method, Question, Scores, readers, unweighed
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import Read, operator_of
 from graft.rewriter.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Table
 
 RIDGE = 1e-3
@@ -48,9 +48,9 @@ class Relevance(Method):
                 damping[channels] = share
                 sensitivity *= damping
             for read in operator_of(node).reads(node, groups):
-                weights = _gram(question, node, sensitivity)
+                weights = _gram(question, node, read, sensitivity)
                 np.add.at(sensitivity, read.channels, np.diag(weights))
-                key = groups.key(node.inputs[read.index].name, read.axis)
+                key = groups.key(read.tensor(node).name, read.axis)
                 covariance = _covariance(question, key, len(read.channels))
                 if covariance is not None:
                     np.add.at(result, read.channels, _account(covariance, weights))
@@ -68,9 +68,10 @@ def _shares(question: Question) -> dict[str, tuple[np.ndarray, Table]]:
     return found
 
 
-def _gram(question: Question, node: gs.Node, sensitivity: Scores) -> Table:
+def _gram(question: Question, node: gs.Node, read: Read, sensitivity: Scores) -> Table:
     """Sensitivity-weighted products of the weights of all pairs of channels that ``node`` reads."""
-    matrix = operator_of(node).matrix(node)
+    operator = operator_of(node)
+    matrix = operator.matrix(node) if read.own is None else operator.own_matrix(node)
     made = question.groups.of(node.outputs[0])
     lists = [channels for channels in made if channels is not None and len(channels) == len(matrix)]
     cuttable = question.groups.cuttable()

@@ -63,11 +63,24 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Read:
-    """A place where a node consumes channels: ``node.inputs[index]`` along ``axis``."""
+    """A place where a node consumes channels.
+
+    Attributes:
+        index: which input of the node.
+        axis: of it.
+        channels: along this axis.
+        own: it is the output ``index`` instead, of which the node reads every step in the next one, by the
+            weights in the input of this number, along their last axis.
+    """
 
     index: int
     axis: int
     channels: Channels
+    own: int | None = None
+
+    def tensor(self, node: gs.Node) -> gs.Tensor:
+        """What ``node`` reads."""
+        return (node.inputs if self.own is None else node.outputs)[self.index]
 
 
 @dataclass(frozen=True)
@@ -162,8 +175,16 @@ class Operator:
         """
         raise NotImplementedError
 
+    def own_matrix(self, node: gs.Node) -> Array:
+        """As :meth:`matrix`, of the weights that read what the node made itself."""
+        raise NotImplementedError
+
+    def fold_own(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+        """As :meth:`fold`, for what the node made itself."""
+        raise NotImplementedError
+
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
-        """Add ``delta`` (one value an output channel) to what the node puts out."""
+        """Add what :meth:`fold` returned (a value an output channel) to what the node puts out."""
         raise NotImplementedError
 
     # ------------------------------------------------------------ as an affine map of what it reads

@@ -1,25 +1,178 @@
-"""Recurrent layers."""
+"""Recurrent layers: hidden units as channels, through every gate."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.flow import Flow
-from graft.rewriter.operators.base import ChannelMap, Operator, Work, count
+from graft.rewriter.flow import Channels, Flow
+from graft.rewriter.operators.base import (
+    Array,
+    ChannelMap,
+    Cut,
+    Operator,
+    Parameter,
+    Read,
+    Work,
+    count,
+    given,
+    is_constant,
+    set_constant,
+)
+
+DATA, WEIGHT, RECURRENCE, BIAS, LENGTHS, HIDDEN, CELL, PEEPHOLES = range(8)
+"""Inputs of the operators; ``GRU`` and ``RNN`` have the first six."""
+STATES = (HIDDEN, CELL)
+SEQUENCE, LAST, LAST_CELL = range(3)
+"""Outputs: the hidden states of all steps, the last, and the last cell states of ``LSTM``."""
+FEATURES = 2
+"""The axis of the data, the weights and the states that holds features; of all steps the one behind."""
 
 
 class Recurrent(Operator):
-    """``LSTM``, ``GRU`` and ``RNN``: they stay whole."""
+    """``LSTM``, ``GRU`` and ``RNN``: a hidden unit goes with its row of every gate and its column of R.
+
+    Both directions of a bidirectional node hold the same units: what one output tensor has room for. Where
+    the graph allows it, :mod:`graft.passes.recurrence` makes a node of each direction before.
+    """
 
     types = ("LSTM", "GRU", "RNN")
+    gates: ClassVar[dict[str, int]] = {"LSTM": 4, "GRU": 3, "RNN": 1}
+    activates = True
+
+    def units(self, node: gs.Node, channels: ChannelMap | Flow) -> Channels | None:
+        """The hidden units: channels of whatever output there is."""
+        for tensor in node.outputs:
+            axes = channels.of(tensor) if tensor.name else []
+            if axes and axes[-1] is not None:
+                return axes[-1]
+        return None
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Pin what goes in; what comes out holds no channels."""
-        flow.pin_inputs(node, "recurrent: cut in a later version")
+        """Consumes the features, and its own units of the step before; makes units."""
+        weights = [given(node, index) for index in (WEIGHT, RECURRENCE, BIAS, PEEPHOLES)]
+        if not all(tensor is None or is_constant(tensor) for tensor in weights):
+            flow.pin_inputs(node, "its weights are computed at run time")
+            return
+        for axes in (flow.of(node.inputs[DATA])[:FEATURES], *(flow.of(t) for t in node.inputs[4:5])):
+            for channels in axes:
+                flow.pin(channels, node, "channels along time or samples")
+        units = flow.make(node, node.inputs[RECURRENCE].shape[FEATURES])
+        for state in filter(None, (given(node, index) for index in STATES)):
+            self._start(node, state, units, flow)
+        for place, tensor in enumerate(node.outputs):
+            if tensor.name:
+                flow.give(tensor, [None] * (3 if place == SEQUENCE else 2) + [units])
+
+    def _start(self, node: gs.Node, state: gs.Tensor, units: Channels, flow: Flow) -> None:
+        """A state to start with: its units are those of the node."""
+        if is_constant(state):
+            return
+        *others, channels = flow.of(state) or [None]
+        for other in others:
+            flow.pin(other, node, "channels of a state along directions or samples")
+        if channels is None or len(channels) != len(units):
+            flow.pin(units, node, "starts with a state that holds no channels")
+            flow.pin(channels, node, "starts with a state of another size")
+        else:
+            flow.tie(units, channels)
+
+    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+        """Both weights, the biases of both, peepholes, and states to start with that are constant."""
+        units = self.units(node, channels)
+        if units is None:
+            return []
+        gates = np.tile(units, self.gates[node.op])
+        features = channels.of(node.inputs[DATA])[FEATURES]
+        read = {} if features is None else {FEATURES: features}
+        found = [
+            Parameter(WEIGHT, {1: gates, **read}, reads=FEATURES if read else None),
+            Parameter(RECURRENCE, {1: gates, FEATURES: units}, reads=FEATURES),
+        ]
+        if given(node, BIAS) is not None:
+            found.append(Parameter(BIAS, {1: np.tile(gates, 2)}))
+        for index in STATES:
+            if is_constant(given(node, index)):
+                found.append(Parameter(index, {FEATURES: units}))
+        if given(node, PEEPHOLES) is not None:
+            found.append(Parameter(PEEPHOLES, {1: np.tile(units, 3)}))
+        return found
+
+    def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+        """The features of a step, and the node's own units of the step before."""
+        units, features = self.units(node, channels), channels.of(node.inputs[DATA])
+        found = []
+        if features and features[FEATURES] is not None and units is not None:
+            found.append(Read(DATA, FEATURES, features[FEATURES]))
+        if units is not None and node.outputs[SEQUENCE].name:
+            found.append(Read(SEQUENCE, FEATURES + 1, units, own=RECURRENCE))
+        return found
 
     def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
         """Every step of every sample multiplies with both weights, of all gates and directions."""
         steps, *weights = (channels.shape(tensor) for tensor in node.inputs[:3])
         if not steps or any(shape is None for shape in weights):
             return []
-        return [Work(count(steps[:2]) * sum(count(shape or ()) for shape in weights), ())]
+        times = count(steps[:2])
+        units, features = self.units(node, channels), channels.of(node.inputs[DATA])
+        if units is None:
+            return [Work(times * sum(count(shape or ()) for shape in weights), ())]
+        times *= count((node.inputs[WEIGHT].shape[0], self.gates[node.op]))
+        wide = features[FEATURES] if features else None
+        own = Work(times, (units, units))
+        if wide is None:
+            return [Work(times * node.inputs[WEIGHT].shape[FEATURES], (units,)), own]
+        return [Work(times, (units, wide)), own]
+
+    def rewrite(self, node: gs.Node, cut: Cut) -> None:
+        """``hidden_size``."""
+        node.attrs["hidden_size"] = int(node.inputs[RECURRENCE].shape[FEATURES])
+
+    # ------------------------------------------------------------ compensation
+
+    def matrix(self, node: gs.Node) -> Array:
+        """What reads the features, with gates and directions as taps."""
+        return self._by_unit(node, WEIGHT)
+
+    def own_matrix(self, node: gs.Node) -> Array:
+        """What reads the units, with gates and directions as taps."""
+        return self._by_unit(node, RECURRENCE)
+
+    def _by_unit(self, node: gs.Node, index: int) -> Array:
+        weight = node.inputs[index].values.astype(np.float64)
+        by_gate = weight.reshape(len(weight), self.gates[node.op], -1, weight.shape[FEATURES])
+        units: Array = np.moveaxis(by_gate, 2, 0).reshape(by_gate.shape[2], -1, weight.shape[FEATURES])
+        return units
+
+    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+        """All gates take the matrix; the first half of the biases gets the constant."""
+        delta = self._folded(node, WEIGHT, into, constant)
+        return np.stack([delta, np.zeros_like(delta)], axis=1)
+
+    def fold_own(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+        """All gates take the matrix; the second half of the biases gets the constant.
+
+        Exact but for a ``GRU`` that resets units before it weighs them: its candidate counts as if the gates
+        of removed units were as far open as those of the units that stand in, and half for the constant.
+        """
+        delta = self._folded(node, RECURRENCE, into, constant)
+        if node.op == "GRU" and not node.attrs.get("linear_before_reset", 0):
+            delta[:, 2 * delta.shape[1] // 3 :] /= 2
+        return np.stack([np.zeros_like(delta), delta], axis=1)
+
+    @staticmethod
+    def _folded(node: gs.Node, index: int, into: Array, constant: Array) -> Array:
+        """What ``constant`` gives every row of a weight (directions, gates * units), which takes ``into``."""
+        weight = node.inputs[index]
+        values = weight.values.astype(np.float64)
+        set_constant(node, index, (values @ into).astype(weight.dtype))
+        delta: Array = values @ constant
+        return delta
+
+    def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
+        """``delta`` (directions, 2, gates * units): for the data, and for the units of the step before."""
+        bias, kind = given(node, BIAS), node.inputs[WEIGHT].dtype
+        old = np.zeros(()) if bias is None else bias.values.astype(np.float64)
+        set_constant(node, BIAS, (old + delta.reshape(len(delta), -1)).astype(kind))

@@ -206,7 +206,7 @@ def test_ablation_draws_its_samples_by_seed() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_a_channel_that_cannot_be_turned_off_falls_last() -> None:
+def test_channels_of_a_tensor_with_time_first_are_turned_down() -> None:
     net = Net(4, 3)
     turned = net.node("Transpose", "steps_first", "x", perm=[1, 0, 2])
     made = net.node("Relu", "relu", net.node("MatMul", "made", turned, net.weight("w1", 3, 6)))
@@ -216,7 +216,7 @@ def test_a_channel_that_cannot_be_turned_off_falls_last() -> None:
     model = small.model(net)
     data = small.samples(small.inputs(net.shape))
     scores, groups = _ablated(model, data, "a", "b")
-    assert (scores[groups["made"].channels] == scores.max()).all()
+    assert len(set(scores[groups["made"].channels])) == 6
     assert len(set(scores[groups["read"].channels])) == 5
 
 

@@ -346,12 +346,6 @@ def _cumulative(b: Builder, x: T) -> T:
     return b.one("CumSum", x, b.constant(1, np.int64))
 
 
-def _lstm(b: Builder, x: T) -> T:
-    x = b.one("Transpose", b.reshape(x, 0, 6, 30), perm=[2, 0, 1])
-    weights = [b.weight(1, 16, 6), b.weight(1, 16, 4), b.weight(1, 32)]
-    return b.squeeze(b.node("LSTM", [x, *weights], hidden_size=4)[0], 1)
-
-
 def _layer_normalization(b: Builder, x: T) -> T:
     x = b.one("Transpose", x, perm=[0, 2, 3, 1])
     return b.one("LayerNormalization", x, b.weight(6), axis=-1)
@@ -365,7 +359,6 @@ WITHOUT_RULE = {
     "LRN": _lrn,
     "TopK": _topk,
     "CumSum": _cumulative,
-    "LSTM": _lstm,
     "LayerNormalization": _layer_normalization,
     "Mystery": _mystery,
 }
