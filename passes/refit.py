@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graft.passes.ahead import Ahead
 from graft.passes.gates import Gates
 from graft.passes.layer import Layer, Rows
-from graft.rewriter.calibration import Samples
+from graft.rewriter.calibration import IGNORED, Samples
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
@@ -125,10 +125,13 @@ class Refit:
 def _chosen(
     data: Samples, classes: Sequence[str], alone: bool, seed: int, most: int
 ) -> tuple[Samples, NDArray[np.float64]]:
-    """Samples and their weights: every class of the module counts alike, others as much as all of them."""
+    """Samples and their weights: every class of the module counts alike, others as much as all of them.
+
+    With one label a time step a sample counts with the weights of all its steps.
+    """
     numbers = [data.card.class_index(name) for name in classes]
-    labels = data.labels.reshape(len(data.labels), -1)[:, -1]
-    own = np.isin(labels, numbers)
+    by_step = data.labels.reshape(len(data.labels), -1)
+    own = np.isin(by_step, numbers).any(axis=1)
     draw = np.random.default_rng([seed, 1])
     limit = most if alone or own.all() else most // 2
     positions = draw.permutation(np.flatnonzero(own))[:limit]
@@ -136,8 +139,10 @@ def _chosen(
         others = draw.permutation(np.flatnonzero(~own))[: most - len(positions)]
         positions = np.concatenate([positions, others])
     positions = draw.permutation(positions)
-    labels, own = labels[positions], own[positions]
-    _, kind, counts = np.unique(np.where(own, labels, -1), return_inverse=True, return_counts=True)
-    weights = 1.0 / counts[kind]
-    weights[~own] *= max(1, len(numbers))
-    return data.take(positions), weights
+    by_step = by_step[positions]
+    wanted = np.isin(by_step, numbers)
+    _, kind, counts = np.unique(np.where(wanted, by_step, -1), return_inverse=True, return_counts=True)
+    weights = (1.0 / counts[kind]).reshape(by_step.shape)
+    weights[~wanted] *= max(1, len(numbers))
+    weights[by_step == IGNORED] = 0
+    return data.take(positions), weights.sum(axis=1)

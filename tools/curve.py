@@ -13,7 +13,7 @@ import click
 from graft.passes.compensate import LADDER as COMPENSATE
 from graft.passes.curve import LADDER, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
 from graft.passes.decompose import Decompose
-from graft.passes.identify import MEASURED
+from graft.passes.identify import DEFAULT, MEASURED, best
 from graft.passes.identify import METHODS as IDENTIFY
 from graft.rewriter.calibration import Samples
 from graft.rewriter.dataset import Dataset
@@ -121,7 +121,9 @@ def command(
     test = Samples.match(Dataset.load(data).split(test_split), parent.card)
     Samples.match(test.split, parent.card, names)  # says which of them has none
     shares = sorted(_each(budgets, LADDER))
-    ways, steps = _each(methods, METHODS), _each(compensate, COMPENSATE[-1:])
+    method = best(parent.groups, samples=True)
+    usual = (method, *METHODS[1:])
+    ways, steps = _each(methods, usual), _each(compensate, COMPENSATE[-1:])
     merged = parents.apart(parent, names) and set(samples.counts()) - set(names)
     if ONE_PLAN in ways and merged and not profile:
         raise classes_merged()
@@ -133,7 +135,7 @@ def command(
         return
     observed = parents.profile_of(parent, names, profile, samples, fingerprint, device)
     decompose = Decompose(
-        method=MEASURED, together=len(names) > 1, rest=not no_rest, seed=seed, round_to=round_to
+        method=method, together=len(names) > 1, rest=not no_rest, seed=seed, round_to=round_to
     )
     with show.progress("cutting", count) as step:
         curve = Curve(device, shares, ways, steps, progress=step)
@@ -189,8 +191,9 @@ def _write(
 def _lines(report: CurveReport) -> list[plot.Line]:
     """A curve for each method and compensation, Graft's own choice first in colour."""
     methods = dict.fromkeys(point.method for point in report.points)
-    colors = {name: number for number, name in enumerate(sorted(methods, key=lambda name: name != MEASURED))}
-    if MEASURED not in methods:
+    own = next((name for name in (MEASURED, DEFAULT) if name in methods), None)
+    colors = {name: number for number, name in enumerate(sorted(methods, key=lambda name: name != own))}
+    if own is None:
         colors = {name: number + 1 for name, number in colors.items()}
     steps = tuple(dict.fromkeys(point.compensate for point in report.points))
     found = []
@@ -219,7 +222,7 @@ def _drawn(points: Sequence[Point]) -> tuple[tuple[float, float, float], ...]:
 
 
 def _named(method: str) -> str:
-    names = {MEASURED: f"Graft: {MEASURED}", ONE_PLAN: "one plan for all classes"}
+    names = {name: f"Graft: {name}" for name in (MEASURED, DEFAULT)} | {ONE_PLAN: "one plan for all classes"}
     return names.get(method, method)
 
 

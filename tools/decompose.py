@@ -15,7 +15,7 @@ from graft.passes.compensate import LADDER
 from graft.passes.compose import Compose
 from graft.passes.convert import Convert
 from graft.passes.decompose import Decompose, DecomposeReport, Parent
-from graft.passes.identify import MEASURED
+from graft.passes.identify import best
 from graft.passes.max_drop import MaxDrop
 from graft.passes.measured import Stopwatch
 from graft.passes.verify import check
@@ -118,7 +118,10 @@ def command(
     sets = [names] if together else [(name,) for name in names]
     planned = _plan(plan, parent) if plan else None
     decompose = Decompose(
-        keep, keep_by, method or MEASURED, compensate, together, other, not no_rest, seed, round_to
+        keep,
+        keep_by,
+        method or best(parent.groups, samples=True),
+        *(compensate, together, other, not no_rest, seed, round_to),
     )
     decompose = replace(decompose, stopwatch=Stopwatch(device))
     if dry_run:

@@ -9,7 +9,7 @@ import click
 
 from graft.passes.budget import UNITS
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT, MEASURED, METHODS
+from graft.passes.identify import DEFAULT, MEASURED, METHODS, best
 from graft.passes.measured import Stopwatch
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import CostModel
@@ -20,7 +20,7 @@ from graft.tools import options, parents, show
 method_option = click.option(
     "--method",
     type=click.Choice([method.name for method in METHODS]),
-    help=f"How channels are chosen. Default: {MEASURED} with --data, {DEFAULT} without.",
+    help=f"How channels are chosen. Default: {MEASURED} with --data, {DEFAULT} without it or if recurrent.",
 )
 keep_by_option = click.option(
     "--keep-by",
@@ -82,7 +82,7 @@ def command(
     decompose = Decompose(
         keep=keep,
         unit=keep_by,
-        method=method or (MEASURED if data else DEFAULT),
+        method=method or best(parent.groups, bool(data)),
         together=True,
         seed=seed,
         round_to=round_to,

@@ -10,12 +10,14 @@ from graft.passes.identify.contrast import Contrast
 from graft.passes.identify.magnitude import Magnitude
 from graft.passes.identify.relevance import Relevance
 from graft.rewriter.errors import GraftError
+from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.operators import operator_of
 
 METHODS: tuple[Method, ...] = (Relevance(), Ablation(), Contrast(), Activity(), Magnitude(), Random())
 DEFAULT = "relevance"
 """From a profile alone."""
 MEASURED = "ablation"
-"""The best, where samples are at hand."""
+"""The best, where samples are at hand and no layer is recurrent."""
 
 
 def method_called(name: str) -> Method:
@@ -31,4 +33,19 @@ def method_called(name: str) -> Method:
     raise GraftError("method-unknown", f"no method is called {name}", f"choose from {known}")
 
 
-__all__ = ["DEFAULT", "MEASURED", "METHODS", "Method", "Question", "Scores", "method_called"]
+def best(groups: ChannelGroups, samples: bool) -> str:
+    """The name of the method to be preferred for a model.
+
+    Units of a recurrent layer tell much the same, step after step: it matters more what those left can say
+    of them than what each of them does.
+
+    Args:
+        groups: the analysis of the model.
+        samples: whether there are any to run it on.
+    """
+    reads = (read for node in groups.nodes for read in operator_of(node).reads(node, groups))
+    recurrent = any(read.own is not None for read in reads)
+    return MEASURED if samples and not recurrent else DEFAULT
+
+
+__all__ = ["DEFAULT", "MEASURED", "METHODS", "Method", "Question", "Scores", "best", "method_called"]

@@ -172,9 +172,8 @@ def _weighed(node: gs.Node, groups: ChannelGroups) -> list[Read]:
 
 def _drawn(question: Question, samples: Samples, count: int) -> Samples:
     """About ``count`` samples, as many of each class; of one class, as many of it as of all others."""
-    labels = samples.labels.reshape(len(samples), -1)[:, -1]
-    names = np.array(samples.card.labels)[labels]
-    kinds = [names == name for name in question.classes]
+    labels = samples.labels.reshape(len(samples), -1)
+    kinds = [(labels == samples.card.class_index(name)).any(axis=1) for name in question.classes]
     if len(kinds) == 1:
         kinds.append(~kinds[0])
     kinds = [kind for kind in kinds if kind.any()]
@@ -186,7 +185,7 @@ def _drawn(question: Question, samples: Samples, count: int) -> Samples:
         )
     random = np.random.default_rng(question.seed)
     each = max(1, count // len(kinds))
-    drawn = np.concatenate([random.permutation(np.flatnonzero(kind))[:each] for kind in kinds])
+    drawn = np.unique(np.concatenate([random.permutation(np.flatnonzero(kind))[:each] for kind in kinds]))
     return samples.take(np.sort(random.permutation(drawn)[:count]))
 
 
