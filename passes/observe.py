@@ -203,18 +203,19 @@ class _Tap:
         long = [axis for axis, size in enumerate(shape) if size == members.steps]
         time = [axis for axis in long if axis not in (first, place.axis)]
         others = [axis for axis in range(len(shape)) if axis not in (first, place.axis, *time)]
-        if len(time) != 1 or None in [shape[axis] for axis in others]:
+        sizes = [shape[axis] or -1 for axis in others]
+        if len(time) != 1 or -1 in sizes:
             time, others = [], sorted([*time, *others])
         self.members = members.rows if time else members.samples
         self.axes = list(range(2, 2 + len(others)))
         build = Builder(probe.graph, probe.opset, f"graft/rows/{self.key}")
         if tensor.dtype != np.float32:  # sums in half precision would overflow
             self.tensor = build.node("Cast", "float", [self.tensor], to=int(onnx.TensorProto.FLOAT))
-        order = [first, *time, place.axis, *others]
+        order = [first or 0, *time, place.axis, *others]
         if order != sorted(order):
             self.tensor = build.node("Transpose", "turned", [self.tensor], perm=order)
         if time:
-            rows = build.constant("shape", np.array([-1, self.channels, *(shape[axis] for axis in others)]))
+            rows = build.constant("shape", np.array([-1, self.channels, *sizes]))
             self.tensor = build.node("Reshape", "steps", [self.tensor, rows])
 
     def add(self, statistic: Statistic) -> str:

@@ -216,12 +216,13 @@ def joined_features(model: Model, node: gs.Node) -> bool:
         return False
     turn = node.inputs[0].inputs[0] if node.inputs[0].inputs else None
     both = turn.inputs[0] if turn is not None and turn.op == "Transpose" else None
-    if both is None or not both.inputs or both.inputs[0].op != "Concat":
+    if turn is None or both is None or not both.inputs or both.inputs[0].op != "Concat":
         return False
     concat, perm, target = both.inputs[0], list(turn.attrs.get("perm", [])), constant_ints(node, 1)
     axis, rank = int(concat.attrs["axis"]), len(perm)
-    makers = [tensor.inputs[0] if tensor.inputs else None for tensor in concat.inputs]
-    if any(maker is None or maker.op not in Recurrent.types for maker in makers) or target is None:
+    makers = [tensor.inputs[0] for tensor in concat.inputs if tensor.inputs]
+    makers = [maker for maker in makers if maker.op in Recurrent.types]
+    if len(makers) < len(concat.inputs) or target is None:
         return False
     wide = sum(int(maker.inputs[2].shape[2]) for maker in makers)
     merges = len(target) == rank - 1 and target[-1] in (-1, wide) and target.count(-1) <= 1

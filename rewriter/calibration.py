@@ -15,7 +15,7 @@ from graft.rewriter.profile import OTHER
 
 Integers = npt.NDArray[np.int64]
 IGNORED = -1
-"""The label of a time step that is not counted."""
+"""The label of a time step that does not count: of a class that the model lacks, or that was left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,8 @@ class Samples:
     ) -> Samples:
         """Finds the samples of a split that a model has classes for.
 
-        With one label a time step, a sample stays if the model has classes for all its steps, and
-        belongs to every class that one of its steps has.
+        With one label a time step, a sample stays if the model has a class for any of its steps, and
+        belongs to every class that one of its steps has; the other steps are :data:`IGNORED`.
 
         Args:
             split: the data.
@@ -71,10 +71,11 @@ class Samples:
         """
         if split.class_names is None and names is not None:
             split = replace(split, class_names=tuple(names))
-        labels = _card_labels(split, card)
+        labels, ignored = _card_labels(split, card), _ignored(split, card)
         if OTHER in card.labels:
             labels = np.where(labels < 0, card.labels.index(OTHER), labels)
-        known = _by_sample(labels >= 0).all(axis=1)
+        labels = np.where(ignored, IGNORED, labels)
+        known = _by_sample(labels >= 0).any(axis=1)
         samples = cls(split, np.flatnonzero(known), labels[known], card, int(len(labels) - known.sum()))
         if classes is not None:
             samples = samples._restricted(classes)
@@ -93,7 +94,7 @@ class Samples:
 
     def counts(self) -> dict[str, int]:
         """The number of labels of each class that has any, in the order of the card."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.card.labels))
+        counts = np.bincount(self.labels[self.labels != IGNORED], minlength=len(self.card.labels))
         return {name: int(count) for name, count in zip(self.card.labels, counts, strict=True) if count}
 
     def take(self, positions: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | Sequence[int]) -> Samples:
@@ -175,7 +176,7 @@ class Samples:
         chosen = [
             # A generator for each class: its samples do not depend on the other classes.
             _generator(seed, int(number)).permutation(self._holding(number))[:count]
-            for number in np.unique(self.labels)
+            for number in np.unique(self.labels[self.labels != IGNORED])
         ]
         return self.take(np.unique(np.concatenate(chosen))) if chosen else self
 
@@ -218,6 +219,19 @@ def _card_labels(split: Split, card: Card) -> Integers:
             "bring the names in the data and in the card together",
         )
     return positions[labels]
+
+
+def _ignored(split: Split, card: Card) -> npt.NDArray[np.bool_]:
+    """Which labels of a split do not count."""
+    if split.ignore is None:
+        return np.zeros(split.labels.shape, bool).reshape(split.labels.shape[: 1 + card.output.steps])
+    names = split.class_names or card.labels
+    if split.ignore not in names:
+        raise GraftError(
+            "class-unknown", f"there is no class '{split.ignore}' to ignore", f"choose from {_some(names)}"
+        )
+    mask: npt.NDArray[np.bool_] = split.labels == names.index(split.ignore)
+    return mask.reshape(mask.shape[: 1 + card.output.steps])
 
 
 def _some(names: Sequence[str]) -> str:

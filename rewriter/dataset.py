@@ -39,12 +39,14 @@ class Split:
         labels: int64 (N,), or (N, T) for one label a time step.
         class_names: what the numbers mean; None: they count the card's labels.
         reader: reads the samples at some positions.
+        ignore: a class whose labels do not count, as that of padding.
     """
 
     name: str
     labels: npt.NDArray[np.int64]
     class_names: tuple[str, ...] | None
     reader: Reader
+    ignore: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

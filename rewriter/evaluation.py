@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft.rewriter import metrics
-from graft.rewriter.calibration import Samples
+from graft.rewriter.calibration import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
 from graft.rewriter.profile import OTHER
@@ -26,7 +26,8 @@ class Scored:
     """Scores of a model for samples.
 
     Attributes:
-        scores: float (N, classes), or (N, T, classes) for one label a time step.
+        scores: float (N, classes), or (N, T, classes) for one label a time step; where some of these are
+            ignored, (N, classes) of those that count.
         labels: int64 (N,) or (N, T), positions in ``names``.
         names: names of the columns.
         providers: what ran.
@@ -87,13 +88,21 @@ def score(
         if progress:
             progress(len(truth))
     scores, truth = np.concatenate(parts), np.concatenate(labels)
+    scores, truth = counted(scores, truth)
     names = card.labels
     if classes is not None:
         places = [card.class_index(name) for name in classes]
         position = np.full(len(names), -1)
         position[places] = np.arange(len(places))
-        scores, truth, names = scores[..., places], position[truth], tuple(classes)
+        scores, truth = counted(scores[..., places], position[truth])
+        names = tuple(classes)
     return Scored(scores, truth, names, session.providers)
+
+
+def counted(scores: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Scores and labels of what counts; as they are where all does."""
+    counts = labels != IGNORED
+    return (scores, labels) if counts.all() else (scores[counts], labels[counts])
 
 
 def check_finite(scores: NDArray[Any], name: str) -> NDArray[Any]:

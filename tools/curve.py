@@ -16,7 +16,6 @@ from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED, best
 from graft.passes.identify import METHODS as IDENTIFY
 from graft.rewriter.calibration import Samples
-from graft.rewriter.dataset import Dataset
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import refuse_overwrite, writing
 from graft.rewriter.session import Device
@@ -75,6 +74,7 @@ class _Several(click.ParamType):  # type: ignore[type-arg]
 @options.split
 @options.test_split
 @options.samples_per_class
+@options.ignore_label
 @options.seed
 @options.running
 @click.option(
@@ -97,6 +97,7 @@ def command(
     round_to: int | None,
     profile: Path | None,
     split: str,
+    ignore_label: str | None,
     test_split: str,
     samples_per_class: int | None,
     seed: int,
@@ -116,9 +117,11 @@ def command(
     picture = picture or output.with_suffix(".svg")
     _check_files(output, picture, force)
     parent = parents.load_parent(model, card)
-    samples, fingerprint = options.samples_of(data, split, parent.card, None, samples_per_class, seed)
+    samples, fingerprint = options.samples_of(
+        data, split, parent.card, None, samples_per_class, seed, ignore=ignore_label
+    )
     names = options.classes_with_samples(classes, samples) or tuple(samples.counts())
-    test = Samples.match(Dataset.load(data).split(test_split), parent.card)
+    test = Samples.match(options.split_of([data], test_split, ignore_label), parent.card)
     Samples.match(test.split, parent.card, names)  # says which of them has none
     shares = sorted(_each(budgets, LADDER))
     method = best(parent.groups, samples=True)

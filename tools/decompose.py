@@ -67,6 +67,7 @@ VERIFY_SAMPLES = 8
 @options.split
 @options.test_split
 @options.samples_per_class
+@options.ignore_label
 @options.seed
 @options.versions
 @click.option("--no-verify", is_flag=True, help="Do not compare each cut with its masked parent.")
@@ -90,6 +91,7 @@ def command(
     profile: Path | None,
     plan: Path | None,
     split: str,
+    ignore_label: str | None,
     test_split: str,
     samples_per_class: int | None,
     seed: int,
@@ -112,7 +114,9 @@ def command(
     directory = Directory(output, force)
     parent = parents.load_parent(model, card)
     labels = parent.card
-    samples, fingerprint = options.samples_of(data, split, labels, None, samples_per_class, seed)
+    samples, fingerprint = options.samples_of(
+        data, split, labels, None, samples_per_class, seed, ignore=ignore_label
+    )
     names = options.classes_with_samples(classes, samples)
     names = names or tuple(samples.counts())
     sets = [names] if together else [(name,) for name in names]
@@ -149,7 +153,7 @@ def command(
     result = _result(parent, reports, sets, observed)
     for entry, outcome in zip(result["modules"], found, strict=False):
         entry.update(drop=outcome.drop, drop_standard_error=outcome.standard_error)
-    result.update(_on_test(job, reports, names, Dataset.load(data), test_split, device))
+    result.update(_on_test(job, reports, names, Dataset.load(data), test_split, ignore_label, device))
     result.update(_timed(result["modules"], reports, decompose.stopwatch))
     result["providers"] = list(device.open(parent.model).providers)
     written = _write(directory, job, reports, result)
@@ -262,13 +266,14 @@ def _on_test(
     names: Sequence[str],
     dataset: Dataset,
     split: str,
+    ignore: str | None,
     device: Device,
 ) -> dict[str, Any]:
     """Accuracy of the parent, restricted to the classes, and of all modules joined as branches."""
     if split not in dataset.splits and not (split == "test" and "val" in dataset.splits):
         return {}
     card = job.parent.card
-    data = dataset.split(split)
+    data = replace(dataset.split(split), ignore=ignore)
     samples = Samples.match(data, card, names)
     parent = score(job.parent.model, samples, device, names)
     parents.warn_if_far_below(parent.summary()["top1"], job.parent.source)

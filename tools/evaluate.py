@@ -16,7 +16,7 @@ from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import cost_of
 from graft.rewriter.dataset import Split
 from graft.rewriter.errors import GraftError
-from graft.rewriter.evaluation import Scored, latencies, score
+from graft.rewriter.evaluation import Scored, counted, latencies, score
 from graft.rewriter.model import Model
 from graft.rewriter.profile import OTHER
 from graft.rewriter.session import Device, Session, fit
@@ -36,6 +36,7 @@ from graft.tools.exits import CHECK_FAILED, DONE
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(1), help="For the latency.")
 @click.option("--split", default="test", show_default=True, help="Split to measure on.")
 @options.samples_per_class
+@options.ignore_label
 @options.seed
 @options.running
 @options.common
@@ -49,6 +50,7 @@ def command(
     min_top1: float | None,
     batch: int,
     split: str,
+    ignore_label: str | None,
     samples_per_class: int | None,
     seed: int,
     device: Device,
@@ -62,7 +64,7 @@ def command(
     """
     if device.threads == 0:
         device.threads = 2
-    part = options.split_of(data, split)
+    part = options.split_of(data, split, ignore_label)
     candidate = _Candidate(model, card)
     names = options.class_names(classes, candidate.card)
     columns = names or candidate.card.labels
@@ -171,7 +173,7 @@ def _restrict(whole: Scored, columns: Sequence[str], kind: str) -> Scored:
         added = top + np.log(np.exp(rest - top).sum(axis=-1, keepdims=True))
         rest = rest.sum(axis=-1, keepdims=True) if kind == "probabilities" else added
         scores = np.concatenate([scores, rest], axis=-1)
-    return Scored(scores, where[whole.labels], tuple(columns), whole.providers)
+    return Scored(*counted(scores, where[whole.labels]), tuple(columns), whole.providers)
 
 
 def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:

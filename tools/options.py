@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,9 @@ split = click.option("--split", default="train", help="Split to learn from.", sh
 test_split = click.option("--test-split", default="test", help="Split to report on.", show_default=True)
 samples_per_class = click.option(
     "--samples-per-class", type=click.IntRange(1), help="Use at most this many of each class."
+)
+ignore_label = click.option(
+    "--ignore-label", metavar="CLASS", help="Labels of this class do not count, as those of padding."
 )
 classes = click.option(
     "--classes",
@@ -171,9 +175,9 @@ def classes_with_samples(given: Sequence[str], samples: Samples) -> tuple[str, .
     return names
 
 
-def split_of(paths: Sequence[Path], split: str) -> Split:
+def split_of(paths: Sequence[Path], split: str, ignore: str | None = None) -> Split:
     """One split of one or several data sets."""
-    return Split.join([Dataset.load(path).split(split) for path in paths])
+    return replace(Split.join([Dataset.load(path).split(split) for path in paths]), ignore=ignore)
 
 
 def samples_of(
@@ -184,13 +188,16 @@ def samples_of(
     per_class: int | None = None,
     seed: int = 0,
     names: Sequence[str] | None = None,
+    ignore: str | None = None,
 ) -> tuple[Samples, str]:
     """Samples of a data set for a card, and the fingerprint of the data and split."""
     dataset = Dataset.load(path)
-    samples = Samples.match(dataset.split(split), card, classes, per_class, seed, names)
+    found = replace(dataset.split(split), ignore=ignore)
+    samples = Samples.match(found, card, classes, per_class, seed, names)
     if samples.left_out:
         logging.getLogger("graft").info("%d samples of other classes left out", samples.left_out)
-    return samples, f"{dataset.fingerprint()}/{split}"
+    without = "" if ignore is None else f"/without {ignore}"
+    return samples, f"{dataset.fingerprint()}/{split}{without}"
 
 
 def _lines(path: Path) -> list[str]:

@@ -20,6 +20,7 @@ from graft.tools import options, parents, show
 @options.classes
 @options.split
 @options.samples_per_class
+@options.ignore_label
 @options.seed
 @options.running
 @options.writing("The profile to write.")
@@ -30,6 +31,7 @@ def command(
     card: Path | None,
     classes: tuple[str, ...],
     split: str,
+    ignore_label: str | None,
     samples_per_class: int | None,
     seed: int,
     device: Device,
@@ -46,7 +48,9 @@ def command(
     refuse_overwrite(output, force)
     parent = parents.load_parent(model, card)
     labels = parent.card
-    samples, fingerprint = options.samples_of(data, split, labels, None, samples_per_class, seed)
+    samples, fingerprint = options.samples_of(
+        data, split, labels, None, samples_per_class, seed, ignore=ignore_label
+    )
     names = options.classes_with_samples(classes, samples)
     if dry_run:
         would = {"output": output, "dry_run": True, "samples": len(samples), "classes": samples.counts()}

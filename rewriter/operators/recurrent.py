@@ -104,8 +104,9 @@ class Recurrent(Operator):
         """The features of a step, and the node's own units of the step before."""
         units, features = self.units(node, channels), channels.of(node.inputs[DATA])
         found = []
-        if features and features[FEATURES] is not None and units is not None:
-            found.append(Read(DATA, FEATURES, features[FEATURES]))
+        wide = features[FEATURES] if features else None
+        if wide is not None and units is not None:
+            found.append(Read(DATA, FEATURES, wide))
         if units is not None and node.outputs[SEQUENCE].name:
             found.append(Read(SEQUENCE, FEATURES + 1, units, own=RECURRENCE))
         return found

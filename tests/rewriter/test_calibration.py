@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.rewriter.calibration import Samples
+from graft.rewriter.calibration import IGNORED, Samples
 from graft.rewriter.card import Card
 from graft.rewriter.dataset import Dataset, Split
 from graft.rewriter.errors import GraftError
@@ -119,15 +120,23 @@ def test_folds_partition_the_samples_class_by_class(labels: list[int], k: int, s
 
 
 def test_labels_of_time_steps() -> None:
-    steps = [[0, 1], [1, 1], [0, 3], [2, 0]]
-    samples = Samples.match(split(steps, "abcz"), card(steps=True))
+    steps = [[0, 1], [1, 1], [3, 3], [2, 0], [0, 3]]
+    samples = Samples.match(split(steps[:4], "abcz"), card(steps=True))
     assert samples.indices.tolist() == [0, 1, 3]
     assert (samples.labels.shape, samples.left_out) == ((3, 2), 1)
     assert samples.counts() == {"a": 2, "b": 3, "c": 1}
-    only = Samples.match(split(steps, "abcz"), card(steps=True), classes=["a"])
+    only = Samples.match(split(steps[:4], "abcz"), card(steps=True), classes=["a"])
     assert only.indices.tolist() == [0, 3]
     held = [held.indices.tolist() for _, held in samples.folds(3)]
     assert sorted(sum(held, [])) == [0, 1, 3]
+    part = Samples.match(split(steps, "abcz"), card(steps=True))
+    assert part.labels[-1].tolist() == [0, IGNORED]
+    without = Samples.match(replace(split(steps, "abcz"), ignore="a"), card(steps=True))
+    assert without.indices.tolist() == [0, 1, 3]
+    assert without.labels.tolist() == [[IGNORED, 1], [1, 1], [2, IGNORED]]
+    assert without.counts() == {"b": 3, "c": 1}
+    assert Samples.match(replace(split([0, 1, 0]), ignore="a"), card()).labels.tolist() == [1]
+    assert refused(replace(split(steps, "abcz"), ignore="y"), card(steps=True)).code == "class-unknown"
     assert "argmax" in str(refused(split(steps), card("abcd")))
     assert refused(split([0, 1]), card(steps=True)).code == "data-labels"
     assert Samples.match(split([[0], [1]]), card()).labels.tolist() == [0, 1]
