@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graft.passes.raising import raised
 from graft.rewriter.builder import Builder
 from graft.rewriter.model import Model
 from graft.rewriter.operators.base import constant_ints, given, is_constant
@@ -230,7 +231,7 @@ def joined_features(model: Model, node: gs.Node) -> bool:
     if perm[-2:] != [axis, rank - 1] or not merges or not kept or node.attrs.get("allowzero", 0):
         return False
     build = Builder(model.graph, model.opset, f"{node.name}/joined")
-    flat = [_squeezed(build, tensor, axis, str(number)) for number, tensor in enumerate(concat.inputs)]
+    flat = [build.squeeze(tensor, axis, str(number)) for number, tensor in enumerate(concat.inputs)]
     output = node.outputs[0]
     output.inputs.clear()
     order = [place - (place > axis) for place in perm if place != axis]
@@ -311,18 +312,12 @@ def named_states(model: Model, node: gs.Node) -> bool:
     return True
 
 
-def _squeezed(build: Builder, tensor: gs.Tensor, axis: int, name: str) -> gs.Variable:
-    if build.opset < 13:
-        return build.node("Squeeze", name, [tensor], axes=[axis])
-    return build.node("Squeeze", name, [tensor, build.constant(f"{name}/axes", np.array([axis]))])
-
-
 def _write(
     model: Model, build: Builder, op: str, number: int, part: gs.Tensor, axis: int, output: gs.Variable
 ) -> None:
     """``output`` as ``part`` without its axis of size 1, or with it."""
     if op == "Squeeze":
-        made = _squeezed(build, part, axis, f"part_{number}")
+        made = build.squeeze(part, axis, f"part_{number}")
         maker = made.inputs[0]
         maker.outputs = [output]
     else:
@@ -334,6 +329,15 @@ def _text(value: str | bytes) -> str:
 
 
 RULES: tuple[Callable[[Model, gs.Node], bool], ...] = (
-    *(time_first, zero_states, one_direction, picked_direction, joined_features, by_step, named_states),
+    *(
+        raised,
+        time_first,
+        zero_states,
+        one_direction,
+        picked_direction,
+        joined_features,
+        by_step,
+        named_states,
+    ),
 )
 """In this order."""

@@ -61,3 +61,9 @@ class Builder:
         if self.opset < 13:
             return self.node("Unsqueeze", name, [tensor], axes=[axis])
         return self.node("Unsqueeze", name, [tensor, self.constant(f"{name}/axes", np.array([axis]))])
+
+    def squeeze(self, tensor: gs.Tensor, axis: int, name: str) -> gs.Variable:
+        """Without an axis of size 1."""
+        if self.opset < 13:
+            return self.node("Squeeze", name, [tensor], axes=[axis])
+        return self.node("Squeeze", name, [tensor, self.constant(f"{name}/axes", np.array([axis]))])
