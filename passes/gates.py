@@ -15,6 +15,7 @@ from graft.rewriter.cell import Cell, Part
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.session import Device
+from graft.rewriter.walk import ROOM
 
 SWEEPS = 3
 """The gates read what they made the step before: they are fitted, run, and fitted again."""
@@ -46,6 +47,7 @@ class Gates:
     weights: Table
     draw: np.random.Generator
     _seen: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = field(default_factory=list)
+    _bytes: int = 0
 
     @classmethod
     def find(
@@ -84,10 +86,15 @@ class Gates:
 
     def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> None:
         """Take a batch in."""
+        self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
         self._seen.append((cut, uncut))
+        if self._bytes > ROOM:
+            self._seen.clear()
 
     def fit(self) -> None:
-        """Change the weights of the node."""
+        """Change the weights of the node; nothing where there is no room for all samples."""
+        if not self._seen or self._bytes > ROOM:
+            return
         cell, parent = Cell(self.node), Cell(self.whole)
         wanted = [uncut[self.whole.outputs[0].name][..., self.stays] for _, uncut in self._seen]
         places, shares = self._places(wanted)

@@ -1,0 +1,172 @@
+"""Recurrent layers: profiled over time, folded and refitted through the recurrence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from graft.passes.compensate import Compensate
+from graft.passes.gates import Gates
+from graft.passes.observe import Observe
+from graft.passes.recurrence import Recurrence
+from graft.passes.refit import Refit
+from graft.passes.slice import Slice
+from graft.rewriter.calibration import IGNORED, Samples
+from graft.rewriter.cell import ACTIVATIONS, Cell
+from graft.rewriter.dataset import Dataset
+from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.model import Model
+from graft.rewriter.profile import PRODUCTS, SQUARES, SUM
+from tests import small
+
+STEPS, UNITS = 5, 6
+KINDS = [("LSTM", {}), ("GRU", {}), ("GRU", {"linear_before_reset": 1}), ("RNN", {})]
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def net(op: str, more: dict[str, Any], units: int = UNITS, steps: bool = False, seed: int = 0) -> small.Net:
+    """x (N, 5, 3) through one layer; ``y`` of the last state, or of each step."""
+    found = small.Net(STEPS, 3, seed=seed)
+    turned = found.node("Transpose", "turned", "x", perm=[1, 0, 2])
+    rows = GATES[op] * units
+    weights = (
+        found.weight("W", 1, rows, 3),
+        found.weight("R", 1, rows, units),
+        found.weight("B", 1, 2 * rows),
+    )
+    attributes = {"hidden_size": units, **more}
+    found.nodes.append(helper.make_node(op, [turned, *weights], ["all", "last"], name="layer", **attributes))
+    if not steps:
+        found.gemm("y", found.node("Squeeze", "flat", "last", found.ints("zero", 0)), 4, units)
+        return found
+    flat = found.node("Squeeze", "flat", "all", found.ints("one", 1))
+    back = found.node("Transpose", "back", flat, perm=[1, 0, 2])
+    product = found.node("MatMul", "weighed", back, found.weight("head.w", units, 4))
+    found.node("Add", "y", product, found.weight("head.b", 4))
+    return found
+
+
+def model_of(net: small.Net, *shape: Any) -> Model:
+    found = Model.from_proto(net.proto(y=[*shape, 4]), small.card(steps=bool(shape)))
+    Recurrence()(found)
+    return found
+
+
+def data(count: int = 200, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, STEPS, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize(("op", "more"), KINDS)
+def test_a_cell_tells_what_its_node_computes(op: str, more: dict[str, Any], direction: str) -> None:
+    model = model_of(net(op, {**more, "direction": direction}))
+    node = next(node for node in model.graph.nodes if node.op == op)
+    x = data(7)
+    probe = model.piece([node], {node.inputs[0].name: x.swapaxes(0, 1)}, ["all"])
+    states = small.CPU.open(probe).run({node.inputs[0].name: x.swapaxes(0, 1)})["all"]
+    parts = Cell(node).parts({node.inputs[0].name: x.swapaxes(0, 1)}, states)
+    made = [part.made.reshape(STEPS, 7, len(part.gates), UNITS) for part in parts]
+    sigmoid, order = (lambda v: ACTIVATIONS["sigmoid"](v, 0, 0)), range(STEPS)
+    before = cell = np.zeros((7, UNITS))
+    for step in order if direction == "forward" else reversed(order):
+        gates = [gate for part in made for gate in part[step].swapaxes(0, 1)]
+        if op == "RNN":
+            before = np.tanh(gates[0])
+        elif op == "GRU":
+            update, reset, candidate = sigmoid(gates[0]), sigmoid(gates[1]), gates[2]
+            candidate = candidate + (reset * gates[3] if len(gates) == 4 else 0)
+            before = (1 - update) * np.tanh(candidate) + update * before
+        else:
+            entry, out, forget = (sigmoid(gates[place]) for place in (0, 1, 2))
+            cell = forget * cell + entry * np.tanh(gates[3])
+            before = out * np.tanh(cell)
+        np.testing.assert_allclose(before, states[step, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("op", "more"), KINDS)
+def test_a_unit_that_doubles_another_is_not_missed(op: str, more: dict[str, Any]) -> None:
+    """The map from kept to removed units goes through every gate, the recurrence and the head."""
+    model = model_of(net(op, more))
+    node = next(node for node in model.graph.nodes if node.op == op)
+    for tensor in node.inputs[1:4]:
+        values = tensor.values.copy().reshape(1, -1, UNITS, *tensor.values.shape[2:])
+        values[:, :, 4] = values[:, :, 1]
+        tensor.values = values.reshape(tensor.values.shape)
+    samples = small.samples(data())
+    plan = small.plan(model, layer=[4])
+    whole, profile = model.copy(), small.profile(model, samples)
+    report = Compensate("fold", profile, small.LABELS[:2])(model, plan)
+    assert report.changed == 2 and not report.declined
+    Slice(plan)(model)
+    np.testing.assert_allclose(
+        small.run(model, data(50, 9))["y"], small.run(whole, data(50, 9))["y"], atol=5e-3
+    )
+
+
+@pytest.mark.parametrize(("op", "more"), KINDS)
+def test_refit_brings_the_units_nearer_to_the_parents(op: str, more: dict[str, Any]) -> None:
+    model = model_of(net(op, more, units=16))
+    samples = small.samples(data(600))
+    plan = small.plan(model, layer=range(8))
+    whole = model.copy()
+    Slice(plan)(model)
+    held, wanted = data(300, 9), small.run(whole, data(300, 9))["y"]
+    cut = np.square(small.run(model, held)["y"] - wanted).mean()
+    nodes = {node.name: node for node in model.graph.nodes}
+    before = [tensor.values.copy() for tensor in nodes["layer"].inputs[1:]]
+    report = Refit(samples, small.LABELS, small.CPU, alone=True)(model, whole, plan)
+    after = {node.name: node for node in model.graph.nodes}["layer"].inputs[1:]
+    assert report.changed == 2
+    assert any(not np.array_equal(old, new.values) for old, new in zip(before, after, strict=True))
+    assert np.square(small.run(model, held)["y"] - wanted).mean() < 0.8 * cut
+
+
+def test_lengths_that_differ_are_not_refitted() -> None:
+    found = net("GRU", {})
+    lengths = found.constant("lengths", np.full(4, STEPS), np.int32)
+    layer = next(node for node in found.nodes if node.op_type == "GRU")
+    layer.input.append(lengths)
+    model = model_of(found)
+    groups = ChannelGroups(model)
+    (node,) = [node for node in groups.nodes if node.op == "GRU"]
+    draw, weights = np.random.default_rng(0), np.ones(4)
+    kept = groups.everything()
+    assert Gates.find(node, {"layer": node}, groups, kept, model, small.CPU, weights, draw) is None
+
+
+def test_the_profile_of_steps_with_labels_of_their_own() -> None:
+    model = model_of(net("RNN", {}, steps=True), STEPS)
+    x = data(60)
+    labels = np.random.default_rng(2).integers(0, 4, (60, STEPS))
+    dataset = Dataset.from_arrays(x, labels)
+    samples = Samples.match(dataset.split("train"), model.require_card())
+    samples.labels[0, :3] = IGNORED
+    profile = Observe(small.CPU)(model, samples, "p")
+    states = small.run(Model.from_proto(_showing(model)), x)["all"][:, 0].swapaxes(0, 1)
+    for row in range(4):
+        rows = states[samples.labels == row].astype(np.float64)
+        assert profile.counts[row] == len(rows)
+        np.testing.assert_allclose(profile.tables[SUM.name]["all"][row], rows.sum(axis=0), atol=1e-3)
+        np.testing.assert_allclose(profile.tables[SQUARES.name]["all"][row], (rows**2).sum(axis=0), atol=1e-3)
+        products = profile.tables[PRODUCTS.name]["all"][row].reshape(UNITS, UNITS)
+        np.testing.assert_allclose(products, rows.T @ rows, atol=1e-3)
+
+
+def _showing(model: Model) -> Any:
+    """The model with the states of all steps as its output."""
+    proto = model.proto()
+    proto.graph.output.append(helper.make_tensor_value_info("all", 1, None))
+    return proto
+
+
+def test_the_profile_of_a_label_a_sequence_counts_all_steps() -> None:
+    model = model_of(net("GRU", {}))
+    samples = small.samples(data(80))
+    profile = small.profile(model, samples)
+    states = small.run(Model.from_proto(_showing(model)), data(80))["all"][:, 0].swapaxes(0, 1)
+    for row in range(4):
+        rows = states[samples.labels == row].mean(axis=1)
+        np.testing.assert_allclose(profile.tables[SUM.name]["all"][row], rows.sum(axis=0), atol=1e-3)
