@@ -266,9 +266,9 @@ def by_step(model: Model, node: gs.Node) -> bool:
         tensor = follower.outputs[0]
     last = tensor.outputs[0] if len(tensor.outputs) == 1 else None
     target = constant_ints(last, 1) if last is not None else None
-    if last is None or not chain or target is None or len(target) != len(first):
+    if last is None or not chain or target is None or len(target) != len(first) or 0 in target:
         return False
-    if tensor.outputs[0].inputs[0] is not tensor or not _same(node.inputs[0], target[:-1]):
+    if last.inputs[0] is not tensor or not _same(node.inputs[0], target[:-1]):
         return False
     if sum(not isinstance(size, int) for size in first[:-1]) > 1:
         return False

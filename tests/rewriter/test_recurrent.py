@@ -292,3 +292,26 @@ def test_states_along_the_samples_come_first() -> None:
     (expected,) = ReferenceEvaluator(proto).run(None, {"x": x})
     np.testing.assert_allclose(small.run(model, x)["y"], expected, atol=1e-5)
     assert ChannelGroups(model)["a"].cuttable.all()
+
+
+def test_dense_layers_on_rows_are_seen_by_step() -> None:
+    """As Keras' ``TimeDistributed`` is written; where the steps do not come back as they were it stays."""
+    for target, changed in (
+        ([-1, STEPS, 4], 1),
+        ([SAMPLES, STEPS, 4], 1),
+        ([STEPS, SAMPLES, 4], 0),
+        ([0, 1, 4], 0),
+    ):
+        drawn = Drawn(np.random.default_rng(0))
+        rows = drawn.node("Reshape", "rows", "x", drawn.constant("flat", np.array([-1, 3])))
+        made = drawn.node("MatMul", "dense", rows, drawn.weight("w", 3, 4))
+        made = drawn.node("Softmax", "softmax", made, axis=1)
+        back = drawn.node("Reshape", "back", made, drawn.constant("target", np.array(target)))
+        drawn.node("ReduceMean", "y", back, axes=[1], keepdims=0)
+        proto = drawn.model()
+        if not changed:
+            proto.graph.output[0].type.tensor_type.shape.dim[0].Clear()
+        model = Model.from_proto(onnx.shape_inference.infer_shapes(proto))
+        assert Recurrence()(model).changed.get("by_step", 0) == changed
+        x = np.random.default_rng(1).normal(size=(SAMPLES, STEPS, 3)).astype(np.float32)
+        np.testing.assert_allclose(small.run(model, x)["y"], small.run(proto, x)["y"], atol=1e-6)
