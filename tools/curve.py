@@ -15,6 +15,7 @@ from graft.passes.curve import LADDER, METHODS, ONE_PLAN, Curve, CurveReport, Po
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED, best
 from graft.passes.identify import METHODS as IDENTIFY
+from graft.passes.identify import PUBLISHED
 from graft.rewriter.calibration import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import refuse_overwrite, writing
@@ -56,7 +57,7 @@ class _Several(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--methods",
     multiple=True,
-    type=_Several(click.Choice([*(method.name for method in IDENTIFY), ONE_PLAN])),
+    type=_Several(click.Choice([*(method.name for method in (*IDENTIFY, *PUBLISHED)), ONE_PLAN])),
     metavar="A,B",
     help=f"How channels are chosen, as --method of decompose, or {ONE_PLAN}: one plan for all classes; "
     f"repeatable. Default: {', '.join(METHODS)}.",

@@ -9,7 +9,7 @@ import click
 
 from graft.passes.budget import UNITS
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT, MEASURED, METHODS, best
+from graft.passes.identify import DEFAULT, MEASURED, METHODS, PUBLISHED, best
 from graft.passes.measured import Stopwatch
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import CostModel
@@ -19,7 +19,7 @@ from graft.tools import options, parents, show
 
 method_option = click.option(
     "--method",
-    type=click.Choice([method.name for method in METHODS]),
+    type=click.Choice([method.name for method in (*METHODS, *PUBLISHED)]),
     help=f"How channels are chosen. Default: {MEASURED} with --data, {DEFAULT} without it or if recurrent.",
 )
 keep_by_option = click.option(

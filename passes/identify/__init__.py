@@ -9,11 +9,14 @@ from graft.passes.identify.chance import Random
 from graft.passes.identify.contrast import Contrast
 from graft.passes.identify.magnitude import Magnitude
 from graft.passes.identify.relevance import Relevance
+from graft.passes.identify.tendency import Rolled
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
 
 METHODS: tuple[Method, ...] = (Relevance(), Ablation(), Contrast(), Activity(), Magnitude(), Random())
+PUBLISHED: tuple[Method, ...] = (Rolled(),)
+"""Of papers, named after them."""
 DEFAULT = "relevance"
 """From a profile alone."""
 MEASURED = "ablation"
@@ -26,10 +29,10 @@ def method_called(name: str) -> Method:
     Raises:
         GraftError: there is none.
     """
-    for method in METHODS:
+    for method in (*METHODS, *PUBLISHED):
         if method.name == name:
             return method
-    known = ", ".join(method.name for method in METHODS)
+    known = ", ".join(method.name for method in (*METHODS, *PUBLISHED))
     raise GraftError("method-unknown", f"no method is called {name}", f"choose from {known}")
 
 
@@ -48,4 +51,14 @@ def best(groups: ChannelGroups, samples: bool) -> str:
     return MEASURED if samples and not recurrent else DEFAULT
 
 
-__all__ = ["DEFAULT", "MEASURED", "METHODS", "Method", "Question", "Scores", "best", "method_called"]
+__all__ = [
+    "DEFAULT",
+    "MEASURED",
+    "METHODS",
+    "PUBLISHED",
+    "Method",
+    "Question",
+    "Scores",
+    "best",
+    "method_called",
+]

@@ -10,6 +10,7 @@ from onnx import helper
 
 from graft.passes.compensate import Compensate
 from graft.passes.gates import Gates
+from graft.passes.identify import Question, method_called
 from graft.passes.observe import Observe
 from graft.passes.recurrence import Recurrence
 from graft.passes.refit import Refit
@@ -17,6 +18,7 @@ from graft.passes.slice import Slice
 from graft.rewriter.calibration import IGNORED, Samples
 from graft.rewriter.cell import ACTIVATIONS, Cell
 from graft.rewriter.dataset import Dataset
+from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.profile import PRODUCTS, SQUARES, SUM
@@ -170,3 +172,50 @@ def test_the_profile_of_a_label_a_sequence_counts_all_steps() -> None:
     for row in range(4):
         rows = states[samples.labels == row].mean(axis=1)
         np.testing.assert_allclose(profile.tables[SUM.name]["all"][row], rows.sum(axis=0), atol=1e-3)
+
+
+def test_the_published_order_of_units() -> None:
+    model = model_of(net("LSTM", {}))
+    samples = small.samples(data(120))
+    question = Question(
+        model,
+        ChannelGroups(model),
+        small.profile(model, samples),
+        small.LABELS,
+        ("b",),
+        0,
+        samples,
+        small.CPU,
+    )
+    scores = method_called("icse23:rolled").scores(question)
+    states = small.run(Model.from_proto(_showing(model)), data(120))["all"][:, 0].swapaxes(0, 1)
+    means = []
+    for rows in (states[samples.labels == 1], states[samples.labels != 1]):
+        size = np.abs(rows.reshape(-1, UNITS).astype(np.float64))
+        away = np.abs(size - np.median(size, axis=0))
+        usual = away / np.median(away, axis=0) < 2
+        means.append([size[usual[:, unit], unit].mean() for unit in range(UNITS)])
+    expected = np.array(means[0]) - np.array(means[1])
+    np.testing.assert_allclose(
+        scores[question.groups["layer"].channels], expected - expected.min(), atol=1e-6
+    )
+    others = np.setdiff1d(np.arange(question.groups.count), question.groups["layer"].channels)
+    assert (scores[others] > scores[question.groups["layer"].channels].max()).all()
+
+
+def test_the_published_order_is_for_recurrent_layers() -> None:
+    model = small.model(small.dense_net())
+    samples = small.samples(small.inputs((6,)))
+    question = Question(
+        model,
+        ChannelGroups(model),
+        small.profile(model, samples),
+        small.LABELS,
+        ("b",),
+        0,
+        samples,
+        small.CPU,
+    )
+    with pytest.raises(GraftError) as caught:
+        method_called("icse23:rolled").scores(question)
+    assert caught.value.code == "method-recurrent"
