@@ -47,8 +47,13 @@ MODELS: dict[str, tuple[tuple[str, str, str | None], ...]] = {
 """Model to data, split and the label that is ignored."""
 REMOVED = (0.3, 0.4, 0.6, 0.8)
 WAYS = (
-    *((DEFAULT, "refit"), (ONE_PLAN, "refit"), (DEFAULT, "fold"), (MEASURED, "refit")),
-    *(("random", "refit"), ("icse23:rolled", "none"), ("icse23:rolled", "refit")),
+    (DEFAULT, "refit"),
+    (ONE_PLAN, "refit"),
+    (DEFAULT, "fold"),
+    (MEASURED, "refit"),
+    ("random", "refit"),
+    ("icse23:rolled", "refit"),
+    ("icse23:rolled", "none"),
 )
 TINY = 1e-7
 

@@ -13,9 +13,8 @@ import click
 from graft.passes.compensate import LADDER as COMPENSATE
 from graft.passes.curve import LADDER, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT, MEASURED, best
+from graft.passes.identify import DEFAULT, MEASURED, PUBLISHED, best
 from graft.passes.identify import METHODS as IDENTIFY
-from graft.passes.identify import PUBLISHED
 from graft.rewriter.calibration import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import refuse_overwrite, writing

@@ -92,7 +92,8 @@ def _states(
         outputs = session.run(fit(inputs, session.batch), names)
         steps = next(iter(outputs.values())).shape[0]
         wanted = np.isin(labels.reshape(len(labels), -1), numbers)
-        wanted = wanted if wanted.shape[1] == steps else wanted.any(axis=1, keepdims=True)
+        if wanted.shape[1] != steps:
+            wanted = np.asarray(wanted.any(axis=1, keepdims=True))
         flags.append(np.broadcast_to(wanted, (len(labels), steps)).reshape(-1))
         for name in names:
             found = outputs[name][:, :, : len(labels)]  # (steps, directions, samples, units)
