@@ -71,20 +71,15 @@ class Ablation(Method):
 
     def scores(self, question: Question) -> Scores:
         """Powers of mean squared changes; what may not go, or cannot be turned down, has the highest."""
-        if question.samples is None:
-            raise GraftError(
-                "method-data",
-                f"the method {self.name} runs the model on labelled samples, and there are none",
-                "give the data, or choose a method that needs none, such as relevance",
-            )
+        samples = self.samples(question)
         asked = (
             *(question.profile.sha256, question.classes, question.seed, question.groups.count),
-            *(question.samples.indices.tobytes(), *question.model.graph.tensors()),
+            *(samples.indices.tobytes(), *question.model.graph.tensors()),
         )
         if asked not in self._known:  # several budgets for one question are usual
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
-            self._known[asked] = self._measured(question, question.samples)
+            self._known[asked] = self._measured(question, samples)
         return self._known[asked].copy()
 
     def _measured(self, question: Question, samples: Samples) -> Scores:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft.rewriter.calibration import Samples
+from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.operators import operator_of
@@ -67,6 +68,20 @@ class Method:
         against what the channels cost.
         """
         raise NotImplementedError
+
+    def samples(self, question: Question) -> Samples:
+        """The samples of a method that runs the model.
+
+        Raises:
+            GraftError: there are none.
+        """
+        if question.samples is None:
+            raise GraftError(
+                "method-data",
+                f"the method {self.name} runs the model on labelled samples, and there are none",
+                "give the data, or choose a method that needs none, such as relevance",
+            )
+        return question.samples
 
 
 def contribution(question: Question, contrast: float = 0.0) -> Scores:

@@ -34,12 +34,7 @@ class Rolled(Method):
 
     def scores(self, question: Question) -> Scores:
         """Differences from the least one up; the highest for what is no hidden unit."""
-        if question.samples is None:
-            raise GraftError(
-                "method-data",
-                f"the method {self.name} runs the model on labelled samples, and there are none",
-                "give the data, or choose a method that needs none, such as relevance",
-            )
+        samples = self.samples(question)
         groups = question.groups
         reads = [(node, read) for node in groups.nodes for read in operator_of(node).reads(node, groups)]
         own = {read.tensor(node).name: read.channels for node, read in reads if read.own is not None}
@@ -49,7 +44,7 @@ class Rolled(Method):
                 f"the method {self.name} is for recurrent layers, and the model has none",
                 "choose another method, such as ablation",
             )
-        states, wanted = _states(question, question.samples, list(own))
+        states, wanted = _states(question, samples, list(own))
         result = np.zeros(groups.count)
         seen = np.zeros(groups.count, bool)
         for name, channels in own.items():
