@@ -281,7 +281,7 @@ class _Body:
         return Applied("HardSigmoid", _plain(value), alpha, beta)
 
     def _min(self, node: gs.Node, left: Any, right: Any) -> Any:
-        return _Bounded(left, node.op, right)
+        return _Bounded(left, right)
 
     def _max(self, node: gs.Node, left: Any, right: Any) -> Any:
         if isinstance(left, _Bounded) and left.bounds(right) == (0, 1):
@@ -412,7 +412,6 @@ class _Bounded:
     """An expression with its upper bound."""
 
     value: Any
-    op: str
     bound: Any
 
     def bounds(self, lower: Any) -> tuple[float, float] | None:

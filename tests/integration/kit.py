@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from graft.tools.cli import run
 
 FEW = ("--samples-per-class", "20")
 FEATURES, HIDDEN = 6, 12
@@ -162,3 +165,13 @@ def listing(folder: Path) -> dict[str, bytes | None]:
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+def printed(capfd: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    """The JSON that a command prints; it has to succeed."""
+    capfd.readouterr()
+    code = run([*map(str, arguments), "--json"])
+    output, errors = capfd.readouterr()
+    assert code == 0, errors
+    found: dict[str, Any] = json.loads(output)
+    return found

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +18,7 @@ from graft.rewriter.dataset import Dataset, Split
 from graft.rewriter.evaluation import score
 from graft.rewriter.model import Model
 from graft.rewriter.session import Device
-from graft.tools.cli import run
+from tests.integration.kit import printed as graft
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = Path(os.environ.get("GRAFT_BENCH", ROOT / "../shared/bench")) / "vision"
@@ -33,16 +31,6 @@ pytestmark = [
 
 FROM_PROFILE = ("--method", "relevance", "--compensate", "fold")
 """What needs no further passes over samples: for checks of everything but accuracy."""
-
-
-def graft(capfd: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    """The JSON that a command prints; it has to succeed."""
-    capfd.readouterr()
-    code = run([*map(str, arguments), "--json"])
-    output, errors = capfd.readouterr()
-    assert code == 0, errors
-    found: dict[str, Any] = json.loads(output)
-    return found
 
 
 def test_residual_streams_can_be_cut(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +12,7 @@ import pytest
 from graft.rewriter.dataset import Dataset
 from graft.rewriter.model import Model
 from graft.rewriter.session import Device
-from graft.tools.cli import run
+from tests.integration.kit import printed as graft
 
 BENCH = Path(os.environ.get("GRAFT_BENCH", Path(__file__).parents[2] / "../shared/bench")) / "rnn"
 
@@ -22,16 +20,6 @@ pytestmark = [
     pytest.mark.bench,
     pytest.mark.skipif(not BENCH.is_dir(), reason="no benchmark models: set GRAFT_BENCH"),
 ]
-
-
-def graft(capfd: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    """The JSON that a command prints; it has to succeed."""
-    capfd.readouterr()
-    code = run([*map(str, arguments), "--json"])
-    output, errors = capfd.readouterr()
-    assert code == 0, errors
-    found: dict[str, Any] = json.loads(output)
-    return found
 
 
 def hidden(file: Path) -> int:

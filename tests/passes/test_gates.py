@@ -174,19 +174,16 @@ def test_the_profile_of_a_label_a_sequence_counts_all_steps() -> None:
         np.testing.assert_allclose(profile.tables[SUM.name]["all"][row], rows.sum(axis=0), atol=1e-3)
 
 
+def question_of(model: Model, samples: Samples) -> Question:
+    """About class b."""
+    groups, profile = ChannelGroups(model), small.profile(model, samples)
+    return Question(model, groups, profile, small.LABELS, ("b",), 0, samples, small.CPU)
+
+
 def test_the_published_order_of_units() -> None:
     model = model_of(net("LSTM", {}))
     samples = small.samples(data(120))
-    question = Question(
-        model,
-        ChannelGroups(model),
-        small.profile(model, samples),
-        small.LABELS,
-        ("b",),
-        0,
-        samples,
-        small.CPU,
-    )
+    question = question_of(model, samples)
     scores = method_called("icse23:rolled").scores(question)
     states = small.run(Model.from_proto(_showing(model)), data(120))["all"][:, 0].swapaxes(0, 1)
     means = []
@@ -206,16 +203,7 @@ def test_the_published_order_of_units() -> None:
 def test_the_published_order_is_for_recurrent_layers() -> None:
     model = small.model(small.dense_net())
     samples = small.samples(small.inputs((6,)))
-    question = Question(
-        model,
-        ChannelGroups(model),
-        small.profile(model, samples),
-        small.LABELS,
-        ("b",),
-        0,
-        samples,
-        small.CPU,
-    )
+    question = question_of(model, samples)
     with pytest.raises(GraftError) as caught:
         method_called("icse23:rolled").scores(question)
     assert caught.value.code == "method-recurrent"
