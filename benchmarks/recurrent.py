@@ -49,11 +49,11 @@ REMOVED = {"clinc": (0.4, 0.6, 0.8), "mathqa": (0.4, 0.6, 0.8), "brown": (0.3, 0
 HALF = 0.5
 TRUNK = 0.7
 """Share of the multiply-accumulates that a module of all classes keeps."""
-PAPER = "icse23:rolled"
+PAPER, PAPER_GATES = "icse23:rolled", "icse23:rolled-gates"
 OWN = ((DEFAULT, "refit"), (ONE_PLAN, "refit"))
 OTHERS = (
     *((DEFAULT, "fold"), (DEFAULT, "none"), (MEASURED, "refit")),
-    *(("random", "refit"), (PAPER, "refit"), (PAPER, "none")),
+    *(("random", "refit"), (PAPER, "refit"), (PAPER, "none"), (PAPER_GATES, "none")),
 )
 
 

@@ -29,14 +29,16 @@ ACTIVATIONS: dict[str, Callable[[Array, float, float], Array]] = {
     "thresholdedrelu": lambda x, alpha, _: np.where(x > alpha, x, 0),
 }
 """Of the ONNX operators, by their names in lower case, with alpha and beta."""
-DEFAULTS = {
-    "elu": (1.0, 0.0),
-    "hardsigmoid": (0.2, 0.5),
-    "leakyrelu": (0.01, 0.0),
-    "affine": (1.0, 0.0),
-    "scaledtanh": (1.0, 1.0),
-    "thresholdedrelu": (1.0, 0.0),
+ALPHA = {
+    "elu": 1.0,
+    "hardsigmoid": 0.2,
+    "leakyrelu": 0.01,
+    "affine": 1.0,
+    "scaledtanh": 1.0,
+    "thresholdedrelu": 1.0,
 }
+BETA = {"hardsigmoid": 0.5, "affine": 0.0, "scaledtanh": 1.0}
+"""Of the functions that have them, if nothing is said."""
 RESET, CANDIDATE = 1, 2
 """Gates of a ``GRU``."""
 
@@ -105,10 +107,33 @@ class Cell:
         if self.node.op != "GRU":
             return [self._part(tuple(range(self.gates)), data, before)]
         gates = self._part((0, RESET), data, before)
-        reset = self._reset(gates.made[:, self.units :])
+        reset = self.activation(0)(gates.made[:, self.units :])
         if not self.node.attrs.get("linear_before_reset", 0):
             return [gates, self._part((CANDIDATE,), data, reset * before)]
         return [gates, self._part((CANDIDATE,), data, None), self._part((CANDIDATE,), None, before)]
+
+    def opened(self, tensors: Mapping[str, NDArray[Any]], states: Array) -> Array:
+        """The gates behind their activations: (steps * samples, gates, units); peepholes left aside.
+
+        Args:
+            tensors: as in :meth:`parts`.
+            states: as in :meth:`parts`.
+        """
+        parts = self.parts(tensors, states)
+        made = {
+            gate: part.made[:, self._of(place)] for part in parts for place, gate in enumerate(part.gates)
+        }
+        if len(parts) > 2:  # the candidate of a GRU that resets what its units add
+            reset = self.activation(0)(made[RESET])
+            made[CANDIDATE] = parts[1].made + reset * parts[2].made
+        return np.stack([self.activation(self.place(gate))(made[gate]) for gate in sorted(made)], axis=1)
+
+    def place(self, gate: int) -> int:
+        """Where the function of a gate stands in :attr:`functions`: the last gate is what is let in."""
+        return int(gate == self.gates - 1 > 0)
+
+    def _of(self, place: int) -> slice:
+        return slice(place * self.units, (place + 1) * self.units)
 
     def _before(self, tensors: Mapping[str, NDArray[Any]], states: Array) -> Array:
         """The states that each step starts from: (steps * samples, units)."""
@@ -171,17 +196,21 @@ class Cell:
             name = f"{self.node.name}/input_{index}"
             self.node.inputs[index] = gs.Constant(name, np.ascontiguousarray(values[None]).astype(kind))
 
-    def _reset(self, made: Array) -> Array:
-        """How far the reset gates of a ``GRU`` are open."""
-        names = [
-            name.decode() if isinstance(name, bytes) else name
-            for name in self.node.attrs.get("activations", ["Sigmoid"])
-        ]
-        name = names[0].lower()
-        default = DEFAULTS.get(name, (0.0, 0.0))
-        alpha, beta = (
-            next(iter(np.atleast_1d(self.node.attrs.get(key, []))), fallback)
-            for key, fallback in zip(("activation_alpha", "activation_beta"), default, strict=True)
-        )
-        opened: Array = ACTIVATIONS[name](made, float(alpha), float(beta)).astype(np.float32)
-        return opened
+    @property
+    def functions(self) -> list[str]:
+        """Names of the activation functions in lower case: of gates, of what they let in, of the output."""
+        usual = ["Tanh"] if self.node.op == "RNN" else ["Sigmoid", "Tanh", "Tanh"]
+        named = self.node.attrs.get("activations") or usual
+        return [(name.decode() if isinstance(name, bytes) else name).lower() for name in named]
+
+    def activation(self, place: int) -> Callable[[Array], Array]:
+        """The function in this place of :attr:`functions`."""
+        names = self.functions
+        parameters = []
+        for key, defaults in (("activation_alpha", ALPHA), ("activation_beta", BETA)):
+            values = iter(np.atleast_1d(self.node.attrs.get(key, [])).tolist())
+            # only functions that have the parameter take the next of the list
+            taken = [next(values, defaults[name]) if name in defaults else 0.0 for name in names]
+            parameters.append(float(taken[place]))
+        function = ACTIVATIONS[names[place]]
+        return lambda made: np.asarray(function(made, *parameters), np.float32)

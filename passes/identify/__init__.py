@@ -15,7 +15,7 @@ from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
 
 METHODS: tuple[Method, ...] = (Relevance(), Ablation(), Contrast(), Activity(), Magnitude(), Random())
-PUBLISHED: tuple[Method, ...] = (Rolled(),)
+PUBLISHED: tuple[Method, ...] = (Rolled(), Rolled(gates=True))
 """Of papers, named after them."""
 DEFAULT = "relevance"
 """From a profile alone."""

@@ -12,12 +12,13 @@ from onnx import helper
 from graft.passes.compensate import Compensate
 from graft.passes.gates import Gates
 from graft.passes.identify import Question, method_called
+from graft.passes.identify.tendency import tendency
 from graft.passes.observe import Observe
 from graft.passes.recurrence import Recurrence
 from graft.passes.refit import Refit
 from graft.passes.slice import Slice
 from graft.rewriter.calibration import IGNORED, Samples
-from graft.rewriter.cell import ACTIVATIONS, Cell
+from graft.rewriter.cell import ACTIVATIONS, ALPHA, BETA, Cell
 from graft.rewriter.dataset import Dataset
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
@@ -87,6 +88,29 @@ def test_a_cell_tells_what_its_node_computes(op: str, more: dict[str, Any], dire
             cell = forget * cell + entry * np.tanh(gates[3])
             before = out * np.tanh(cell)
         np.testing.assert_allclose(before, states[step, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        *((name, True) for name in sorted(ACTIVATIONS)),
+        # of the others ONNX gives no default, or onnxruntime another one
+        *((name, False) for name in ("elu", "hardsigmoid", "leakyrelu")),
+    ],
+)
+def test_activations_are_those_of_the_runtime(name: str, given: bool) -> None:
+    names = {"scaledtanh": "ScaledTanh", "hardsigmoid": "HardSigmoid", "leakyrelu": "LeakyRelu"}
+    names |= {"thresholdedrelu": "ThresholdedRelu", "softplus": "Softplus", "softsign": "Softsign"}
+    more: dict[str, Any] = {"activations": [names.get(name, name.capitalize())]}
+    if given:
+        more |= {"activation_alpha": [0.3] if name in ALPHA else []}
+        more |= {"activation_beta": [0.4] if name in BETA else []}
+    model = model_of(net("RNN", {key: value for key, value in more.items() if value}))
+    node = next(node for node in model.graph.nodes if node.op == "RNN")
+    feed = {node.inputs[0].name: data(7).swapaxes(0, 1) / 4}
+    states = small.CPU.open(model.piece([node], feed, ["all"])).run(feed)["all"]
+    found = Cell(node).opened(feed, states).reshape(STEPS, 7, UNITS)
+    np.testing.assert_allclose(found, states[:, 0], atol=1e-4)
 
 
 @pytest.mark.parametrize(("op", "more"), KINDS)
@@ -233,6 +257,40 @@ def test_the_published_order_of_units() -> None:
     )
     others = np.setdiff1d(np.arange(question.groups.count), question.groups["layer"].channels)
     assert (scores[others] > scores[question.groups["layer"].channels].max()).all()
+
+
+@pytest.mark.parametrize(("op", "more"), KINDS)
+def test_the_published_order_by_gates(op: str, more: dict[str, Any]) -> None:
+    """Gates are open as their node, run step by step, has them; a switch counts by how often it is open."""
+    model = model_of(net(op, more))
+    samples = small.samples(data(120))
+    question = question_of(model, samples)
+    scores = method_called("icse23:rolled-gates").scores(question)
+    node = next(node for node in model.graph.nodes if node.op == op)
+    x, states = data(120).swapaxes(0, 1), small.run(Model.from_proto(_showing(model)), data(120))["all"][:, 0]
+    weight, recurrence, bias = (tensor.values[0] for tensor in node.inputs[1:4])
+    before = np.concatenate([np.zeros_like(states[:1]), states[:-1]])
+    both = np.split(bias, 2)
+    mine, own = x @ weight.T + both[0], before @ recurrence.T + both[1]
+    gates = np.split(mine + own, GATES[op], axis=-1)
+    if op == "GRU":
+        reset = 1 / (1 + np.exp(-gates[1]))
+        entered = np.split(mine, 3, axis=-1)[2]
+        if more:
+            gates[2] = entered + reset * np.split(own, 3, axis=-1)[2]
+        else:
+            gates[2] = entered + (reset * before) @ recurrence[2 * UNITS :].T + both[1][2 * UNITS :]
+    expected = np.zeros(UNITS)
+    for number, made in enumerate(gates):
+        figures = []
+        for rows in (made[:, samples.labels == 1], made[:, samples.labels != 1]):
+            if op != "RNN" and number < len(gates) - 1:
+                figures.append((rows >= 0).mean(axis=(0, 1)))
+            else:
+                figures.append(tendency(np.tanh(rows).reshape(-1, UNITS)))
+        expected += figures[0] - figures[1]
+    found = scores[question.groups["layer"].channels]
+    np.testing.assert_allclose(found, expected - expected.min(), atol=1e-4)
 
 
 def test_the_published_order_is_for_recurrent_layers() -> None:
