@@ -31,12 +31,14 @@ class Scored:
         labels: int64 (N,) or (N, T), positions in ``names``.
         names: names of the columns.
         providers: what ran.
+        samples: how many there were.
     """
 
     scores: NDArray[Any]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
     providers: tuple[str, ...]
+    samples: int
 
     @property
     def predictions(self) -> NDArray[np.int64]:
@@ -53,7 +55,7 @@ class Scored:
         flat = self.scores.reshape(-1, self.scores.shape[-1])
         labels = self.labels.reshape(-1)
         result: dict[str, Any] = {
-            "samples": len(self.scores),
+            "samples": self.samples,
             "top1": metrics.accuracy(flat.argmax(axis=1), labels),
             "top5": metrics.top_k(flat, labels, min(5, flat.shape[1])),
             "per_class": metrics.per_class(flat.argmax(axis=1), labels, self.names),
@@ -96,7 +98,7 @@ def score(
         position[places] = np.arange(len(places))
         scores, truth = counted(scores[..., places], position[truth])
         names = tuple(classes)
-    return Scored(scores, truth, names, session.providers)
+    return Scored(scores, truth, names, session.providers, len(samples))
 
 
 def counted(scores: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:

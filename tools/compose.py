@@ -66,6 +66,7 @@ from graft.tools.directory import PARENT, PROFILE, load_module, module_files, pa
 )
 @options.versions
 @options.test_split
+@options.ignore_label
 @click.option("--no-verify", is_flag=True, help="Do not compare a trunk with its masked parent.")
 @options.running
 @options.writing("The model to write.")
@@ -85,6 +86,7 @@ def command(
     opset: int | None,
     ir_version: int | None,
     test_split: str,
+    ignore_label: str | None,
     no_verify: bool,
     device: Device,
     output: Path,
@@ -117,7 +119,8 @@ def command(
     sources = {} if strategy == "branches" else _sources(loaded, files, parent, profile)
     if len(sources) == 1:  # with several, data that numbers its classes could be any one's
         sources = {
-            sha256: replace(it, data=_training(data, it.parent.card)) for sha256, it in sources.items()
+            sha256: replace(it, data=_training(data, it.parent.card, ignore_label))
+            for sha256, it in sources.items()
         }
     report = compose(loaded, sources)
     check(report.model)
@@ -143,7 +146,7 @@ def command(
         "providers": list(session.providers),
     }
     if data:
-        result.update(_measured(report.model, data, test_split, device))
+        result.update(_measured(report.model, data, test_split, ignore_label, device))
     if dry_run:
         result["dry_run"] = True
     else:
@@ -152,21 +155,24 @@ def command(
     show.emit("compose", result, as_json, lambda: _show(result))
 
 
-def _measured(model: Model, data: Sequence[Path], split: str, device: Device) -> dict[str, Any]:
+def _measured(
+    model: Model, data: Sequence[Path], split: str, ignore: str | None, device: Device
+) -> dict[str, Any]:
     """Accuracy of the composite on the test samples of its classes."""
     card = model.require_card()
     names = [name for name in card.labels if name != OTHER]
     chosen = None if OTHER in card.labels else names
-    samples = Samples.match(options.split_of(data, split), card, chosen, names=parents.numbering(model))
+    part = replace(options.split_of(data, split), ignore=ignore)
+    samples = Samples.match(part, card, chosen, names=parents.numbering(model))
     return {"top1": score(model, samples, device).summary()["top1"], "samples": len(samples)}
 
 
-def _training(data: Sequence[Path], card: Card) -> Samples | None:
+def _training(data: Sequence[Path], card: Card, ignore: str | None) -> Samples | None:
     """Samples to refit a trunk with: those of the first data set with a training split."""
     for path in data:
         dataset = Dataset.load(path)
         if "train" in dataset.splits:
-            return Samples.match(dataset.split("train"), card)
+            return Samples.match(replace(dataset.split("train"), ignore=ignore), card)
     return None
 
 

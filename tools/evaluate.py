@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,8 @@ def _restrict(whole: Scored, columns: Sequence[str], kind: str) -> Scored:
         added = top + np.log(np.exp(rest - top).sum(axis=-1, keepdims=True))
         rest = rest.sum(axis=-1, keepdims=True) if kind == "probabilities" else added
         scores = np.concatenate([scores, rest], axis=-1)
-    return Scored(*counted(scores, where[whole.labels]), tuple(columns), whole.providers)
+    scores, labels = counted(scores, where[whole.labels])
+    return replace(whole, scores=scores, labels=labels, names=tuple(columns))
 
 
 def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:

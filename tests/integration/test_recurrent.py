@@ -81,4 +81,9 @@ def test_a_tagger(ignore: tuple[str, ...], capfd: pytest.CaptureFixture[str], tm
         capfd, "evaluate", tmp_path / "modules/NOUN.onnx", "--data", data, "--split", "test_paper", *ignore
     )
     assert told["top1"] > 0.95
-    assert (told["samples"] == (labels != 0).sum()) == bool(ignore)
+    assert told["samples"] == len(labels)
+    counted = sum(each["support"] for each in told["per_class"].values())
+    assert counted == ((labels != 0).sum() if ignore else labels.size)
+    line = (tmp_path / "modules", "--data", data, "--test-split", "test_paper", *ignore)
+    trunk = graft(capfd, "compose", *line, "-o", tmp_path / "whole.onnx")
+    assert trunk["strategy"] == "trunk" and trunk["top1"] > 0.95
