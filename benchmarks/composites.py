@@ -22,7 +22,7 @@ from bench import DEVICE, Bench, points, row
 
 from graft.passes.compose import Compose, Source
 from graft.passes.decompose import Decompose
-from graft.passes.score import SCORES
+from graft.passes.score import WITHOUT_DATA
 from graft.rewriter import metrics
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import cost_of
@@ -55,7 +55,7 @@ def pairs(folder: Path) -> None:
             modules = [
                 [report.model for report in bench.modules(Decompose(keep, rest=True))] for bench in parents
             ]
-            for scores in SCORES:
+            for scores in WITHOUT_DATA:
                 found = [
                     accuracy(Compose(scores=scores)([one, two], {}).model, both)
                     for one, two in product(*modules)

@@ -172,8 +172,7 @@ def joined(run: Run) -> None:
         print(f"\n## {part.title}: {len(part.classes)} modules joined, parent {whole:.4f}\n")
         row("units chosen by", "compensation", *[f"{share:.0%} removed" for share in shares])
         row(*["---"] * (2 + len(shares)))
-        others = () if part.title in PAPEREVAL else OTHERS
-        for way, removed in ((OWN, shares), (others, shares[:1])):
+        for way, removed in ((OWN, shares), (OTHERS, shares[:1])):
             for method, compensate in way:
                 cells = []
                 for share in removed:

@@ -18,6 +18,7 @@ from graft.passes.decompose import Decompose, Parent
 from graft.passes.head import last_features
 from graft.passes.identify import DEFAULT, MEASURED
 from graft.passes.joinable import batch_of, called, check_classes, check_kinds, sample, signature
+from graft.passes.joint import READ, Joint, JointReport, known
 from graft.passes.measured import Stopwatch
 from graft.passes.score import SCORES, Branch, Score
 from graft.passes.share import Share
@@ -26,9 +27,10 @@ from graft.rewriter.builder import Builder
 from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Card, InputCard
 from graft.rewriter.cost import cost_of
+from graft.rewriter.dataset import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
-from graft.rewriter.origin import Asked, Origin, ParentRecord, origin_of, stamp, versions
+from graft.rewriter.origin import Asked, Origin, ParentRecord, metrics_of, origin_of, stamp, versions
 from graft.rewriter.profile import OTHER, PRODUCTS, Profile
 from graft.rewriter.session import Device
 from graft.rewriter.typicality import DIRECTIONS, KEY, Typicality
@@ -58,6 +60,7 @@ class ComposeReport:
         scores: how classes of different networks are compared; ``""`` where there is one network.
         adapted: for each network what is done to the raw input.
         declined: what could not be done as asked, and why.
+        joint: how good the joint head is, where one was fitted.
     """
 
     model: Model
@@ -66,6 +69,7 @@ class ComposeReport:
     scores: str = ""
     adapted: tuple[tuple[str, ...], ...] = ()
     declined: tuple[str, ...] = ()
+    joint: JointReport | None = None
 
 
 @dataclass
@@ -75,18 +79,30 @@ class _Part:
     Attributes:
         model: the network.
         trunk: whether it is all that runs of a parent that is at hand.
+        members: numbers of the modules that it is for.
         most: multiply-accumulates of the parent that a trunk must not exceed.
         declined: what could not be done as for the modules, and why.
     """
 
     model: Model
     trunk: bool
+    members: Sequence[int]
     most: int | None = None
     declined: tuple[str, ...] = ()
 
     @property
     def card(self) -> Card:
         return self.model.require_card()
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Call classes otherwise."""
+        if not names:
+            return
+        labels = tuple(names.get(name, name) for name in self.card.labels)
+        self.model.card = self.card.replace(labels=labels)
+        known = Typicality.of(self.model)
+        if known:
+            replace(known, classes=tuple(names.get(name, name) for name in known.classes)).attach(self.model)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,7 +126,7 @@ class Compose:
         keep: budget of the trunks; ``None``: the largest among the modules of the parent.
         other: a trunk gets the column ``(other)``; for modules of one parent.
         scores: how networks are compared; ``None``: by ``odds`` where all are of one parent, else by
-            ``typicality``.
+            ``joint`` with data and by ``typicality`` without.
         input: ``parent``: the input of the parents, which has to be the same; ``raw``: images as they
             are, adapted inside the graph; ``None``: ``parent`` for modules of one parent, ``raw`` for
             images of several.
@@ -119,7 +135,9 @@ class Compose:
         ir_version: as ``opset``.
         round_to: see :class:`graft.passes.budget.Budget`.
         verify: where to check the law on trunks, with random inputs; ``None``: no check.
-        device: where trunks are refitted; ``None``: the best there is.
+        device: where trunks are refitted and a joint head is fitted; ``None``: the best there is.
+        samples_per_class: a joint head is fitted to at most so many.
+        seed: draws them.
     """
 
     strategy: str = "auto"
@@ -133,6 +151,8 @@ class Compose:
     round_to: int | None = None
     verify: Device | None = None
     device: Device | None = None
+    samples_per_class: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -144,46 +164,82 @@ class Compose:
                 known = ", ".join(choice for choice in choices if choice)
                 raise GraftError(f"{name}-unknown", f"no {name} {value}", f"choose from {known}")
 
-    def __call__(self, modules: Sequence[Model], sources: Mapping[str, Source]) -> ComposeReport:
+    def __call__(
+        self,
+        modules: Sequence[Model],
+        sources: Mapping[str, Source],
+        data: Split | None = None,
+        rename: Sequence[Mapping[str, str]] = (),
+    ) -> ComposeReport:
         """Join ``modules``.
 
         Args:
             modules: models that ``decompose`` wrote; the classes of the result come in their order.
             sources: graph hash of a parent to what a trunk needs of it.
+            data: samples of all classes, as they are renamed, for a joint head.
+            rename: for each module, what its classes are called in the result.
 
         Raises:
-            GraftError: nothing to join, a class twice, modules that do not fit together, or a trunk
-                was asked for and its parent is not at hand.
+            GraftError: nothing to join, a class twice, modules that do not fit together, a trunk was
+                asked for and its parent is not at hand, or a joint head and there is no data.
         """
         origins = [origin_of(module) for module in modules]
-        check_classes(modules, origins)
+        rename = rename or [{}] * len(modules)
+        check_classes(modules, origins, rename)
         parents = {origin.parents[0].graph_sha256: origin.parents[0] for origin in origins}
         raw = self._raw(modules, origins, len(parents))
         parts, reason = self._parts(modules, origins, sources)
+        for part in parts:
+            part.rename({old: new for number in part.members for old, new in rename[number].items()})
         if raw:
             raw = raw.model_copy(update={"name": _free_name(parts)})
         self._convert(parts, raw)
         reports = [Adapt(raw, self.dtype)(part.model) for part in parts] if raw else []
         declined = [reason for part in parts for reason in part.declined]
         declined += [reason for report in reports for reason in report.declined]
-        classes = [name for origin in origins for name in origin.classes]
-        scores = ""
+        classes = [
+            names.get(name, name)
+            for origin, names in zip(origins, rename, strict=True)
+            for name in origin.classes
+        ]
+        scores, joint = "", None
         if len(parts) == 1:
             model = parts[0].model
             model.metadata.pop(KEY, None)
         else:
-            scores = self.scores or ("odds" if len(parents) == 1 else "typicality")
+            scores = self._scores(parts, len(parents), data)
             if scores == "typicality":
                 declined += _without_costly_distances(parts)
             model, left_out = _join(parts, classes, Score(scores))
             declined += left_out
+            if scores == "joint" and data:
+                joint = self._joint(model, data, modules)
         strategy = "mixed"
         if len({part.trunk for part in parts}) == 1:
             strategy = "trunk" if parts[0].trunk else "branches"
         alone = origin_of(parts[0].model) if len(parts) == 1 else None
         self._stamp(model, origins, tuple(parents.values()), {"strategy": strategy, "scores": scores}, alone)
         adapted = tuple(report.steps for report in reports)
-        return ComposeReport(model, strategy, reason, scores, adapted, tuple(declined))
+        return ComposeReport(model, strategy, reason, scores, adapted, tuple(declined), joint)
+
+    def _scores(self, parts: Sequence[_Part], parents: int, data: Split | None) -> str:
+        """How networks side by side are compared."""
+        steps = parts[0].card.output.steps
+        scores = self.scores or ("odds" if parents == 1 else "joint" if data and not steps else "typicality")
+        if scores == "joint" and (data is None or steps):
+            raise GraftError(
+                "joint-data",
+                "a joint head is fitted to samples with one label each"
+                + (", and the modules give one a time step" if steps else ""),
+                "choose other scores" if steps else "name data with a training split, or choose other scores",
+            )
+        return scores
+
+    def _joint(self, model: Model, data: Split, modules: Sequence[Model]) -> JointReport:
+        """A head over what all networks know, with room for what the modules lack of their parents' MACs."""
+        room = _parents_macs(modules) - cost_of(model).macs
+        samples = Samples.match(data, model.require_card(), per_class=self.samples_per_class, seed=self.seed)
+        return Joint(self.device or Device(), max(0, room), self.seed)(model, samples)
 
     # ------------------------------------------------------------ what runs
 
@@ -202,15 +258,15 @@ class Compose:
             name = called(origins[numbers[0]].parents[0], parent)
             if source is None:
                 without.append(name)
-                parts += [_Part(module.copy(), trunk=False) for module in mine]
+                parts += [_Part(modules[number].copy(), False, [number]) for number in numbers]
                 continue
             most = source.parent.cost.macs
             as_it_is = len(mine) == 1 and len(members) > 1 and self.strategy == "auto" and self.keep is None
             if as_it_is and _macs_with_distances(mine[0]) <= most:
-                parts.append(_Part(mine[0].copy(), trunk=True, most=most))
+                parts.append(_Part(mine[0].copy(), True, numbers, most))
             else:
                 trunk, declined = self._trunk([origins[n] for n in numbers], source, len(members) > 1)
-                parts.append(_Part(trunk, trunk=True, most=most, declined=declined))
+                parts.append(_Part(trunk, True, numbers, most, declined))
         self._check_possible(without, parts)
         if self.strategy != "auto":
             return parts, "asked for"
@@ -368,7 +424,10 @@ class Compose:
 
 
 def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple[Model, list[str]]:
-    """All parts in one graph on one input, with comparable columns in the order of ``classes``."""
+    """All parts in one graph on one input, with comparable columns in the order of ``classes``.
+
+    For a joint head it gets a second output, what that reads.
+    """
     first = parts[0]
     batch = batch_of([part.model for part in parts])
     result = first.model.copy()
@@ -376,13 +435,17 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
     domains = {d.domain: d for part in parts for d in part.model.graph.import_domains or ()}
     graph.import_domains = list(domains.values()) or None
     columns: list[gs.Tensor] = []
+    reads: list[gs.Tensor] = []
     dtypes: list[np.dtype[Any]] = []
     names: list[str] = []
     declined: list[str] = []
     for number, part in enumerate(parts):
-        branch = _branch(part.model.copy(), f"m{number}", graph, [each.name for each in first.card.inputs])
+        inputs = [each.name for each in first.card.inputs]
+        branch = _branch(part.model.copy(), f"m{number}", graph, inputs, score.kind == "joint")
         found, reason = score(branch, part.classes)
         columns.append(found)
+        if score.kind == "joint":
+            reads.append(branch.reads())
         dtypes.append(np.dtype(branch.dtype))
         names += part.classes
         declined += [reason] if reason else []
@@ -407,6 +470,10 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
         for tensor in (*graph.inputs, output):
             tensor.shape = [batch, *list(tensor.shape or [])[1:]]
     graph.outputs = [output]
+    if reads:
+        read = build.node("Concat", "reads", reads, axis=-1)
+        read.name, read.dtype = READ, np.dtype(np.float32)
+        graph.outputs.append(read)
     result.graph, result.node_metadata = graph, {}
     for part in parts[1:]:  # keys that are not ours are kept, of all parents
         result.metadata = {**part.model.metadata, **result.metadata}
@@ -423,14 +490,15 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
     return result, declined
 
 
-def _branch(module: Model, prefix: str, graph: gs.Graph, names: Sequence[str]) -> Branch:
+def _branch(module: Model, prefix: str, graph: gs.Graph, names: Sequence[str], joint: bool) -> Branch:
     """Move the nodes of ``module``, a copy that may be changed, into ``graph`` under ``prefix``.
 
-    Its inputs, in the order of its card, become those of the graph that ``names`` says.
+    Its inputs, in the order of its card, become those of the graph that ``names`` says. A ``joint`` head
+    reads its last features.
     """
     typicality = Typicality.of(module)
     tensors = module.graph.tensors()
-    features = tensors.get(typicality.tensor) if typicality else None
+    places = known(module) if joint else []
     named = {tensor.name: tensor for tensor in graph.inputs}
     own = [each.name for each in module.require_card().inputs]
     inputs = {old: named[new] for old, new in zip(own, names, strict=True)}
@@ -443,8 +511,20 @@ def _branch(module: Model, prefix: str, graph: gs.Graph, names: Sequence[str]) -
         if name not in inputs:
             tensor.name = f"{prefix}/{name}"
     build = Builder(graph, graph.opset, f"{prefix}/graft")
-    features = inputs.get(typicality.tensor, features) if typicality else None
-    return Branch(module.require_card(), build, outputs, typicality, features)
+    tensors |= inputs
+    features = tensors.get(typicality.tensor) if typicality else None
+    reads = [(tensors[place.tensor], place.axis) for place in places]
+    return Branch(module.require_card(), build, outputs, typicality, features, reads)
+
+
+def _parents_macs(modules: Sequence[Model]) -> int:
+    """Multiply-accumulates of the distinct parents of ``modules``, as these remember them."""
+    found = {}
+    for module in modules:
+        kept = metrics_of(module).get("macs_ratio")
+        if kept:
+            found[origin_of(module).parents[0].graph_sha256] = round(cost_of(module).macs / kept)
+    return sum(found.values())
 
 
 def _score_macs(source: Source) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graft.rewriter.card import Card
 from graft.rewriter.errors import GraftError
@@ -11,12 +11,14 @@ from graft.rewriter.origin import Origin, ParentRecord, broken
 from graft.rewriter.profile import OTHER
 
 
-def check_classes(modules: Sequence[Model], origins: Sequence[Origin]) -> None:
+def check_classes(
+    modules: Sequence[Model], origins: Sequence[Origin], rename: Sequence[Mapping[str, str]]
+) -> None:
     """Raise unless there are modules, each of one parent, and no two of them for one class."""
     if not modules:
         raise GraftError("nothing-to-join", "no modules were named", "name modules or a DIR of them")
     seen: dict[str, ParentRecord] = {}
-    for module, origin in zip(modules, origins, strict=True):
+    for module, origin, names in zip(modules, origins, rename, strict=True):
         if not set(origin.classes) <= set(module.require_card().labels):
             raise broken("graft.origin names classes that the module's card lacks")
         if len(origin.parents) > 1:
@@ -25,13 +27,13 @@ def check_classes(modules: Sequence[Model], origins: Sequence[Origin]) -> None:
                 f"the composite of {', '.join(origin.classes[:3])} was joined from several parents already",
                 "name the modules that it was joined from",
             )
-        for name in origin.classes:
+        for name in (names.get(name, name) for name in origin.classes):
             if name in seen:
                 one, two = (called(record) for record in (seen[name], origin.parents[0]))
                 raise GraftError(
                     "class-twice",
                     f"two modules are for class '{name}': one of {one}, one of {two}",
-                    "leave one of them out",
+                    "leave one of them out, or call one otherwise: --rename A=B",
                 )
             seen[name] = origin.parents[0]
 

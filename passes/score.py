@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,9 +16,13 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.profile import OTHER
 from graft.rewriter.typicality import Typicality
 
-SCORES = ("typicality", "softmax", "odds", "logits")
+JOINT = "joint"
+WITHOUT_DATA = ("typicality", "softmax", "odds", "logits")
+SCORES = (JOINT, *WITHOUT_DATA)
 """How classes of different modules are compared; see :class:`Score`."""
 
+LOWEST = -30.0
+"""Logarithms of shares are taken to be at least this where a joint head reads them."""
 ATYPICAL = 0.25
 """Weight of the standardised distance, chosen on training images (docs/results.md)."""
 
@@ -32,7 +37,8 @@ class Score:
     * ``typicality``: as softmax, minus a quarter of how much farther the input's features are from the
       class than its own samples', in standard deviations (see
       :class:`graft.rewriter.typicality.Typicality`). A network is as sure of images that none of its
-      classes owns as of its own: the distance tells them apart.
+      classes owns as of its own: the distance tells them apart;
+    * ``joint``: as typicality, until :class:`graft.passes.joint.Joint` fits a head to samples.
 
     Args:
         kind: one of :data:`SCORES`.
@@ -51,7 +57,7 @@ class Score:
         if self.kind == "odds":
             odds = [branch.log_odds(column) for column in columns]
             return branch.build.node("Concat", "log_odds", odds, axis=-1), ""
-        likely = branch.build.pick(branch.log_shares(), columns, "log_shares_picked")
+        likely = branch.build.pick(branch.log_shares, columns, "log_shares_picked")
         if self.kind == "softmax":
             return likely, ""
         declined = branch.atypical_reason(classes)
@@ -70,6 +76,7 @@ class Branch:
         outputs: name in the module to tensor in the composite.
         typicality: what the module remembers, or ``None``.
         features: the tensor that it is about, or ``None``.
+        knows: tensors with their channel axis, for a joint head.
     """
 
     def __init__(
@@ -79,11 +86,13 @@ class Branch:
         outputs: dict[str, gs.Tensor],
         typicality: Typicality | None = None,
         features: gs.Tensor | None = None,
+        knows: Sequence[tuple[gs.Tensor, int]] = (),
     ) -> None:
         self.card = card
         self.build = build
         self.typicality = typicality
         self.features = features
+        self.knows = knows
         output = outputs[card.output.name]
         self.dtype, self.rank = output.dtype, len(output.shape or ())
         if self.rank > 2 and not card.output.steps:  # all other axes have size 1
@@ -123,9 +132,24 @@ class Branch:
             rest = self.build.logsumexp(rest, f"{name}/rest")
         return self.build.node("Sub", f"{name}/log_odds", [own, rest])
 
+    @functools.cached_property
     def log_shares(self) -> gs.Tensor:
         """Logarithm of the probabilities of all columns within the parent."""
         return self.build.node("LogSoftmax", "within_parent", [self.scores], axis=-1)
+
+    def reads(self) -> gs.Tensor:
+        """What a joint head reads of this module (samples, values): :attr:`knows` and :attr:`log_shares`."""
+        build, single = self.build, int(onnx.TensorProto.FLOAT)
+        low = build.constant("joint/lowest", np.array(LOWEST, self.dtype))
+        shares = build.node("Max", "joint/shares", [self.log_shares, low])
+        found = [build.node("Cast", "joint/float_shares", [shares], to=single)]
+        for number, (tensor, axis) in enumerate(self.knows):
+            value = build.node("Cast", f"joint/float_{number}", [tensor], to=single)
+            others = [each for each in range(1, len(tensor.shape or ())) if each != axis]
+            if others:
+                value = build.reduce("ReduceMean", value, others, f"joint/mean_{number}", keep=False)
+            found.append(value)
+        return build.node("Concat", "joint/read", found, axis=-1)
 
     def atypical_reason(self, classes: Sequence[str]) -> str:
         """Why there are no distances for ``classes``; ``""`` if there are."""

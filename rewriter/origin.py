@@ -110,6 +110,15 @@ def stamp(model: Model, kind: str, origin: Origin, metrics: dict[str, Any] | Non
     model.metadata[METRICS_KEY] = json.dumps(metrics or {}, sort_keys=True)
 
 
+def metrics_of(model: Model) -> dict[str, Any]:
+    """What :func:`stamp` wrote as metrics; nothing where that cannot be read."""
+    try:
+        found = json.loads(model.metadata.get(METRICS_KEY, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def kind_of(model: Model) -> str | None:
     """``module``, ``composite``, or ``None`` for a model that Graft did not write."""
     return model.metadata.get(KIND_KEY)

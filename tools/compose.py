@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from graft.passes.verify import check
 from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Card
 from graft.rewriter.cost import cost_of
-from graft.rewriter.dataset import Dataset
+from graft.rewriter.dataset import Dataset, Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import score
 from graft.rewriter.model import Model, refuse_overwrite
@@ -27,9 +27,11 @@ from graft.rewriter.session import Device
 from graft.tools import options, parents, show
 from graft.tools.directory import PARENT, PROFILE, load_module, module_files, parents_beside
 
+TRAIN = "train"
+
 
 @click.command(epilog="Example: graft compose modules/cat.onnx modules/dog.onnx -o pets.onnx")
-@click.argument("modules", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("modules", nargs=-1, required=True, type=options.PrefixedPath())
 @options.data(required=False, multiple=True)
 @click.option(
     "--strategy",
@@ -44,7 +46,14 @@ from graft.tools.directory import PARENT, PROFILE, load_module, module_files, pa
 @click.option(
     "--scores",
     type=click.Choice(SCORES),
-    help="How networks side by side are compared. Default: odds for one parent, else typicality.",
+    help="How networks side by side are compared. Default: odds for one parent, else joint with --data, "
+    "typicality without.",
+)
+@click.option(
+    "--rename",
+    multiple=True,
+    metavar="A=B",
+    help="Class A (of the last module that has one) is called B. Repeatable.",
 )
 @click.option(
     "--input",
@@ -66,19 +75,22 @@ from graft.tools.directory import PARENT, PROFILE, load_module, module_files, pa
 )
 @options.versions
 @options.test_split
+@options.samples_per_class
 @options.ignore_label
+@options.seed
 @click.option("--no-verify", is_flag=True, help="Do not compare a trunk with its masked parent.")
 @options.running
 @options.writing("The model to write.")
 @options.common
 def command(
-    modules: tuple[Path, ...],
-    data: tuple[Path, ...],
+    modules: tuple[options.Prefixed, ...],
+    data: tuple[options.Prefixed, ...],
     strategy: str,
     keep: float | None,
     round_to: int | None,
     other: bool,
     scores: str | None,
+    rename: tuple[str, ...],
     input_: str | None,
     input_type: str,
     parent: tuple[Path, ...],
@@ -86,7 +98,9 @@ def command(
     opset: int | None,
     ir_version: int | None,
     test_split: str,
+    samples_per_class: int | None,
     ignore_label: str | None,
+    seed: int,
     no_verify: bool,
     device: Device,
     output: Path,
@@ -98,10 +112,12 @@ def command(
 
     Modules of one parent are planned anew as one set and share one trunk: together they cost no more
     than the parent. Networks of several parents run side by side on one raw input, with scores that can
-    be compared. With --data the result is also measured on the test split.
+    be compared. With --data the scores of several parents come from a joint head, fitted to the training
+    split, and the result is measured on the test split. PREFIX=MODULE calls its classes PREFIX:NAME.
     """
     refuse_overwrite(output, force)
-    files = module_files(modules)
+    named = [options.Prefixed(file, each.prefix) for each in modules for file in module_files([each.path])]
+    files = [each.path for each in named]
     loaded = [load_module(file) for file in files]
     compose = Compose(
         strategy=strategy,
@@ -115,14 +131,17 @@ def command(
         round_to=round_to,
         verify=None if no_verify else device,
         device=device,
+        samples_per_class=samples_per_class,
+        seed=seed,
     )
+    names = _renamed(loaded, named, rename)
     sources = {} if strategy == "branches" else _sources(loaded, files, parent, profile)
     if len(sources) == 1:  # with several, data that numbers its classes could be any one's
         sources = {
             sha256: replace(it, data=_training(data, it.parent.card, ignore_label))
             for sha256, it in sources.items()
         }
-    report = compose(loaded, sources)
+    report = compose(loaded, sources, _common(data, ignore_label, names), names)
     check(report.model)
     session = device.open(report.model)
     cost = cost_of(report.model)
@@ -136,6 +155,7 @@ def command(
         "input": report.model.require_card().inputs[0].plain(),
         "adapted": [list(steps) for steps in report.adapted],
         "declined": list(report.declined),
+        "joint": asdict(report.joint) if report.joint else None,
         "parents": [record.model_dump(mode="json", exclude={"labels"}) for record in origin.parents],
         "modules": [
             {"file": file, "classes": list(origin_of(m).classes)}
@@ -146,7 +166,7 @@ def command(
         "providers": list(session.providers),
     }
     if data:
-        result.update(_measured(report.model, data, test_split, ignore_label, device))
+        result.update(_measured(report.model, data, test_split, ignore_label, names, device))
     if dry_run:
         result["dry_run"] = True
     else:
@@ -155,24 +175,74 @@ def command(
     show.emit("compose", result, as_json, lambda: _show(result))
 
 
+def _renamed(
+    modules: Sequence[Model], named: Sequence[options.Prefixed], rename: Sequence[str]
+) -> list[dict[str, str]]:
+    """What the classes of each module are called: with its prefix, and as ``A=B`` says."""
+    found = [
+        {name: each.name(name) for name in origin_of(module).classes}
+        for module, each in zip(modules, named, strict=True)
+    ]
+    for text in rename:
+        old, sign, new = text.partition("=")
+        owner = next((names for names in reversed(found) if old in names.values()), None)
+        if not (sign and new) or owner is None:
+            raise GraftError(
+                "rename",
+                f"--rename {text}: no module is for class '{old}'" if sign else f"--rename {text} is not A=B",
+                "classes are " + ", ".join(name for names in found for name in names.values()),
+            )
+        owner[next(name for name, called in owner.items() if called == old)] = new
+    return found
+
+
+def _split(
+    data: Sequence[options.Prefixed],
+    split: str,
+    ignore: str | None,
+    names: Sequence[Mapping[str, str]],
+    numbering: Sequence[str] | None = None,
+) -> Split:
+    """A split of all data sets, whose classes follow those of the modules where these are renamed."""
+    part = options.split_of(data, split, ignore)
+    called = [name for each in names for name in each.values()]
+    renamed = {old: new for each in names for old, new in each.items() if old not in called}
+    known = part.class_names or numbering
+    return replace(part, class_names=tuple(renamed.get(name, name) for name in known) if known else None)
+
+
+def _common(
+    data: Sequence[options.Prefixed], ignore: str | None, names: Sequence[Mapping[str, str]]
+) -> Split | None:
+    """The training samples of all data sets, with the names of their classes; ``None`` where one has none."""
+    if not data or any(TRAIN not in Dataset.load(each.path).splits for each in data):
+        return None
+    part = _split(data, TRAIN, ignore, names)
+    return part if part.class_names else None
+
+
 def _measured(
-    model: Model, data: Sequence[Path], split: str, ignore: str | None, device: Device
+    model: Model,
+    data: Sequence[options.Prefixed],
+    split: str,
+    ignore: str | None,
+    names: Sequence[Mapping[str, str]],
+    device: Device,
 ) -> dict[str, Any]:
     """Accuracy of the composite on the test samples of its classes."""
     card = model.require_card()
-    names = [name for name in card.labels if name != OTHER]
-    chosen = None if OTHER in card.labels else names
-    part = replace(options.split_of(data, split), ignore=ignore)
-    samples = Samples.match(part, card, chosen, names=parents.numbering(model))
+    chosen = None if OTHER in card.labels else card.labels
+    part = _split(data, split, ignore, names, parents.numbering(model))
+    samples = Samples.match(part, card, chosen)
     return {"top1": score(model, samples, device).summary()["top1"], "samples": len(samples)}
 
 
-def _training(data: Sequence[Path], card: Card, ignore: str | None) -> Samples | None:
+def _training(data: Sequence[options.Prefixed], card: Card, ignore: str | None) -> Samples | None:
     """Samples to refit a trunk with: those of the first data set with a training split."""
-    for path in data:
-        dataset = Dataset.load(path)
-        if "train" in dataset.splits:
-            return Samples.match(replace(dataset.split("train"), ignore=ignore), card)
+    for each in data:
+        dataset = Dataset.load(each.path)
+        if TRAIN in dataset.splits:
+            return Samples.match(replace(dataset.split(TRAIN), ignore=ignore), card)
     return None
 
 
@@ -216,6 +286,13 @@ def _show(result: dict[str, Any]) -> None:
     )
     if result["scores"]:
         show.note(f"scores compared by {result['scores']}")
+    if result["joint"]:
+        joint = result["joint"]
+        used = "" if joint["used"] else "; not better than the scores without data, which stay"
+        show.note(
+            f"joint head of {joint['samples']} training samples: top-1 {show.percent(joint['top1'])} on "
+            f"folds left out, {show.percent(joint['before'])} without it{used}"
+        )
     if result["adapted"]:
         entry = result["input"]
         show.note(f"input '{entry['name']}': {entry['color']} images {entry['size']}, 0..255")

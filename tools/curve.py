@@ -121,7 +121,7 @@ def command(
         data, split, parent.card, None, samples_per_class, seed, ignore=ignore_label
     )
     names = options.classes_with_samples(classes, samples) or tuple(samples.counts())
-    test = Samples.match(options.split_of([data], test_split, ignore_label), parent.card)
+    test = Samples.match(options.split_of([options.Prefixed(data)], test_split, ignore_label), parent.card)
     Samples.match(test.split, parent.card, names)  # says which of them has none
     shares = sorted(_each(budgets, LADDER))
     method = best(parent.groups, samples=True)

@@ -43,7 +43,7 @@ from graft.tools.exits import CHECK_FAILED, DONE
 @options.common
 def command(
     model: Path,
-    data: tuple[Path, ...],
+    data: tuple[options.Prefixed, ...],
     card: Path | None,
     classes: tuple[str, ...],
     baseline: Path | None,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +101,51 @@ round_to = click.option(
 )
 
 
+@dataclass(frozen=True)
+class Prefixed:
+    """A path, and what comes before the names of its classes: ``k=kmnist.npz`` makes ``k:3``."""
+
+    path: Path
+    prefix: str = ""
+
+    def name(self, label: str) -> str:
+        """What a class of it is called."""
+        return f"{self.prefix}:{label}" if self.prefix else label
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class PrefixedPath(click.ParamType):  # type: ignore[type-arg]
+    """``PATH`` or ``PREFIX=PATH``; a file whose name holds ``=`` is that file."""
+
+    name = "path"
+
+    def convert(
+        self, value: str | Prefixed, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Prefixed:
+        """The path and its prefix."""
+        if isinstance(value, Prefixed):
+            return value
+        prefix, sign, path = value.partition("=")
+        if sign and PREFIX.fullmatch(prefix) and not Path(value).exists():
+            return Prefixed(Path(path), prefix)
+        return Prefixed(Path(value))
+
+
+PREFIX = re.compile(r"[\w.-]+")
+
+
 def data(required: bool = True, multiple: bool = False) -> Callable[[Command], Command]:
     """``--data``, once or several times."""
-    several = " Repeatable: classes are matched by name." if multiple else ""
+    several = (
+        " Repeatable: classes are matched by name; PREFIX=PATH calls them PREFIX:NAME." if multiple else ""
+    )
     return click.option(
         "--data",
         required=required,
         multiple=multiple,
-        type=click.Path(path_type=Path),
+        type=PrefixedPath() if multiple else click.Path(path_type=Path),
         help=f"Labelled samples: .npz, folder train/CLASS/*.jpg, or Parquet.{several}",
     )
 
@@ -175,9 +213,17 @@ def classes_with_samples(given: Sequence[str], samples: Samples) -> tuple[str, .
     return names
 
 
-def split_of(paths: Sequence[Path], split: str, ignore: str | None = None) -> Split:
+def split_of(paths: Sequence[Prefixed], split: str, ignore: str | None = None) -> Split:
     """One split of one or several data sets."""
-    return replace(Split.join([Dataset.load(path).split(split) for path in paths]), ignore=ignore)
+    parts = [_prefixed(Dataset.load(each.path).split(split), each) for each in paths]
+    return replace(Split.join(parts), ignore=ignore)
+
+
+def _prefixed(part: Split, named: Prefixed) -> Split:
+    if not named.prefix:
+        return part
+    names = part.class_names or tuple(map(str, range(int(part.labels.max(initial=-1)) + 1)))
+    return replace(part, class_names=tuple(named.name(name) for name in names))
 
 
 def samples_of(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.head import last_features
-from graft.passes.score import ATYPICAL, SCORES, Branch, Score
+from graft.passes.score import ATYPICAL, WITHOUT_DATA, Branch, Score
 from graft.rewriter.builder import Builder
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups import ChannelGroups
@@ -107,12 +107,12 @@ def net_logits(net: Net, x: Array) -> Array:
 
 
 def test_the_weight_of_distances_is_a_quarter() -> None:
-    assert ATYPICAL == 0.25 and SCORES == ("typicality", "softmax", "odds", "logits")
+    assert ATYPICAL == 0.25 and WITHOUT_DATA == ("typicality", "softmax", "odds", "logits")
 
 
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("output", KINDS)
-@pytest.mark.parametrize("kind", SCORES)
+@pytest.mark.parametrize("kind", WITHOUT_DATA)
 @pytest.mark.parametrize("classes", ["b", "dba", "ceabd"])
 def test_scores_of_modules_that_keep_everything(kind: str, output: str, opset: int, classes: str) -> None:
     cut = module(classes, output, opset)
@@ -149,7 +149,7 @@ def test_wide_features_have_a_part_across(output: str, opset: int, classes: str)
 @given(st.data())
 def test_classes_of_a_module_in_any_order(data: st.DataObject) -> None:
     """A score is that of the class, whichever others are asked for beside it."""
-    output, kind = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from(SCORES))
+    output, kind = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from(WITHOUT_DATA))
     cut = module("dbae", output)
     asked = data.draw(st.lists(st.sampled_from("dbae"), unique=True, min_size=1))
     found, _ = scored(cut, kind, asked)
@@ -157,7 +157,7 @@ def test_classes_of_a_module_in_any_order(data: st.DataObject) -> None:
     np.testing.assert_allclose(found, whole[:, ["dbae".index(name) for name in asked]], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", SCORES)
+@pytest.mark.parametrize("kind", WITHOUT_DATA)
 @pytest.mark.parametrize("output", KINDS)
 def test_sets_with_other(output: str, kind: str) -> None:
     cut = module("db", output, other=True)
@@ -213,7 +213,7 @@ def test_scores_far_from_the_data_are_finite() -> None:
     far = X * 1e4
     for output in KINDS:
         for classes in ("b", "dba"):
-            for kind in SCORES:
+            for kind in WITHOUT_DATA:
                 assert np.isfinite(scored(module(classes, output), kind, classes, far)[0]).all()
 
 

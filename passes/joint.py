@@ -1,0 +1,289 @@
+"""A joint head: one closed-form classifier over what all branches of a composite know of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from graft.passes.head import last_features
+from graft.rewriter import metrics
+from graft.rewriter.builder import Builder
+from graft.rewriter.calibration import Samples
+from graft.rewriter.errors import GraftError
+from graft.rewriter.evaluation import check_finite
+from graft.rewriter.groups import ChannelGroups, Place
+from graft.rewriter.model import Model
+from graft.rewriter.session import Device, fit
+
+READ = "graft/joint/read"
+"""The output of a composite that holds what the head reads, (samples, values)."""
+BATCH = 64
+FOLDS = 5
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Of the squared weights, of values that vary by 1."""
+HIDDEN = 512
+FEWEST_HIDDEN = 32
+TEMPERATURES = np.geomspace(1e-3, 10, 81)
+
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class JointReport:
+    """What was fitted.
+
+    Attributes:
+        samples: how many it was fitted to.
+        top1: accuracy on folds that were left out.
+        before: accuracy of the scores without data, on the same samples.
+        penalty: what was chosen.
+        hidden: random features beside the values themselves; 0: the head is linear in them.
+        used: whether it took the place of the scores: where it is at least as good.
+    """
+
+    samples: int
+    top1: float
+    before: float
+    penalty: float
+    hidden: int
+    used: bool
+
+
+@dataclass(frozen=True)
+class Head:
+    """``scores(x) = (x, relu(x A + a)) W + b``.
+
+    Attributes:
+        inner: float32 (values, hidden) and (hidden,); ``None``: nothing hidden.
+        weights: float64 (values + hidden, classes).
+        constant: float64 (classes,).
+    """
+
+    inner: tuple[Table, Table] | None
+    weights: Table
+    constant: Table
+
+
+def known(model: Model) -> list[Place]:
+    """What a joint head reads of a module: its first activations, and its last features.
+
+    The last features tell the classes of the module apart; the first ones tell how a sample looks that
+    it never learned.
+    """
+    groups = ChannelGroups(model)
+    tensors = model.graph.tensors()
+    last = last_features(model, groups, model.require_card().output.name)
+    first = [
+        place
+        for place in groups.activations()
+        if groups.sample_axis(tensors[place.tensor]) == 0 and place.axis != 0
+    ]
+    return [*first[:1], *([last] if last and last.tensor not in [each.tensor for each in first[:1]] else [])]
+
+
+class Joint:
+    """Fit a head to samples and let it decide.
+
+    Least squares of one-hot labels with a penalty on the weights, every class weighing the same; the
+    penalty is the best of :data:`PENALTIES` by the squared error on five folds. Where there is room, a
+    layer of random features stands beside the values (random weights, rectified: Rahimi and Recht,
+    NeurIPS 2008) if it is better on the folds by more than one standard error. Scores are divided by the
+    temperature that makes them the most likely logits on the folds.
+
+    Args:
+        device: where the composite runs.
+        room: multiply-accumulates that a head with random features may take.
+        seed: draws folds and random features.
+    """
+
+    def __init__(self, device: Device, room: int = 0, seed: int = 0) -> None:
+        self.device = device
+        self.room = room
+        self.seed = seed
+
+    def __call__(self, model: Model, samples: Samples) -> JointReport:
+        """Fit the head of ``model``, which has the output :data:`READ` and loses it.
+
+        Raises:
+            GraftError: fewer than two samples of a class.
+        """
+        values, before = self._observe(model, samples)
+        labels, classes = samples.labels, len(samples.card.labels)
+        counts = np.bincount(labels, minlength=classes)
+        if counts.min() < 2:
+            name = samples.card.labels[int(counts.argmin())]
+            raise GraftError(
+                "joint-samples",
+                f"a joint head takes two samples of each class, and there are {counts.min()} of {name}",
+                "give more data, or choose scores that take none",
+            )
+        draw = np.random.default_rng(self.seed)
+        folds = _folds(labels, draw)
+        scale = values.std(axis=0)
+        center, scale = values.mean(axis=0), np.where(scale > 1e-6 * scale.max(initial=1e-30), scale, np.inf)
+        rows = (values - center) / scale
+        found = [_Fold.choose(rows, labels, folds, None)]
+        room = self.room - values.shape[1] * classes
+        hidden = min(HIDDEN, room // (values.shape[1] + classes))
+        if hidden >= FEWEST_HIDDEN:
+            size = values.shape[1]
+            inner = (draw.normal(size=(size, hidden)) / size**0.5, draw.normal(size=hidden) / 2)
+            found.append(_Fold.choose(rows, labels, folds, inner))
+        best = found[0]
+        for other in found[1:]:
+            gain, error = metrics.paired_difference(other.correct, best.correct)
+            best = other if gain > error else best
+        used = best.correct.mean() >= before.mean()
+        if used:
+            self._write(model, best.head(rows, labels, center, scale))
+        model.graph.outputs = [tensor for tensor in model.graph.outputs if tensor.name != READ]
+        model.tidy()
+        hidden = 0 if best.inner is None else len(best.inner[1])
+        top1, without = float(best.correct.mean()), float(before.mean())
+        return JointReport(len(labels), top1, without, best.penalty, hidden, bool(used))
+
+    def _observe(self, model: Model, samples: Samples) -> tuple[Table, NDArray[np.bool_]]:
+        """What the head reads (samples, values), and where the scores as they are are right."""
+        session, name = self.device.open(model), samples.card.output.name
+        values, right = [], []
+        for inputs, labels in samples.batches(session.batch or BATCH):
+            found = session.run(fit(inputs, session.batch), [name, READ])
+            values.append(check_finite(found[READ], READ)[: len(labels)])
+            right.append(found[name][: len(labels)].argmax(axis=-1) == labels)
+        return np.concatenate(values).astype(np.float64), np.concatenate(right)
+
+    @staticmethod
+    def _write(model: Model, head: Head) -> None:
+        graph = model.graph
+        read = next(tensor for tensor in graph.outputs if tensor.name == READ)
+        output = next(tensor for tensor in graph.outputs if tensor.name != READ)
+        build = Builder(graph, model.opset, "graft/joint")
+
+        def affine(name: str, x: gs.Tensor, weights: Table, constant: Table) -> gs.Tensor:
+            parts = (build.constant(f"{name}/{part}", values.astype(np.float32))
+                     for part, values in (("weights", weights), ("constant", constant)))  # fmt: skip
+            return build.node("Gemm", name, [x, *parts])
+
+        values: gs.Tensor = read
+        if head.inner is not None:
+            inner = build.node("Relu", "hidden", [affine("random", read, *head.inner)])
+            values = build.node("Concat", "all", [read, inner], axis=1)
+        scores = affine("scores", values, head.weights, head.constant)
+        if model.require_card().output.kind == "probabilities":
+            scores = build.node("Softmax", "shares", [scores], axis=-1)
+        scores.name, output.name = output.name, f"{build.prefix}/before"
+        scores.dtype, scores.shape = np.dtype(np.float32), output.shape
+        graph.outputs = [scores, read]
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """How a kind of head does on samples left out.
+
+    Attributes:
+        inner: of random features.
+        penalty: the best.
+        correct: bool (samples,), each as predicted by the fit without its fold.
+        temperature: of the scores.
+    """
+
+    inner: tuple[Table, Table] | None
+    penalty: float
+    correct: NDArray[np.bool_]
+    temperature: float
+
+    @classmethod
+    def choose(
+        cls,
+        rows: Table,
+        labels: NDArray[np.int64],
+        folds: NDArray[np.int64],
+        inner: tuple[Table, Table] | None,
+    ) -> _Fold:
+        rows = _extended(rows, inner)
+        weights, targets = _balance(labels), np.eye(labels.max() + 1)[labels]
+        scores = np.zeros((len(PENALTIES), *targets.shape))
+        for fold in range(FOLDS):
+            inside, outside = folds != fold, folds == fold
+            fits = _ridge(rows[inside], targets[inside], weights[inside], PENALTIES)
+            for found, (coefficients, constant) in zip(scores, fits, strict=True):
+                found[outside] = rows[outside] @ coefficients + constant
+        errors = [float(weights @ ((found - targets) ** 2).sum(axis=1)) for found in scores]
+        best = int(np.argmin(errors))
+        correct = scores[best].argmax(axis=1) == labels
+        return cls(inner, PENALTIES[best], correct, _temperature(scores[best], labels, weights))
+
+    def head(self, rows: Table, labels: NDArray[np.int64], center: Table, scale: Table) -> Head:
+        """Fitted to all samples, for values that are not standardised."""
+        targets = np.eye(labels.max() + 1)[labels]
+        ((weights, constant),) = _ridge(
+            _extended(rows, self.inner), targets, _balance(labels), [self.penalty]
+        )
+        weights, constant = weights / self.temperature, constant / self.temperature
+        size = len(center)
+        direct = weights[:size] / scale[:, None]
+        weights, constant = np.concatenate([direct, weights[size:]]), constant - center @ direct
+        if self.inner is None:
+            return Head(None, weights, constant)
+        inner = self.inner[0] / scale[:, None]
+        return Head((inner, self.inner[1] - center @ inner), weights, constant)
+
+
+def _extended(rows: Table, inner: tuple[Table, Table] | None) -> Table:
+    return (
+        rows if inner is None else np.concatenate([rows, np.maximum(rows @ inner[0] + inner[1], 0)], axis=1)
+    )
+
+
+def _folds(labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
+    """A fold for each sample, every class spread evenly."""
+    folds = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        places = draw.permutation(np.flatnonzero(labels == label))
+        folds[places] = np.arange(len(places)) % FOLDS
+    return folds
+
+
+def _balance(labels: NDArray[np.int64]) -> Table:
+    """Weights of samples: every class has the same, all together 1."""
+    counts = np.bincount(labels)
+    share: Table = 1 / (counts[labels] * (counts > 0).sum())
+    return share
+
+
+def _ridge(
+    rows: Table, targets: Table, weights: Table, penalties: Sequence[float]
+) -> list[tuple[Table, Table]]:
+    """Weighted least squares for each penalty: coefficients (columns, classes), and constants.
+
+    Over the columns, or over the rows where there are fewer of them.
+    """
+    weights = weights / weights.sum()
+    mean: Table = weights @ rows
+    level: Table = weights @ targets
+    root = np.sqrt(weights)[:, None]
+    x, y = (rows - mean) * root, (targets - level) * root
+    found: list[tuple[Table, Table]] = []
+    primal = x.shape[1] <= len(x)
+    gram = x.T @ x if primal else x @ x.T
+    right = x.T @ y if primal else y
+    for penalty in penalties:
+        solved = np.asarray(np.linalg.solve(gram + penalty * np.eye(len(gram)), right), np.float64)
+        coefficients: Table = solved if primal else x.T @ solved
+        found.append((coefficients, level - mean @ coefficients))
+    return found
+
+
+def _temperature(scores: Table, labels: NDArray[np.int64], weights: Table) -> float:
+    """The divisor of ``scores`` that makes the labels most likely."""
+    likely = []
+    for temperature in TEMPERATURES:
+        logits = scores / temperature
+        logits = logits - logits.max(axis=1, keepdims=True)
+        own = logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))
+        likely.append(float(weights @ own))
+    return float(TEMPERATURES[int(np.argmax(likely))])
