@@ -12,6 +12,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.adapt import ANTIALIAS_OPSET, RAW, Adapt, raw_input, shrinks
+from graft.passes.calibrate import Calibrate
 from graft.passes.compensate import LADDER
 from graft.passes.convert import Convert
 from graft.passes.decompose import Decompose, Parent
@@ -20,7 +21,18 @@ from graft.passes.identify import DEFAULT, MEASURED
 from graft.passes.joinable import batch_of, called, check_classes, check_kinds, sample, signature
 from graft.passes.joint import READ, Joint, JointReport, known
 from graft.passes.measured import Stopwatch
-from graft.passes.score import SCORES, Branch, Score
+from graft.passes.score import (
+    CALIBRATED,
+    JOINT,
+    ODDS,
+    SCORES,
+    TYPICALITY,
+    VOTE,
+    WITH_DATA,
+    Branch,
+    Score,
+    elect,
+)
 from graft.passes.share import Share
 from graft.passes.verify import random_inputs
 from graft.rewriter.builder import Builder
@@ -208,12 +220,13 @@ class Compose:
             model.metadata.pop(KEY, None)
         else:
             scores = self._scores(parts, len(parents), data)
-            if scores == "typicality":
+            if scores in (TYPICALITY, *WITH_DATA):
                 declined += _without_costly_distances(parts)
             model, left_out = _join(parts, classes, Score(scores))
             declined += left_out
-            if scores == "joint" and data:
-                joint = self._joint(model, data, modules)
+            if scores in WITH_DATA and data:
+                owners = {name: number for number, part in enumerate(parts) for name in part.classes}
+                joint = self._fit(model, scores, data, modules, [owners[name] for name in classes])
         strategy = "mixed"
         if len({part.trunk for part in parts}) == 1:
             strategy = "trunk" if parts[0].trunk else "branches"
@@ -225,21 +238,27 @@ class Compose:
     def _scores(self, parts: Sequence[_Part], parents: int, data: Split | None) -> str:
         """How networks side by side are compared."""
         steps = parts[0].card.output.steps
-        scores = self.scores or ("odds" if parents == 1 else "joint" if data and not steps else "typicality")
-        if scores == "joint" and (data is None or steps):
+        several = JOINT if data and not steps else TYPICALITY
+        scores = self.scores or (ODDS if parents == 1 else several)
+        if scores in WITH_DATA and (data is None or steps):
             raise GraftError(
-                "joint-data",
-                "a joint head is fitted to samples with one label each"
+                "scores-data",
+                f"the scores {scores} are fitted to samples with one label each"
                 + (", and the modules give one a time step" if steps else ""),
                 "choose other scores" if steps else "name data with a training split, or choose other scores",
             )
         return scores
 
-    def _joint(self, model: Model, data: Split, modules: Sequence[Model]) -> JointReport:
-        """A head over what all networks know, with room for what the modules lack of their parents' MACs."""
-        room = _parents_macs(modules) - cost_of(model).macs
+    def _fit(
+        self, model: Model, scores: str, data: Split, modules: Sequence[Model], branches: Sequence[int]
+    ) -> JointReport:
+        """Scores fitted to samples; a joint head may take what the modules lack of their parents' MACs."""
         samples = Samples.match(data, model.require_card(), per_class=self.samples_per_class, seed=self.seed)
-        return Joint(self.device or Device(), max(0, room), self.seed)(model, samples)
+        device = self.device or Device()
+        if scores == CALIBRATED:
+            return Calibrate(device, branches, self.seed)(model, samples)
+        room = _parents_macs(modules) - cost_of(model).macs
+        return Joint(device, max(0, room), self.seed)(model, samples)
 
     # ------------------------------------------------------------ what runs
 
@@ -436,16 +455,19 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
     graph.import_domains = list(domains.values()) or None
     columns: list[gs.Tensor] = []
     reads: list[gs.Tensor] = []
+    votes: list[gs.Tensor] = []
     dtypes: list[np.dtype[Any]] = []
     names: list[str] = []
     declined: list[str] = []
     for number, part in enumerate(parts):
         inputs = [each.name for each in first.card.inputs]
-        branch = _branch(part.model.copy(), f"m{number}", graph, inputs, score.kind == "joint")
+        branch = _branch(part.model.copy(), f"m{number}", graph, inputs, score.kind == JOINT)
         found, reason = score(branch, part.classes)
         columns.append(found)
-        if score.kind == "joint":
+        if score.kind == JOINT:
             reads.append(branch.reads())
+        elif score.kind == VOTE:
+            votes.append(branch.votes(part.classes))
         dtypes.append(np.dtype(branch.dtype))
         names += part.classes
         declined += [reason] if reason else []
@@ -458,8 +480,12 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
             to = int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
             columns[number] = build.node("Cast", f"typed_{number}", [found], to=to)
     output: gs.Tensor = build.node("Concat", "columns", columns, axis=-1)
+    if votes:
+        output = elect(build, output, build.node("Concat", "votes", votes, axis=-1), dtype)
     if names != list(classes):
         output = build.pick(output, [names.index(name) for name in classes], "order")
+    if score.kind == CALIBRATED:
+        reads.append(output)
     if kind == "probabilities":
         output = build.node("Softmax", "softmax", [output], axis=-1)
     like = next(t for t in first.model.graph.outputs if t.name == card.output.name)
@@ -471,7 +497,7 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
             tensor.shape = [batch, *list(tensor.shape or [])[1:]]
     graph.outputs = [output]
     if reads:
-        read = build.node("Concat", "reads", reads, axis=-1)
+        read = build.node("Cast", "read", [build.node("Concat", "reads", reads, axis=-1)], to=1)
         read.name, read.dtype = READ, np.dtype(np.float32)
         graph.outputs.append(read)
     result.graph, result.node_metadata = graph, {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,18 +111,10 @@ class Joint:
         Raises:
             GraftError: fewer than two samples of a class.
         """
-        values, before = self._observe(model, samples)
+        values, before = observe(model, samples, self.device)
         labels, classes = samples.labels, len(samples.card.labels)
-        counts = np.bincount(labels, minlength=classes)
-        if counts.min() < 2:
-            name = samples.card.labels[int(counts.argmin())]
-            raise GraftError(
-                "joint-samples",
-                f"a joint head takes two samples of each class, and there are {counts.min()} of {name}",
-                "give more data, or choose scores that take none",
-            )
         draw = np.random.default_rng(self.seed)
-        folds = _folds(labels, draw)
+        folds = spread(labels, draw)
         scale = values.std(axis=0)
         center, scale = values.mean(axis=0), np.where(scale > 1e-6 * scale.max(initial=1e-30), scale, np.inf)
         rows = (values - center) / scale
@@ -138,46 +130,68 @@ class Joint:
             gain, error = metrics.paired_difference(other.correct, best.correct)
             best = other if gain > error else best
         used = best.correct.mean() >= before.mean()
-        if used:
-            self._write(model, best.head(rows, labels, center, scale))
-        model.graph.outputs = [tensor for tensor in model.graph.outputs if tensor.name != READ]
-        model.tidy()
+        head = best.head(rows, labels, center, scale)
+        decide(model, (lambda build, read: self._scores(build, read, head)) if used else None)
         hidden = 0 if best.inner is None else len(best.inner[1])
         top1, without = float(best.correct.mean()), float(before.mean())
         return JointReport(len(labels), top1, without, best.penalty, hidden, bool(used))
 
-    def _observe(self, model: Model, samples: Samples) -> tuple[Table, NDArray[np.bool_]]:
-        """What the head reads (samples, values), and where the scores as they are are right."""
-        session, name = self.device.open(model), samples.card.output.name
-        values, right = [], []
-        for inputs, labels in samples.batches(session.batch or BATCH):
-            found = session.run(fit(inputs, session.batch), [name, READ])
-            values.append(check_finite(found[READ], READ)[: len(labels)])
-            right.append(found[name][: len(labels)].argmax(axis=-1) == labels)
-        return np.concatenate(values).astype(np.float64), np.concatenate(right)
-
     @staticmethod
-    def _write(model: Model, head: Head) -> None:
-        graph = model.graph
-        read = next(tensor for tensor in graph.outputs if tensor.name == READ)
-        output = next(tensor for tensor in graph.outputs if tensor.name != READ)
-        build = Builder(graph, model.opset, "graft/joint")
-
+    def _scores(build: Builder, read: gs.Tensor, head: Head) -> gs.Tensor:
         def affine(name: str, x: gs.Tensor, weights: Table, constant: Table) -> gs.Tensor:
-            parts = (build.constant(f"{name}/{part}", values.astype(np.float32))
-                     for part, values in (("weights", weights), ("constant", constant)))  # fmt: skip
+            parts = (
+                build.constant(f"{name}/{part}", values.astype(np.float32))
+                for part, values in (("weights", weights), ("constant", constant))
+            )
             return build.node("Gemm", name, [x, *parts])
 
         values: gs.Tensor = read
         if head.inner is not None:
             inner = build.node("Relu", "hidden", [affine("random", read, *head.inner)])
             values = build.node("Concat", "all", [read, inner], axis=1)
-        scores = affine("scores", values, head.weights, head.constant)
+        return affine("scores", values, head.weights, head.constant)
+
+
+def observe(model: Model, samples: Samples, device: Device) -> tuple[Table, NDArray[np.bool_]]:
+    """What the output :data:`READ` of a composite holds, and where its scores as they are are right.
+
+    Raises:
+        GraftError: fewer than two samples of a class.
+    """
+    counts = np.bincount(samples.labels, minlength=len(samples.card.labels))
+    if counts.min() < 2:
+        name = samples.card.labels[int(counts.argmin())]
+        raise GraftError(
+            "joint-samples",
+            f"to compare networks takes two samples of each class, and there are {counts.min()} of {name}",
+            "give more data, or choose scores that take none",
+        )
+    session, name = device.open(model), samples.card.output.name
+    values, right = [], []
+    for inputs, labels in samples.batches(session.batch or BATCH):
+        found = session.run(fit(inputs, session.batch), [name, READ])
+        values.append(check_finite(found[READ], READ)[: len(labels)])
+        right.append(found[name][: len(labels)].argmax(axis=-1) == labels)
+    return np.concatenate(values).astype(np.float64), np.concatenate(right)
+
+
+def decide(model: Model, scores: Callable[[Builder, gs.Tensor], gs.Tensor] | None) -> None:
+    """Let what ``scores`` makes of :data:`READ` be the scores of a composite; ``None``: it stays as it is.
+
+    The output :data:`READ` goes.
+    """
+    graph, output = model.graph, next(t for t in model.graph.outputs if t.name != READ)
+    if scores is not None:
+        read = next(tensor for tensor in graph.outputs if tensor.name == READ)
+        build = Builder(graph, model.opset, "graft/joint")
+        found = scores(build, read)
         if model.require_card().output.kind == "probabilities":
-            scores = build.node("Softmax", "shares", [scores], axis=-1)
-        scores.name, output.name = output.name, f"{build.prefix}/before"
-        scores.dtype, scores.shape = np.dtype(np.float32), output.shape
-        graph.outputs = [scores, read]
+            found = build.node("Softmax", "shares", [found], axis=-1)
+        found.name, output.name = output.name, f"{build.prefix}/before"
+        found.dtype, found.shape = np.dtype(np.float32), output.shape
+        output = found
+    graph.outputs = [output]
+    model.tidy()
 
 
 @dataclass(frozen=True)
@@ -205,7 +219,7 @@ class _Fold:
         inner: tuple[Table, Table] | None,
     ) -> _Fold:
         rows = _extended(rows, inner)
-        weights, targets = _balance(labels), np.eye(labels.max() + 1)[labels]
+        weights, targets = balance(labels), np.eye(labels.max() + 1)[labels]
         scores = np.zeros((len(PENALTIES), *targets.shape))
         for fold in range(FOLDS):
             inside, outside = folds != fold, folds == fold
@@ -220,9 +234,7 @@ class _Fold:
     def head(self, rows: Table, labels: NDArray[np.int64], center: Table, scale: Table) -> Head:
         """Fitted to all samples, for values that are not standardised."""
         targets = np.eye(labels.max() + 1)[labels]
-        ((weights, constant),) = _ridge(
-            _extended(rows, self.inner), targets, _balance(labels), [self.penalty]
-        )
+        ((weights, constant),) = _ridge(_extended(rows, self.inner), targets, balance(labels), [self.penalty])
         weights, constant = weights / self.temperature, constant / self.temperature
         size = len(center)
         direct = weights[:size] / scale[:, None]
@@ -239,7 +251,7 @@ def _extended(rows: Table, inner: tuple[Table, Table] | None) -> Table:
     )
 
 
-def _folds(labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
+def spread(labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
     """A fold for each sample, every class spread evenly."""
     folds = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
@@ -248,7 +260,7 @@ def _folds(labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.i
     return folds
 
 
-def _balance(labels: NDArray[np.int64]) -> Table:
+def balance(labels: NDArray[np.int64]) -> Table:
     """Weights of samples: every class has the same, all together 1."""
     counts = np.bincount(labels)
     share: Table = 1 / (counts[labels] * (counts > 0).sum())

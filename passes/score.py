@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,11 +17,13 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.profile import OTHER
 from graft.rewriter.typicality import Typicality
 
-JOINT = "joint"
-WITHOUT_DATA = ("typicality", "softmax", "odds", "logits")
-SCORES = (JOINT, *WITHOUT_DATA)
+WITH_DATA = JOINT, CALIBRATED = "joint", "calibrated"
+WITHOUT_DATA = TYPICALITY, SOFTMAX, ODDS, LOGITS, VOTE = "typicality", "softmax", "odds", "logits", "vote"
+SCORES = (*WITH_DATA, *WITHOUT_DATA)
 """How classes of different modules are compared; see :class:`Score`."""
 
+DECIDES = 1000.0
+"""What a vote adds to a logarithm of a share."""
 LOWEST = -30.0
 """Logarithms of shares are taken to be at least this where a joint head reads them."""
 ATYPICAL = 0.25
@@ -38,7 +41,11 @@ class Score:
       class than its own samples', in standard deviations (see
       :class:`graft.rewriter.typicality.Typicality`). A network is as sure of images that none of its
       classes owns as of its own: the distance tells them apart;
-    * ``joint``: as typicality, until :class:`graft.passes.joint.Joint` fits a head to samples.
+    * ``vote``: as softmax; a module votes for its class where that is the likeliest of all it knows, and
+      where there is exactly one vote it decides (Pan and Rajan, ICSE 2022; :func:`elect`);
+    * ``joint``: as typicality, until :class:`graft.passes.joint.Joint` fits a head to samples;
+    * ``calibrated``: as typicality, until :class:`graft.passes.calibrate.Calibrate` fits temperatures and
+      offsets to samples.
 
     Args:
         kind: one of :data:`SCORES`.
@@ -52,19 +59,30 @@ class Score:
     def __call__(self, branch: Branch, classes: Sequence[str]) -> tuple[gs.Tensor, str]:
         """The columns of ``classes`` (..., classes), and why typicality was left out, if it was."""
         columns = [branch.card.class_index(name) for name in classes]
-        if self.kind == "logits":
+        if self.kind == LOGITS:
             return branch.build.pick(branch.scores, columns, "columns"), ""
-        if self.kind == "odds":
+        if self.kind == ODDS:
             odds = [branch.log_odds(column) for column in columns]
             return branch.build.node("Concat", "log_odds", odds, axis=-1), ""
         likely = branch.build.pick(branch.log_shares, columns, "log_shares_picked")
-        if self.kind == "softmax":
+        if self.kind in (SOFTMAX, VOTE):
             return likely, ""
         declined = branch.atypical_reason(classes)
         if declined:
             return likely, declined
         distance = branch.distances(classes)
         return branch.build.node("Sub", "comparable", [likely, distance]), ""
+
+
+def elect(build: Builder, scores: gs.Tensor, votes: gs.Tensor, dtype: np.dtype[Any]) -> gs.Tensor:
+    """Scores (..., classes) of which the only one with a vote is far above all others."""
+    to = int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
+    count = build.expand(build.total(votes, -1, "vote/sum"), -1, "vote/count")
+    one = build.constant("vote/one", np.array(1, dtype))
+    only = build.node("Cast", "vote/decides", [build.node("Equal", "vote/only", [count, one])], to=to)
+    chosen = build.node("Mul", "vote/chosen", [votes, only])
+    above = build.node("Mul", "vote/above", [chosen, build.constant("vote/far", np.array(DECIDES, dtype))])
+    return build.node("Add", "vote/elected", [scores, above])
 
 
 class Branch:
@@ -136,6 +154,14 @@ class Branch:
     def log_shares(self) -> gs.Tensor:
         """Logarithm of the probabilities of all columns within the parent."""
         return self.build.node("LogSoftmax", "within_parent", [self.scores], axis=-1)
+
+    def votes(self, classes: Sequence[str]) -> gs.Tensor:
+        """1 where a class is the likeliest of all that the module knows, else 0 (..., classes)."""
+        build, columns = self.build, [self.card.class_index(name) for name in classes]
+        best = build.reduce("ReduceMax", self.log_shares, [-1], "vote/best", keep=True)
+        own = build.pick(self.log_shares, columns, "vote/own")
+        to = int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
+        return build.node("Cast", "vote/votes", [build.node("Equal", "vote/is_best", [own, best])], to=to)
 
     def reads(self) -> gs.Tensor:
         """What a joint head reads of this module (samples, values): :attr:`knows` and :attr:`log_shares`."""

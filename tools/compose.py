@@ -134,14 +134,14 @@ def command(
         samples_per_class=samples_per_class,
         seed=seed,
     )
-    names = _renamed(loaded, named, rename)
+    names, followed = _renamed(loaded, named, rename)
     sources = {} if strategy == "branches" else _sources(loaded, files, parent, profile)
     if len(sources) == 1:  # with several, data that numbers its classes could be any one's
         sources = {
             sha256: replace(it, data=_training(data, it.parent.card, ignore_label))
             for sha256, it in sources.items()
         }
-    report = compose(loaded, sources, _common(data, ignore_label, names), names)
+    report = compose(loaded, sources, _common(data, ignore_label, followed), names)
     check(report.model)
     session = device.open(report.model)
     cost = cost_of(report.model)
@@ -166,7 +166,7 @@ def command(
         "providers": list(session.providers),
     }
     if data:
-        result.update(_measured(report.model, data, test_split, ignore_label, names, device))
+        result.update(_measured(report.model, data, test_split, ignore_label, followed, device))
     if dry_run:
         result["dry_run"] = True
     else:
@@ -177,12 +177,16 @@ def command(
 
 def _renamed(
     modules: Sequence[Model], named: Sequence[options.Prefixed], rename: Sequence[str]
-) -> list[dict[str, str]]:
-    """What the classes of each module are called: with its prefix, and as ``A=B`` says."""
+) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """What the classes of each module are called: with its prefix, and as ``A=B`` says.
+
+    And what classes of data are called then, where no other module has the old name.
+    """
     found = [
         {name: each.name(name) for name in origin_of(module).classes}
         for module, each in zip(modules, named, strict=True)
     ]
+    followed: dict[str, str] = {}
     for text in rename:
         old, sign, new = text.partition("=")
         owner = next((names for names in reversed(found) if old in names.values()), None)
@@ -193,31 +197,29 @@ def _renamed(
                 "classes are " + ", ".join(name for names in found for name in names.values()),
             )
         owner[next(name for name, called in owner.items() if called == old)] = new
-    return found
+        followed[old] = new
+    called = {name for names in found for name in names.values()}
+    return found, {old: new for old, new in followed.items() if old not in called}
 
 
 def _split(
     data: Sequence[options.Prefixed],
     split: str,
     ignore: str | None,
-    names: Sequence[Mapping[str, str]],
+    renamed: Mapping[str, str],
     numbering: Sequence[str] | None = None,
 ) -> Split:
     """A split of all data sets, whose classes follow those of the modules where these are renamed."""
     part = options.split_of(data, split, ignore)
-    called = [name for each in names for name in each.values()]
-    renamed = {old: new for each in names for old, new in each.items() if old not in called}
     known = part.class_names or numbering
     return replace(part, class_names=tuple(renamed.get(name, name) for name in known) if known else None)
 
 
-def _common(
-    data: Sequence[options.Prefixed], ignore: str | None, names: Sequence[Mapping[str, str]]
-) -> Split | None:
+def _common(data: Sequence[options.Prefixed], ignore: str | None, renamed: Mapping[str, str]) -> Split | None:
     """The training samples of all data sets, with the names of their classes; ``None`` where one has none."""
     if not data or any(TRAIN not in Dataset.load(each.path).splits for each in data):
         return None
-    part = _split(data, TRAIN, ignore, names)
+    part = _split(data, TRAIN, ignore, renamed)
     return part if part.class_names else None
 
 
@@ -226,13 +228,13 @@ def _measured(
     data: Sequence[options.Prefixed],
     split: str,
     ignore: str | None,
-    names: Sequence[Mapping[str, str]],
+    renamed: Mapping[str, str],
     device: Device,
 ) -> dict[str, Any]:
     """Accuracy of the composite on the test samples of its classes."""
     card = model.require_card()
     chosen = None if OTHER in card.labels else card.labels
-    part = _split(data, split, ignore, names, parents.numbering(model))
+    part = _split(data, split, ignore, renamed, parents.numbering(model))
     samples = Samples.match(part, card, chosen)
     return {"top1": score(model, samples, device).summary()["top1"], "samples": len(samples)}
 

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
+from graft.passes.calibrate import PENALTY, _fit
 from graft.passes.compose import Compose, ComposeReport, Source
 from graft.passes.decompose import Decompose, Parent
-from graft.passes.joint import FOLDS, PENALTIES, READ, _folds, _ridge, known
+from graft.passes.joint import FOLDS, PENALTIES, READ, _ridge, known, spread
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import cost_of
 from graft.rewriter.dataset import Dataset, Split
@@ -45,7 +47,8 @@ def modules(output: str = "logits") -> tuple[list[Model], dict[str, Source]]:
     for seed, labels in ((0, FIRST), (1, SECOND)):
         net = small.Net(6, seed=seed)
         hidden = net.node("Relu", "relu", net.gemm("dense", "x", 12, 6))
-        net.gemm("y" if output == "logits" else "z", hidden, 4, 12)
+        last = net.gemm("y" if output == "logits" else "z", hidden, 4, 12)
+        learn(net, last, labels)
         if output == "probabilities":
             net.node("Softmax", "y", "z", axis=-1)
         parent = Parent(small.model(net, output, labels))
@@ -54,6 +57,20 @@ def modules(output: str = "logits") -> tuple[list[Model], dict[str, Source]]:
         found.append(Decompose(0.8, together=True)(parent, profile, labels).model)
         sources[parent.sha256] = Source(parent, profile)
     return found, sources
+
+
+def learn(net: small.Net, last: str, labels: tuple[str, ...]) -> None:
+    """Let the last layer know its classes by least squares, and the second network be less sure."""
+    data = split(400, 4)
+    (x,) = data.raw(np.arange(400)).values()
+    first = (FIRST + SECOND).index(labels[0])
+    own = (data.labels >= first) & (data.labels < first + 4)
+    weight, bias = (numpy_helper.to_array(net.constants[f"dense.{name}"]) for name in "wb")
+    hidden = np.maximum(x[own] @ weight.T + bias, 0)
+    rows = np.concatenate([hidden, np.ones((len(hidden), 1))], axis=1)
+    found = (2 if first else 8) * np.linalg.lstsq(rows, np.eye(4)[data.labels[own] - first], rcond=None)[0]
+    net.constant(f"{last}.w", found[:-1].T)
+    net.constant(f"{last}.b", found[-1])
 
 
 def joined(data: Split | None, output: str = "logits", **options: Any) -> ComposeReport:
@@ -69,7 +86,7 @@ def test_a_head_over_both_networks_tells_all_classes_apart(output: str) -> None:
     without = joined(None, output)
     assert without.scores == "typicality" and without.joint is None
     before = score(without.model, Samples.match(split(1600, 3), card), CPU)
-    assert found.correct.mean() > before.correct.mean() + 0.1
+    assert found.correct.mean() > before.correct.mean() + 0.02
     assert abs(found.correct.mean() - report.joint.top1) < 0.04
     assert abs(before.correct.mean() - report.joint.before) < 0.04
     assert [tensor.name for tensor in report.model.graph.outputs] == [card.output.name]
@@ -147,7 +164,7 @@ def test_ridge_over_rows_or_columns_is_the_same(seed: int, count: int, width: in
 
 def test_every_fold_has_every_class() -> None:
     labels = np.repeat([0, 1, 2], [50, 10, 7])
-    folds = _folds(labels, np.random.default_rng(0))
+    folds = spread(labels, np.random.default_rng(0))
     for label, count in enumerate((50, 10, 7)):
         sizes = np.bincount(folds[labels == label], minlength=FOLDS)
         assert sizes.sum() == count and sizes.max() - sizes.min() <= 1
@@ -169,12 +186,77 @@ def test_few_samples_of_each_class_are_enough_to_choose() -> None:
 def test_it_takes_data_and_two_samples_of_each_class() -> None:
     with pytest.raises(GraftError) as caught:
         joined(None, scores="joint")
-    assert caught.value.code == "joint-data"
+    assert caught.value.code == "scores-data"
     few = split(1600, 2)
     labels = np.where(few.labels == 6, 0, few.labels)
     labels[6] = 6
     with pytest.raises(GraftError, match="1 of g"):
         joined(replace(few, labels=labels))
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_temperatures_and_offsets(output: str) -> None:
+    """Every branch keeps the order of its own classes; together they are more often right."""
+    report, without = joined(split(1600, 2), output, scores="calibrated"), joined(None, output)
+    card, held = report.model.require_card(), split(1600, 3)
+    found, before = (score(each.model, Samples.match(held, card), CPU) for each in (report, without))
+    assert report.joint is not None and abs(found.correct.mean() - report.joint.top1) < 0.04
+    assert found.correct.mean() > before.correct.mean()
+    for columns in (slice(0, 4), slice(4, 8)):
+        one, two = found.scores[:, columns], before.scores[:, columns]
+        if output == "logits":
+            np.testing.assert_array_equal(one.argmax(axis=1), two.argmax(axis=1))
+
+
+def test_temperatures_are_the_likeliest() -> None:
+    """No other factor or offset of a branch makes the labels more likely."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 4, 400)
+    columns = draw.normal(size=(400, 4)) + 2 * np.eye(4)[labels] * np.array([3, 3, 0.5, 0.5])
+    owners = np.array([0, 0, 1, 1])
+    scale, offset = _fit(columns, labels, owners)
+    weights = 1 / np.bincount(labels)[labels] / 4
+
+    def unlikely(scale: Array, offset: Array) -> float:
+        logits = columns * scale + offset
+        logits -= logits.max(axis=1, keepdims=True)
+        own = logits[np.arange(400), labels] - np.log(np.exp(logits).sum(axis=1))
+        return float(PENALTY / 2 * (((scale - 1) ** 2)[::2].sum() + (offset**2)[::2].sum()) - weights @ own)
+
+    least = unlikely(scale, offset)
+    for change in (0.9, 1.1):
+        assert unlikely(scale * np.where(owners == 0, change, 1), offset) > least
+        assert unlikely(scale, offset + np.where(owners == 1, 1 - change, 0)) > least
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+def test_votes(opset: int) -> None:
+    """One vote decides; none, or several, leave it to the larger share."""
+    three = modules()[0][0], *(vote_module(name) for name in "eh")
+    model = Compose(scores="vote", device=CPU, opset=max(17, opset))(three, {}).model
+    x = 3 * small.inputs([6], 300)
+    shares, votes = [], []
+    for module in three:
+        logits = small.run(module, x)["y"].astype(np.float64)
+        rest = small.run(module, x).get("rest")
+        logits = logits if rest is None else np.concatenate([logits, rest], axis=1)
+        share = np.exp(logits - logits.max(axis=1, keepdims=True))
+        share /= share.sum(axis=1, keepdims=True)
+        own = 4 if module is three[0] else 1
+        shares.append(share[:, :own])
+        votes.append((share == share.max(axis=1, keepdims=True))[:, :own])
+    share, vote = np.concatenate(shares, axis=1), np.concatenate(votes, axis=1)
+    alone = vote.sum(axis=1) == 1
+    expected = np.where(alone, vote.argmax(axis=1), share.argmax(axis=1))
+    assert alone.any() and not alone.all()
+    np.testing.assert_array_equal(small.run(model, x)["y"].argmax(axis=1), expected)
+
+
+def vote_module(name: str) -> Model:
+    """For one class of the second network."""
+    parents = modules()[1]
+    source = list(parents.values())[1]
+    return Decompose(0.8)(source.parent, source.profile, [name]).model
 
 
 def test_the_same_bytes_twice() -> None:

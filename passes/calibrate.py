@@ -1,0 +1,97 @@
+"""A temperature and an offset for each branch of a composite, fitted to samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from graft.passes.joint import FOLDS, JointReport, Table, balance, decide, observe, spread
+from graft.rewriter.builder import Builder
+from graft.rewriter.calibration import Samples
+from graft.rewriter.model import Model
+from graft.rewriter.session import Device
+
+STEPS = 50
+ENOUGH = 1e-9
+PENALTY = 1e-3
+"""Of the squared parameters, which would grow for ever where no mistake is left."""
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Scores of branch b become ``a_b s + o_b``: the likeliest, by Newton's method.
+
+    The parameters of temperature scaling (Guo et al., ICML 2017) for each branch, and what one branch is
+    favoured over the others; classes weigh the same. What a branch says of its own classes keeps its order.
+
+    Attributes:
+        device: where the composite runs.
+        branches: the number of the branch of each column.
+        seed: draws the folds of the report.
+    """
+
+    device: Device
+    branches: Sequence[int]
+    seed: int = 0
+
+    def __call__(self, model: Model, samples: Samples) -> JointReport:
+        """Change the scores of ``model``, whose output :data:`graft.passes.joint.READ` holds the columns."""
+        columns, before = observe(model, samples, self.device)
+        labels, owners = samples.labels, np.asarray(self.branches)
+        folds = spread(labels, np.random.default_rng(self.seed))
+        correct = np.zeros(len(labels), bool)
+        for fold in range(FOLDS):
+            inside, outside = folds != fold, folds == fold
+            scale, offset = _fit(columns[inside], labels[inside], owners)
+            correct[outside] = (columns[outside] * scale + offset).argmax(axis=1) == labels[outside]
+        scale, offset = _fit(columns, labels, owners)
+
+        def scores(build: Builder, read: gs.Tensor) -> gs.Tensor:
+            scaled = build.node("Mul", "scaled", [read, build.constant("scale", scale.astype(np.float32))])
+            return build.node("Add", "scores", [scaled, build.constant("offset", offset.astype(np.float32))])
+
+        used = bool(correct.mean() >= before.mean())
+        decide(model, scores if used else None)
+        return JointReport(len(labels), float(correct.mean()), float(before.mean()), PENALTY, 0, used)
+
+
+def _fit(columns: Table, labels: NDArray[np.int64], owners: NDArray[np.int64]) -> tuple[Table, Table]:
+    """Factor and offset of every column; those of one branch are the same.
+
+    The mean negative logarithm of the shares of the labels is convex in both; steps that do not lower it
+    are halved.
+    """
+    branches = np.eye(owners.max() + 1)[owners]  # (columns, branches)
+    offsets = np.broadcast_to(branches, (*columns.shape, branches.shape[1]))
+    features = np.concatenate([columns[:, :, None] * branches, offsets], axis=2)
+    weights, rows = balance(labels), np.arange(len(labels))
+    start = np.concatenate([np.ones(branches.shape[1]), np.zeros(branches.shape[1])])
+
+    def measure(parameters: Table) -> tuple[float, Table]:
+        logits = features @ parameters
+        logits = logits - logits.max(axis=1, keepdims=True)
+        shares = np.exp(logits)
+        total = shares.sum(axis=1, keepdims=True)
+        likely = weights @ (logits[rows, labels] - np.log(total[:, 0]))
+        return float(PENALTY / 2 * ((parameters - start) ** 2).sum() - likely), shares / total
+
+    parameters = start
+    loss, shares = measure(parameters)
+    for _ in range(STEPS):
+        means = np.einsum("nc,ncp->np", shares, features)
+        slope = weights @ (means - features[rows, labels]) + PENALTY * (parameters - start)
+        bend = np.einsum("n,nc,ncp,ncq->pq", weights, shares, features, features, optimize=True)
+        bend += PENALTY * np.eye(len(start)) - (means * weights[:, None]).T @ means
+        step = np.linalg.solve(bend, slope)
+        length = 1.0
+        while (found := measure(parameters - length * step))[0] > loss and length > ENOUGH:
+            length /= 2
+        if loss - found[0] < ENOUGH:
+            break
+        parameters, (loss, shares) = parameters - length * step, found
+    size = branches.shape[1]
+    return branches @ parameters[:size], branches @ parameters[size:]

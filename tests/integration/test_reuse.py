@@ -1,0 +1,93 @@
+"""Networks of different frameworks and data sets in one file: names, data and scores on the command line."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graft.rewriter.model import Model
+from tests.integration.kit import Graft
+from tests.integration.kit import printed as found
+
+MODELS = Path(str(import_module("graft.models").__path__[0]))
+MNIST, DIGITS = MODELS / "mnist_sample.npz", MODELS / "digits_sample.npz"
+
+
+@pytest.fixture
+def modules(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> tuple[Path, Path]:
+    """Two digits of a PyTorch network for 28x28 pixels, two of a scikit-learn network for 8x8."""
+    few = ("--keep", "1", "--compensate", "none", "--samples-per-class", "40")
+    torch, sklearn = tmp_path / "torch", tmp_path / "sklearn"
+    line = (MODELS / "mnist_torch.onnx", "--data", MNIST, "--classes", "3,7", *few)
+    found(capfd, "decompose", *line, "-o", torch)
+    line = (MODELS / "digits_sklearn.onnx", "--data", DIGITS, "--classes", "two,six", *few)
+    found(capfd, "decompose", *line, "-o", sklearn)
+    return torch, sklearn
+
+
+def test_with_data_a_joint_head_decides(
+    modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = ("--data", MNIST, "--data", DIGITS)
+    joined = found(capfd, "compose", *modules, *data, "-o", tmp_path / "joint.onnx")
+    assert joined["scores"] == "joint"
+    assert joined["joint"]["samples"] > 600
+    plain = found(capfd, "compose", *modules, "-o", tmp_path / "plain.onnx")
+    assert plain["scores"] == "typicality" and plain["joint"] is None
+    before = found(capfd, "evaluate", tmp_path / "plain.onnx", *data)["top1"]
+    assert joined["top1"] >= max(0.98, before)
+
+
+@pytest.mark.parametrize("scores", ["joint", "calibrated", "vote", "softmax"])
+def test_prefixes_and_new_names(
+    scores: str, modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    named = (f"m={modules[0]}", f"s={modules[1]}", "--rename", "m:3=drei")
+    data = ("--data", f"m={MNIST}", "--data", f"s={DIGITS}")
+    line = ("--scores", scores, "--samples-per-class", "50", "-o", tmp_path / "both.onnx")
+    joined = found(capfd, "compose", *named, *data, *line)
+    assert joined["classes"] == ["drei", "m:7", "s:two", "s:six"]
+    assert Model.load(tmp_path / "both.onnx").require_card().labels == tuple(joined["classes"])
+    assert joined["top1"] > 0.9
+    if joined["joint"]:
+        assert joined["joint"]["samples"] == 200
+
+
+def test_lines_that_cannot_be(modules: tuple[Path, Path], graft: Graft, tmp_path: Path) -> None:
+    both = ("compose", *modules, "-o", tmp_path / "both.onnx")
+    for wrong, said in (
+        (("--rename", "8=acht"), "no module is for class '8'"),
+        (("--rename", "acht"), "--rename acht is not A=B"),
+        (("--rename", "3=two"), "two modules are for class 'two'"),
+        (("--scores", "joint"), "are fitted to samples"),
+    ):
+        result = graft(*both, *wrong)
+        assert result.code == 2
+        assert said in result.err and "Traceback" not in result.err
+    assert not (tmp_path / "both.onnx").exists()
+
+
+def test_a_file_may_have_a_sign_in_its_name(
+    modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = tmp_path / "k=3.npz"
+    data.write_bytes(MNIST.read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        joined = found(capfd, "compose", modules[0], "--data", "k=3.npz", "-o", "one.onnx")
+    assert joined["classes"] == ["3", "7"] and joined["samples"] == 200
+
+
+def test_numbers_without_names_take_a_prefix(
+    modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    content = dict(np.load(MNIST))
+    del content["class_names"]
+    np.savez(tmp_path / "numbers.npz", **content)
+    data = ("--data", f"m={tmp_path / 'numbers.npz'}", "--data", DIGITS)
+    line = (f"m={modules[0]}", modules[1], *data, "-o", tmp_path / "both.onnx")
+    joined = found(capfd, "compose", *line)
+    assert joined["classes"] == ["m:3", "m:7", "two", "six"] and joined["top1"] > 0.98
