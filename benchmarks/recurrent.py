@@ -7,7 +7,7 @@ Run with the benchmark models and data (see GRAFT_BENCH)::
 
 Modules lose the same share of the hidden units of each layer (embeddings stay), are joined as branches by
 ``Compose`` and compared with the parent, on test samples. Nothing is chosen on these. Figures are noted in
-the file of results, and what is noted there is not measured again. Takes about an hour and a half on two cores.
+the file of results, and what is noted there is not measured again. Takes about 90 minutes on two cores.
 """
 
 from __future__ import annotations
