@@ -82,7 +82,7 @@ class Walk:
 
     def at(self, node: gs.Node, wanted: Sequence[str]) -> Iterator[Tensors]:
         """The ``wanted`` tensors, batch after batch; the walk moves on to ``node`` where there is room."""
-        names = self._living(node)
+        names = self.living(node)
         piece = self._piece([*dict.fromkeys([*names, *wanted])])
         moved: list[Tensors] = []
         for known in self._known:
@@ -92,7 +92,7 @@ class Walk:
         if _size(moved) <= max(ROOM, _size(self._known)):
             self._known = moved
 
-    def _living(self, node: gs.Node) -> list[str]:
+    def living(self, node: gs.Node) -> list[str]:
         """Tensors that are made before ``node`` and read from there on."""
         graph = self._model.graph
         place = graph.nodes.index(node)

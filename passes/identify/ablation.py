@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -19,9 +20,11 @@ from graft.rewriter.flow import Channels
 from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.operators import Read, operator_of
-from graft.rewriter.session import Device, fit
+from graft.rewriter.session import Device, Session, fit
+from graft.rewriter.walk import Batches, Walk
 
 SHARES = "graft/shares"
+SWITCH = "graft/switch/"
 REST = "rest"
 BATCH = 64
 IMAGES = 32
@@ -96,20 +99,79 @@ class Ablation(Method):
         return result
 
 
+@dataclass(frozen=True)
+class _Rest:
+    """The model from some node on.
+
+    Attributes:
+        session: what runs it.
+        values: what it reads, of all samples, but for the switches.
+    """
+
+    session: Session
+    values: Mapping[str, Array]
+
+
 class _Switched:
-    """The model with switches for channels, on a few samples."""
+    """The model with switches for channels, on a few samples.
+
+    What comes before the first switch of a channel is the same whether it is on or not: computed once.
+    """
 
     def __init__(self, question: Question, samples: Samples) -> None:
         self.question = question
-        (self.inputs, _) = next(iter(samples.batches(len(samples))))
+        (inputs, _) = next(iter(samples.batches(len(samples))))
         self.count = len(samples)
         self.recurrent = any(read.own is not None for _, read in _reads(question.groups))
-        self.session = (question.device or Device()).open(_with_switches(question))
+        self.model, self.device = _with_switches(question), question.device or Device()
+        session = self.device.open(self.model)
+        self.whole = _Rest(session, session.typed(inputs))
 
     def changes(self, atoms: Channels, step: float) -> Scores:
         """For each of ``atoms`` the mean squared change of the wanted classes' scores."""
+        result, starts = np.zeros(len(atoms)), self._starts(atoms)
+        ones = {**self.whole.values, SHARES: np.ones((self.count, self.question.groups.count), np.float32)}
+        walk = Walk(self.model, Batches([ones], self.count), self.device)
+        for start in np.unique(starts):
+            own = starts == start
+            result[own] = self._changes(self._from(start, walk) if start else self.whole, atoms[own], step)
+        return result
+
+    def _starts(self, atoms: Channels) -> NDArray[np.int64]:
+        """For each of ``atoms`` the place of the first node that turns it down; 0 where that is not told."""
+        groups = self.question.groups
+        found = np.full(groups.count, len(self.model.graph.nodes))
+        if self.recurrent or self.whole.session.batch:
+            return np.zeros(len(atoms), np.int64)
+        for place, node in reversed(list(enumerate(self.model.graph.nodes))):
+            if node.inputs and node.inputs[0].name == SHARES:
+                found[groups.behind(node.inputs[1].values)] = place
+        starts = found[atoms]
+        return np.where(starts < len(self.model.graph.nodes), starts, 0)
+
+    def _from(self, start: int, walk: Walk) -> _Rest:
+        """The model from node ``start`` on; the whole where that reads what is not laid out by samples."""
+        nodes = self.model.graph.nodes
+        names = [name for name in walk.living(nodes[start]) if name != SHARES]
+        if not all(self._by_sample(name) for name in names):
+            return self.whole
+        (values,) = walk.at(nodes[start], names)
+        examples = {**values, SHARES: np.ones((1, 1), np.float32)}
+        outputs = [tensor.name for tensor in self.model.graph.outputs]
+        if any(name in values for name in outputs):
+            return self.whole
+        return _Rest(self.device.open(self.model.piece(nodes[start:], examples, outputs)), values)
+
+    def _by_sample(self, name: str) -> bool:
+        """Whether samples lie along the first axis of a tensor."""
+        while name.startswith(SWITCH):
+            name = name[len(SWITCH) :].rsplit("/", 2)[0]
+        tensor = self.question.model.graph.tensors().get(name)
+        return tensor is not None and self.question.groups.sample_axis(tensor) == 0
+
+    def _changes(self, rest: _Rest, atoms: Channels, step: float) -> Scores:
         groups, result = self.question.groups, np.zeros(len(atoms))
-        on = self._run(np.ones((1, groups.count)))
+        on = self._run(rest, np.ones((1, groups.count)))
         at_once = 1 if self.recurrent else max(1, BATCH // self.count)
         for start in range(0, len(atoms), at_once):
             part = atoms[start : start + at_once]
@@ -117,21 +179,22 @@ class _Switched:
             for row, atom in enumerate(part):
                 shares[row, atom] = 1 - step
                 shares[row] = groups.close(shares[row])
-            change = (self._run(shares) - on) / step
+            change = (self._run(rest, shares) - on) / step
             change -= change.mean(axis=1, keepdims=True)
             result[start : start + at_once] = (change**2).sum(axis=-1).reshape(len(part), -1).mean(axis=1)
         return result
 
-    def _run(self, shares: Scores) -> Array:
+    def _run(self, rest: _Rest, shares: Scores) -> Array:
         """Centred scores of the wanted classes: (rows of ``shares``, samples, ..., classes)."""
         rows = np.repeat(np.arange(len(shares)), self.count)
         images = np.tile(np.arange(self.count), len(shares))
-        batch, found = self.session.batch or BATCH, []
+        fixed = self.whole.session.batch
+        batch, found = fixed or BATCH, []
         for start in range(0, len(rows), batch):
             part = slice(start, start + batch)
-            feed = {name: array[images[part]] for name, array in self.inputs.items()}
+            feed = {name: array[images[part]] for name, array in rest.values.items()}
             feed[SHARES] = shares[rows[part]].astype(np.float32)
-            outputs = self.session.run(fit(feed, self.session.batch))
+            outputs = rest.session.run(fit(feed, fixed))
             found.append(_contrast(self.question, outputs)[: len(rows[part])])
         values = np.concatenate(found)
         return values.reshape(len(shares), self.count, *values.shape[1:])
@@ -208,7 +271,19 @@ def _with_switches(question: Question) -> Model:
             if node.name in users:
                 node.inputs = [tensors[name] if tensor is whole else tensor for tensor in node.inputs]
     model.graph.toposort()
+    _gather(model)
     return model
+
+
+def _gather(model: Model) -> None:
+    """Put the nodes of each switch together, in front of where it acts."""
+    acts = {
+        node.name.rsplit("/", 1)[0]: place
+        for place, node in enumerate(model.graph.nodes)
+        if node.name.startswith(SWITCH)
+    }
+    order = [acts.get(node.name.rsplit("/", 1)[0], place) for place, node in enumerate(model.graph.nodes)]
+    model.graph.nodes = [model.graph.nodes[place] for place in np.argsort(order, kind="stable")]
 
 
 class _Switches:
@@ -223,7 +298,7 @@ class _Switches:
         self, whole: gs.Tensor, rank: int, samples: int, axis: int, channels: Channels
     ) -> gs.Variable:
         """``whole`` times the shares of ``channels`` along ``axis``, of each sample along ``samples``."""
-        build = Builder(self._model.graph, self._model.opset, f"graft/switch/{whole.name}/{axis}")
+        build = Builder(self._model.graph, self._model.opset, f"{SWITCH}{whole.name}/{axis}")
         share = build.node("Gather", "shares", [self._shares, build.constant("channels", channels)], axis=1)
         if axis < samples:
             share = build.node("Transpose", "turned", [share], perm=[1, 0])
@@ -233,7 +308,7 @@ class _Switches:
 
     def on_weight(self, whole: gs.Tensor, channels: Channels) -> gs.Variable:
         """``whole`` times the first sample's shares of ``channels`` along its last axis."""
-        build = Builder(self._model.graph, self._model.opset, f"graft/switch/{whole.name}")
+        build = Builder(self._model.graph, self._model.opset, f"{SWITCH}{whole.name}")
         first = build.node("Gather", "first", [self._shares, build.constant("zero", np.array([0]))], axis=0)
         share = build.node("Gather", "shares", [first, build.constant("channels", channels)], axis=1)
         return self._times(build, whole, share, np.array([1] * (len(whole.shape) - 1) + [len(channels)]))

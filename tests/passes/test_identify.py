@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.identify import METHODS, Method, Question, Scores, method_called
-from graft.passes.identify.ablation import POWER, Ablation
+from graft.passes.identify.ablation import POWER, Ablation, _Switched
 from graft.passes.verify import mask
 from graft.rewriter.calibration import Samples
 from graft.rewriter.errors import GraftError
@@ -17,6 +19,7 @@ from graft.rewriter.groups import ChannelGroups
 from graft.rewriter.model import Model
 from graft.rewriter.plan import Plan
 from graft.rewriter.profile import Profile
+from graft.rewriter.walk import Walk
 from tests import small
 from tests.small import Net
 
@@ -175,6 +178,34 @@ def test_ablation_equals_masking_channel_by_channel(classes: tuple[str, ...]) ->
             np.testing.assert_allclose(scores[group.channels[number]], wanted**POWER, rtol=1e-3, atol=1e-7)
             moved += wanted > 1e-6
     assert moved > 10
+
+
+@pytest.mark.parametrize(
+    "make",
+    [small.conv_net, small.residual_net, small.dense_net, small.sequence_net],
+    ids=lambda f: f.__name__,
+)
+def test_what_comes_before_a_switch_is_computed_once_and_is_the_same(
+    make: Callable[[], Net], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = make()
+    model, data = small.model(net), small.samples(small.inputs(net.shape, 24))
+    pieces = []
+    monkeypatch.setattr(_Switched, "_from", _counted(pieces, _Switched._from))
+    found, _ = _ablated(model, data, "a", "c")
+    assert any(pieces)  # some channels take only a part of the network
+    monkeypatch.setattr(_Switched, "_starts", lambda self, atoms: np.zeros(len(atoms), np.int64))
+    whole, _ = _ablated(model, data, "a", "c")
+    np.testing.assert_allclose(found, whole, rtol=1e-3, atol=1e-6 * whole.max())
+
+
+def _counted(pieces: list[bool], original: Any) -> Any:
+    def call(self: _Switched, start: int, walk: Walk) -> Any:
+        found = original(self, start, walk)
+        pieces.append(found is not self.whole)
+        return found
+
+    return call
 
 
 def test_ablation_scores_highest_what_decides_between_the_classes() -> None:
