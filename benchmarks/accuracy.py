@@ -33,7 +33,7 @@ from bench import DEVICE, Bench, points, row
 
 from graft.passes.budget import dead_channels
 from graft.passes.decompose import Decompose
-from graft.passes.identify import MEASURED
+from graft.passes.identify import DEFAULT, MEASURED
 from graft.rewriter import metrics
 from graft.rewriter.calibration import Samples
 from graft.rewriter.cost import CostModel, cost_of
@@ -43,7 +43,7 @@ from graft.rewriter.plan import Plan
 from graft.rewriter.session import Device
 
 ONE_PLAN = "one plan for all classes"
-METHODS = (MEASURED, ONE_PLAN, "activity", "magnitude", "random")
+METHODS = (MEASURED, ONE_PLAN, DEFAULT, "activity", "magnitude", "random")
 ONNXSIM = "onnxsim"
 STEPS = 8
 """Of the search for the sparsity that meets a budget."""
