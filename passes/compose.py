@@ -216,6 +216,8 @@ class Compose:
         ]
         scores, joint = "", None
         if len(parts) == 1:
+            if self.scores:
+                declined.append(f"there is one network: nothing is compared by {self.scores}")
             model = parts[0].model
             model.metadata.pop(KEY, None)
         else:
@@ -231,7 +233,13 @@ class Compose:
         if len({part.trunk for part in parts}) == 1:
             strategy = "trunk" if parts[0].trunk else "branches"
         alone = origin_of(parts[0].model) if len(parts) == 1 else None
-        self._stamp(model, origins, tuple(parents.values()), {"strategy": strategy, "scores": scores}, alone)
+        renamed = {
+            names.get(name, name): origin.renamed.get(name, name)
+            for origin, names in zip(origins, rename, strict=True)
+            for name in origin.classes
+        }
+        options: dict[str, object] = {"strategy": strategy, "scores": scores}
+        self._stamp(model, origins, tuple(parents.values()), options, alone, renamed)
         adapted = tuple(report.steps for report in reports)
         return ComposeReport(model, strategy, reason, scores, adapted, tuple(declined), joint)
 
@@ -284,8 +292,10 @@ class Compose:
             if as_it_is and _macs_with_distances(mine[0]) <= most:
                 parts.append(_Part(mine[0].copy(), True, numbers, most))
             else:
-                trunk, declined = self._trunk([origins[n] for n in numbers], source, len(members) > 1)
+                own = [origins[number] for number in numbers]
+                trunk, declined = self._trunk(own, source, len(members) > 1)
                 parts.append(_Part(trunk, True, numbers, most, declined))
+                parts[-1].rename({old: new for origin in own for new, old in origin.renamed.items()})
         self._check_possible(without, parts)
         if self.strategy != "auto":
             return parts, "asked for"
@@ -323,7 +333,7 @@ class Compose:
 
         ``beside`` others it also says what is left over.
         """
-        classes = [name for origin in origins for name in origin.classes]
+        classes = [origin.renamed.get(name, name) for origin in origins for name in origin.classes]
         asked = [Asked.of(origin) for origin in origins]
         budgets = [each.keep for each in asked]
         keep = self.keep
@@ -416,6 +426,7 @@ class Compose:
         parents: tuple[ParentRecord, ...],
         options: dict[str, object],
         alone: Origin | None,
+        renamed: Mapping[str, str],
     ) -> None:
         """Card and origin of the composite; a single network was planned as ``alone`` says."""
         card = model.require_card()
@@ -433,6 +444,7 @@ class Compose:
             options={**(alone.options if alone else asked), **options},
             plan=alone.plan if alone else {},
             sizes=alone.sizes if alone else {},
+            renamed={new: old for new, old in renamed.items() if new != old},
             profile_sha256=origins[0].profile_sha256,
             versions=versions(),
         )
@@ -479,6 +491,8 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
         if dtypes[number] != dtype:
             to = int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
             columns[number] = build.node("Cast", f"typed_{number}", [found], to=to)
+            if votes:
+                votes[number] = build.node("Cast", f"typed_votes_{number}", [votes[number]], to=to)
     output: gs.Tensor = build.node("Concat", "columns", columns, axis=-1)
     if votes:
         output = elect(build, output, build.node("Concat", "votes", votes, axis=-1), dtype)

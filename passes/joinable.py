@@ -28,6 +28,8 @@ def check_classes(
                 "name the modules that it was joined from",
             )
         for name in (names.get(name, name) for name in origin.classes):
+            if name == OTHER and OTHER not in origin.classes:
+                raise GraftError("class-name", f"no class can be called {OTHER}", "choose another name")
             if name in seen:
                 one, two = (called(record) for record in (seen[name], origin.parents[0]))
                 raise GraftError(

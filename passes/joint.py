@@ -27,7 +27,7 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Of the squared weights, of values that vary by 1."""
 HIDDEN = 512
 FEWEST_HIDDEN = 32
-TEMPERATURES = np.geomspace(1e-3, 10, 81)
+TEMPERATURES = np.geomspace(0.02, 10, 61)
 
 Table = NDArray[np.float64]
 

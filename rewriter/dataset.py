@@ -89,9 +89,16 @@ class Split:
                     "add class_names to the .npz file",
                 )
         names = tuple(dict.fromkeys(name for part in parts for name in part.class_names or ()))
+        labels = [part.labels[:, 0] if part.labels.shape[1:] == (1,) else part.labels for part in parts]
+        if len({each.shape[1:] for each in labels}) > 1:
+            raise GraftError(
+                "data-labels",
+                "several data sets are joined, and they differ in the labels that a sample has",
+                "name data sets with as many labels a sample",
+            )
         renumbered = [
-            np.array([names.index(name) for name in part.class_names or ()], np.int64)[part.labels]
-            for part in parts
+            np.array([names.index(name) for name in part.class_names or ()], np.int64)[own]
+            for part, own in zip(parts, labels, strict=True)
         ]
         starts = np.cumsum([0, *map(len, parts)])
 

@@ -35,6 +35,7 @@ class Origin(BaseModel):
     """What a module or composite was made from, and how; names no time, host or path.
 
     ``plan`` and ``sizes``: what :class:`graft.rewriter.plan.Plan` keeps of each group, and of how many.
+    ``renamed``: what classes that are called otherwise here are called in their parent.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -44,6 +45,7 @@ class Origin(BaseModel):
     options: dict[str, Any] = {}
     plan: dict[str, str] = {}
     sizes: dict[str, int] = {}
+    renamed: dict[str, str] = {}
     profile_sha256: str = ""
     versions: dict[str, str] = {}
 

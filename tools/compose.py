@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from graft.passes.compose import INPUTS, STRATEGIES, Compose, Source
 from graft.passes.decompose import Parent
-from graft.passes.score import SCORES
+from graft.passes.score import SCORES, WITH_DATA
 from graft.passes.verify import check
 from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Card
@@ -24,8 +24,9 @@ from graft.rewriter.model import Model, refuse_overwrite
 from graft.rewriter.origin import origin_of
 from graft.rewriter.profile import OTHER, Profile
 from graft.rewriter.session import Device
-from graft.tools import options, parents, show
+from graft.tools import options, show
 from graft.tools.directory import PARENT, PROFILE, load_module, module_files, parents_beside
+from graft.tools.naming import Naming
 
 TRAIN = "train"
 
@@ -134,14 +135,16 @@ def command(
         samples_per_class=samples_per_class,
         seed=seed,
     )
-    names, followed = _renamed(loaded, named, rename)
+    naming = Naming.of(loaded, named, rename)
     sources = {} if strategy == "branches" else _sources(loaded, files, parent, profile)
-    if len(sources) == 1:  # with several, data that numbers its classes could be any one's
-        sources = {
-            sha256: replace(it, data=_training(data, it.parent.card, ignore_label))
-            for sha256, it in sources.items()
-        }
-    report = compose(loaded, sources, _common(data, ignore_label, followed), names)
+    owners = [origin_of(module).parents[0].graph_sha256 for module in loaded]
+    for sha256, source in sources.items():
+        prefixes = {each.prefix for each, owner in zip(named, owners, strict=True) if owner == sha256}
+        samples = _training(data, prefixes, source.parent.card, ignore_label, len(set(owners)) == 1)
+        sources[sha256] = replace(source, data=samples)
+    common, reason = _common(data, ignore_label, naming)
+    report = compose(loaded, sources, common, naming.modules)
+    several = len(set(owners)) > 1 and report.scores not in WITH_DATA
     check(report.model)
     session = device.open(report.model)
     cost = cost_of(report.model)
@@ -154,7 +157,7 @@ def command(
         "classes": list(report.model.require_card().labels),
         "input": report.model.require_card().inputs[0].plain(),
         "adapted": [list(steps) for steps in report.adapted],
-        "declined": list(report.declined),
+        "declined": [*report.declined, *([reason] if reason and several else [])],
         "joint": asdict(report.joint) if report.joint else None,
         "parents": [record.model_dump(mode="json", exclude={"labels"}) for record in origin.parents],
         "modules": [
@@ -166,7 +169,7 @@ def command(
         "providers": list(session.providers),
     }
     if data:
-        result.update(_measured(report.model, data, test_split, ignore_label, followed, device))
+        result.update(_measured(report.model, data, test_split, ignore_label, naming, device))
     if dry_run:
         result["dry_run"] = True
     else:
@@ -175,52 +178,20 @@ def command(
     show.emit("compose", result, as_json, lambda: _show(result))
 
 
-def _renamed(
-    modules: Sequence[Model], named: Sequence[options.Prefixed], rename: Sequence[str]
-) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """What the classes of each module are called: with its prefix, and as ``A=B`` says.
-
-    And what classes of data are called then, where no other module has the old name.
-    """
-    found = [
-        {name: each.name(name) for name in origin_of(module).classes}
-        for module, each in zip(modules, named, strict=True)
-    ]
-    followed: dict[str, str] = {}
-    for text in rename:
-        old, sign, new = text.partition("=")
-        owner = next((names for names in reversed(found) if old in names.values()), None)
-        if not (sign and new) or owner is None:
-            raise GraftError(
-                "rename",
-                f"--rename {text}: no module is for class '{old}'" if sign else f"--rename {text} is not A=B",
-                "classes are " + ", ".join(name for names in found for name in names.values()),
-            )
-        owner[next(name for name, called in owner.items() if called == old)] = new
-        followed[old] = new
-    called = {name for names in found for name in names.values()}
-    return found, {old: new for old, new in followed.items() if old not in called}
-
-
-def _split(
-    data: Sequence[options.Prefixed],
-    split: str,
-    ignore: str | None,
-    renamed: Mapping[str, str],
-    numbering: Sequence[str] | None = None,
-) -> Split:
-    """A split of all data sets, whose classes follow those of the modules where these are renamed."""
-    part = options.split_of(data, split, ignore)
-    known = part.class_names or numbering
-    return replace(part, class_names=tuple(renamed.get(name, name) for name in known) if known else None)
-
-
-def _common(data: Sequence[options.Prefixed], ignore: str | None, renamed: Mapping[str, str]) -> Split | None:
-    """The training samples of all data sets, with the names of their classes; ``None`` where one has none."""
-    if not data or any(TRAIN not in Dataset.load(each.path).splits for each in data):
-        return None
-    part = _split(data, TRAIN, ignore, renamed)
-    return part if part.class_names else None
+def _common(data: Sequence[options.Prefixed], ignore: str | None, naming: Naming) -> tuple[Split | None, str]:
+    """The training samples of all data sets; or why scores cannot be fitted to them."""
+    missing = [each for each in data if TRAIN not in Dataset.load(each.path).splits]
+    if missing:
+        return None, f"scores are not fitted to data: {missing[0]} has no training split"
+    if not data:
+        return None, ""
+    try:
+        part = naming.split(data, TRAIN, ignore)
+    except GraftError as error:
+        if error.code != "data-names":
+            raise
+        return None, f"scores are not fitted to data: {error}"
+    return (part, "") if part.class_names else (None, "scores are not fitted to data without class names")
 
 
 def _measured(
@@ -228,23 +199,35 @@ def _measured(
     data: Sequence[options.Prefixed],
     split: str,
     ignore: str | None,
-    renamed: Mapping[str, str],
+    naming: Naming,
     device: Device,
 ) -> dict[str, Any]:
     """Accuracy of the composite on the test samples of its classes."""
     card = model.require_card()
     chosen = None if OTHER in card.labels else card.labels
-    part = _split(data, split, ignore, renamed, parents.numbering(model))
-    samples = Samples.match(part, card, chosen)
+    samples = Samples.match(naming.split(data, split, ignore), card, chosen)
     return {"top1": score(model, samples, device).summary()["top1"], "samples": len(samples)}
 
 
-def _training(data: Sequence[options.Prefixed], card: Card, ignore: str | None) -> Samples | None:
-    """Samples to refit a trunk with: those of the first data set with a training split."""
+def _training(
+    data: Sequence[options.Prefixed], prefixes: set[str], card: Card, ignore: str | None, alone: bool
+) -> Samples | None:
+    """Samples to refit a trunk with: the training split of the first data set that is its parent's.
+
+    Its prefix is one of the parent's modules, and it has classes of the parent; numbers without names are
+    the parent's where it is ``alone``.
+    """
     for each in data:
         dataset = Dataset.load(each.path)
-        if TRAIN in dataset.splits:
-            return Samples.match(replace(dataset.split(TRAIN), ignore=ignore), card)
+        if TRAIN not in dataset.splits or each.prefix not in prefixes:
+            continue
+        part = dataset.split(TRAIN)
+        if part.class_names is None and not alone:
+            continue
+        if part.class_names is not None and not set(part.class_names) & set(card.labels):
+            continue
+        bare = ignore.removeprefix(f"{each.prefix}:") if ignore and each.prefix else ignore
+        return Samples.match(replace(part, ignore=bare), card)
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -213,17 +213,29 @@ def classes_with_samples(given: Sequence[str], samples: Samples) -> tuple[str, .
     return names
 
 
-def split_of(paths: Sequence[Prefixed], split: str, ignore: str | None = None) -> Split:
-    """One split of one or several data sets."""
-    parts = [_prefixed(Dataset.load(each.path).split(split), each) for each in paths]
+def split_of(
+    paths: Sequence[Prefixed],
+    split: str,
+    ignore: str | None = None,
+    numbers: Mapping[str, Sequence[str]] | None = None,
+) -> Split:
+    """One split of one or several data sets.
+
+    ``numbers``: what class numbers without names mean, by prefix.
+    """
+    parts = [_named(Dataset.load(each.path).split(split), each, numbers or {}) for each in paths]
     return replace(Split.join(parts), ignore=ignore)
 
 
-def _prefixed(part: Split, named: Prefixed) -> Split:
-    if not named.prefix:
-        return part
-    names = part.class_names or tuple(map(str, range(int(part.labels.max(initial=-1)) + 1)))
-    return replace(part, class_names=tuple(named.name(name) for name in names))
+def _named(part: Split, named: Prefixed, numbers: Mapping[str, Sequence[str]]) -> Split:
+    names = part.class_names or numbers.get(named.prefix)
+    if names is None and named.prefix:
+        raise GraftError(
+            "data-names",
+            f"the classes of {named} are numbers, and what they mean is not known",
+            "add class_names to the .npz file",
+        )
+    return replace(part, class_names=tuple(map(named.name, names)) if names else None)
 
 
 def samples_of(

@@ -122,5 +122,7 @@ def matching_profile(path: Path, parent: Parent, classes: Sequence[str] | None =
 
 def numbering(model: Model) -> tuple[str, ...] | None:
     """What class numbers without names mean for a module or composite: its parent's labels."""
-    known = origin_of(model).parents if ORIGIN_KEY in model.metadata else ()
-    return known[0].labels if len(known) == 1 else None
+    if ORIGIN_KEY not in model.metadata or len((origin := origin_of(model)).parents) != 1:
+        return None
+    called = {old: new for new, old in origin.renamed.items()}
+    return tuple(called.get(name, name) for name in origin.parents[0].labels)

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.passes.identify.base import Method, Question, Scores
-from graft.rewriter.calibration import Samples
+from graft.rewriter.calibration import IGNORED, Samples
 from graft.rewriter.cell import Cell
 from graft.rewriter.errors import GraftError
 from graft.rewriter.flow import Channels
@@ -72,7 +72,10 @@ class Rolled(Method):
         for (node, channels), values in zip(nodes, found, strict=True):
             for gate, rows in enumerate(values.swapaxes(0, 1)):
                 measure = opening if self.gates and _is_switch(node, gate) else tendency
-                result[channels] += measure(rows[wanted]) - measure(rows[~wanted])
+                if (wanted == 1).any():
+                    result[channels] += measure(rows[wanted == 1])
+                if (wanted == 0).any():
+                    result[channels] -= measure(rows[wanted == 0])
             seen[channels] = True
         result[seen] -= result[seen].min()
         result[~seen] = 2 * result.max(initial=0.0) + 1
@@ -111,10 +114,10 @@ def _chosen(samples: Samples, numbers: Sequence[int]) -> NDArray[np.int64]:
 
 def _seen(
     question: Question, samples: Samples, nodes: Sequence[tuple[gs.Node, Channels]], gates: bool
-) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
-    """What is looked at in each node, (rows, gates or 1, units), and which rows are of the wanted classes.
+) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+    """What is looked at in each node, (rows, gates or 1, units), and whose the rows are.
 
-    A row is a time step of a sample.
+    A row is a time step of a sample: 1 of the wanted classes, 0 of others, ``IGNORED`` of none that counts.
     """
     numbers = [samples.card.class_index(name) for name in question.classes]
     names = {node.outputs[0].name: None for node, _ in nodes}
@@ -131,7 +134,8 @@ def _seen(
     for inputs, labels in samples.batches(session.batch or BATCH):
         feed = fit(inputs, session.batch)
         values = {**feed, **session.run(feed, asked)}
-        wanted = np.isin(labels.reshape(len(labels), -1), numbers)
+        labels = labels.reshape(len(labels), -1)
+        wanted = np.where(labels == IGNORED, IGNORED, np.isin(labels, numbers))
         for (node, _), part in zip(nodes, parts, strict=True):
             states = values[node.outputs[0].name]  # (steps, directions, samples, units)
             rows = (
@@ -140,6 +144,6 @@ def _seen(
             by_step = rows.reshape(len(states), -1, *rows.shape[1:])[:, : len(labels)]
             part.append(by_step.reshape(-1, *rows.shape[1:]))
         if wanted.shape[1] != len(states):
-            wanted = np.asarray(wanted.any(axis=1, keepdims=True))
+            wanted = wanted.max(axis=1, keepdims=True)
         flags.append(np.broadcast_to(wanted, (len(labels), len(states))).T.reshape(-1))
     return [np.concatenate(part) for part in parts], np.concatenate(flags)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from graft.rewriter.model import Model
+from graft.rewriter.session import Device
 from tests.integration.kit import Graft
 from tests.integration.kit import printed as found
 
+CPU = Device(("cpu",))
 MODELS = Path(str(import_module("graft.models").__path__[0]))
 MNIST, DIGITS = MODELS / "mnist_sample.npz", MODELS / "digits_sample.npz"
 
@@ -91,3 +93,73 @@ def test_numbers_without_names_take_a_prefix(
     line = (f"m={modules[0]}", modules[1], *data, "-o", tmp_path / "both.onnx")
     joined = found(capfd, "compose", *line)
     assert joined["classes"] == ["m:3", "m:7", "two", "six"] and joined["top1"] > 0.98
+
+
+@pytest.mark.parametrize("options", [("3=7", "7=3"), ("7=3", "3=7")])
+def test_names_are_swapped_at_once_and_data_follows(
+    options: tuple[str, str],
+    modules: tuple[Path, Path],
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    rename = [part for text in options for part in ("--rename", text)]
+    digits = (modules[0] / "3.onnx", modules[0] / "7.onnx")
+    joined = found(capfd, "compose", *digits, *rename, "--data", MNIST, "-o", tmp_path / "swapped.onnx")
+    assert joined["classes"] == ["7", "3"] and joined["top1"] > 0.98
+    again = found(capfd, "compose", tmp_path / "swapped.onnx", "-o", tmp_path / "again.onnx")
+    assert again["classes"] == ["7", "3"]
+    x = np.load(MNIST)["x_test"][:50].astype(np.float32)[:, None] / 255
+    made = [
+        CPU.open(Model.load(tmp_path / f"{name}.onnx")).run({"input": x}) for name in ("swapped", "again")
+    ]
+    np.testing.assert_array_equal(*(each["logits"].argmax(axis=1) for each in made))
+
+
+def test_a_renamed_composite_keeps_its_meaning(
+    modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    content = dict(np.load(MNIST))
+    del content["class_names"]
+    np.savez(tmp_path / "numbers.npz", **content)
+    numbers = ("--data", tmp_path / "numbers.npz")
+    files = (modules[0] / "3.onnx", modules[0] / "7.onnx")
+    line = ("--rename", "3=drei", *numbers, "-o", tmp_path / "one.onnx")
+    joined = found(capfd, "compose", *files, *line)
+    told = found(capfd, "evaluate", tmp_path / "one.onnx", *numbers)
+    assert joined["samples"] == told["samples"] == 200
+    assert joined["top1"] == told["top1"] > 0.98
+
+
+def test_a_class_of_the_data_that_a_new_name_takes_is_left_out(
+    modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files = (modules[0] / "3.onnx", modules[0] / "7.onnx")
+    joined = found(capfd, "compose", *files, "--rename", "7=0", "--data", MNIST, "-o", tmp_path / "one.onnx")
+    assert joined["classes"] == ["3", "0"] and joined["samples"] == 200 and joined["top1"] > 0.98
+
+
+def test_a_trunk_is_refitted_with_its_own_data(
+    modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whatever the order of the data sets, and though their classes have the same names."""
+    content = dict(np.load(MNIST))
+    np.savez(tmp_path / "noise.npz", **{**content, "x_train": content["x_train"][:, ::-1, ::-1] // 2})
+    line = ("--data", MNIST, "--classes", "3,7", "--keep", "0.3", "--samples-per-class", "60")
+    few = tmp_path / "few"
+    found(capfd, "decompose", MODELS / "mnist_torch.onnx", *line, "-o", few)
+    data = ("--data", f"k={tmp_path / 'noise.npz'}", "--data", MNIST, "--data", DIGITS)
+    orders = [data, (*data[2:4], *data[:2], *data[4:])]
+    made = []
+    for number, order in enumerate(orders):
+        line = (few, modules[1], *order, "--scores", "typicality", "--strategy", "trunk")
+        made.append(found(capfd, "compose", *line, "-o", tmp_path / f"{number}.onnx")["classes"])
+    assert made[0] == made[1] == ["3", "7", "two", "six"]
+    one, two = (CPU.open(Model.load(tmp_path / f"{n}.onnx")) for n in (0, 1))
+    x = content["x_test"][:20][..., None]
+    feed = {"image": x}
+    np.testing.assert_array_equal(*(next(iter(each.run(feed).values())) for each in (one, two)))
+
+
+def test_no_class_can_be_called_other(modules: tuple[Path, Path], graft: Graft, tmp_path: Path) -> None:
+    result = graft("compose", modules[0], "--rename", "3=(other)", "-o", tmp_path / "one.onnx")
+    assert result.code == 2 and "no class can be called (other)" in result.err
