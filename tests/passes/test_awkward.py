@@ -279,7 +279,7 @@ def test_probabilities_that_a_clip_follows() -> None:
     card = whole.require_card()
     outputs = {tensor.name: tensor for tensor in whole.graph.outputs}
     branch = Branch(card, Builder(whole.graph, whole.opset, "test"), outputs)
-    shares = branch.log_shares()
+    shares = branch.log_shares
     shares.dtype, shares.shape = np.dtype(np.float32), ["N", 4]
     whole.graph.outputs = [shares]
     whole.tidy()
