@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench import DEVICE, Bench, points, row
+from bench import DEVICE, Bench, mean_over, points, row
 
 from graft.passes.budget import dead_channels
 from graft.passes.decompose import Decompose
@@ -165,7 +165,7 @@ def sets(bench: Bench, run: Run, title: str, chosen: Sequence[Sequence[str]], ke
             found = run.notes.get(key, lambda w=way, k=keep, c=classes: _set(bench, run, w, c, k))
             lost.setdefault((way, keep), []).append(found["loss"])
     for way in ways:
-        cells = [points(_mean(lost[way, keep])) for keep in keeps]
+        cells = [points(mean_over(lost[way, keep])) for keep in keeps]
         row(way.method, way.compensate, *cells, _lead(lost, way, keeps))
 
 
@@ -176,12 +176,6 @@ def _set(bench: Bench, run: Run, way: Way, classes: Sequence[str], keep: float) 
     return {"loss": 100 * loss, "standard_error": 100 * error, "top1": found.summary()["top1"]}
 
 
-def _mean(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and its standard error over sets."""
-    spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return statistics.mean(values), spread
-
-
 def _lead(lost: dict[tuple[Way, float], list[float]], way: Way, keeps: Sequence[float]) -> str:
     """How much less than the one plan a way loses, paired by set."""
     cells = []
@@ -189,7 +183,7 @@ def _lead(lost: dict[tuple[Way, float], list[float]], way: Way, keeps: Sequence[
         other = lost.get((Way(ONE_PLAN, way.compensate), keep))
         if other is None or way.method == ONE_PLAN:
             return ""
-        cells.append(points(_mean([b - a for a, b in zip(lost[way, keep], other, strict=True)])))
+        cells.append(points(mean_over([b - a for a, b in zip(lost[way, keep], other, strict=True)])))
     return "; ".join(cells)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,3 +70,9 @@ def row(*cells: object) -> None:
 def points(pair: tuple[float, float]) -> str:
     """``1.23 ± 0.20``."""
     return f"{pair[0]:+.2f} ± {pair[1]:.2f}"
+
+
+def mean_over(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error over sets of classes."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return statistics.mean(values), error

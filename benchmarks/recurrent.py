@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from accuracy import ONE_PLAN, Notes
-from bench import DEVICE, points, row
+from bench import DEVICE, mean_over, points, row
 
 from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose, Parent
@@ -137,11 +137,6 @@ def _units(model: Model) -> int:
     return sum(int(node.attrs["hidden_size"]) for node in model.graph.nodes if "hidden_size" in node.attrs)
 
 
-def _mean(values: Sequence[float]) -> tuple[float, float]:
-    """With the standard error."""
-    return statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
-
-
 @dataclass(frozen=True)
 class Run:
     """Where models are, what is known, and which models were asked for."""
@@ -228,7 +223,7 @@ def pairs(run: Run) -> None:
                 measure = partial(_pair, part, pair, method, compensate)
                 key = (part.title, method, compensate, HALF, "+".join(pair))
                 lost.append(run.noted(*key, measure=measure)["loss"])
-            cells.append(points(_mean(lost)))
+            cells.append(points(mean_over(lost)))
         row(part.title, *cells)
 
 
@@ -251,7 +246,7 @@ def swapped(run: Run) -> None:
         for taken in part.classes:
             chosen = [modules[(other if name == taken else part).title, name] for name in part.classes]
             lost.append(part.lost(Compose("branches")(chosen, {}).model)["loss"])
-        row(f"{part.title}, one of {other.title}", points(_mean(lost)), f"{max(lost):+.2f}")
+        row(f"{part.title}, one of {other.title}", points(mean_over(lost)), f"{max(lost):+.2f}")
 
 
 SECTIONS: dict[str, Callable[[Run], None]] = {

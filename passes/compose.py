@@ -533,8 +533,8 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
 def _branch(module: Model, prefix: str, graph: gs.Graph, names: Sequence[str], joint: bool) -> Branch:
     """Move the nodes of ``module``, a copy that may be changed, into ``graph`` under ``prefix``.
 
-    Its inputs, in the order of its card, become those of the graph that ``names`` says. A ``joint`` head
-    reads its last features.
+    Its inputs, in the order of its card, become those of the graph that ``names`` says. For a ``joint``
+    head it says what that reads.
     """
     typicality = Typicality.of(module)
     tensors = module.graph.tensors()

@@ -77,12 +77,13 @@ def known(model: Model) -> list[Place]:
     groups = ChannelGroups(model)
     tensors = model.graph.tensors()
     last = last_features(model, groups, model.require_card().output.name)
-    first = [
+    seen = (
         place
         for place in groups.activations()
         if groups.sample_axis(tensors[place.tensor]) == 0 and place.axis != 0
-    ]
-    return [*first[:1], *([last] if last and last.tensor not in [each.tensor for each in first[:1]] else [])]
+    )
+    found = {place.tensor: place for place in (next(seen, None), last) if place}
+    return list(found.values())
 
 
 class Joint:
@@ -130,8 +131,8 @@ class Joint:
             gain, error = metrics.paired_difference(other.correct, best.correct)
             best = other if gain > error else best
         used = best.correct.mean() >= before.mean()
-        head = best.head(rows, labels, center, scale)
-        decide(model, (lambda build, read: self._scores(build, read, head)) if used else None)
+        head = best.head(rows, labels, center, scale) if used else None
+        decide(model, (lambda build, read: self._scores(build, read, head)) if head else None)
         hidden = 0 if best.inner is None else len(best.inner[1])
         top1, without = float(best.correct.mean()), float(before.mean())
         return JointReport(len(labels), top1, without, best.penalty, hidden, bool(used))

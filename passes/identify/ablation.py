@@ -124,6 +124,7 @@ class _Switched:
         self.count = len(samples)
         self.recurrent = any(read.own is not None for _, read in _reads(question.groups))
         self.model, self.device = _with_switches(question), question.device or Device()
+        self.tensors = question.model.graph.tensors()
         session = self.device.open(self.model)
         self.whole = _Rest(session, session.typed(inputs))
 
@@ -166,7 +167,7 @@ class _Switched:
         """Whether samples lie along the first axis of a tensor."""
         while name.startswith(SWITCH):
             name = name[len(SWITCH) :].rsplit("/", 2)[0]
-        tensor = self.question.model.graph.tensors().get(name)
+        tensor = self.tensors.get(name)
         return tensor is not None and self.question.groups.sample_axis(tensor) == 0
 
     def _changes(self, rest: _Rest, atoms: Channels, step: float) -> Scores:

@@ -30,6 +30,14 @@ def modules(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> tuple[Path, Pa
     return torch, sklearn
 
 
+def without_names(folder: Path) -> Path:
+    """The MNIST sample, with numbers for classes only."""
+    content = dict(np.load(MNIST))
+    del content["class_names"]
+    np.savez(folder / "numbers.npz", **content)
+    return folder / "numbers.npz"
+
+
 def test_with_data_a_joint_head_decides(
     modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -86,10 +94,7 @@ def test_a_file_may_have_a_sign_in_its_name(
 def test_numbers_without_names_take_a_prefix(
     modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    content = dict(np.load(MNIST))
-    del content["class_names"]
-    np.savez(tmp_path / "numbers.npz", **content)
-    data = ("--data", f"m={tmp_path / 'numbers.npz'}", "--data", DIGITS)
+    data = ("--data", f"m={without_names(tmp_path)}", "--data", DIGITS)
     line = (f"m={modules[0]}", modules[1], *data, "-o", tmp_path / "both.onnx")
     joined = found(capfd, "compose", *line)
     assert joined["classes"] == ["m:3", "m:7", "two", "six"] and joined["top1"] > 0.98
@@ -118,10 +123,7 @@ def test_names_are_swapped_at_once_and_data_follows(
 def test_a_renamed_composite_keeps_its_meaning(
     modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    content = dict(np.load(MNIST))
-    del content["class_names"]
-    np.savez(tmp_path / "numbers.npz", **content)
-    numbers = ("--data", tmp_path / "numbers.npz")
+    numbers = ("--data", without_names(tmp_path))
     files = (modules[0] / "3.onnx", modules[0] / "7.onnx")
     line = ("--rename", "3=drei", *numbers, "-o", tmp_path / "one.onnx")
     joined = found(capfd, "compose", *files, *line)
