@@ -13,42 +13,53 @@ import argparse
 import platform
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 from bench import DEVICE, Bench, row
+from numpy.typing import NDArray
 
 from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
 from graft.passes.score import WITH_DATA, WITHOUT_DATA
 from graft.rewriter.calibration import Samples
+from graft.rewriter.card import Array, InputCard
 from graft.rewriter.cost import cost_of
 from graft.rewriter.dataset import Split
 from graft.rewriter.evaluation import score
+from graft.rewriter.images import fit_images
 from graft.rewriter.model import Model
 
-PARENTS = (("dense_mnist_4", "mnist"), ("dense_fmnist_4", "fmnist"))
+DENSE = (("dense_mnist_4", "mnist"), ("dense_fmnist_4", "fmnist"))
+IMAGES = (("resnet20_cifar10", "cifar10"), ("efficientnet_lite0_imagenet", "imagenette"))
 FEW = 200
 """Samples of a class."""
 KEEP = 0.6
+TESTED = 100
+"""Test images of a class, where the networks are large."""
+SMALL = 32
+"""Height and width of CIFAR-10's images."""
 
 
 class Reuse:
     """Two parents, and the samples of both."""
 
-    def __init__(self, folder: Path) -> None:
-        self.benches = [Bench(folder, model, data) for model, data in PARENTS]
+    def __init__(self, folder: Path, names: Sequence[tuple[str, str]]) -> None:
+        self.benches = [Bench(folder, model, data) for model, data in names]
         self.train, self.test = (self._both(split) for split in ("train", "test"))
 
     def _both(self, name: str) -> Split:
-        parts = [(getattr(bench, name).split, bench.card.labels) for bench in self.benches]
-        return Split.join([Split(part.name, part.labels, labels, part.reader) for part, labels in parts])
+        splits = [getattr(bench, name).split for bench in self.benches]
+        names = [bench.card.labels for bench in self.benches]
+        return Split.join([replace(part, class_names=part.class_names or own)
+                           for part, own in zip(splits, names, strict=True)])  # fmt: skip
 
-    def accuracy(self, model: Model) -> float:
-        """On all test samples of the model's classes, in percent."""
+    def accuracy(self, model: Model, test: Split | None = None, most: int | None = None) -> float:
+        """On all test samples of the model's classes, or ``most`` of each, in percent."""
         card = model.require_card()
-        found = score(model, Samples.match(self.test, card, card.labels), DEVICE)
+        found = score(model, Samples.match(test or self.test, card, card.labels, most), DEVICE)
         return 100 * float(found.correct.mean())
 
     def sets(self, chosen: Sequence[Sequence[str]], keep: float) -> list[Model]:
@@ -68,8 +79,9 @@ class Reuse:
         return found
 
 
-def pairs(reuse: Reuse) -> None:
+def pairs(folder: Path) -> None:
     """One class of each parent, all 100 pairs."""
+    reuse = Reuse(folder, DENSE)
     print(f"\n## One class of each parent, all 100 pairs, modules at `--keep {KEEP:g}`\n")
     row("scores", "samples of a class", "mean", "worst pair")
     row("---", "---", "---", "---")
@@ -81,8 +93,9 @@ def pairs(reuse: Reuse) -> None:
         row(f"`{scores}`", FEW if data else "-", f"{statistics.mean(found):.2f} %", f"{min(found):.2f} %")
 
 
-def fives(reuse: Reuse) -> None:
+def fives(folder: Path) -> None:
     """Five classes of each parent, whole, 10 draws."""
+    reuse = Reuse(folder, DENSE)
     print(
         "\n## Five classes of each parent, 10 draws (seed 0), all of the parent kept, all training samples\n"
     )
@@ -102,8 +115,9 @@ def fives(reuse: Reuse) -> None:
         row(f"`{scores}`", f"{statistics.mean(found):.2f} %", parents, f"{own.mean():.2f} %")
 
 
-def twenty(reuse: Reuse) -> None:
+def twenty(folder: Path) -> None:
     """All classes of both parents."""
+    reuse = Reuse(folder, DENSE)
     chosen = [bench.card.labels for bench in reuse.benches]
     own = reuse.own(chosen)
     print(f"\n## All 20 classes; the parents have {own[0]:.2f} and {own[1]:.2f} %, on average "
@@ -120,7 +134,41 @@ def twenty(reuse: Reuse) -> None:
             row(f"`--keep {keep:g}`", f"`{scores}`", f"{reuse.accuracy(model):.2f} %", f"{share:.2f}")
 
 
-SECTIONS = {each.__name__: each for each in (pairs, fives, twenty)}
+def images(folder: Path) -> None:
+    """A class of CIFAR-10 and one of imagenette, all 100 pairs."""
+    reuse = Reuse(folder, IMAGES)
+    chosen = [tuple(bench.train.counts()) for bench in reuse.benches]
+    modules = [
+        [Decompose(KEEP)(bench.parent, bench.profile, [name]).model for name in classes]
+        for bench, classes in zip(reuse.benches, chosen, strict=True)
+    ]
+    print(f"\n## A class of CIFAR-10 and one of imagenette, all 100 pairs, modules at `--keep {KEEP:g}`, "
+          f"at most {FEW} training and {TESTED} test images of a class\n")  # fmt: skip
+    row("imagenette", "joint", "worst pair", "typicality, training images")
+    row("---", "---", "---", "---")
+    for size, title in ((None, "as it is, 224 x 224"), (SMALL, f"brought down to {SMALL} x {SMALL}")):
+        train, test = (_shrunk(part, size) if size else part for part in (reuse.train, reuse.test))
+        compose, found, before = Compose(scores="joint", device=DEVICE, samples_per_class=FEW), [], []
+        for pair in product(*modules):
+            report = compose(pair, {}, train)
+            found.append(reuse.accuracy(report.model, test, TESTED))
+            before.append(100 * report.joint.before if report.joint else float("nan"))
+        means = [f"{value:.2f} %" for value in (statistics.mean(found), min(found), statistics.mean(before))]
+        row(title, *means)
+
+
+def _shrunk(split: Split, size: int) -> Split:
+    """The images of ``split``, brought to ``size`` first."""
+
+    def read(indices: NDArray[np.int64], card: InputCard | None) -> dict[str, Array]:
+        small = card.model_copy(update={"size": (size, size), "resize": "squash"}) if card else None
+        return {name: fit_images(values, small) if small else values
+                for name, values in split.raw(indices, small).items()}  # fmt: skip
+
+    return replace(split, reader=read)
+
+
+SECTIONS = {each.__name__: each for each in (pairs, fives, twenty, images)}
 
 
 def main() -> None:
@@ -130,9 +178,8 @@ def main() -> None:
     parser.add_argument("--only", choices=SECTIONS, nargs="+", default=[*SECTIONS])
     chosen = parser.parse_args()
     print(f"Machine: {platform.machine()}, onnxruntime on CPU. Seed 0.")
-    reuse = Reuse(chosen.folder)
     for section in chosen.only:
-        SECTIONS[section](reuse)
+        SECTIONS[section](chosen.folder)
 
 
 if __name__ == "__main__":

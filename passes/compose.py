@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,16 +10,15 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from graft.passes.adapt import ANTIALIAS_OPSET, RAW, Adapt, raw_input, shrinks
 from graft.passes.calibrate import Calibrate
 from graft.passes.compensate import LADDER
-from graft.passes.convert import Convert
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.head import last_features
 from graft.passes.identify import DEFAULT, MEASURED
-from graft.passes.joinable import batch_of, called, check_classes, check_kinds, sample, signature
-from graft.passes.joint import READ, Joint, JointReport, known
+from graft.passes.joinable import called, check_classes, check_kinds, sample
+from graft.passes.joint import Joint, JointReport
 from graft.passes.measured import Stopwatch
+from graft.passes.merge import INPUTS, Merge, bring_together, input_of
 from graft.passes.score import (
     CALIBRATED,
     JOINT,
@@ -29,15 +27,12 @@ from graft.passes.score import (
     TYPICALITY,
     VOTE,
     WITH_DATA,
-    Branch,
     Score,
     elect,
 )
-from graft.passes.share import Share
 from graft.passes.verify import random_inputs
-from graft.rewriter.builder import Builder
 from graft.rewriter.calibration import Samples
-from graft.rewriter.card import Card, InputCard
+from graft.rewriter.card import Card
 from graft.rewriter.cost import cost_of
 from graft.rewriter.dataset import Split
 from graft.rewriter.errors import GraftError
@@ -48,7 +43,6 @@ from graft.rewriter.session import Device
 from graft.rewriter.typicality import DIRECTIONS, KEY, Typicality
 
 STRATEGIES = ("auto", "trunk", "branches")
-INPUTS = ("raw", "parent")
 
 
 @dataclass(frozen=True)
@@ -199,14 +193,15 @@ class Compose:
         rename = rename or [{}] * len(modules)
         check_classes(modules, origins, rename)
         parents = {origin.parents[0].graph_sha256: origin.parents[0] for origin in origins}
-        raw = self._raw(modules, origins, len(parents))
+        self._check_kinds(modules, origins)
+        raw = input_of(modules, self.input, len(parents) > 1)
         parts, reason = self._parts(modules, origins, sources)
         for part in parts:
             part.rename({old: new for number in part.members for old, new in rename[number].items()})
+        networks = [part.model for part in parts]
         if raw:
-            raw = raw.model_copy(update={"name": _free_name(parts)})
-        self._convert(parts, raw)
-        reports = [Adapt(raw, self.dtype)(part.model) for part in parts] if raw else []
+            raw = input_of(networks, "raw", True)
+        reports = bring_together(networks, raw, self.dtype, self.opset, self.ir_version)
         declined = [reason for part in parts for reason in part.declined]
         declined += [reason for report in reports for reason in report.declined]
         classes = [
@@ -384,40 +379,12 @@ class Compose:
 
     # ------------------------------------------------------------ what goes in
 
-    def _raw(self, modules: Sequence[Model], origins: Sequence[Origin], parents: int) -> InputCard | None:
-        """The raw input to adapt all modules to; ``None`` where they take the parents' own."""
-        cards = [module.require_card() for module in modules]
-        first = cards[0]
-        for card, origin in zip(cards[1:], origins[1:], strict=True):
-            check_kinds(first, card, same_parent=origin.parents == origins[0].parents)
-        images = all(len(card.inputs) == 1 and card.inputs[0].kind == "image" for card in cards)
-        wanted = self.input or ("raw" if images and parents > 1 else "parent")
-        if wanted == "raw":
-            if not images:
-                raise GraftError(
-                    "input-kind", "--input raw is for models that take one image", "use --input parent"
-                )
-            return raw_input([card.inputs[0] for card in cards])
-        signatures = [signature(module) for module in modules]
-        for card, own in zip(cards, signatures, strict=True):
-            if own != signatures[0]:
-                raise GraftError(
-                    "inputs-differ",
-                    f"the modules of {sample(first)} and {sample(card)} take different inputs",
-                    "use --input raw" if images else "join modules whose inputs agree in shape and type",
-                )
-        return None
-
-    def _convert(self, parts: Sequence[_Part], raw: InputCard | None) -> None:
-        """One opset and IR version for all parts."""
-        opset = self.opset or max(part.model.opset for part in parts)
-        if self.opset is None and raw and any(shrinks(raw, part.card.inputs[0]) for part in parts):
-            opset = max(opset, ANTIALIAS_OPSET)
-        for part in parts:
-            Convert(opset)(part.model)
-        ir_version = self.ir_version or max(part.model.ir_version for part in parts)
-        for part in parts:
-            Convert(None, ir_version)(part.model)
+    @staticmethod
+    def _check_kinds(modules: Sequence[Model], origins: Sequence[Origin]) -> None:
+        """Raise unless samples for one module can be samples for all."""
+        first = modules[0].require_card()
+        for module, origin in zip(modules[1:], origins[1:], strict=True):
+            check_kinds(first, module.require_card(), same_parent=origin.parents == origins[0].parents)
 
     def _stamp(
         self,
@@ -459,21 +426,15 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
 
     For a joint head it gets a second output, what that reads.
     """
-    first = parts[0]
-    batch = batch_of([part.model for part in parts])
-    result = first.model.copy()
-    graph = gs.Graph(inputs=list(result.graph.inputs), opset=first.model.opset, name="composite")
-    domains = {d.domain: d for part in parts for d in part.model.graph.import_domains or ()}
-    graph.import_domains = list(domains.values()) or None
+    merged = Merge([part.model for part in parts], score.kind == JOINT)
+    build = merged.build
     columns: list[gs.Tensor] = []
     reads: list[gs.Tensor] = []
     votes: list[gs.Tensor] = []
     dtypes: list[np.dtype[Any]] = []
     names: list[str] = []
     declined: list[str] = []
-    for number, part in enumerate(parts):
-        inputs = [each.name for each in first.card.inputs]
-        branch = _branch(part.model.copy(), f"m{number}", graph, inputs, score.kind == JOINT)
+    for part, branch in zip(parts, merged.branches, strict=True):
         found, reason = score(branch, part.classes)
         columns.append(found)
         if score.kind == JOINT:
@@ -483,9 +444,6 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
         dtypes.append(np.dtype(branch.dtype))
         names += part.classes
         declined += [reason] if reason else []
-    card = first.card
-    kind = "probabilities" if all(part.card.output.kind == "probabilities" for part in parts) else "logits"
-    build = Builder(graph, first.model.opset, "graft")
     dtype = np.result_type(*dtypes)
     for number, found in enumerate(columns):
         if dtypes[number] != dtype:
@@ -493,68 +451,15 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
             columns[number] = build.node("Cast", f"typed_{number}", [found], to=to)
             if votes:
                 votes[number] = build.node("Cast", f"typed_votes_{number}", [votes[number]], to=to)
-    output: gs.Tensor = build.node("Concat", "columns", columns, axis=-1)
+    output: gs.Variable = build.node("Concat", "columns", columns, axis=-1)
     if votes:
         output = elect(build, output, build.node("Concat", "votes", votes, axis=-1), dtype)
     if names != list(classes):
         output = build.pick(output, [names.index(name) for name in classes], "order")
     if score.kind == CALIBRATED:
         reads.append(output)
-    if kind == "probabilities":
-        output = build.node("Softmax", "softmax", [output], axis=-1)
-    like = next(t for t in first.model.graph.outputs if t.name == card.output.name)
-    output.name, output.dtype = card.output.name, dtype
-    before = 2 if card.output.steps else 1
-    output.shape = [*list(like.shape or [None] * before)[:before], len(classes)]
-    if batch is not None:
-        for tensor in (*graph.inputs, output):
-            tensor.shape = [batch, *list(tensor.shape or [])[1:]]
-    graph.outputs = [output]
-    if reads:
-        read = build.node("Cast", "read", [build.node("Concat", "reads", reads, axis=-1)], to=1)
-        read.name, read.dtype = READ, np.dtype(np.float32)
-        graph.outputs.append(read)
-    result.graph, result.node_metadata = graph, {}
-    for part in parts[1:]:  # keys that are not ours are kept, of all parents
-        result.metadata = {**part.model.metadata, **result.metadata}
-    result.metadata.pop(KEY, None)
-    result.card = card.replace(
-        labels=tuple(classes),
-        display_names=None,
-        expect=None,
-        output={"name": card.output.name, "kind": kind, "steps": card.output.steps},
-    )
-    result.tidy()
-    Share()(result)
-    result.refresh_shapes()
-    return result, declined
-
-
-def _branch(module: Model, prefix: str, graph: gs.Graph, names: Sequence[str], joint: bool) -> Branch:
-    """Move the nodes of ``module``, a copy that may be changed, into ``graph`` under ``prefix``.
-
-    Its inputs, in the order of its card, become those of the graph that ``names`` says. For a ``joint``
-    head it says what that reads.
-    """
-    typicality = Typicality.of(module)
-    tensors = module.graph.tensors()
-    places = known(module) if joint else []
-    named = {tensor.name: tensor for tensor in graph.inputs}
-    own = [each.name for each in module.require_card().inputs]
-    inputs = {old: named[new] for old, new in zip(own, names, strict=True)}
-    outputs = {tensor.name: tensor for tensor in module.graph.outputs}
-    for node in module.graph.nodes:
-        node.name = f"{prefix}/{node.name}"
-        node.inputs = [inputs.get(t.name, t) if t.name else t for t in node.inputs]
-    graph.nodes.extend(module.graph.nodes)
-    for name, tensor in tensors.items():
-        if name not in inputs:
-            tensor.name = f"{prefix}/{name}"
-    build = Builder(graph, graph.opset, f"{prefix}/graft")
-    tensors |= inputs
-    features = tensors.get(typicality.tensor) if typicality else None
-    reads = [(tensors[place.tensor], place.axis) for place in places]
-    return Branch(module.require_card(), build, outputs, typicality, features, reads)
+    kind = "probabilities" if all(part.card.output.kind == "probabilities" for part in parts) else "logits"
+    return merged.finish(output, classes, kind, dtype, reads), declined
 
 
 def _parents_macs(modules: Sequence[Model]) -> int:
@@ -592,14 +497,3 @@ def _without_costly_distances(parts: Sequence[_Part]) -> list[str]:
             name = sample(part.card)
             declined.append(f"{name}: compared by softmax: typicality would cost more than the whole parent")
     return declined
-
-
-def _free_name(parts: Sequence[_Part]) -> str:
-    """A name for the raw input that no tensor of ``parts`` but an input has."""
-    taken = {
-        name
-        for part in parts
-        for name in part.model.graph.tensors().keys() - {tensor.name for tensor in part.model.graph.inputs}
-    }
-    names = itertools.chain((RAW, f"raw_{RAW}"), (f"raw_{RAW}_{number}" for number in itertools.count(2)))
-    return next(name for name in names if name not in taken)

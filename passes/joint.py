@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,22 @@ class Head:
     weights: Table
     constant: Table
 
+    def write(self, build: Builder, read: gs.Tensor) -> gs.Variable:
+        """The scores (samples, classes) of what is ``read`` (samples, values), float32."""
+
+        def affine(name: str, x: gs.Tensor, weights: Table, constant: Table) -> gs.Variable:
+            parts = (
+                build.constant(f"{name}/{part}", values.astype(np.float32))
+                for part, values in (("weights", weights), ("constant", constant))
+            )
+            return build.node("Gemm", name, [x, *parts])
+
+        if self.inner is None:
+            return affine("scores", read, self.weights, self.constant)
+        hidden = build.node("Relu", "hidden", [affine("random", read, *self.inner)])
+        both = build.node("Concat", "all", [read, hidden], axis=1)
+        return affine("scores", both, self.weights, self.constant)
+
 
 def known(model: Model) -> list[Place]:
     """What a joint head reads of a module: its first activations, and its last features.
@@ -113,44 +130,11 @@ class Joint:
             GraftError: fewer than two samples of a class.
         """
         values, before = observe(model, samples, self.device)
-        labels, classes = samples.labels, len(samples.card.labels)
-        draw = np.random.default_rng(self.seed)
-        folds = spread(labels, draw)
-        scale = values.std(axis=0)
-        center, scale = values.mean(axis=0), np.where(scale > 1e-6 * scale.max(initial=1e-30), scale, np.inf)
-        rows = (values - center) / scale
-        found = [_Fold.choose(rows, labels, folds, None)]
-        room = self.room - values.shape[1] * classes
-        hidden = min(HIDDEN, room // (values.shape[1] + classes))
-        if hidden >= FEWEST_HIDDEN:
-            size = values.shape[1]
-            inner = (draw.normal(size=(size, hidden)) / size**0.5, draw.normal(size=hidden) / 2)
-            found.append(_Fold.choose(rows, labels, folds, inner))
-        best = found[0]
-        for other in found[1:]:
-            gain, error = metrics.paired_difference(other.correct, best.correct)
-            best = other if gain > error else best
-        used = best.correct.mean() >= before.mean()
-        head = best.head(rows, labels, center, scale) if used else None
-        decide(model, (lambda build, read: self._scores(build, read, head)) if head else None)
-        hidden = 0 if best.inner is None else len(best.inner[1])
+        best = choose(values, samples.labels, self.seed, self.room)
+        used = bool(best.correct.mean() >= before.mean())
+        decide(model, (lambda build, read: best.head.write(build, read)) if used else None)
         top1, without = float(best.correct.mean()), float(before.mean())
-        return JointReport(len(labels), top1, without, best.penalty, hidden, bool(used))
-
-    @staticmethod
-    def _scores(build: Builder, read: gs.Tensor, head: Head) -> gs.Tensor:
-        def affine(name: str, x: gs.Tensor, weights: Table, constant: Table) -> gs.Tensor:
-            parts = (
-                build.constant(f"{name}/{part}", values.astype(np.float32))
-                for part, values in (("weights", weights), ("constant", constant))
-            )
-            return build.node("Gemm", name, [x, *parts])
-
-        values: gs.Tensor = read
-        if head.inner is not None:
-            inner = build.node("Relu", "hidden", [affine("random", read, *head.inner)])
-            values = build.node("Concat", "all", [read, inner], axis=1)
-        return affine("scores", values, head.weights, head.constant)
+        return JointReport(len(values), top1, without, best.penalty, best.hidden, used)
 
 
 def observe(model: Model, samples: Samples, device: Device) -> tuple[Table, NDArray[np.bool_]]:
@@ -196,54 +180,92 @@ def decide(model: Model, scores: Callable[[Builder, gs.Tensor], gs.Tensor] | Non
 
 
 @dataclass(frozen=True)
-class _Fold:
-    """How a kind of head does on samples left out.
+class Choice:
+    """A kind of head, as it does on samples left out.
 
     Attributes:
+        rows: float64 (samples, values), standardised.
+        moved: what was taken off the values, and what they were divided by.
+        labels: int64 (samples,).
         inner: of random features.
         penalty: the best.
-        correct: bool (samples,), each as predicted by the fit without its fold.
-        temperature: of the scores.
+        scores: float64 (samples, classes), each as predicted by the fit without its fold.
     """
 
+    rows: Table
+    moved: tuple[Table, Table]
+    labels: NDArray[np.int64]
     inner: tuple[Table, Table] | None
     penalty: float
-    correct: NDArray[np.bool_]
-    temperature: float
+    scores: Table
 
     @classmethod
-    def choose(
+    def find(
         cls,
         rows: Table,
+        moved: tuple[Table, Table],
         labels: NDArray[np.int64],
         folds: NDArray[np.int64],
         inner: tuple[Table, Table] | None,
-    ) -> _Fold:
-        rows = _extended(rows, inner)
+    ) -> Choice:
+        """With the penalty that has the smallest squared error on the folds."""
+        values = _extended(rows, inner)
         weights, targets = balance(labels), np.eye(labels.max() + 1)[labels]
         scores = np.zeros((len(PENALTIES), *targets.shape))
         for fold in range(FOLDS):
             inside, outside = folds != fold, folds == fold
-            fits = _ridge(rows[inside], targets[inside], weights[inside], PENALTIES)
+            fits = _ridge(values[inside], targets[inside], weights[inside], PENALTIES)
             for found, (coefficients, constant) in zip(scores, fits, strict=True):
-                found[outside] = rows[outside] @ coefficients + constant
+                found[outside] = values[outside] @ coefficients + constant
         errors = [float(weights @ ((found - targets) ** 2).sum(axis=1)) for found in scores]
         best = int(np.argmin(errors))
-        correct = scores[best].argmax(axis=1) == labels
-        return cls(inner, PENALTIES[best], correct, _temperature(scores[best], labels, weights))
+        return cls(rows, moved, labels, inner, PENALTIES[best], scores[best])
 
-    def head(self, rows: Table, labels: NDArray[np.int64], center: Table, scale: Table) -> Head:
-        """Fitted to all samples, for values that are not standardised."""
-        targets = np.eye(labels.max() + 1)[labels]
-        ((weights, constant),) = _ridge(_extended(rows, self.inner), targets, balance(labels), [self.penalty])
-        weights, constant = weights / self.temperature, constant / self.temperature
-        size = len(center)
-        direct = weights[:size] / scale[:, None]
-        weights, constant = np.concatenate([direct, weights[size:]]), constant - center @ direct
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the highest score is that of the label."""
+        return np.asarray(self.scores.argmax(axis=1) == self.labels)
+
+    @property
+    def hidden(self) -> int:
+        """The number of random features."""
+        return 0 if self.inner is None else len(self.inner[1])
+
+    @functools.cached_property
+    def head(self) -> Head:
+        """Fitted to all samples, for values as they come; its scores are the likeliest logits."""
+        balanced = balance(self.labels)
+        targets = np.eye(self.labels.max() + 1)[self.labels]
+        values = _extended(self.rows, self.inner)
+        ((weights, constant),) = _ridge(values, targets, balanced, [self.penalty])
+        temperature = _temperature(self.scores, self.labels, balanced)
+        weights, constant = weights / temperature, constant / temperature
+        center, scale = self.moved
+        direct = weights[: len(center)] / scale[:, None]
+        weights = np.concatenate([direct, weights[len(center) :]])
+        constant = constant - center @ direct
         if self.inner is None:
             return Head(None, weights, constant)
         inner = self.inner[0] / scale[:, None]
         return Head((inner, self.inner[1] - center @ inner), weights, constant)
+
+
+def choose(values: Table, labels: NDArray[np.int64], seed: int, room: int) -> Choice:
+    """The head that is best on folds: over ``values``, and random features if they fit into ``room``."""
+    draw = np.random.default_rng(seed)
+    folds = spread(labels, draw)
+    scale = values.std(axis=0)
+    center, scale = values.mean(axis=0), np.where(scale > 1e-6 * scale.max(initial=1e-30), scale, np.inf)
+    rows = (values - center) / scale
+    best = Choice.find(rows, (center, scale), labels, folds, None)
+    size, classes = values.shape[1], int(labels.max()) + 1
+    hidden = min(HIDDEN, (room - size * classes) // (size + classes))
+    if hidden >= FEWEST_HIDDEN:
+        inner = (draw.normal(size=(size, hidden)) / size**0.5, draw.normal(size=hidden) / 2)
+        other = Choice.find(rows, (center, scale), labels, folds, inner)
+        gain, error = metrics.paired_difference(other.correct, best.correct)
+        best = other if gain > error else best
+    return best
 
 
 def _extended(rows: Table, inner: tuple[Table, Table] | None) -> Table:

@@ -74,7 +74,7 @@ class Score:
         return branch.build.node("Sub", "comparable", [likely, distance]), ""
 
 
-def elect(build: Builder, scores: gs.Tensor, votes: gs.Tensor, dtype: np.dtype[Any]) -> gs.Tensor:
+def elect(build: Builder, scores: gs.Tensor, votes: gs.Tensor, dtype: np.dtype[Any]) -> gs.Variable:
     """Scores (..., classes) of which the only one with a vote is far above all others."""
     to = int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
     count = build.expand(build.total(votes, -1, "vote/sum"), -1, "vote/count")

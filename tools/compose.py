@@ -10,8 +10,9 @@ from typing import Any
 import click
 import numpy as np
 
-from graft.passes.compose import INPUTS, STRATEGIES, Compose, Source
+from graft.passes.compose import STRATEGIES, Compose, Source
 from graft.passes.decompose import Parent
+from graft.passes.merge import INPUTS
 from graft.passes.score import SCORES, WITH_DATA
 from graft.passes.verify import check
 from graft.rewriter.calibration import Samples
