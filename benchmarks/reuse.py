@@ -36,7 +36,7 @@ DENSE = (("dense_mnist_4", "mnist"), ("dense_fmnist_4", "fmnist"))
 IMAGES = (("resnet20_cifar10", "cifar10"), ("efficientnet_lite0_imagenet", "imagenette"))
 FEW = 200
 """Samples of a class."""
-KEEP = 0.6
+KEEP, WHOLE = 0.6, 1.0
 TESTED = 100
 """Test images of a class, where the networks are large."""
 SMALL = 32
@@ -139,10 +139,10 @@ def images(folder: Path) -> None:
     reuse = Reuse(folder, IMAGES)
     chosen = [tuple(bench.train.counts()) for bench in reuse.benches]
     modules = [
-        [Decompose(KEEP)(bench.parent, bench.profile, [name]).model for name in classes]
+        [Decompose(WHOLE)(bench.parent, bench.profile, [name]).model for name in classes]
         for bench, classes in zip(reuse.benches, chosen, strict=True)
     ]
-    print(f"\n## A class of CIFAR-10 and one of imagenette, all 100 pairs, modules at `--keep {KEEP:g}`, "
+    print(f"\n## A class of CIFAR-10 and one of imagenette, all 100 pairs, modules at `--keep {WHOLE:g}`, "
           f"at most {FEW} training and {TESTED} test images of a class\n")  # fmt: skip
     row("imagenette", "joint", "worst pair", "typicality, training images")
     row("---", "---", "---", "---")

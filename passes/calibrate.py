@@ -10,20 +10,16 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.passes.joint import FOLDS, JointReport, Table, balance, decide, observe, spread
+from graft.passes.likeliest import PENALTY, likeliest
 from graft.rewriter.builder import Builder
 from graft.rewriter.calibration import Samples
 from graft.rewriter.model import Model
 from graft.rewriter.session import Device
 
-STEPS = 50
-ENOUGH = 1e-9
-PENALTY = 1e-3
-"""Of the squared parameters, which would grow for ever where no mistake is left."""
-
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Scores of branch b become ``a_b s + o_b``: the likeliest, by Newton's method.
+    """Scores of branch b become ``a_b s + o_b``: the likeliest (:func:`graft.passes.likeliest.likeliest`).
 
     The parameters of temperature scaling (Guo et al., ICML 2017) for each branch, and what one branch is
     favoured over the others; classes weigh the same. What a branch says of its own classes keeps its order.
@@ -60,38 +56,10 @@ class Calibrate:
 
 
 def _fit(columns: Table, labels: NDArray[np.int64], owners: NDArray[np.int64]) -> tuple[Table, Table]:
-    """Factor and offset of every column; those of one branch are the same.
-
-    The mean negative logarithm of the shares of the labels is convex in both; steps that do not lower it
-    are halved.
-    """
+    """Factor and offset of every column; those of one branch are the same."""
     branches = np.eye(owners.max() + 1)[owners]  # (columns, branches)
     offsets = np.broadcast_to(branches, (*columns.shape, branches.shape[1]))
     features = np.concatenate([columns[:, :, None] * branches, offsets], axis=2)
-    weights, rows = balance(labels), np.arange(len(labels))
-    start = np.concatenate([np.ones(branches.shape[1]), np.zeros(branches.shape[1])])
-
-    def measure(parameters: Table) -> tuple[float, Table]:
-        logits = features @ parameters
-        logits = logits - logits.max(axis=1, keepdims=True)
-        shares = np.exp(logits)
-        total = shares.sum(axis=1, keepdims=True)
-        likely = weights @ (logits[rows, labels] - np.log(total[:, 0]))
-        return float(PENALTY / 2 * ((parameters - start) ** 2).sum() - likely), shares / total
-
-    parameters = start
-    loss, shares = measure(parameters)
-    for _ in range(STEPS):
-        means = np.einsum("nc,ncp->np", shares, features)
-        slope = weights @ (means - features[rows, labels]) + PENALTY * (parameters - start)
-        bend = np.einsum("n,nc,ncp,ncq->pq", weights, shares, features, features, optimize=True)
-        bend += PENALTY * np.eye(len(start)) - (means * weights[:, None]).T @ means
-        step = np.linalg.solve(bend, slope)
-        length = 1.0
-        while (found := measure(parameters - length * step))[0] > loss and length > ENOUGH:
-            length /= 2
-        if loss - found[0] < ENOUGH:
-            break
-        parameters, (loss, shares) = parameters - length * step, found
     size = branches.shape[1]
+    parameters = likeliest(features, labels, balance(labels), np.repeat([1.0, 0.0], size))
     return branches @ parameters[:size], branches @ parameters[size:]

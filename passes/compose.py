@@ -15,7 +15,7 @@ from graft.passes.compensate import LADDER
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.head import last_features
 from graft.passes.identify import DEFAULT, MEASURED
-from graft.passes.joinable import called, check_classes, check_kinds, sample
+from graft.passes.joinable import called, check_classes, check_kinds, parents_macs, sample
 from graft.passes.joint import Joint, JointReport
 from graft.passes.measured import Stopwatch
 from graft.passes.merge import INPUTS, Merge, bring_together, input_of
@@ -37,7 +37,7 @@ from graft.rewriter.cost import cost_of
 from graft.rewriter.dataset import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
-from graft.rewriter.origin import Asked, Origin, ParentRecord, metrics_of, origin_of, stamp, versions
+from graft.rewriter.origin import Asked, Origin, ParentRecord, origin_of, stamp, terms, versions
 from graft.rewriter.profile import OTHER, PRODUCTS, Profile
 from graft.rewriter.session import Device
 from graft.rewriter.typicality import DIRECTIONS, KEY, Typicality
@@ -260,7 +260,7 @@ class Compose:
         device = self.device or Device()
         if scores == CALIBRATED:
             return Calibrate(device, branches, self.seed)(model, samples)
-        room = _parents_macs(modules) - cost_of(model).macs
+        room = parents_macs(modules) - cost_of(model).macs
         return Joint(device, max(0, room), self.seed)(model, samples)
 
     # ------------------------------------------------------------ what runs
@@ -397,13 +397,7 @@ class Compose:
     ) -> None:
         """Card and origin of the composite; a single network was planned as ``alone`` says."""
         card = model.require_card()
-        licenses = dict.fromkeys(record.license for record in parents if record.license)
-        sources = dict.fromkeys(record.source for record in parents if record.source)
-        model.card = card.replace(
-            name=None if len(parents) > 1 else card.name,
-            license="; ".join(licenses) or None,
-            source="; ".join(sources) or None,
-        )
+        model.card = card.replace(name=None if len(parents) > 1 else card.name, **terms(parents))
         asked = {name: getattr(self, name) for name in ("keep", "other", "round_to")}
         record = Origin(
             parents=parents,
@@ -460,16 +454,6 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
         reads.append(output)
     kind = "probabilities" if all(part.card.output.kind == "probabilities" for part in parts) else "logits"
     return merged.finish(output, classes, kind, dtype, reads), declined
-
-
-def _parents_macs(modules: Sequence[Model]) -> int:
-    """Multiply-accumulates of the distinct parents of ``modules``, as these remember them."""
-    found = {}
-    for module in modules:
-        kept = metrics_of(module).get("macs_ratio")
-        if kept:
-            found[origin_of(module).parents[0].graph_sha256] = round(cost_of(module).macs / kept)
-    return sum(found.values())
 
 
 def _score_macs(source: Source) -> int:

@@ -1,13 +1,14 @@
-"""Whether modules go together: what is refused, and what to do about it."""
+"""Whether modules go together: what is refused, and what to do about it; and what they may cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from graft.rewriter.card import Card
+from graft.rewriter.cost import cost_of
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
-from graft.rewriter.origin import Origin, ParentRecord, broken
+from graft.rewriter.origin import Origin, ParentRecord, broken, metrics_of, origin_of
 from graft.rewriter.profile import OTHER
 
 
@@ -108,3 +109,13 @@ def sample(card: Card) -> str:
     """The first classes of a card."""
     names = [name for name in card.labels if name != OTHER]
     return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
+
+
+def parents_macs(modules: Sequence[Model]) -> int:
+    """Multiply-accumulates of the distinct parents of ``modules``, as these remember them."""
+    found = {}
+    for module in modules:
+        kept = metrics_of(module).get("macs_ratio")
+        if kept:
+            found[origin_of(module).parents[0].graph_sha256] = round(cost_of(module).macs / kept)
+    return sum(found.values())

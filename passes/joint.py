@@ -24,7 +24,7 @@ READ = "graft/joint/read"
 """The output of a composite that holds what the head reads, (samples, values)."""
 BATCH = 64
 FOLDS = 5
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Of the squared weights, of values that vary by 1."""
 HIDDEN = 512
 FEWEST_HIDDEN = 32
@@ -151,13 +151,19 @@ def observe(model: Model, samples: Samples, device: Device) -> tuple[Table, NDAr
             f"to compare networks takes two samples of each class, and there are {counts.min()} of {name}",
             "give more data, or choose scores that take none",
         )
+    values, scores = run(model, samples, device)
+    return values, scores.argmax(axis=-1) == samples.labels
+
+
+def run(model: Model, samples: Samples, device: Device) -> tuple[Table, Table]:
+    """What the outputs :data:`READ` and scores of ``model`` hold, float64."""
     session, name = device.open(model), samples.card.output.name
-    values, right = [], []
+    values, scores = [], []
     for inputs, labels in samples.batches(session.batch or BATCH):
         found = session.run(fit(inputs, session.batch), [name, READ])
         values.append(check_finite(found[READ], READ)[: len(labels)])
-        right.append(found[name][: len(labels)].argmax(axis=-1) == labels)
-    return np.concatenate(values).astype(np.float64), np.concatenate(right)
+        scores.append(check_finite(found[name], name)[: len(labels)])
+    return np.concatenate(values).astype(np.float64), np.concatenate(scores).astype(np.float64)
 
 
 def decide(model: Model, scores: Callable[[Builder, gs.Tensor], gs.Tensor] | None) -> None:
@@ -189,6 +195,7 @@ class Choice:
         labels: int64 (samples,).
         inner: of random features.
         penalty: the best.
+        temperature: what scores are divided by.
         scores: float64 (samples, classes), each as predicted by the fit without its fold.
     """
 
@@ -197,6 +204,7 @@ class Choice:
     labels: NDArray[np.int64]
     inner: tuple[Table, Table] | None
     penalty: float
+    temperature: float
     scores: Table
 
     @classmethod
@@ -219,7 +227,8 @@ class Choice:
                 found[outside] = values[outside] @ coefficients + constant
         errors = [float(weights @ ((found - targets) ** 2).sum(axis=1)) for found in scores]
         best = int(np.argmin(errors))
-        return cls(rows, moved, labels, inner, PENALTIES[best], scores[best])
+        temperature = _temperature(scores[best], labels, weights)
+        return cls(rows, moved, labels, inner, PENALTIES[best], temperature, scores[best] / temperature)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -234,12 +243,10 @@ class Choice:
     @functools.cached_property
     def head(self) -> Head:
         """Fitted to all samples, for values as they come; its scores are the likeliest logits."""
-        balanced = balance(self.labels)
         targets = np.eye(self.labels.max() + 1)[self.labels]
         values = _extended(self.rows, self.inner)
-        ((weights, constant),) = _ridge(values, targets, balanced, [self.penalty])
-        temperature = _temperature(self.scores, self.labels, balanced)
-        weights, constant = weights / temperature, constant / temperature
+        ((weights, constant),) = _ridge(values, targets, balance(self.labels), [self.penalty])
+        weights, constant = weights / self.temperature, constant / self.temperature
         center, scale = self.moved
         direct = weights[: len(center)] / scale[:, None]
         weights = np.concatenate([direct, weights[len(center) :]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -73,6 +74,13 @@ class Asked(BaseModel):
             return cls.model_validate(origin.options)
         except ValidationError as error:
             raise broken("graft.origin of the module cannot be read") from error
+
+
+def terms(parents: Sequence[ParentRecord]) -> dict[str, str | None]:
+    """Licence and source of what was made from ``parents``, as a card says them."""
+    licenses = dict.fromkeys(record.license for record in parents if record.license)
+    sources = dict.fromkeys(record.source for record in parents if record.source)
+    return {"license": "; ".join(licenses) or None, "source": "; ".join(sources) or None}
 
 
 def broken(message: str) -> GraftError:

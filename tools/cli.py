@@ -17,7 +17,7 @@ from graft.tools.exits import BAD_REQUEST, DONE, INTERRUPTED
 
 COMMANDS = (
     *("demo", "card", "profile", "plan", "decompose", "compose"),
-    *("evaluate", "curve", "predict", "inspect"),
+    *("replace", "add", "remove", "evaluate", "curve", "predict", "inspect"),
 )
 
 
@@ -54,6 +54,7 @@ def graft() -> None:
     graft profile    what does every channel do for every class?
     graft decompose  cut the channels that a class needs out as a smaller model, a module
     graft compose    join modules into a new classifier, without training
+    graft replace    let another module decide a class (add, remove: one more, one less)
     graft evaluate   accuracy, size and speed, beside a baseline
     """
 

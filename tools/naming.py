@@ -41,7 +41,7 @@ class Naming:
         known = [name for names in called for name in names.values()]
         asked: dict[str, str] = {}
         for text in rename:
-            old, new = _parsed(text, known)
+            old, new = parsed(text, known)
             if old in asked:
                 raise GraftError("rename", f"--rename {text}: class '{old}' is renamed twice", "say it once")
             asked[old] = new
@@ -77,7 +77,7 @@ class Naming:
         return replace(part, class_names=now, ignore=self.data.get(ignore, ignore) if ignore else None)
 
 
-def _parsed(text: str, known: Sequence[str]) -> tuple[str, str]:
+def parsed(text: str, known: Sequence[str]) -> tuple[str, str]:
     """A and B of ``A=B``, where A is a class; names may hold the sign."""
     places = [place for place, letter in enumerate(text) if letter == "="]
     for place in places:

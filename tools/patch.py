@@ -1,0 +1,270 @@
+"""What 'graft replace', 'add' and 'remove' share: whom they take, the data, and the patch report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from graft.passes.merge import INPUTS
+from graft.passes.replace import SCORES, Newcomer, Replace, ReplaceReport
+from graft.passes.verify import check
+from graft.rewriter import metrics
+from graft.rewriter.calibration import Samples
+from graft.rewriter.cost import cost_of
+from graft.rewriter.dataset import Dataset, Split
+from graft.rewriter.errors import GraftError
+from graft.rewriter.evaluation import Scored, score
+from graft.rewriter.model import Model
+from graft.rewriter.origin import origin_of
+from graft.rewriter.profile import OTHER
+from graft.rewriter.session import Device
+from graft.tools import options, parents, show
+from graft.tools.directory import load_module, module_files
+from graft.tools.naming import parsed
+
+TRAIN = "train"
+Command = Callable[..., Any]
+
+
+def newcomer_options(function: Command) -> Command:
+    """``--with`` and how the newcomer is compared."""
+    for option in (
+        options.seed,
+        options.ignore_label,
+        options.samples_per_class,
+        click.option(
+            "--input",
+            "input_",
+            type=click.Choice(INPUTS),
+            help="raw: images 0..255, prepared in the graph; parent: MODEL's own. Default: MODEL's own where "
+            "the module takes the same, else raw.",
+        ),
+        click.option(
+            "--scores",
+            type=click.Choice(SCORES),
+            help="How the newcomer is compared. Default: fitted to --data (calibrated or joint); without, "
+            "odds where it knows all classes of MODEL, else typicality.",
+        ),
+        click.option(
+            "--rename",
+            metavar="A=B",
+            multiple=True,
+            help="The newcomer's class A is called B, in the data too.",
+        ),
+        click.option("--with-class", metavar="NAME", help="Which class of the module, if it has several."),
+        click.option(
+            "--with",
+            "module",
+            required=True,
+            type=options.PrefixedPath(),
+            help="The module that decides, or a folder of them; PREFIX=MODULE calls its class PREFIX:NAME.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@dataclass(frozen=True)
+class Data:
+    """Labelled samples for a patch.
+
+    Attributes:
+        paths: as named.
+        ignore: class whose labels do not count.
+        renamed: what classes are called otherwise.
+        numbers: what class numbers mean, by prefix.
+    """
+
+    paths: Sequence[options.Prefixed]
+    ignore: str | None
+    renamed: Mapping[str, str]
+    numbers: Mapping[str, Sequence[str]]
+
+    def split(self, name: str) -> Split:
+        """The samples of one split of all data sets."""
+        part = options.split_of(self.paths, name, self.ignore, self.numbers)
+        return _renamed(part, self.renamed)
+
+    def lacks(self, name: str) -> str:
+        """The first data set without a split; ``""``: all have it."""
+        return next((str(each) for each in self.paths if name not in Dataset.load(each.path).splits), "")
+
+
+def patch(
+    model: Model,
+    name: str | None,
+    module: options.Prefixed,
+    with_class: str | None,
+    rename: Sequence[str],
+    data: Sequence[options.Prefixed],
+    ignore: str | None,
+    replacing: Replace,
+) -> tuple[ReplaceReport, Newcomer, Data, str]:
+    """Replace class ``name`` of ``model``, or add one; and why it was not fitted to data, if it was not."""
+    newcomer = _newcomer(module, name, with_class)
+    called = module.name(newcomer.column)
+    renamed = dict(parsed(text, [called]) for text in rename)
+    newcomer = replace(newcomer, name=renamed.get(called, called))
+    numbers = {"": parents.numbering(model) or model.require_card().labels}
+    if module.prefix and (meaning := parents.numbering(newcomer.model)):
+        numbers[module.prefix] = meaning
+    samples = Data(data, ignore, renamed, numbers)
+    train, reason = None, ""
+    if data:
+        lacking = samples.lacks(TRAIN)
+        reason = f"scores are not fitted to data: {lacking} has no training split" if lacking else ""
+        train = None if lacking else samples.split(TRAIN)
+        if train is not None and train.class_names is None:
+            train = replace(train, class_names=tuple(numbers[""]))
+    return replacing(model, newcomer, name, train), newcomer, samples, reason
+
+
+def _newcomer(module: options.Prefixed, name: str | None, with_class: str | None) -> Newcomer:
+    """The module, and which of its classes."""
+    found = []
+    for file in module_files([module.path]):
+        model = load_module(file) if module.path.is_dir() else Model.load(file)
+        labels = [each for each in model.require_card(file).labels if each != OTHER]
+        found += [(model, each) for each in labels]
+    classes = [label for _, label in found]
+    wanted = with_class or (classes[0] if len(classes) == 1 else name)
+    if wanted not in classes:
+        raise GraftError(
+            "with-class",
+            f"{module} has the classes {show.classes(classes)}"
+            + (f", and none called '{wanted}'" if wanted else ""),
+            "say which one: --with-class NAME",
+        )
+    model, column = found[classes.index(wanted)]
+    return Newcomer(model, column, column)
+
+
+def _renamed(part: Split, names: Mapping[str, str]) -> Split:
+    """The same samples; classes that are called alike now are one class."""
+    if part.class_names is None or not set(names) & set(part.class_names):
+        return part
+    called = [names.get(name, name) for name in part.class_names]
+    unique = tuple(dict.fromkeys(called))
+    numbers = np.array([unique.index(name) for name in called], np.int64)
+    known = (part.labels >= 0) & (part.labels < len(called))
+    labels = np.where(known, numbers[np.where(known, part.labels, 0)], part.labels)
+    return replace(part, labels=labels, class_names=unique)
+
+
+def measured(
+    before: Model,
+    after: Model,
+    old: Sequence[str],
+    new: Sequence[str],
+    data: Data,
+    split: str,
+    device: Device,
+) -> dict[str, Any]:
+    """Precision, recall and F1 of the class and accuracy of the others, before and after.
+
+    ``old`` and ``new``: what changed: a single class has figures of its own.
+    """
+    part = data.split(split)
+    result: dict[str, Any] = {}
+    for key, model, changed in (("before", before, old), ("after", after, new)):
+        card = model.require_card()
+        chosen = None if OTHER in card.labels else card.labels
+        names = parents.numbering(model) or data.numbers.get("")
+        present = _present(part, card.labels, names) if chosen else None
+        scored = score(model, Samples.match(part, card, present, names=names), device)
+        result[key] = _said(scored, changed, {*old, *new})
+    return result
+
+
+def _present(part: Split, labels: Sequence[str], numbers: Sequence[str] | None) -> tuple[str, ...]:
+    """Those of ``labels`` that have samples."""
+    names = part.class_names or tuple(numbers or labels)
+    seen = np.unique(part.labels)
+    having = {names[number] for number in seen.tolist() if 0 <= number < len(names)}
+    return tuple(name for name in labels if name in having)
+
+
+def _said(scored: Scored, changed: Sequence[str], apart: set[str]) -> dict[str, Any]:
+    labels, correct = scored.labels.reshape(-1), scored.correct.reshape(-1)
+    others = ~np.isin(labels, [place for place, each in enumerate(scored.names) if each in apart])
+    per_class = metrics.per_class(scored.predictions.reshape(-1), labels, scored.names)
+    own = per_class.get(changed[0]) if len(changed) == 1 else None
+    return {
+        "samples": scored.samples,
+        "top1": float(correct.mean()),
+        "class": own if own and own["support"] else None,
+        "others": float(correct[others].mean()) if others.any() else None,
+        "others_samples": int(others.sum()),
+    }
+
+
+def described(
+    report: ReplaceReport, newcomer: Newcomer, module: options.Prefixed, reason: str
+) -> dict[str, Any]:
+    """What came of a newcomer, for ``--json``."""
+    return {
+        "class_after": newcomer.name,
+        "with": module.path,
+        "with_class": newcomer.column,
+        "scores": report.scores,
+        "fitted": asdict(report.fitted) if report.fitted else None,
+        "adapted": [list(steps) for steps in report.adapted],
+        "declined": [*report.declined, *([reason] if reason else [])],
+    }
+
+
+def written(model: Model, output: Path, force: bool, dry_run: bool, device: Device) -> dict[str, Any]:
+    """Check and save a model; what there is to say of it."""
+    check(model)
+    session = device.open(model)
+    cost = cost_of(model)
+    result: dict[str, Any] = {
+        "output": output,
+        "classes": list(model.require_card().labels),
+        "inputs": [each.plain() for each in model.require_card().inputs],
+        "parents": [
+            record.model_dump(mode="json", exclude={"labels"}) for record in origin_of(model).parents
+        ],
+        "macs": cost.macs,
+        "parameters": cost.parameters,
+        "providers": list(session.providers),
+    }
+    if dry_run:
+        return {**result, "dry_run": True}
+    model.save(output, force)
+    return {**result, "bytes": output.stat().st_size}
+
+
+def told(result: dict[str, Any], what: str) -> None:
+    """A patch for people."""
+    show.note(
+        f"{result['output']}: {what}; {len(result['classes'])} classes, {show.count(result['macs'])} MACs, "
+        f"{show.count(result['parameters'])} parameters, ran on {', '.join(result['providers'])}"
+    )
+    fitted = result.get("fitted")
+    if fitted:
+        stays = "" if fitted["used"] else "; not better, so it is left out"
+        show.note(
+            f"fitted to {fitted['samples']} training samples: top-1 {show.percent(fitted['top1'])} on folds "
+            f"left out, {show.percent(fitted['before'])} without{stays}"
+        )
+    if result.get("adapted"):
+        entry = result["inputs"][0]
+        show.note(f"input '{entry['name']}': {entry['color']} images {entry['size']}, 0..255")
+    if "scores" in result:
+        show.note(f"the newcomer is compared by {result['scores']}")
+    for line in result.get("declined", []):
+        show.note(f"note: {line}")
+    if "before" not in result:
+        return
+    both = result["before"], result["after"]
+    rows = [["top-1", *(show.percent(each["top1"]) for each in both)]]
+    rows.append(["others", *(show.percent(each["others"]) for each in both)])
+    for key in ("precision", "recall", "f1") if any(each["class"] for each in both) else ():
+        rows.append([key, *(show.percent(each["class"][key] if each["class"] else None) for each in both)])
+    show.table(f"{both[1]['samples']} test samples", ["", "before", "after"], rows)
