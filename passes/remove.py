@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graft.passes.head import Head
+from graft.passes.narrow import Narrow
 from graft.passes.replace import parents_of
 from graft.passes.share import Share
 from graft.rewriter.errors import GraftError
@@ -43,6 +44,7 @@ class Remove:
             )
         result = model.copy()
         Head(left, together=True)(result)
+        Narrow()(result)
         Share()(result)
         result.refresh_shapes()
         before = origin_of(model) if ORIGIN_KEY in model.metadata else None

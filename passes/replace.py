@@ -288,6 +288,7 @@ class _Patch:
 def _labels(card: Card, newcomer: Newcomer, name: str | None) -> list[str]:
     """The classes of the result: the newcomer's in the place of ``name``, or behind all classes."""
     labels = list(card.labels)
+    place = None if name is None else card.class_index(name)
     if newcomer.name == OTHER:
         raise GraftError("class-name", f"no class can be called {OTHER}", "name a class of the module")
     if name == OTHER:
@@ -298,10 +299,10 @@ def _labels(card: Card, newcomer: Newcomer, name: str | None) -> list[str]:
             f"the model has a class '{newcomer.name}' already",
             "replace that one, or call the new one otherwise: --rename A=B",
         )
-    if name is None:
+    if place is None:
         labels.insert(labels.index(OTHER) if OTHER in labels else len(labels), newcomer.name)
     else:
-        labels[card.class_index(name)] = newcomer.name
+        labels[place] = newcomer.name
     if len(labels) < 2:
         raise GraftError("one-class", f"'{newcomer.name}' would be the only class", "name a larger model")
     return labels

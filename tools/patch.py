@@ -170,6 +170,7 @@ def measured(
     ``old`` and ``new``: what changed: a single class has figures of its own.
     """
     part = data.split(split)
+    before = _resizing(before, after)
     result: dict[str, Any] = {}
     for key, model, changed in (("before", before, old), ("after", after, new)):
         card = model.require_card()
@@ -179,6 +180,18 @@ def measured(
         scored = score(model, Samples.match(part, card, present, names=names), device)
         result[key] = _said(scored, changed, {*old, *new})
     return result
+
+
+def _resizing(before: Model, after: Model) -> Model:
+    """``before``, which takes images of all sizes if ``after`` does."""
+    (own, *_), (new, *_) = before.require_card().inputs, after.require_card().inputs
+    if own.kind != "image" or own.resize or not new.resize or own.size is None:
+        return before
+    found = before.copy()
+    names = ("resize", "crop_fraction", "interpolation")
+    resizing = own.model_copy(update={name: getattr(new, name) for name in names})
+    found.card = before.require_card().replace(inputs=(resizing,))
+    return found
 
 
 def _present(part: Split, labels: Sequence[str], numbers: Sequence[str] | None) -> tuple[str, ...]:
