@@ -16,12 +16,15 @@ from graft.passes.decompose import Decompose, Parent
 from graft.passes.head import last_features
 from graft.passes.identify import DEFAULT, MEASURED
 from graft.passes.joinable import called, check_classes, check_kinds, parents_macs, sample
-from graft.passes.joint import Joint, JointReport
+from graft.passes.joint import READ, Joint, JointReport
 from graft.passes.measured import Stopwatch
 from graft.passes.merge import INPUTS, Merge, bring_together, input_of
+from graft.passes.reject import FALSE_ALARMS, Reject, RejectReport, carried, seen
+from graft.passes.reject import READ as FAR
 from graft.passes.score import (
     CALIBRATED,
     JOINT,
+    LOGITS,
     ODDS,
     SCORES,
     TYPICALITY,
@@ -67,6 +70,7 @@ class ComposeReport:
         adapted: for each network what is done to the raw input.
         declined: what could not be done as asked, and why.
         joint: how good the joint head is, where one was fitted.
+        reject: what the column ``(other)`` rejects, where it is for what is far from all classes.
     """
 
     model: Model
@@ -76,6 +80,26 @@ class ComposeReport:
     adapted: tuple[tuple[str, ...], ...] = ()
     declined: tuple[str, ...] = ()
     joint: JointReport | None = None
+    reject: RejectReport | None = None
+
+
+@dataclass(frozen=True)
+class _Seeing:
+    """What tells that a sample is far from all classes.
+
+    Attributes:
+        data: features that distances are fitted to; otherwise distances that modules carry.
+    """
+
+    data: bool
+
+    def read(self, merged: Merge, parts: Sequence[_Part]) -> list[gs.Tensor]:
+        """Columns for :class:`graft.passes.reject.Reject`."""
+        if not self.data:
+            return carried(merged.branches, [part.classes for part in parts], merged.build)
+        first = parts[0].card.inputs[0]
+        image = first if first.kind == "image" and first.size else None
+        return seen(merged.branches, image, merged.inputs[0], merged.build)
 
 
 @dataclass
@@ -130,7 +154,10 @@ class Compose:
     Attributes:
         strategy: ``auto`` takes a trunk for each parent that is at hand, branches for the rest.
         keep: budget of the trunks; ``None``: the largest among the modules of the parent.
-        other: a trunk gets the column ``(other)``; for modules of one parent.
+        other: a column ``(other)``: in a single trunk for the other classes of its parent; where it has no
+            others, and for several networks, for what is far from all classes
+            (:class:`graft.passes.reject.Reject`).
+        false_alarms: share of samples of known classes that may be taken for far.
         scores: how networks are compared; ``None``: by ``odds`` where all are of one parent, else by
             ``joint`` with data and by ``typicality`` without.
         input: ``parent``: the input of the parents, which has to be the same; ``raw``: images as they
@@ -149,6 +176,7 @@ class Compose:
     strategy: str = "auto"
     keep: float | None = None
     other: bool = False
+    false_alarms: float = FALSE_ALARMS
     scores: str | None = None
     input: str | None = None
     dtype: type[np.generic] = np.uint8
@@ -209,21 +237,27 @@ class Compose:
             for origin, names in zip(origins, rename, strict=True)
             for name in origin.classes
         ]
-        scores, joint = "", None
-        if len(parts) == 1:
-            if self.scores:
-                declined.append(f"there is one network: nothing is compared by {self.scores}")
+        scores, joint, reject = "", None, None
+        if len(parts) == 1 and self.scores:
+            declined.append(f"there is one network: nothing is compared by {self.scores}")
+        rejects = self.other and not (len(parts) == 1 and OTHER in parts[0].card.labels)
+        if len(parts) == 1 and not rejects:
             model = parts[0].model
             model.metadata.pop(KEY, None)
         else:
-            scores = self._scores(parts, len(parents), data)
-            if scores in (TYPICALITY, *WITH_DATA):
+            scores = "" if len(parts) == 1 else self._scores(parts, len(parents), data)
+            if scores in (TYPICALITY, *WITH_DATA) and (data or not rejects):
                 declined += _without_costly_distances(parts)
-            model, left_out = _join(parts, classes, Score(scores))
+            seeing = self._seeing(parts, data) if rejects else None
+            model, left_out = _join(parts, classes, Score(scores or LOGITS), seeing)
             declined += left_out
             if scores in WITH_DATA and data:
                 owners = {name: number for number, part in enumerate(parts) for name in part.classes}
                 joint = self._fit(model, scores, data, modules, [owners[name] for name in classes])
+            if rejects:
+                samples = self._samples(model, data) if data else None
+                room = parents_macs(modules) - cost_of(model).macs
+                reject = Reject(self.device or Device(), self.false_alarms, room, self.seed)(model, samples)
         strategy = "mixed"
         if len({part.trunk for part in parts}) == 1:
             strategy = "trunk" if parts[0].trunk else "branches"
@@ -236,7 +270,20 @@ class Compose:
         options: dict[str, object] = {"strategy": strategy, "scores": scores}
         self._stamp(model, origins, tuple(parents.values()), options, alone, renamed)
         adapted = tuple(report.steps for report in reports)
-        return ComposeReport(model, strategy, reason, scores, adapted, tuple(declined), joint)
+        return ComposeReport(model, strategy, reason, scores, adapted, tuple(declined), joint, reject)
+
+    def _seeing(self, parts: Sequence[_Part], data: Split | None) -> _Seeing:
+        """What tells that a sample is far from all classes."""
+        if parts[0].card.output.steps:
+            raise GraftError(
+                "other-steps",
+                "--other of several networks is for one label a sample, and these give one a time step",
+                "leave it out",
+            )
+        return _Seeing(data is not None)
+
+    def _samples(self, model: Model, data: Split) -> Samples:
+        return Samples.match(data, model.require_card(), per_class=self.samples_per_class, seed=self.seed)
 
     def _scores(self, parts: Sequence[_Part], parents: int, data: Split | None) -> str:
         """How networks side by side are compared."""
@@ -256,8 +303,7 @@ class Compose:
         self, model: Model, scores: str, data: Split, modules: Sequence[Model], branches: Sequence[int]
     ) -> JointReport:
         """Scores fitted to samples; a joint head may take what the modules lack of their parents' MACs."""
-        samples = Samples.match(data, model.require_card(), per_class=self.samples_per_class, seed=self.seed)
-        device = self.device or Device()
+        samples, device = self._samples(model, data), self.device or Device()
         if scores == CALIBRATED:
             return Calibrate(device, branches, self.seed)(model, samples)
         room = parents_macs(modules) - cost_of(model).macs
@@ -308,12 +354,6 @@ class Compose:
                 "beside the modules",
                 "name them with --parent and --profile, or use --strategy branches",
             )
-        if self.other and (len(parts) > 1 or without):
-            raise GraftError(
-                "trunk-only",
-                "--other is for a trunk of modules of one parent",
-                "make the parent available with --parent and --profile, or leave it out",
-            )
         if self.keep is not None and all(not part.trunk for part in parts):
             raise GraftError(
                 "trunk-only",
@@ -352,7 +392,7 @@ class Compose:
             method=method,
             compensate=compensate,
             together=beside or len(classes) > 1,
-            other=self.other,
+            other=self.other and not beside and len(classes) < len(source.parent.record.labels),
             rest=beside,
             seed=asked[0].seed,
             round_to=asked[0].round_to if self.round_to is None else self.round_to,
@@ -415,12 +455,14 @@ class Compose:
 # ------------------------------------------------------------------------------- joining
 
 
-def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple[Model, list[str]]:
+def _join(
+    parts: Sequence[_Part], classes: Sequence[str], score: Score, seeing: _Seeing | None = None
+) -> tuple[Model, list[str]]:
     """All parts in one graph on one input, with comparable columns in the order of ``classes``.
 
-    For a joint head it gets a second output, what that reads.
+    For scores that are fitted it gets a second output, what these read, and one for ``seeing`` what is far.
     """
-    merged = Merge([part.model for part in parts], score.kind == JOINT)
+    merged = Merge([part.model for part in parts], score.kind == JOINT or seeing is not None)
     build = merged.build
     columns: list[gs.Tensor] = []
     reads: list[gs.Tensor] = []
@@ -453,7 +495,10 @@ def _join(parts: Sequence[_Part], classes: Sequence[str], score: Score) -> tuple
     if score.kind == CALIBRATED:
         reads.append(output)
     kind = "probabilities" if all(part.card.output.kind == "probabilities" for part in parts) else "logits"
-    return merged.finish(output, classes, kind, dtype, reads), declined
+    further = {READ: reads} if reads else {}
+    if seeing:
+        further[FAR] = seeing.read(merged, parts)
+    return merged.finish(output, classes, kind, dtype, further), declined
 
 
 def _score_macs(source: Source) -> int:

@@ -155,13 +155,13 @@ def observe(model: Model, samples: Samples, device: Device) -> tuple[Table, NDAr
     return values, scores.argmax(axis=-1) == samples.labels
 
 
-def run(model: Model, samples: Samples, device: Device) -> tuple[Table, Table]:
-    """What the outputs :data:`READ` and scores of ``model`` hold, float64."""
+def run(model: Model, samples: Samples, device: Device, read: str = READ) -> tuple[Table, Table]:
+    """What the outputs ``read`` and scores of ``model`` hold, float64."""
     session, name = device.open(model), samples.card.output.name
     values, scores = [], []
     for inputs, labels in samples.batches(session.batch or BATCH):
-        found = session.run(fit(inputs, session.batch), [name, READ])
-        values.append(check_finite(found[READ], READ)[: len(labels)])
+        found = session.run(fit(inputs, session.batch), [name, read])
+        values.append(check_finite(found[read], read)[: len(labels)])
         scores.append(check_finite(found[name], name)[: len(labels)])
     return np.concatenate(values).astype(np.float64), np.concatenate(scores).astype(np.float64)
 
@@ -171,9 +171,11 @@ def decide(model: Model, scores: Callable[[Builder, gs.Tensor], gs.Tensor] | Non
 
     The output :data:`READ` goes.
     """
-    graph, output = model.graph, next(t for t in model.graph.outputs if t.name != READ)
+    graph, name = model.graph, model.require_card().output.name
+    output = next(tensor for tensor in graph.outputs if tensor.name == name)
+    read = next(tensor for tensor in graph.outputs if tensor.name == READ)
+    others = [tensor for tensor in graph.outputs if tensor.name not in (READ, name)]
     if scores is not None:
-        read = next(tensor for tensor in graph.outputs if tensor.name == READ)
         build = Builder(graph, model.opset, "graft/joint")
         found = scores(build, read)
         if model.require_card().output.kind == "probabilities":
@@ -181,7 +183,7 @@ def decide(model: Model, scores: Callable[[Builder, gs.Tensor], gs.Tensor] | Non
         found.name, output.name = output.name, f"{build.prefix}/before"
         found.dtype, found.shape = np.dtype(np.float32), output.shape
         output = found
-    graph.outputs = [output]
+    graph.outputs = [output, *others]
     model.tidy()
 
 

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from graft.passes.adapt import ANTIALIAS_OPSET, RAW, Adapt, AdaptReport, raw_input, shrinks
 from graft.passes.convert import Convert
 from graft.passes.joinable import batch_of, sample, signature
-from graft.passes.joint import READ, known
+from graft.passes.joint import known as places_known
 from graft.passes.score import Branch
 from graft.passes.share import Share
 from graft.rewriter.builder import Builder
@@ -81,13 +81,14 @@ class Merge:
     Attributes:
         branches: the scores of each model, in order.
         build: adds nodes that belong to none of them.
+        inputs: of the graph, in the order of the card.
 
     Args:
         models: left as they are. Input, output, and metadata that are not ours are those of the first.
-        joint: branches say what a joint head reads.
+        known: branches say what a joint head reads.
     """
 
-    def __init__(self, models: Sequence[Model], joint: bool) -> None:
+    def __init__(self, models: Sequence[Model], known: bool) -> None:
         first = models[0]
         self._first = first
         self._batch = batch_of(models)
@@ -99,9 +100,11 @@ class Merge:
             self._model.metadata = {**model.metadata, **self._model.metadata}
         self._model.metadata.pop(KEY, None)
         inputs = [each.name for each in first.require_card().inputs]
+        named = {tensor.name: tensor for tensor in self._graph.inputs}
+        self.inputs: list[gs.Tensor] = [named[name] for name in inputs]
         self.build = Builder(self._graph, first.opset, "graft")
         self.branches = [
-            _branch(model.copy(), f"m{number}", self._graph, inputs, joint)
+            _branch(model.copy(), f"m{number}", self._graph, inputs, known)
             for number, model in enumerate(models)
         ]
 
@@ -111,7 +114,7 @@ class Merge:
         labels: Sequence[str],
         kind: str,
         dtype: np.dtype[np.generic],
-        read: Sequence[gs.Tensor] = (),
+        reads: Mapping[str, Sequence[gs.Tensor]] | None = None,
     ) -> Model:
         """The model that puts out ``scores``, under the name of the first model's output.
 
@@ -120,7 +123,7 @@ class Merge:
             labels: names of the columns.
             kind: ``logits`` or ``probabilities``.
             dtype: of ``scores``.
-            read: what the further output :data:`graft.passes.joint.READ` holds.
+            reads: name to contents of further outputs, float32.
         """
         card, graph = self._first.require_card(), self._graph
         if kind == "probabilities":
@@ -133,10 +136,10 @@ class Merge:
             for tensor in (*graph.inputs, scores):
                 tensor.shape = [self._batch, *list(tensor.shape or [])[1:]]
         graph.outputs = [scores]
-        if read:
-            joined = self.build.node("Concat", "reads", read, axis=-1)
-            joined = self.build.node("Cast", "read", [joined], to=1)
-            joined.name, joined.dtype = READ, np.dtype(np.float32)
+        for name, parts in (reads or {}).items():
+            joined = self.build.node("Concat", f"{name}/all", parts, axis=-1)
+            joined = self.build.node("Cast", f"{name}/float", [joined], to=1)
+            joined.name, joined.dtype = name, np.dtype(np.float32)
             graph.outputs.append(joined)
         model = self._model
         model.graph, model.node_metadata = graph, {}
@@ -152,15 +155,15 @@ class Merge:
         return model
 
 
-def _branch(model: Model, prefix: str, graph: gs.Graph, names: Sequence[str], joint: bool) -> Branch:
+def _branch(model: Model, prefix: str, graph: gs.Graph, names: Sequence[str], known: bool) -> Branch:
     """Move the nodes of ``model``, a copy that may be changed, into ``graph`` under ``prefix``.
 
-    Its inputs, in the order of its card, become those of the graph that ``names`` says. For a ``joint``
-    head it says what that reads.
+    Its inputs, in the order of its card, become those of the graph that ``names`` says. With ``known``
+    it says what a joint head reads.
     """
     typicality = Typicality.of(model)
     tensors: Mapping[str, gs.Tensor] = model.graph.tensors()
-    places = known(model) if joint else []
+    places = places_known(model) if known else []
     named = {tensor.name: tensor for tensor in graph.inputs}
     own = [each.name for each in model.require_card().inputs]
     inputs = {old: named[new] for old, new in zip(own, names, strict=True)}

@@ -10,7 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.joinable import check_kinds, parents_macs, signature
-from graft.passes.joint import Head, JointReport, run
+from graft.passes.joint import READ, Head, JointReport, run
 from graft.passes.merge import Merge, bring_together, input_of
 from graft.passes.score import CALIBRATED, JOINT, ODDS, TYPICALITY, WITH_DATA, Branch
 from graft.passes.weigh import Weigh
@@ -229,7 +229,7 @@ class _Patch:
 
     def probe(self) -> tuple[Model, int]:
         """With a further output for what scores are fitted to; how many columns of it are evidence."""
-        merged = Merge(self.both, joint=True)
+        merged = Merge(self.both, known=True)
         evidence, _ = self._evidence(merged.branches[1], distances=True)
         read = [*evidence, *(branch.reads() for branch in merged.branches)]
         odds = self._sum(merged.branches[1].build, evidence)
@@ -282,7 +282,8 @@ class _Patch:
         order.insert(place, len(self.kept))
         if order != sorted(order):
             columns = build.pick(columns, order, "order")
-        return merged.finish(columns, self.labels, base.card.output.kind, np.dtype(base.dtype), read)
+        reads = {READ: read} if read else None
+        return merged.finish(columns, self.labels, base.card.output.kind, np.dtype(base.dtype), reads)
 
 
 def _labels(card: Card, newcomer: Newcomer, name: str | None) -> list[str]:

@@ -111,6 +111,7 @@ class Branch:
         self.typicality = typicality
         self.features = features
         self.knows = knows
+        self._distances: dict[tuple[str, ...], gs.Tensor] = {}
         output = outputs[card.output.name]
         self.dtype, self.rank = output.dtype, len(output.shape or ())
         if self.rank > 2 and not card.output.steps:  # all other axes have size 1
@@ -164,18 +165,25 @@ class Branch:
         return build.node("Cast", "vote/votes", [build.node("Equal", "vote/is_best", [own, best])], to=to)
 
     def reads(self) -> gs.Tensor:
-        """What a joint head reads of this module (samples, values): :attr:`knows` and :attr:`log_shares`."""
+        """What a joint head reads of this module (samples, values): :attr:`known` and :attr:`log_shares`."""
         build, single = self.build, int(onnx.TensorProto.FLOAT)
         low = build.constant("joint/lowest", np.array(LOWEST, self.dtype))
         shares = build.node("Max", "joint/shares", [self.log_shares, low])
-        found = [build.node("Cast", "joint/float_shares", [shares], to=single)]
+        found = [build.node("Cast", "joint/float_shares", [shares], to=single), *self.known]
+        return build.node("Concat", "joint/read", found, axis=-1)
+
+    @functools.cached_property
+    def known(self) -> list[gs.Tensor]:
+        """:attr:`knows`, float32 (samples, values) each: means over positions."""
+        build, single = self.build, int(onnx.TensorProto.FLOAT)
+        found = []
         for number, (tensor, axis) in enumerate(self.knows):
             value = build.node("Cast", f"joint/float_{number}", [tensor], to=single)
             others = [each for each in range(1, len(tensor.shape or ())) if each != axis]
             if others:
                 value = build.reduce("ReduceMean", value, others, f"joint/mean_{number}", keep=False)
             found.append(value)
-        return build.node("Concat", "joint/read", found, axis=-1)
+        return found
 
     def atypical_reason(self, classes: Sequence[str]) -> str:
         """Why there are no distances for ``classes``; ``""`` if there are."""
@@ -186,7 +194,16 @@ class Branch:
         return f"{name}: no statistics of class {missing[0]}" if missing else ""
 
     def distances(self, classes: Sequence[str]) -> gs.Tensor:
-        """Weighted distances (samples, classes) in standard deviations, 0 for a usual sample of the class."""
+        """Weighted distances (samples, classes) in standard deviations, 0 for a usual sample of the class.
+
+        Made once for the same classes.
+        """
+        names = tuple(classes)
+        if names not in self._distances:
+            self._distances[names] = self._distances_to(names)
+        return self._distances[names]
+
+    def _distances_to(self, classes: Sequence[str]) -> gs.Tensor:
         known, build = self.typicality, self.build
         if known is None or self.features is None:
             raise RuntimeError("no statistics")

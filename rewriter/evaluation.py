@@ -51,7 +51,10 @@ class Scored:
         return np.asarray(self.predictions == self.labels)
 
     def summary(self) -> dict[str, Any]:
-        """``samples, top1, top5, per_class``, and ``auroc`` for a module of one class."""
+        """``samples, top1, top5, per_class``; with ``(other)`` ``auroc`` and ``fpr_at_95_recall``.
+
+        These tell how well samples of all named classes score against those of none.
+        """
         flat = self.scores.reshape(-1, self.scores.shape[-1])
         labels = self.labels.reshape(-1)
         result: dict[str, Any] = {
@@ -60,8 +63,12 @@ class Scored:
             "top5": metrics.top_k(flat, labels, min(5, flat.shape[1])),
             "per_class": metrics.per_class(flat.argmax(axis=1), labels, self.names),
         }
+        if OTHER in self.names:
+            place = self.names.index(OTHER)
+            known = np.delete(flat, place, axis=1).max(axis=1) - flat[:, place]
+            result["auroc"] = metrics.auroc(known, labels != place)
+            result["fpr_at_95_recall"] = metrics.false_positives(known, labels != place)
         if len(self.names) == 2 and self.names[1] == OTHER:
-            result["auroc"] = metrics.auroc(flat[:, 0] - flat[:, 1], labels == 0)
             result["balanced_accuracy"] = metrics.balanced_accuracy(flat.argmax(axis=1), labels)
         return result
 

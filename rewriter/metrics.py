@@ -140,6 +140,30 @@ def auroc(scores: Array, positive: Array) -> float:
     return float(above / (positives * negatives))
 
 
+def false_positives(scores: Array, positive: Array, recall: float = 0.95) -> float:
+    """The share of negative samples that pass where ``recall`` of the positive ones do.
+
+    Args:
+        scores: float (N,); those pass that are as high as the threshold or higher.
+        positive: bool (N,).
+        recall: share of positive samples that pass, above 0.
+
+    Returns:
+        0..1; NaN where all samples are positive or none is.
+
+    Raises:
+        GraftError: ``metric-input`` where shapes differ, N is 0, or a score is NaN.
+    """
+    scores, positive = np.asarray(scores).ravel(), np.asarray(positive, bool).ravel()
+    _require_same_shape(scores, positive)
+    _require(not np.isnan(scores).any(), "scores that are numbers, found NaN")
+    own = np.sort(scores[positive])[::-1]
+    if not len(own) or len(own) == len(scores):
+        return math.nan
+    threshold = own[max(1, math.ceil(recall * len(own))) - 1]
+    return float((scores[~positive] >= threshold).mean())
+
+
 def agreement(predictions_a: Array, predictions_b: Array) -> float:
     """The share of samples on which two classifiers say the same.
 

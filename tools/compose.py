@@ -13,6 +13,7 @@ import numpy as np
 from graft.passes.compose import STRATEGIES, Compose, Source
 from graft.passes.decompose import Parent
 from graft.passes.merge import INPUTS
+from graft.passes.reject import FALSE_ALARMS
 from graft.passes.score import SCORES, WITH_DATA
 from graft.passes.verify import check
 from graft.rewriter.calibration import Samples
@@ -44,7 +45,19 @@ TRAIN = "train"
 )
 @click.option("--keep", type=options.Share(), help="Budget of a trunk. Default: the largest of its modules.")
 @options.round_to
-@click.option("--other", is_flag=True, help="A trunk gets one more column, (other).")
+@click.option(
+    "--other",
+    is_flag=True,
+    help="One more column, (other): for the parent's other classes in a single trunk, else for what is far "
+    "from all classes.",
+)
+@click.option(
+    "--false-alarms",
+    default=FALSE_ALARMS,
+    type=options.Share(),
+    show_default=True,
+    help="Share of training samples that may be taken for far.",
+)
 @click.option(
     "--scores",
     type=click.Choice(SCORES),
@@ -91,6 +104,7 @@ def command(
     keep: float | None,
     round_to: int | None,
     other: bool,
+    false_alarms: float,
     scores: str | None,
     rename: tuple[str, ...],
     input_: str | None,
@@ -125,6 +139,7 @@ def command(
         strategy=strategy,
         keep=keep,
         other=other,
+        false_alarms=false_alarms,
         scores=scores,
         input=input_,
         dtype=np.uint8 if input_type == "uint8" else np.float32,
@@ -160,6 +175,7 @@ def command(
         "adapted": [list(steps) for steps in report.adapted],
         "declined": [*report.declined, *([reason] if reason and several else [])],
         "joint": asdict(report.joint) if report.joint else None,
+        "reject": asdict(report.reject) if report.reject else None,
         "parents": [record.model_dump(mode="json", exclude={"labels"}) for record in origin.parents],
         "modules": [
             {"file": file, "classes": list(origin_of(m).classes)}
@@ -207,7 +223,9 @@ def _measured(
     card = model.require_card()
     chosen = None if OTHER in card.labels else card.labels
     samples = Samples.match(naming.split(data, split, ignore), card, chosen)
-    return {"top1": score(model, samples, device).summary()["top1"], "samples": len(samples)}
+    found = score(model, samples, device).summary()
+    keys = ("samples", "top1", "auroc", "fpr_at_95_recall")
+    return {key: found[key] for key in keys if key in found}
 
 
 def _training(
@@ -279,6 +297,13 @@ def _show(result: dict[str, Any]) -> None:
             f"joint head of {joint['samples']} training samples: top-1 {show.percent(joint['top1'])} on "
             f"folds left out, {show.percent(joint['before'])} without it{used}"
         )
+    if result["reject"]:
+        fitted = result["reject"]["samples"]
+        source = f"fitted to {fitted} training samples" if fitted else "from what modules carry"
+        show.note(
+            f"{OTHER} takes what is far from all classes, {source}; "
+            f"{show.percent(result['reject']['false_alarms'])} of known samples may be taken for it"
+        )
     if result["adapted"]:
         entry = result["input"]
         show.note(f"input '{entry['name']}': {entry['color']} images {entry['size']}, 0..255")
@@ -290,3 +315,5 @@ def _show(result: dict[str, Any]) -> None:
             show.note(f"  of {name} (licence: {record['license'] or 'not stated'})")
     if "top1" in result:
         show.note(f"top-1 {show.percent(result['top1'])} on {result['samples']} test samples")
+        if "auroc" in result:
+            show.note(show.rejection(result))

@@ -199,7 +199,9 @@ def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:
         ["", *(name for name, _ in columns)],
         rows,
     )
-    if "auroc" in result:
+    if "auroc" in result and len(result["labels"]) > 2:
+        show.note(show.rejection(result))
+    elif "auroc" in result:
         entry = result["per_class"][result["labels"][0]]
         show.note(
             f"{result['labels'][0]}: precision {entry['precision']:.3f}, recall {entry['recall']:.3f}, "

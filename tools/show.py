@@ -80,6 +80,16 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
+def rejection(result: dict[str, Any]) -> str:
+    """How well (other) tells samples of no class from the others."""
+    if not math.isfinite(result["auroc"]):
+        return "(other): there are samples of one side only"
+    return (
+        f"(other): AUROC {result['auroc']:.4f}; where 95 % of the samples of classes pass, "
+        f"{percent(result['fpr_at_95_recall'])} of the rest do"
+    )
+
+
 def classes(names: Sequence[str]) -> str:
     """Names, or how many there are.
 

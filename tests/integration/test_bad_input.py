@@ -152,10 +152,6 @@ REQUESTS = {
     ),
     "compose what is not there": ("compose modules/cat.onnx -o out", "model-missing", "cat.onnx"),
     "compose an unfinished folder": ("compose other -o out", "directory-unfinished", "graft.json"),
-    "other beside branches": (
-        f"{COMPOSE} --other --strategy branches",
-        *("trunk-only", "--other"),
-    ),
     "baseline lacks a class": (
         f"{EVALUATE} --baseline modules/ant.onnx",
         *("baseline-class", "no class 'bee'"),

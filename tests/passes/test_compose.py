@@ -205,7 +205,6 @@ def test_what_cannot_be_joined_is_refused() -> None:
     assert refused([one, two, one]) == "class-twice"
     assert refused([one, cut(of, "ba", together=True)]) == "class-twice"
     assert refused([one, two], "trunk") == "parent-missing"
-    assert refused([one, two], "branches", other=True) == "trunk-only"
     assert refused([one, of.parent.source]) == "not-a-module"
     with pytest.raises(GraftError) as caught:
         Compose("magic")

@@ -441,9 +441,6 @@ def test_what_goes_with_one_parent_only() -> None:
     one, two = photo("abc", seed=1), photo("pqr", seed=2)
     modules = [cut(one, "a"), cut(two, "p"), cut(two, "q")]
     with pytest.raises(GraftError) as caught:
-        Compose(other=True)(modules, sources(one, two))
-    assert caught.value.code == "trunk-only"
-    with pytest.raises(GraftError) as caught:
         Compose("branches", keep=0.5)(modules, sources(one, two))
     assert caught.value.code == "trunk-only"
     again = Compose("branches")(modules, {}).model
