@@ -14,21 +14,23 @@ import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
+from importlib import import_module
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
-from bench import DEVICE, Bench, row
+from bench import DEVICE, Bench, mean_over, points, row
 from numpy.typing import NDArray
 
-from graft.passes.compose import Compose
+from graft.passes.compose import Compose, Source
 from graft.passes.decompose import Decompose
+from graft.passes.replace import Newcomer, Replace
 from graft.passes.score import WITH_DATA, WITHOUT_DATA
 from graft.rewriter.calibration import Samples
 from graft.rewriter.card import Array, InputCard
 from graft.rewriter.cost import cost_of
 from graft.rewriter.dataset import Split
-from graft.rewriter.evaluation import score
+from graft.rewriter.evaluation import Scored, score
 from graft.rewriter.images import fit_images
 from graft.rewriter.model import Model
 
@@ -36,6 +38,9 @@ DENSE = (("dense_mnist_4", "mnist"), ("dense_fmnist_4", "fmnist"))
 IMAGES = (("resnet20_cifar10", "cifar10"), ("efficientnet_lite0_imagenet", "imagenette"))
 FEW = 200
 """Samples of a class."""
+OWN = ("mnist_torch", "fashion_keras")
+"""Bundled with Graft."""
+BUNDLED = Path(str(import_module("graft.models").__path__[0]))
 KEEP, WHOLE = 0.6, 1.0
 TESTED = 100
 """Test images of a class, where the networks are large."""
@@ -157,6 +162,120 @@ def images(folder: Path) -> None:
         row(title, *means)
 
 
+def same(folder: Path) -> None:
+    """Two classes of one parent, all 45 pairs."""
+    print(f"\n## Two classes of one parent, all 45 pairs, `--together --keep {KEEP:g} --compensate refit`\n")
+    row("parent", "points lost", "worst pair")
+    row("---", "---", "---")
+    decompose = Decompose(KEEP, together=True, compensate="refit", method="ablation")
+    for names in (IMAGES[0], *DENSE):
+        bench, lost = Bench(folder, *names), []
+        for pair in combinations(bench.card.labels, 2):
+            found = decompose(bench.parent, bench.profile, pair, data=bench.train, device=DEVICE).model
+            right = [
+                score(model, Samples.match(bench.test.split, model.require_card(), pair,
+                                           names=bench.card.labels), DEVICE, pair).correct.mean()
+                for model in (bench.parent.model, found)
+            ]  # fmt: skip
+            lost.append(100 * float(right[0] - right[1]))
+        row(bench.name, points(mean_over(lost)), f"{max(lost):+.2f}")
+
+
+def replaced(folder: Path) -> None:
+    """Classes of a weak network, decided by modules of a strong one for the same classes."""
+    print(f"\n## Classes of a weak network decided by a strong one, modules at `--keep {KEEP:g}`\n")
+    row("weak, strong", "data", "before; strong", "one class: mean", "worst change of a class", "all ten",
+        "worst change of a class")  # fmt: skip
+    row(*["---"] * 7)
+    for (weak, data), strong in zip(DENSE, OWN, strict=True):
+        bench = Bench(folder, weak, data)
+        better = Bench(BUNDLED, strong, str((folder / data).resolve()))
+        modules = [report.model for report in better.modules(Decompose(KEEP))]
+        train = replace(bench.train.split, class_names=bench.card.labels)
+        before = bench.whole
+        for given in (None, train):
+            single, worst, whole = [], [], bench.model
+            for name, module in zip(bench.card.labels, modules, strict=True):
+                newcomer = Newcomer(module, name, name)
+                found = _again(bench, Replace(device=DEVICE)(bench.model, newcomer, name, given).model)
+                single.append(100 * float(found.correct.mean()))
+                worst.append(_worst(before, found))
+                whole = Replace(device=DEVICE)(whole, newcomer, name, given).model
+            last = _again(bench, whole)
+            accuracies = [f"{100 * each.correct.mean():.2f}" for each in (before, better.whole)]
+            row(f"{weak}, {strong}", "all training images" if given else "-", "; ".join(accuracies),
+                f"{statistics.mean(single):.2f}", f"{min(worst):+.2f}",
+                f"{100 * last.correct.mean():.2f}", f"{_worst(before, last):+.2f}")  # fmt: skip
+
+
+def _again(bench: Bench, model: Model) -> Scored:
+    return score(
+        model, Samples.match(bench.test.split, model.require_card(), names=bench.card.labels), DEVICE
+    )
+
+
+def _worst(before: Scored, after: Scored) -> float:
+    """The lowest change of a class's recall, in points."""
+    changes = [
+        float(after.correct[after.labels == label].mean() - before.correct[before.labels == label].mean())
+        for label in range(len(before.names))
+    ]
+    return 100 * min(changes)
+
+
+def foreign(folder: Path) -> None:
+    """A digit replaced by a piece of clothing, all 100 pairs, and the reverse."""
+    reuse = Reuse(folder, DENSE)
+    print(
+        f"\n## A class replaced by one of the other network, 100 pairs each, modules at `--keep {KEEP:g}`\n"
+    )
+    row("network", "newcomer of", "data", "mean", "worst pair", "the network among its other nine")
+    row(*["---"] * 6)
+    for base, other in (reuse.benches, reuse.benches[::-1]):
+        modules = [report.model for report in other.modules(Decompose(KEEP))]
+        nine = []
+        for name in base.card.labels:
+            rest = [each for each in base.card.labels if each != name]
+            samples = Samples.match(base.test.split, base.card, rest)
+            nine.append(100 * float(score(base.parent.model, samples, DEVICE, rest).correct.mean()))
+        for given in (None, reuse.train):
+            found = [
+                reuse.accuracy(
+                    Replace(device=DEVICE, samples_per_class=FEW)(
+                        base.model, Newcomer(module, label, label), name, given
+                    ).model
+                )
+                for name in base.card.labels
+                for module, label in zip(modules, other.card.labels, strict=True)
+            ]
+            row(base.name, other.name, f"{FEW} a class" if given else "-", f"{statistics.mean(found):.2f} %",
+                f"{min(found):.2f} %", f"{statistics.mean(nine):.2f} %")  # fmt: skip
+
+
+def rejected(folder: Path) -> None:
+    """Images of the one data set on a composite of the other's classes."""
+    reuse = Reuse(folder, DENSE)
+    print(f"\n## What no class owns: test images of the other data set, ten modules at `--keep {KEEP:g}`, "
+          "`--other`, 5 % false alarms wanted\n")  # fmt: skip
+    row("composite of", "as", "fitted to", "AUROC", "FPR at 95 % recall", "false alarms", "top-1 of all")
+    row(*["---"] * 7)
+    for bench in reuse.benches:
+        modules = [
+            report.model for report in bench.modules(Decompose(KEEP, compensate="refit", method="ablation"))
+        ]
+        train = replace(bench.train.split, class_names=bench.card.labels)
+        sources = {bench.parent.sha256: Source(bench.parent, bench.profile, bench.train)}
+        for strategy, data in product(("trunk", "branches"), (None, train)):
+            compose = Compose(strategy, other=True, device=DEVICE)
+            model = compose(modules, sources if strategy == "trunk" else {}, data).model
+            found = score(model, Samples.match(reuse.test, model.require_card()), DEVICE)
+            said, known = found.summary(), found.labels != len(found.names) - 1
+            alarms = float((found.predictions[known] == len(found.names) - 1).mean())
+            row(bench.name, strategy, "its training images" if data else "-", f"{said['auroc']:.4f}",
+                f"{100 * said['fpr_at_95_recall']:.2f} %", f"{100 * alarms:.2f} %",
+                f"{100 * said['top1']:.2f} %")  # fmt: skip
+
+
 def _shrunk(split: Split, size: int) -> Split:
     """The images of ``split``, brought to ``size`` first."""
 
@@ -168,7 +287,7 @@ def _shrunk(split: Split, size: int) -> Split:
     return replace(split, reader=read)
 
 
-SECTIONS = {each.__name__: each for each in (pairs, fives, twenty, images)}
+SECTIONS = {each.__name__: each for each in (pairs, fives, twenty, images, same, replaced, foreign, rejected)}
 
 
 def main() -> None:
