@@ -50,7 +50,10 @@ class Bench:
 
     def modules(self, decompose: Decompose, plan: Plan | None = None) -> list[DecomposeReport]:
         """One module a class."""
-        return [decompose(self.parent, self.profile, [name], plan) for name in self.card.labels]
+        return [
+            decompose(self.parent, self.profile, [name], plan, data=self.train, device=DEVICE)
+            for name in self.card.labels
+        ]
 
     def joined(self, reports: Sequence[DecomposeReport]) -> Scored:
         """All modules as branches, on the test samples."""
