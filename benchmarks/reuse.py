@@ -91,11 +91,18 @@ def pairs(folder: Path) -> None:
     row("scores", "samples of a class", "mean", "worst pair")
     row("---", "---", "---", "---")
     modules = [[report.model for report in bench.modules(Decompose(KEEP))] for bench in reuse.benches]
-    for scores in (*WITHOUT_DATA, *WITH_DATA):
-        data = reuse.train if scores in WITH_DATA else None
-        compose = Compose(scores=scores, device=DEVICE, samples_per_class=FEW)
-        found = [reuse.accuracy(compose(pair, {}, data).model) for pair in product(*modules)]
-        row(f"`{scores}`", FEW if data else "-", f"{statistics.mean(found):.2f} %", f"{min(found):.2f} %")
+    sources = {bench.parent.sha256: Source(bench.parent, bench.profile) for bench in reuse.benches}
+    for scores, continuous in (
+        *((scores, False) for scores in (*WITHOUT_DATA, *WITH_DATA)),
+        *((scores, True) for scores in ("vote", "typicality")),
+    ):
+        data = reuse.train if scores in WITH_DATA or continuous else None
+        compose = Compose(scores=scores, continuous=continuous, device=DEVICE, samples_per_class=FEW)
+        parents = sources if continuous else {}
+        found = [reuse.accuracy(compose(pair, parents, data).model) for pair in product(*modules)]
+        used = "all, as unconcerned" if continuous else FEW if data else "-"
+        title = f"`{scores}`, continuous learning" if continuous else f"`{scores}`"
+        row(title, used, f"{statistics.mean(found):.2f} %", f"{min(found):.2f} %")
 
 
 def fives(folder: Path) -> None:

@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.calibrate import Calibrate
 from graft.passes.compensate import LADDER
+from graft.passes.continuous import Continuous
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.head import last_features
 from graft.passes.identify import DEFAULT, MEASURED
@@ -160,6 +161,8 @@ class Compose:
         false_alarms: share of samples of known classes that may be taken for far.
         scores: how networks are compared; ``None``: by ``odds`` where all are of one parent, else by
             ``joint`` with data and by ``typicality`` without.
+        continuous: trunks are planned anew with samples of the other networks' classes as unconcerned
+            examples (:class:`graft.passes.continuous.Continuous`).
         input: ``parent``: the input of the parents, which has to be the same; ``raw``: images as they
             are, adapted inside the graph; ``None``: ``parent`` for modules of one parent, ``raw`` for
             images of several.
@@ -178,6 +181,7 @@ class Compose:
     other: bool = False
     false_alarms: float = FALSE_ALARMS
     scores: str | None = None
+    continuous: bool = False
     input: str | None = None
     dtype: type[np.generic] = np.uint8
     opset: int | None = None
@@ -223,6 +227,8 @@ class Compose:
         parents = {origin.parents[0].graph_sha256: origin.parents[0] for origin in origins}
         self._check_kinds(modules, origins)
         raw = input_of(modules, self.input, len(parents) > 1)
+        if self.continuous:
+            sources = self._continued(origins, sources, data, rename)
         parts, reason = self._parts(modules, origins, sources)
         for part in parts:
             part.rename({old: new for number in part.members for old, new in rename[number].items()})
@@ -330,7 +336,7 @@ class Compose:
                 continue
             most = source.parent.cost.macs
             as_it_is = len(mine) == 1 and len(members) > 1 and self.strategy == "auto" and self.keep is None
-            if as_it_is and _macs_with_distances(mine[0]) <= most:
+            if as_it_is and not self.continuous and _macs_with_distances(mine[0]) <= most:
                 parts.append(_Part(mine[0].copy(), True, numbers, most))
             else:
                 own = [origins[number] for number in numbers]
@@ -345,6 +351,33 @@ class Compose:
         if without:
             return parts, f"not at hand: {', '.join(without)}"
         return parts, f"one network for each of {len(members)} parents"
+
+    def _continued(
+        self,
+        origins: Sequence[Origin],
+        sources: Mapping[str, Source],
+        data: Split | None,
+        rename: Sequence[Mapping[str, str]],
+    ) -> dict[str, Source]:
+        """The parents at hand, with profiles that know of the other networks' classes."""
+        if not sources or data is None or len({origin.parents[0].graph_sha256 for origin in origins}) < 2:
+            raise GraftError(
+                "continuous-data",
+                "continuous learning takes several parents, all at hand, and data of all classes",
+                "name --parent, --profile and --data, or leave it out",
+            )
+        found = {}
+        for sha256, source in sources.items():
+            others = {
+                names.get(name, name)
+                for origin, names in zip(origins, rename, strict=True)
+                if origin.parents[0].graph_sha256 != sha256
+                for name in origin.classes
+            }
+            learn = Continuous(self.device or Device())
+            profile = learn(source.parent, source.profile, data, others)
+            found[sha256] = replace(source, profile=profile)
+        return found
 
     def _check_possible(self, without: Sequence[str], parts: Sequence[_Part]) -> None:
         if without and self.strategy == "trunk":

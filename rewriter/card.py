@@ -390,6 +390,16 @@ class Card(_Part):
         present = {key: getattr(self, key) for key in type(self).model_fields}
         return Card.model_validate({**present, **changes})
 
+    def resizing(self, like: InputCard | None = None) -> Card:
+        """The same card, whose images may come in all sizes: brought to its own as those ``like``."""
+        first, *others = self.inputs
+        if others or first.kind != "image" or first.resize or first.size is None:
+            return self
+        how = {"resize": "squash"}
+        if like is not None:
+            how = {name: getattr(like, name) for name in ("resize", "crop_fraction", "interpolation")}
+        return self.replace(inputs=(first.model_copy(update=how),))
+
     def class_index(self, name: str) -> int:
         """The position of a label.
 

@@ -162,6 +162,30 @@ class Profile:
             steps=None if self.steps is None or other.steps is None else self.steps + other.steps,
         )
 
+    def with_others(self, other: Profile) -> Profile:
+        """With all samples of ``other``, of the same parent, as samples of ``(other)``."""
+        if self.parent != other.parent:
+            raise GraftError("profile-merge", "profiles of different models do not add up")
+        place = list(self.classes).index(OTHER) if OTHER in self.classes else len(self.classes)
+
+        def added(own: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
+            rows = own if place < len(own) else np.concatenate([own, np.zeros_like(own[:1])])
+            rows = rows.copy()
+            rows[place] += more.sum(axis=0)
+            return rows
+
+        return replace(
+            self,
+            classes=(*self.classes, OTHER)[: max(len(self.classes), place + 1)],
+            counts=added(self.counts, other.counts),
+            correct=added(self.correct, np.zeros_like(other.correct)),
+            tables={
+                name: {tensor: added(table, other.tables[name][tensor]) for tensor, table in tables.items()}
+                for name, tables in self.tables.items()
+            },
+            steps=None if self.steps is None or other.steps is None else added(self.steps, other.steps),
+        )
+
     @property
     def top1(self) -> float:
         """Accuracy of the parent on the samples of the profile."""

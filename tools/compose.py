@@ -65,6 +65,11 @@ TRAIN = "train"
     "typicality without.",
 )
 @click.option(
+    "--continuous",
+    is_flag=True,
+    help="Plan trunks anew, with samples of the other networks' classes as unconcerned examples.",
+)
+@click.option(
     "--rename",
     multiple=True,
     metavar="A=B",
@@ -106,6 +111,7 @@ def command(
     other: bool,
     false_alarms: float,
     scores: str | None,
+    continuous: bool,
     rename: tuple[str, ...],
     input_: str | None,
     input_type: str,
@@ -141,6 +147,7 @@ def command(
         other=other,
         false_alarms=false_alarms,
         scores=scores,
+        continuous=continuous,
         input=input_,
         dtype=np.uint8 if input_type == "uint8" else np.float32,
         opset=opset,

@@ -184,13 +184,11 @@ def measured(
 
 def _resizing(before: Model, after: Model) -> Model:
     """``before``, which takes images of all sizes if ``after`` does."""
-    (own, *_), (new, *_) = before.require_card().inputs, after.require_card().inputs
-    if own.kind != "image" or own.resize or not new.resize or own.size is None:
+    new = after.require_card().inputs[0]
+    if new.kind != "image" or not new.resize:
         return before
     found = before.copy()
-    names = ("resize", "crop_fraction", "interpolation")
-    resizing = own.model_copy(update={name: getattr(new, name) for name in names})
-    found.card = before.require_card().replace(inputs=(resizing,))
+    found.card = before.require_card().resizing(new)
     return found
 
 

@@ -165,3 +165,29 @@ def test_a_trunk_is_refitted_with_its_own_data(
 def test_no_class_can_be_called_other(modules: tuple[Path, Path], graft: Graft, tmp_path: Path) -> None:
     result = graft("compose", modules[0], "--rename", "3=(other)", "-o", tmp_path / "one.onnx")
     assert result.code == 2 and "no class can be called (other)" in result.err
+
+
+def test_networks_are_planned_anew_with_what_they_will_meet(
+    modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = ("--data", MNIST, "--data", DIGITS)
+    line = (*modules, *data, "--continuous", "--scores", "vote", "-o", tmp_path / "both.onnx")
+    joined = found(capfd, "compose", *line)
+    assert joined["strategy"] == "trunk" and joined["top1"] > 0.9
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_what_no_class_owns(
+    parts: int, modules: tuple[Path, Path], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Other digits are hard to tell from these; nothing of the sort is seen when it is fitted."""
+    data = ("--data", MNIST, "--data", DIGITS)[: 2 * parts]
+    line = (*modules[:parts], *data, "--strategy", "branches", "--other", "--false-alarms", "0.1")
+    joined = found(capfd, "compose", *line, "-o", tmp_path / "other.onnx")
+    assert joined["classes"][-1] == "(other)"
+    if parts == 2:
+        assert joined["reject"]["false_alarms"] == 0.1 and joined["reject"]["samples"] > 500
+        assert joined["samples"] == 1000 + len(np.load(DIGITS)["y_test"])
+    assert 0.7 < joined["auroc"] <= 1 and 0 <= joined["fpr_at_95_recall"] < 0.9
+    told = found(capfd, "evaluate", tmp_path / "other.onnx", *data)
+    assert told["auroc"] == pytest.approx(joined["auroc"])

@@ -1,0 +1,211 @@
+"""Measure whether layers of branches are faster together: one wide layer, a grouped convolution, a stack.
+
+Run with the benchmark models and data (see GRAFT_BENCH)::
+
+    python benchmarks/batched.py ../shared/bench/vision
+
+For layers of the sizes of ResNet-20 and of dense networks, for 2 and 10 branches, it times k layers side by
+side against one node that does the same: of branches that read the same tensor one layer with all outputs, of
+branches that read tensors of their own a grouped convolution over all channels, or a batch of matrices.
+Whole composites of dense networks are timed with and without layers of one input put together. Prints time
+together over time apart; below 1 together is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+from bench import Bench, row
+from onnx import TensorProto, helper, numpy_helper
+from reuse import DENSE, KEEP
+
+from graft.passes.compose import Compose
+from graft.passes.decompose import Decompose
+from graft.rewriter.model import Model
+
+BATCH = 32
+RUNS, BLOCKS = 20, 6
+BRANCHES = (2, 10)
+Graph = tuple[list[onnx.NodeProto], dict[str, np.ndarray]]
+
+
+def session(graph: Graph, shape: list[int], threads: int) -> ort.InferenceSession:
+    """A graph from ``x`` to ``y``."""
+    nodes, constants = graph
+    made = helper.make_graph(
+        nodes,
+        "layers",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(values.astype(np.float32), name) for name, values in constants.items()],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return _open(model.SerializeToString(), threads)
+
+
+def _open(model: bytes, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def ratio(together: Graph, apart: Graph, shape: list[int], threads: int) -> float:
+    """Median time of the one over that of the other; they take turns."""
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    return _turns([session(graph, shape, threads) for graph in (together, apart)], {"x": x})
+
+
+def _turns(sessions: list[ort.InferenceSession], feed: dict[str, np.ndarray]) -> float:
+    """Median time of the first over that of the second, which must do the same."""
+    one, two = (each.run(None, feed)[0] for each in sessions)
+    np.testing.assert_allclose(one, two, rtol=1e-2, atol=1e-2)
+    times: list[list[float]] = [[], []]
+    for _ in range(BLOCKS):
+        for each, found in zip(sessions, times, strict=True):
+            for _ in range(RUNS):
+                start = time.perf_counter()
+                each.run(None, feed)
+                found.append(time.perf_counter() - start)
+    return float(np.median(times[0]) / np.median(times[1]))
+
+
+def convolutions(count: int, channels: int, shared: bool) -> tuple[Graph, Graph]:
+    """3 x 3 convolutions of branches, of one input or each of its own channels."""
+    draw = np.random.default_rng(1)
+    weights = draw.normal(size=(count, channels, channels, 3, 3))
+    common = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
+    names = [f"x{n}" for n in range(count)]
+    apart = [] if shared else [helper.make_node("Split", ["x"], names, axis=1)]
+    apart += [
+        helper.make_node("Conv", ["x" if shared else names[n], f"w{n}"], [f"y{n}"], **common)
+        for n in range(count)
+    ]
+    apart.append(helper.make_node("Concat", [f"y{n}" for n in range(count)], ["y"], axis=1))
+    group = 1 if shared else count
+    together = [helper.make_node("Conv", ["x", "w"], ["y"], group=group, **common)]
+    return (together, {"w": weights.reshape(-1, channels, 3, 3)}), (
+        apart,
+        {f"w{n}": weights[n] for n in range(count)},
+    )
+
+
+def matrices(count: int, into: int, out: int, shared: bool) -> tuple[Graph, Graph]:
+    """Dense layers of branches, of one input or each of its own."""
+    weights = np.random.default_rng(1).normal(size=(count, into, out))
+    if shared:
+        apart = [helper.make_node("MatMul", ["x", f"w{n}"], [f"y{n}"]) for n in range(count)]
+        apart.append(helper.make_node("Concat", [f"y{n}" for n in range(count)], ["y"], axis=1))
+        wide = weights.transpose(1, 0, 2).reshape(into, -1)
+        return ([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": wide}), (
+            apart,
+            {f"w{n}": weights[n] for n in range(count)},
+        )
+    names = [f"x{n}" for n in range(count)]
+    apart = [helper.make_node("Split", ["x"], names, axis=0)]
+    apart += [helper.make_node("MatMul", [names[n], f"w{n}"], [f"y{n}"]) for n in range(count)]
+    apart.append(helper.make_node("Concat", [f"y{n}" for n in range(count)], ["y"], axis=0))
+    return ([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weights}), (
+        apart,
+        {f"w{n}": weights[n] for n in range(count)},
+    )
+
+
+def stacked(model: Model) -> Model:
+    """A copy with dense layers that read the same tensor as one, whose output is split."""
+    result = model.copy()
+    same: dict[str, list[gs.Node]] = {}
+    for node in result.graph.nodes:
+        if node.op == "MatMul" and isinstance(node.inputs[1], gs.Constant):
+            same.setdefault(node.inputs[0].name, []).append(node)
+    for number, nodes in enumerate(each for each in same.values() if len(each) > 1):
+        weights = [node.inputs[1].values for node in nodes]
+        wide, made = gs.Variable(f"wide{number}", np.float32), [node.outputs[0] for node in nodes]
+        sizes = gs.Constant(f"sizes{number}", np.array([each.shape[1] for each in weights]))
+        weight = gs.Constant(f"weight{number}", np.concatenate(weights, axis=1))
+        for node in nodes:
+            node.outputs = []
+        result.graph.nodes += [
+            gs.Node("MatMul", wide.name, {}, [nodes[0].inputs[0], weight], [wide]),
+            gs.Node("Split", sizes.name, {"axis": -1}, [wide, sizes], made),
+        ]
+    result.tidy()
+    return result
+
+
+def composites(folder: Path) -> None:
+    """Branches of dense networks, whole files."""
+    modules = []
+    for names in DENSE:
+        bench = Bench(folder, *names)
+        modules.append([report.model for report in bench.modules(Decompose(KEEP))])
+    print("\n## Composites of dense networks: layers of one input together, over apart\n")
+    row("branches", "threads", *[f"batch {size}" for size in (1, BATCH)])
+    row(*["---"] * 4)
+    chosen = {
+        "3 and Sneaker": [modules[0][3], modules[1][7]],
+        "ten digits": modules[0],
+        "twenty": [each for found in modules for each in found],
+    }
+    for (title, found), threads in product(chosen.items(), (1, 2)):
+        apart = Compose("branches", scores="typicality")(found, {}).model
+        models = [each.proto().SerializeToString() for each in (stacked(apart), apart)]
+        name, size = apart.graph.inputs[0].name, list(apart.graph.inputs[0].shape[1:])
+        cells = []
+        for batch in (1, BATCH):
+            x = np.random.default_rng(0).integers(0, 256, (batch, *size)).astype(apart.graph.inputs[0].dtype)
+            cells.append(_two(_turns([_open(each, threads) for each in models], {name: x})))
+        row(title, threads, *cells)
+
+
+def main() -> None:
+    """Single layers, then whole composites."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    print(f"Machine: {platform.machine()}, onnxruntime {ort.__version__} on CPU, batch {BATCH}.")
+    composites(folder)
+    for threads in (1, 2):
+        print(f"\n## Time together over time apart, {threads} threads\n")
+        row("layer", "branches read", *[f"{count} branches" for count in BRANCHES])
+        row(*["---"] * (2 + len(BRANCHES)))
+        for channels, size in ((16, 32), (32, 16), (64, 8)):
+            for shared in (True, False):
+                found = [
+                    ratio(
+                        *convolutions(count, channels, shared),
+                        [BATCH, channels * (1 if shared else count), size, size],
+                        threads,
+                    )
+                    for count in BRANCHES
+                ]
+                row(f"Conv 3x3, {channels} channels, {size} x {size}", _reads(shared), *map(_two, found))
+        for into, out in ((784, 49), (49, 49), (512, 512)):
+            for shared in (True, False):
+                found = [
+                    ratio(
+                        *matrices(count, into, out, shared),
+                        [BATCH, into] if shared else [count, BATCH, into],
+                        threads,
+                    )
+                    for count in BRANCHES
+                ]
+                row(f"MatMul {into} to {out}", _reads(shared), *map(_two, found))
+
+
+def _reads(shared: bool) -> str:
+    return "one tensor" if shared else "their own"
+
+
+_two: Callable[[float], str] = "{:.2f}".format
+
+if __name__ == "__main__":
+    main()
