@@ -67,16 +67,20 @@ class Notes:
 
 @dataclass(frozen=True)
 class Way:
-    """How a module is cut: by a method, or by one plan for all classes; and compensated."""
+    """How a module is cut: by a method, or by one plan for all classes; and compensated.
+
+    ``mirror``: images count as in a mirror, too.
+    """
 
     method: str
     compensate: str = "refit"
+    mirror: bool = False
 
     def cut(self, bench: Bench, classes: Sequence[str], keep: float, unit: str = "macs") -> Model:
         """The module for ``classes``, a set if there are several."""
         method = MEASURED if self.method == ONE_PLAN else self.method
         together = len(classes) > 1
-        decompose = Decompose(keep, unit, method, self.compensate, together, round_to=1)
+        decompose = Decompose(keep, unit, method, self.compensate, together, round_to=1, mirror=self.mirror)
         plan = one_plan(bench, keep, unit) if self.method == ONE_PLAN else None
         return decompose(bench.parent, bench.profile, classes, plan, data=bench.train, device=DEVICE).model
 
@@ -161,12 +165,14 @@ def sets(bench: Bench, run: Run, title: str, chosen: Sequence[Sequence[str]], ke
     lost: dict[tuple[Way, float], list[float]] = {}
     for way, keep in itertools.product(ways, keeps):
         for classes in chosen:
-            key = "/".join([bench.name, way.method, way.compensate, str(keep), "+".join(classes)])
+            mirrored = ["mirror"] if way.mirror else []
+            key = "/".join([bench.name, way.method, way.compensate, str(keep), "+".join(classes), *mirrored])
             found = run.notes.get(key, lambda w=way, k=keep, c=classes: _set(bench, run, w, c, k))
             lost.setdefault((way, keep), []).append(found["loss"])
     for way in ways:
         cells = [points(mean_over(lost[way, keep])) for keep in keeps]
-        row(way.method, way.compensate, *cells, _lead(lost, way, keeps))
+        compensation = f"{way.compensate}, mirrored" if way.mirror else way.compensate
+        row(way.method, compensation, *cells, _lead(lost, way, keeps))
 
 
 def _set(bench: Bench, run: Run, way: Way, classes: Sequence[str], keep: float) -> dict[str, Any]:
@@ -209,7 +215,8 @@ def fives(bench: Bench, run: Run) -> None:
 def whole_set(bench: Bench, run: Run) -> None:
     """EfficientNet-Lite0, the ten imagenette classes together."""
     classes = tuple(bench.train.counts())
-    sets(bench, run, "ten classes together", [classes], (0.6, 0.4), run.ways(*map(Way, METHODS)))
+    ways = run.ways(*map(Way, METHODS), Way(MEASURED, mirror=True))
+    sets(bench, run, "ten classes together", [classes], (0.6, 0.4), ways)
 
 
 # ------------------------------------------------------------------------------- modules joined

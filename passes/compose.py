@@ -429,6 +429,7 @@ class Compose:
             rest=beside,
             seed=asked[0].seed,
             round_to=asked[0].round_to if self.round_to is None else self.round_to,
+            mirror=asked[0].mirror,
             stopwatch=Stopwatch(self.verify),
         )
         samples = random_inputs(source.parent.model.proto().graph) if self.verify else None

@@ -104,6 +104,7 @@ class Decompose:
         seed: for methods that draw.
         round_to: see :class:`graft.passes.budget.Budget`.
         samples: at most so many are used to refit.
+        mirror: images of the data count as in a mirror, too.
         stopwatch: where latency is measured, for that unit.
     """
 
@@ -117,11 +118,23 @@ class Decompose:
     seed: int = 0
     round_to: int | None = None
     samples: int = SAMPLES
+    mirror: bool = False
     stopwatch: Stopwatch = field(default_factory=Stopwatch, compare=False, repr=False)
 
     def options(self) -> dict[str, object]:
         """The options, as modules record them."""
-        names = ("keep", "unit", "method", "compensate", "together", "other", "rest", "seed", "round_to")
+        names = (
+            "keep",
+            "unit",
+            "method",
+            "compensate",
+            "together",
+            "other",
+            "rest",
+            "seed",
+            "round_to",
+            "mirror",
+        )
         return {name: getattr(self, name) for name in names}
 
     def plan(
@@ -184,6 +197,8 @@ class Decompose:
             data: as in :meth:`plan`; a compensation by refit takes it, too.
             device: as in :meth:`plan`.
         """
+        if self.mirror and data is not None and data.mirrored is None:
+            data = data.with_mirrored()
         plan = plan or self.plan(parent, profile, classes, data, device)
         model = parent.model.copy()
         self.head(classes)(model)

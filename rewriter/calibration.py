@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from graft.rewriter.card import Array, Card
+from graft.rewriter.card import Array, Card, InputCard
 from graft.rewriter.dataset import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.profile import OTHER
@@ -28,6 +28,7 @@ class Samples:
         labels: int64 (N,), or (N, T) for one label a time step: positions in ``card.labels``.
         card: how samples are prepared, and what the labels are called.
         left_out: the number of samples of the split whose class the model lacks.
+        mirrored: bool (N,), images that are turned left to right; ``None``: none.
     """
 
     split: Split
@@ -35,6 +36,7 @@ class Samples:
     labels: Integers
     card: Card
     left_out: int = 0
+    mirrored: npt.NDArray[np.bool_] | None = None
 
     @classmethod
     def match(
@@ -106,7 +108,26 @@ class Samples:
         chosen = np.asarray(positions)
         if not chosen.size:
             chosen = chosen.astype(np.int64)
-        return replace(self, indices=self.indices[chosen], labels=self.labels[chosen])
+        mirrored = None if self.mirrored is None else self.mirrored[chosen]
+        return replace(self, indices=self.indices[chosen], labels=self.labels[chosen], mirrored=mirrored)
+
+    def with_mirrored(self) -> Samples:
+        """The samples, and all of them once more as in a mirror.
+
+        Raises:
+            GraftError: ``mirror-input`` unless the input is one image of a known size.
+        """
+        first, *others = self.card.inputs
+        if others or first.kind != "image" or first.size is None:
+            raise GraftError(
+                "mirror-input", "only single images of a known size can be mirrored", "leave out --mirror"
+            )
+        return replace(
+            self,
+            indices=np.tile(self.indices, 2),
+            labels=np.concatenate([self.labels, self.labels]),
+            mirrored=np.repeat([False, True], len(self)),
+        )
 
     def folds(self, k: int, seed: int = 0) -> list[tuple[Samples, Samples]]:
         """Cuts the samples into k parts, each class spread evenly over them.
@@ -155,7 +176,11 @@ class Samples:
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             raw = self.split.raw(self.indices[part], input_card)
-            yield self.card.prepare(raw), self.labels[part]
+            prepared = self.card.prepare(raw)
+            if input_card is not None and self.mirrored is not None and self.mirrored[part].any():
+                ((name, values),) = prepared.items()
+                prepared = {name: _mirrored(values, self.mirrored[part], input_card)}
+            yield prepared, self.labels[part]
 
     def _restricted(self, classes: Sequence[str]) -> Samples:
         wanted = [self.card.class_index(name) for name in classes]
@@ -185,6 +210,15 @@ class Samples:
 
     def _holding(self, number: int) -> Integers:
         return np.flatnonzero(self._membership([number]))
+
+
+def _mirrored(values: Array, which: npt.NDArray[np.bool_], card: InputCard) -> Array:
+    """Prepared images (N, ...), those of ``which`` turned left to right."""
+    height, width = card.size or (1, 1)
+    shape = (-1, height, width, card.channels) if card.layout == "flat" else values.shape
+    images = values.reshape(shape).copy()
+    images[which] = np.flip(images[which], axis=3 if card.layout == "NCHW" else 2)
+    return images.reshape(values.shape)
 
 
 def _card_labels(split: Split, card: Card) -> Integers:

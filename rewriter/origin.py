@@ -62,6 +62,7 @@ class Asked(BaseModel):
     unit: str = "macs"
     seed: int = 0
     round_to: int | None = None
+    mirror: bool = False
 
     @classmethod
     def of(cls, origin: Origin) -> Asked:

@@ -62,6 +62,11 @@ VERIFY_SAMPLES = 8
     show_default=True,
     help="How kept channels stand in for removed ones.",
 )
+@click.option(
+    "--mirror",
+    is_flag=True,
+    help="Images count as in a mirror, too, where channels are chosen and layers refitted.",
+)
 @click.option("--profile", type=click.Path(path_type=Path), help="From 'graft profile'; saves that pass.")
 @click.option("--plan", type=click.Path(path_type=Path), help="From 'graft plan': cut along it.")
 @options.split
@@ -88,6 +93,7 @@ def command(
     max_drop: float | None,
     method: str | None,
     compensate: str,
+    mirror: bool,
     profile: Path | None,
     plan: Path | None,
     split: str,
@@ -127,7 +133,7 @@ def command(
         method or best(parent.groups, samples=True),
         *(compensate, together, other, not no_rest, seed, round_to),
     )
-    decompose = replace(decompose, stopwatch=Stopwatch(device))
+    decompose = replace(decompose, mirror=mirror, stopwatch=Stopwatch(device))
     if dry_run:
         would = {"output": output, "dry_run": True, "modules": [{"classes": list(each)} for each in sets]}
         note = f"would write {len(sets)} modules to {output}"

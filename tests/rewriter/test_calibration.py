@@ -180,3 +180,43 @@ def test_bench_samples_match_their_cards() -> None:
     brown = Card.load(BENCH / "rnn/brown_lstm1_retrained.yaml")
     steps = Samples.match(Dataset.load(BENCH / "rnn/brown.npz").split("test_paper"), brown)
     assert steps.labels.shape == (650, 15)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "flat"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_in_a_mirror(layout: str, channels: int) -> None:
+    """As if the arrays had been turned before, in every layout; a fold holds both or none."""
+    card = Card.model_validate(
+        {"input": {"name": "x", "kind": "image", "layout": layout, "size": [4, 6], "scale": 0.5,
+                   "color": "RGB" if channels == 3 else "GRAY"},
+         "output": {"name": "y", "kind": "logits"}, "labels": ["a", "b"]}
+    )  # fmt: skip
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, channels)).astype(np.uint8)
+    labels = np.array([0, 1, 1, 0, 1])
+    plain, turned = (
+        Samples.match(Dataset.from_arrays(x, labels).split("train"), card)
+        for x in (images, images[:, :, ::-1])
+    )
+    both = plain.with_mirrored()
+    assert len(both) == 10 and both.labels.tolist() == [*labels, *labels]
+    found = np.concatenate([inputs["x"] for inputs, _ in both.batches(3)])
+    expected = [np.concatenate([inputs["x"] for inputs, _ in each.batches(5)]) for each in (plain, turned)]
+    np.testing.assert_array_equal(found, np.concatenate(expected))
+    assert not np.array_equal(*expected)
+    few = both.take([1, 6])
+    np.testing.assert_array_equal(next(few.batches(2))[0]["x"], np.stack([expected[0][1], expected[1][1]]))
+
+
+def test_only_images_have_a_mirror() -> None:
+    card = Card.model_validate(
+        {
+            "input": {"name": "x", "kind": "tensor"},
+            "output": {"name": "y", "kind": "logits"},
+            "labels": ["a", "b"],
+        }
+    )
+    samples = Samples.match(
+        Dataset.from_arrays(np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1])).split("train"), card
+    )
+    with pytest.raises(GraftError, match="mirrored"):
+        samples.with_mirrored()
