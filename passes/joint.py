@@ -70,19 +70,11 @@ class Head:
 
     def write(self, build: Builder, read: gs.Tensor) -> gs.Variable:
         """The scores (samples, classes) of what is ``read`` (samples, values), float32."""
-
-        def affine(name: str, x: gs.Tensor, weights: Table, constant: Table) -> gs.Variable:
-            parts = (
-                build.constant(f"{name}/{part}", values.astype(np.float32))
-                for part, values in (("weights", weights), ("constant", constant))
-            )
-            return build.node("Gemm", name, [x, *parts])
-
         if self.inner is None:
-            return affine("scores", read, self.weights, self.constant)
-        hidden = build.node("Relu", "hidden", [affine("random", read, *self.inner)])
+            return build.affine("scores", read, self.weights, self.constant)
+        hidden = build.node("Relu", "hidden", [build.affine("random", read, *self.inner)])
         both = build.node("Concat", "all", [read, hidden], axis=1)
-        return affine("scores", both, self.weights, self.constant)
+        return build.affine("scores", both, self.weights, self.constant)
 
 
 def known(model: Model) -> list[Place]:

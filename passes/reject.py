@@ -121,23 +121,15 @@ class Clouds:
 
     def write(self, build: Builder, read: gs.Tensor) -> gs.Variable:
         """The distance (samples, 1), float32."""
-
-        def affine(name: str, x: gs.Tensor, weights: Table, constant: Table) -> gs.Variable:
-            parts = (
-                build.constant(f"{name}/{part}", values.astype(np.float32))
-                for part, values in (("weights", weights), ("constant", constant))
-            )
-            return build.node("Gemm", name, [x, *parts])
-
         classes, _, kept = self.own.shape
-        places = affine("places", read, self.directions, self.offset)
+        places = build.affine("places", read, self.directions, self.offset)
         terms = [build.node("Mul", "squares", [places, places]), places]
         weights = [np.repeat(1 / self.others[None], len(self.offset), axis=0)]
         weights.append(-2 * (self.centers / self.others[:, None]).T)
         if kept:
             turned = self.own.transpose(1, 0, 2).reshape(len(self.offset), classes * kept)
             moved = -np.einsum("kv,kvj->kj", self.centers, self.own).reshape(-1)
-            along = affine("along", places, turned, moved)
+            along = build.affine("along", places, turned, moved)
             terms.append(build.node("Mul", "along_squares", [along, along]))
             excess = 1 / self.variances - 1 / self.others[:, None]
             blocks = np.zeros((classes, kept, classes))
@@ -145,7 +137,7 @@ class Clouds:
             weights.append(blocks.reshape(classes * kept, classes))
         both = build.node("Concat", "terms", terms, axis=1)
         constant = (self.centers**2).sum(axis=1) / self.others + self.volumes
-        distances = affine("distances", both, np.concatenate(weights), constant)
+        distances = build.affine("distances", both, np.concatenate(weights), constant)
         return build.reduce("ReduceMin", distances, [1], "nearest", keep=True)
 
 

@@ -33,6 +33,16 @@ class Builder:
         """A constant called ``PREFIX/name``."""
         return gs.Constant(f"{self.prefix}/{name}", values)
 
+    def affine(
+        self, name: str, rows: gs.Tensor, weights: NDArray[np.floating], constant: NDArray[np.floating]
+    ) -> gs.Variable:
+        """``rows @ weights + constant``, in float32."""
+        parts = (
+            self.constant(f"{name}/{part}", values.astype(np.float32))
+            for part, values in (("weights", weights), ("constant", constant))
+        )
+        return self.node("Gemm", name, [rows, *parts])
+
     def pick(self, scores: gs.Tensor, columns: Sequence[int], name: str) -> gs.Variable:
         """Entries of the last axis, in order."""
         indices = self.constant(f"{name}/columns", np.array(columns, np.int64))

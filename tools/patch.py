@@ -19,7 +19,7 @@ from graft.rewriter.cost import cost_of
 from graft.rewriter.dataset import Dataset, Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import Scored, score
-from graft.rewriter.model import Model
+from graft.rewriter.model import Model, refuse_overwrite
 from graft.rewriter.origin import origin_of
 from graft.rewriter.profile import OTHER
 from graft.rewriter.session import Device
@@ -32,8 +32,14 @@ Command = Callable[..., Any]
 
 
 def newcomer_options(function: Command) -> Command:
-    """``--with`` and how the newcomer is compared."""
+    """MODEL, ``--with``, how the newcomer is compared, data and output: handed to :func:`bring_in`."""
     for option in (
+        options.common,
+        options.writing("The model to write."),
+        options.running,
+        options.test_split,
+        options.card,
+        options.data(required=False, multiple=True),
         options.seed,
         options.ignore_label,
         options.samples_per_class,
@@ -64,9 +70,56 @@ def newcomer_options(function: Command) -> Command:
             type=options.PrefixedPath(),
             help="The module that decides, or a folder of them; PREFIX=MODULE calls its class PREFIX:NAME.",
         ),
+        click.argument("model", type=click.Path(path_type=Path)),
     ):
         function = option(function)
     return function
+
+
+def bring_in(
+    command: str,
+    name: str | None,
+    *,
+    model: Path,
+    module: options.Prefixed,
+    with_class: str | None,
+    rename: tuple[str, ...],
+    scores: str | None,
+    input_: str | None,
+    data: tuple[options.Prefixed, ...],
+    card: Path | None,
+    test_split: str,
+    samples_per_class: int | None,
+    ignore_label: str | None,
+    seed: int,
+    device: Device,
+    output: Path,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Let the newcomer decide class ``name``, or one more, and say what that did."""
+    refuse_overwrite(output, force)
+    before = Model.load(model, card)
+    before.card = before.require_card(model)
+    replacing = Replace(scores, input_, device=device, samples_per_class=samples_per_class, seed=seed)
+    report, newcomer, samples, reason = _patch(
+        before, name, module, with_class, rename, data, ignore_label, replacing
+    )
+    result = {
+        **written(report.model, output, force, dry_run, device),
+        "class": name,
+        **_described(report, newcomer, module, reason),
+    }
+    if data:
+        old = [name] if name else []
+        result.update(measured(before, report.model, old, [newcomer.name], samples, test_split, device))
+    what = f"{newcomer.name} of {module} was added"
+    if name:
+        what = f"{name} is decided by {module} now" + (
+            "" if newcomer.name == name else f", as {newcomer.name}"
+        )
+    show.emit(command, result, as_json, lambda: told(result, what))
 
 
 @dataclass(frozen=True)
@@ -95,7 +148,7 @@ class Data:
         return next((str(each) for each in self.paths if name not in Dataset.load(each.path).splits), "")
 
 
-def patch(
+def _patch(
     model: Model,
     name: str | None,
     module: options.Prefixed,
@@ -214,7 +267,7 @@ def _said(scored: Scored, changed: Sequence[str], apart: set[str]) -> dict[str, 
     }
 
 
-def described(
+def _described(
     report: ReplaceReport, newcomer: Newcomer, module: options.Prefixed, reason: str
 ) -> dict[str, Any]:
     """What came of a newcomer, for ``--json``."""
