@@ -193,6 +193,12 @@ class Compose:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 < self.false_alarms < 1:
+            raise GraftError(
+                "false-alarms",
+                f"{self.false_alarms:g} of the known samples cannot be taken for far",
+                "name a share above 0 and below 1",
+            )
         for name, value, choices in (
             ("strategy", self.strategy, STRATEGIES),
             ("scores", self.scores, (*SCORES, None)),
@@ -323,13 +329,16 @@ class Compose:
         """The networks of the composite, in the order of the parents, and why these."""
         members: dict[str, list[int]] = {}
         for number, origin in enumerate(origins):
-            members.setdefault(origin.parents[0].graph_sha256, []).append(number)
+            patched = f" (patched, {number})" if origin.options.get("patches") else ""
+            members.setdefault(f"{origin.parents[0].graph_sha256}{patched}", []).append(number)
         parts: list[_Part] = []
         without: list[str] = []
         for parent, numbers in members.items():
             mine = [modules[number] for number in numbers]
             source = None if self.strategy == "branches" else sources.get(parent)
             name = called(origins[numbers[0]].parents[0], parent)
+            if origins[numbers[0]].options.get("patches"):
+                name = f"{name} as it was patched"
             if source is None:
                 without.append(name)
                 parts += [_Part(modules[number].copy(), False, [number]) for number in numbers]
@@ -360,11 +369,12 @@ class Compose:
         rename: Sequence[Mapping[str, str]],
     ) -> dict[str, Source]:
         """The parents at hand, with profiles that know of the other networks' classes."""
-        if not sources or data is None or len({origin.parents[0].graph_sha256 for origin in origins}) < 2:
+        parents = {origin.parents[0].graph_sha256 for origin in origins}
+        if not parents <= sources.keys() or data is None or len(parents) < 2 or self.strategy == "branches":
             raise GraftError(
                 "continuous-data",
                 "continuous learning takes several parents, all at hand, and data of all classes",
-                "name --parent, --profile and --data, or leave it out",
+                "name --parent, --profile and --data, and no --strategy branches; or leave it out",
             )
         found = {}
         for sha256, source in sources.items():

@@ -88,13 +88,13 @@ def batch_of(models: Sequence[Model]) -> int | None:
 
 
 def signature(module: Model) -> tuple[object, ...]:
-    """What makes inputs the same: what the card says, type and sizes."""
+    """What makes inputs the same: what the card says, type and sizes but for the batch."""
     card, inputs = module.require_card(), module.inputs()
     return tuple(
         (
             each.model_copy(update={"name": ""}),
             str(inputs[each.name][0]),
-            tuple(size if isinstance(size, int) else None for size in inputs[each.name][1]),
+            tuple(size if isinstance(size, int) else None for size in inputs[each.name][1][1:]),
         )
         for each in card.inputs
     )

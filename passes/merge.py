@@ -72,7 +72,10 @@ def bring_together(
     highest = ir_version or max(model.ir_version for model in models)
     for model in models:
         Convert(None, highest)(model)
-    return [Adapt(raw, dtype)(model) for model in models] if raw else []
+    reports = [Adapt(raw, dtype)(model) for model in models] if raw else []
+    for model in models:
+        model.refresh_shapes()  # branches need the ranks of what they read
+    return reports
 
 
 class Merge:
@@ -137,8 +140,11 @@ class Merge:
                 tensor.shape = [self._batch, *list(tensor.shape or [])[1:]]
         graph.outputs = [scores]
         for name, parts in (reads or {}).items():
-            joined = self.build.node("Concat", f"{name}/all", parts, axis=-1)
-            joined = self.build.node("Cast", f"{name}/float", [joined], to=1)
+            floats = [
+                self.build.node("Cast", f"{name}/float_{number}", [part], to=1)
+                for number, part in enumerate(parts)
+            ]
+            joined = self.build.node("Concat", f"{name}/all", floats, axis=-1)
             joined.name, joined.dtype = name, np.dtype(np.float32)
             graph.outputs.append(joined)
         model = self._model
@@ -175,7 +181,7 @@ def _branch(model: Model, prefix: str, graph: gs.Graph, names: Sequence[str], kn
     for name, tensor in tensors.items():
         if name not in inputs:
             tensor.name = f"{prefix}/{name}"
-    build = Builder(graph, graph.opset, f"{prefix}/graft")
+    build = Builder(graph, graph.opset, f"graft/{prefix}")  # no tensor of the model begins so
     tensors = {**tensors, **inputs}
     features = tensors.get(typicality.tensor) if typicality else None
     reads = [(tensors[place.tensor], place.axis) for place in places]

@@ -10,7 +10,7 @@ from graft.passes.replace import parents_of
 from graft.passes.share import Share
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
-from graft.rewriter.origin import ORIGIN_KEY, Origin, origin_of, stamp, versions
+from graft.rewriter.origin import ORIGIN_KEY, Origin, numbering, origin_of, stamp, versions
 from graft.rewriter.profile import OTHER
 
 
@@ -24,7 +24,7 @@ class Remove:
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
+        self.classes = tuple(dict.fromkeys(classes))
 
     def __call__(self, model: Model) -> Model:
         """A copy of ``model`` without the classes.
@@ -56,6 +56,7 @@ class Remove:
             classes=tuple(name for name in left if name != OTHER),
             options=options,
             renamed=renamed,
+            numbers=numbering(model) or card.labels,
             versions=versions(),
         )
         stamp(result, "composite", record)

@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from graft.passes.joinable import check_kinds, parents_macs, signature
 from graft.passes.joint import READ, Head, JointReport, run
 from graft.passes.merge import Merge, bring_together, input_of
+from graft.passes.narrow import Narrow
 from graft.passes.score import CALIBRATED, JOINT, ODDS, TYPICALITY, WITH_DATA, Branch
 from graft.passes.weigh import Weigh
 from graft.rewriter import metrics
@@ -26,6 +27,7 @@ from graft.rewriter.origin import (
     ORIGIN_KEY,
     Origin,
     ParentRecord,
+    numbering,
     origin_of,
     parent_record,
     stamp,
@@ -283,7 +285,10 @@ class _Patch:
         if order != sorted(order):
             columns = build.pick(columns, order, "order")
         reads = {READ: read} if read else None
-        return merged.finish(columns, self.labels, base.card.output.kind, np.dtype(base.dtype), reads)
+        result = merged.finish(columns, self.labels, base.card.output.kind, np.dtype(base.dtype), reads)
+        Narrow()(result)
+        result.refresh_shapes()
+        return result
 
 
 def _labels(card: Card, newcomer: Newcomer, name: str | None) -> list[str]:
@@ -332,12 +337,15 @@ def _stamp(result: Model, model: Model, newcomer: Newcomer, name: str | None, sc
     records = (*parents_of(model), *parents_of(newcomer.model))
     parents = tuple({record.graph_sha256: record for record in records}.values())
     card = result.require_card()
-    result.card = card.replace(**terms(parents))
+    result.card = card.replace(name=None if len(parents) > 1 else card.name, **terms(parents))
     before = origin_of(model) if ORIGIN_KEY in model.metadata else None
     renamed = dict(before.renamed) if before else {}
     renamed.pop(name or "", None)
-    if newcomer.name != newcomer.column:
-        renamed[newcomer.name] = newcomer.column
+    column = newcomer.column
+    if ORIGIN_KEY in newcomer.model.metadata:
+        column = origin_of(newcomer.model).renamed.get(column, column)
+    if newcomer.name != column:
+        renamed[newcomer.name] = column
     patches = list(before.options.get("patches", [])) if before else []
     patches.append({"replaced": name, "by": newcomer.name, "scores": scores})
     record = Origin(
@@ -345,6 +353,7 @@ def _stamp(result: Model, model: Model, newcomer: Newcomer, name: str | None, sc
         classes=tuple(each for each in card.labels if each != OTHER),
         options={**(before.options if before else {}), "patches": patches},
         renamed=renamed,
+        numbers=numbering(model) or model.require_card().labels,
         versions=versions(),
     )
     stamp(result, "composite", record)

@@ -16,6 +16,7 @@ DRAWS = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 )
 """Operators whose output is another every time."""
+SHARED = "/shared"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,10 @@ def _share_weights(graph: gs.Graph) -> int:
                 found = alike[str(tensor.dtype), tuple(tensor.shape)]
                 if all(tensor is not each for each in found):
                     found.append(tensor)
+    taken = set(graph.tensors())
+    captured = {
+        t.name for body in graph.subgraphs(recursive=True) for node in body.nodes for t in node.inputs
+    }
     shared = 0
     for tensors in alike.values():
         if len(tensors) < 2:  # a weight without a peer need not be read
@@ -76,9 +81,20 @@ def _share_weights(graph: gs.Graph) -> int:
             if same is tensor:
                 continue
             shared += 1
+            if same.name not in captured and not same.name.endswith(SHARED):
+                # a cut names a node's own constant after the node: that name must be free
+                same.name = _unused(f"{same.name}{SHARED}", taken)
             for reader in list(tensor.outputs):
                 reader.inputs = [same if each is tensor else each for each in reader.inputs]
     return shared
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """``name``, longer where it is taken; taken from now on."""
+    while name in taken:
+        name += SHARED
+    taken.add(name)
+    return name
 
 
 def _key(node: gs.Node) -> Hashable | None:

@@ -37,6 +37,7 @@ class Origin(BaseModel):
 
     ``plan`` and ``sizes``: what :class:`graft.rewriter.plan.Plan` keeps of each group, and of how many.
     ``renamed``: what classes that are called otherwise here are called in their parent.
+    ``numbers``: what class numbers without names mean, where that is not the parent's order.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,6 +48,7 @@ class Origin(BaseModel):
     plan: dict[str, str] = {}
     sizes: dict[str, int] = {}
     renamed: dict[str, str] = {}
+    numbers: tuple[str, ...] = ()
     profile_sha256: str = ""
     versions: dict[str, str] = {}
 
@@ -128,6 +130,19 @@ def metrics_of(model: Model) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def numbering(model: Model) -> tuple[str, ...] | None:
+    """What class numbers without names mean for a module or composite: its parent's labels, if it has one."""
+    if ORIGIN_KEY not in model.metadata:
+        return None
+    origin = origin_of(model)
+    if origin.numbers:
+        return origin.numbers
+    if len(origin.parents) != 1:
+        return None
+    called = {old: new for new, old in origin.renamed.items()}
+    return tuple(called.get(name, name) for name in origin.parents[0].labels)
 
 
 def kind_of(model: Model) -> str | None:

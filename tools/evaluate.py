@@ -19,6 +19,7 @@ from graft.rewriter.dataset import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import Scored, counted, latencies, score
 from graft.rewriter.model import Model
+from graft.rewriter.origin import numbering
 from graft.rewriter.profile import OTHER
 from graft.rewriter.session import Device, Session, fit
 from graft.tools import options, parents, show
@@ -155,7 +156,7 @@ class _Candidate:
         seed: int = 0,
     ) -> Samples:
         """The samples of ``columns``, or all that the model has classes for."""
-        names = parents.numbering(self.model)
+        names = numbering(self.model)
         chosen = [name for name in columns if name != OTHER] if restricted else None
         return Samples.match(part, self.card, chosen, per_class, seed, names)
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from graft.rewriter.dataset import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
-from graft.rewriter.origin import origin_of
-from graft.tools import parents
+from graft.rewriter.origin import numbering, origin_of
 from graft.tools.options import Prefixed, split_of
 
 
@@ -53,7 +52,7 @@ class Naming:
         numbers: dict[str, Sequence[str]] = {}
         for prefix in {each.prefix for each in named}:
             own = [module for module, each in zip(modules, named, strict=True) if each.prefix == prefix]
-            meanings = {parents.numbering(module) for module in own}
+            meanings = {numbering(module) for module in own}
             hashes = {record.graph_sha256 for module in own for record in origin_of(module).parents}
             (meaning, *others) = meanings
             if len(hashes) == 1 and meaning and not others:

@@ -11,7 +11,6 @@ from graft.passes.observe import Observe
 from graft.rewriter.calibration import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.model import Model
-from graft.rewriter.origin import ORIGIN_KEY, origin_of
 from graft.rewriter.profile import OTHER, Profile
 from graft.rewriter.session import Device
 from graft.tools import show
@@ -118,11 +117,3 @@ def matching_profile(path: Path, parent: Parent, classes: Sequence[str] | None =
     counts = dict(zip(profile.classes, profile.counts.tolist(), strict=True))
     warn_if_few({name: counts[name] for name in classes or profiled(profile)})
     return profile
-
-
-def numbering(model: Model) -> tuple[str, ...] | None:
-    """What class numbers without names mean for a module or composite: its parent's labels."""
-    if ORIGIN_KEY not in model.metadata or len((origin := origin_of(model)).parents) != 1:
-        return None
-    called = {old: new for new, old in origin.renamed.items()}
-    return tuple(called.get(name, name) for name in origin.parents[0].labels)

@@ -20,10 +20,10 @@ from graft.rewriter.dataset import Dataset, Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import Scored, score
 from graft.rewriter.model import Model, refuse_overwrite
-from graft.rewriter.origin import origin_of
+from graft.rewriter.origin import numbering, origin_of
 from graft.rewriter.profile import OTHER
 from graft.rewriter.session import Device
-from graft.tools import options, parents, show
+from graft.tools import options, show
 from graft.tools.directory import load_module, module_files
 from graft.tools.naming import parsed
 
@@ -107,13 +107,14 @@ def bring_in(
         before, name, module, with_class, rename, data, ignore_label, replacing
     )
     result = {
-        **written(report.model, output, force, dry_run, device),
+        **about(report.model, output, device),
         "class": name,
         **_described(report, newcomer, module, reason),
     }
     if data:
         old = [name] if name else []
         result.update(measured(before, report.model, old, [newcomer.name], samples, test_split, device))
+    result.update(written(report.model, output, force, dry_run))
     what = f"{newcomer.name} of {module} was added"
     if name:
         what = f"{name} is decided by {module} now" + (
@@ -163,8 +164,8 @@ def _patch(
     called = module.name(newcomer.column)
     renamed = dict(parsed(text, [called]) for text in rename)
     newcomer = replace(newcomer, name=renamed.get(called, called))
-    numbers = {"": parents.numbering(model) or model.require_card().labels}
-    if module.prefix and (meaning := parents.numbering(newcomer.model)):
+    numbers = {"": numbering(model) or model.require_card().labels}
+    if module.prefix and (meaning := numbering(newcomer.model)):
         numbers[module.prefix] = meaning
     samples = Data(data, ignore, renamed, numbers)
     train, reason = None, ""
@@ -189,7 +190,7 @@ def _newcomer(module: options.Prefixed, name: str | None, with_class: str | None
     if wanted not in classes:
         raise GraftError(
             "with-class",
-            f"{module} has the classes {show.classes(classes)}"
+            f"{module} has {'the classes ' if len(classes) <= 4 else ''}{show.classes(classes)}"
             + (f", and none called '{wanted}'" if wanted else ""),
             "say which one: --with-class NAME",
         )
@@ -228,7 +229,7 @@ def measured(
     for key, model, changed in (("before", before, old), ("after", after, new)):
         card = model.require_card()
         chosen = None if OTHER in card.labels else card.labels
-        names = parents.numbering(model) or data.numbers.get("")
+        names = numbering(model) or data.numbers.get("")
         present = _present(part, card.labels, names) if chosen else None
         scored = score(model, Samples.match(part, card, present, names=names), device)
         result[key] = _said(scored, changed, {*old, *new})
@@ -282,12 +283,12 @@ def _described(
     }
 
 
-def written(model: Model, output: Path, force: bool, dry_run: bool, device: Device) -> dict[str, Any]:
-    """Check and save a model; what there is to say of it."""
+def about(model: Model, output: Path, device: Device) -> dict[str, Any]:
+    """Check a model; what there is to say of it."""
     check(model)
     session = device.open(model)
     cost = cost_of(model)
-    result: dict[str, Any] = {
+    return {
         "output": output,
         "classes": list(model.require_card().labels),
         "inputs": [each.plain() for each in model.require_card().inputs],
@@ -298,10 +299,14 @@ def written(model: Model, output: Path, force: bool, dry_run: bool, device: Devi
         "parameters": cost.parameters,
         "providers": list(session.providers),
     }
+
+
+def written(model: Model, output: Path, force: bool, dry_run: bool) -> dict[str, Any]:
+    """Save a model, unless it is a ``dry_run``."""
     if dry_run:
-        return {**result, "dry_run": True}
+        return {"dry_run": True}
     model.save(output, force)
-    return {**result, "bytes": output.stat().st_size}
+    return {"bytes": output.stat().st_size}
 
 
 def told(result: dict[str, Any], what: str) -> None:

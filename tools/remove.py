@@ -8,9 +8,10 @@ import click
 
 from graft.passes.remove import Remove
 from graft.rewriter.model import Model, refuse_overwrite
+from graft.rewriter.origin import numbering
 from graft.rewriter.session import Device
-from graft.tools import options, parents, show
-from graft.tools.patch import Data, measured, told, written
+from graft.tools import options, show
+from graft.tools.patch import Data, about, measured, told, written
 
 
 @click.command(epilog="Example: graft remove digits.onnx --class 3 -o fewer.onnx")
@@ -46,9 +47,11 @@ def command(
     before = Model.load(model, card)
     before.card = before.require_card(model)
     after = Remove(names)(before)
-    result = {**written(after, output, force, dry_run, device), "removed": list(names)}
+    names = tuple(dict.fromkeys(names))
+    result = {**about(after, output, device), "removed": list(names)}
     if data:
-        numbers = {"": parents.numbering(before) or before.require_card().labels}
+        numbers = {"": numbering(before) or before.require_card().labels}
         samples = Data(data, ignore_label, {}, numbers)
         result.update(measured(before, after, names, (), samples, test_split, device))
+    result.update(written(after, output, force, dry_run))
     show.emit("remove", result, as_json, lambda: told(result, f"{show.classes(names)} removed"))

@@ -113,3 +113,17 @@ def test_lines_that_cannot_be(modules: tuple[Path, Path], graft: Graft, tmp_path
         assert result.code == 2, line
         assert said in result.err and "Traceback" not in result.err and result.err.count("\n") == 1, line
         assert not output.exists()
+
+
+def test_nothing_is_written_before_it_is_measured(
+    modules: tuple[Path, Path], graft: Graft, tmp_path: Path
+) -> None:
+    for line in (
+        ("replace", TORCH, "--class", "3", "--with", modules[0] / "3.onnx"),
+        ("add", TORCH, "--with", modules[1] / "six.onnx"),
+        ("remove", TORCH, "--class", "1"),
+    ):
+        result = graft(
+            *line, "--data", MNIST, "--data", DIGITS, "--test-split", "none", "-o", tmp_path / "o.onnx"
+        )
+        assert result.code == 2 and "none" in result.err and not (tmp_path / "o.onnx").exists()

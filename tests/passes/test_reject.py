@@ -181,6 +181,13 @@ def test_lines_that_cannot_be() -> None:
     assert error.value.code == "other-unknown" and "data" in error.value.hint
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_alarms_are_a_share_between(share: float) -> None:
+    with pytest.raises(GraftError) as error:
+        Compose(other=True, false_alarms=share)
+    assert error.value.code == "false-alarms"
+
+
 def test_no_further_output_is_left() -> None:
     report = Compose(device=CPU, other=True)(modules()[0], {}, split(1600, 2))
     assert READ not in {tensor.name for tensor in report.model.graph.outputs}

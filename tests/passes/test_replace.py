@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from graft.passes.compose import Compose
+from graft.passes.compose import Compose, Source
 from graft.passes.decompose import Decompose, Parent
 from graft.passes.likeliest import PENALTY, likeliest
 from graft.passes.remove import Remove
@@ -23,7 +23,7 @@ from graft.rewriter.cost import cost_of
 from graft.rewriter.errors import GraftError
 from graft.rewriter.evaluation import score
 from graft.rewriter.model import Model
-from graft.rewriter.origin import origin_of
+from graft.rewriter.origin import numbering, origin_of
 from graft.rewriter.profile import OTHER
 from tests import small
 from tests.passes.test_joint import FIRST, SECOND, learn, modules, split
@@ -321,3 +321,106 @@ def wide() -> Model:
     net = small.Net(8)
     net.gemm("y", "x", 2, 8)
     return small.model(net, "logits", ("f", "g"))
+
+
+# ------------------------------------------------------------------------------- what broke once
+
+
+@pytest.mark.parametrize("scores", ["joint", "calibrated", "typicality"])
+@pytest.mark.parametrize("other", [False, True])
+def test_composites_are_patched_and_their_networks_dropped(scores: str, other: bool) -> None:
+    """Their own heads and the new ones have names of their own; a network nobody needs any more goes."""
+    data = split(1600, 2)
+    both = Compose("branches", scores=scores, other=other, device=CPU)(modules()[0], {}, data).model
+    found = module(parent(2), "b")
+    patched = Replace(device=CPU)(both, Newcomer(found, "b", "b"), "b", data)
+    x, kept = inputs(), [0, *range(2, len(both.require_card().labels))]
+    assert (run(patched.model, x)[:, kept] == run(both, x)[:, kept]).all()
+    again = Replace("odds")(patched.model, Newcomer(both, "c", "c"), "c")
+    assert again.model.require_card().labels == both.require_card().labels
+    onnx.checker.check_model(again.model.proto(), full_check=True)
+
+
+def test_a_network_that_nobody_needs_goes() -> None:
+    one, two = module(parent(0), "a"), module(parent(1, SECOND), "e")
+    both = Compose("branches", scores="odds")([one, two], {}).model
+    new = module(parent(2), "a")
+    patched = Replace("odds")(both, Newcomer(new, "a", "a"), "a")
+    assert cost_of(patched.model).macs == cost_of(two).macs + cost_of(new).macs
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_newcomers_of_another_type(dtype: type[np.generic]) -> None:
+    net = small.Net(6, dtype=np.float32)
+    inner = net.node("Cast", "cast", "x", to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    weight = net.constant("w", np.random.default_rng(0).normal(size=(6, 4)), dtype)
+    net.node("Cast", "y", net.node("MatMul", "z", inner, weight), to=1)
+    narrow = Model.from_proto(net.proto(y=[4]), small.card(FIRST))
+    narrow.graph.outputs = [narrow.graph.tensors()["z"]]
+    narrow.graph.outputs[0].dtype, narrow.graph.outputs[0].shape = np.dtype(dtype), ["N", 4]
+    narrow.card = small.card(FIRST).replace(output={"name": "z", "kind": "logits"})
+    narrow.tidy()
+    base = parent(0).source
+    for scores in ("odds", "calibrated", "joint"):
+        report = Replace(scores, device=CPU)(base, Newcomer(narrow, "b", "b"), "b", split(400, 2))
+        x = inputs()
+        assert (run(report.model, x)[:, [0, 2, 3]] == run(base, x)[:, [0, 2, 3]]).all()
+
+
+def test_models_whose_file_says_no_shapes() -> None:
+    base = Parent(small.model(small.conv_net())).source
+    proto = base.proto()
+    del proto.graph.value_info[:]
+    bare = Model.from_proto(proto, base.require_card())
+    x = small.inputs(small.conv_net().shape, 80)
+    labels = np.arange(80) % 4
+    data = replace(small.samples(x, labels).split, class_names=small.LABELS)
+    report = Replace("joint", device=CPU)(bare, Newcomer(bare, "b", "b"), "b", data)
+    assert report.fitted is not None
+
+
+def test_a_module_of_what_was_patched() -> None:
+    """Networks that are alike share constants, and are cut apart all the same."""
+    of = Parent(small.model(small.conv_net(seed=1)))
+    again = Replace("odds")(of.source, Newcomer(of.source, "b", "b"), "b")
+    patched = Parent(again.model)
+    x = small.inputs(small.conv_net().shape, 80)
+    data = small.samples(x, np.arange(80) % 4, again.model.require_card())
+    profile = small.profile(patched.model, data, patched.sha256)
+    for keep in (0.8, 0.5):
+        for name in "ab":
+            cut = Decompose(keep, compensate="none", round_to=1)(patched, profile, [name]).model
+            onnx.checker.check_model(cut.proto(), full_check=True)
+            small.run(cut, x)
+
+
+def test_names_and_numbers_of_the_parent_are_kept() -> None:
+    named = Compose()([module(parent(2), "b"), module(parent(2), "a")], {}, rename=[{"b": "bee"}, {}]).model
+    patched = Replace("odds")(parent(0).source, Newcomer(named, "bee", "bee"), "b").model
+    assert origin_of(patched).renamed == {"bee": "b"} and numbering(patched) == FIRST
+    patched = Replace("odds")(parent(0).source, Newcomer(named, "bee", "b"), "b").model
+    assert origin_of(patched).renamed == {}
+    fewer = Remove(["a", "a"])(patched)
+    assert numbering(fewer) == FIRST and origin_of(fewer).options["patches"][-1] == {"removed": ["a"]}
+
+
+def test_a_patched_model_is_joined_as_it_is() -> None:
+    """A trunk that is planned anew would know nothing of the patch."""
+    of, data = parent(0), split(400, 1)
+    samples = Samples.match(data, of.card, names=FIRST + SECOND)
+    source = Source(of, small.profile(of.model, samples, of.sha256))
+    removed = Remove(["a"])(of.source)
+    report = Compose()([removed, module(of, "a")], {of.sha256: source})
+    assert report.strategy == "mixed" and "patched" in report.reason
+    assert report.model.require_card().labels == ("b", "c", "d", "a")
+    with pytest.raises(GraftError) as error:
+        Compose("trunk")([removed, module(of, "a")], {of.sha256: source})
+    assert error.value.code == "parent-missing"
+
+
+def test_batches_that_are_fixed_are_no_other_input() -> None:
+    base = parent(0).source.copy()
+    base.graph.inputs[0].shape = [4, 6]
+    base.graph.outputs[0].shape = [4, 4]
+    report = Replace("odds")(base, Newcomer(module(parent(2), "b"), "b", "b"), "b")
+    assert report.model.graph.inputs[0].shape == [4, 6] and not report.adapted
