@@ -87,14 +87,14 @@ def batch_of(models: Sequence[Model]) -> int | None:
     return found[0] if found else None
 
 
-def signature(module: Model) -> tuple[object, ...]:
-    """What makes inputs the same: what the card says, type and sizes but for the batch."""
+def signature(module: Model, batch: bool = True) -> tuple[object, ...]:
+    """What makes inputs the same: what the card says, type and sizes; that of a ``batch``, too, or not."""
     card, inputs = module.require_card(), module.inputs()
     return tuple(
         (
             each.model_copy(update={"name": ""}),
             str(inputs[each.name][0]),
-            tuple(size if isinstance(size, int) else None for size in inputs[each.name][1][1:]),
+            tuple(size if isinstance(size, int) else None for size in inputs[each.name][1][not batch :]),
         )
         for each in card.inputs
     )

@@ -23,13 +23,16 @@ from graft.rewriter.typicality import KEY, Typicality
 INPUTS = ("raw", "parent")
 
 
-def input_of(models: Sequence[Model], wanted: str | None, raw_if_images: bool) -> InputCard | None:
+def input_of(
+    models: Sequence[Model], wanted: str | None, raw_if_images: bool, batch: bool = True
+) -> InputCard | None:
     """The raw input to adapt ``models`` to; ``None`` where they take their own, which is the same.
 
     Args:
         models: with their cards.
         wanted: of :data:`INPUTS`; ``None``: raw for images ``raw_if_images``.
         raw_if_images: see ``wanted``.
+        batch: inputs of another fixed batch are others.
 
     Raises:
         GraftError: no images, or inputs that differ.
@@ -42,7 +45,7 @@ def input_of(models: Sequence[Model], wanted: str | None, raw_if_images: bool) -
                 "input-kind", "--input raw is for models that take one image", "use --input parent"
             )
         return raw_input([card.inputs[0] for card in cards], _free_name(models))
-    signatures = [signature(model) for model in models]
+    signatures = [signature(model, batch) for model in models]
     for card, own in zip(cards, signatures, strict=True):
         if own != signatures[0]:
             raise GraftError(

@@ -175,7 +175,8 @@ class Replace:
                     "supported are logits and probabilities",
                 )
         check_kinds(first, second, same_parent=False)
-        raw = input_of(both, self.input, signature(both[0]) != signature(both[1]))
+        one, two = (signature(each, batch=False) for each in both)
+        raw = input_of(both, self.input, one != two, batch=False)
         declined = []
         names = [tensor.name for tensor in model.graph.outputs if tensor.name != first.output.name]
         if names:

@@ -11,12 +11,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.model import Model
+from graft.rewriter.operators.base import own_name
 
 DRAWS = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 )
 """Operators whose output is another every time."""
-SHARED = "/shared"
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ def _share_weights(graph: gs.Graph) -> int:
                 if all(tensor is not each for each in found):
                     found.append(tensor)
     taken = set(graph.tensors())
-    captured = {
-        t.name for body in graph.subgraphs(recursive=True) for node in body.nodes for t in node.inputs
-    }
+    held = {t.name for body in graph.subgraphs(recursive=True) for node in body.nodes for t in node.inputs}
+    held |= {tensor.name for tensor in graph.outputs}
     shared = 0
     for tensors in alike.values():
         if len(tensors) < 2:  # a weight without a peer need not be read
@@ -81,9 +80,8 @@ def _share_weights(graph: gs.Graph) -> int:
             if same is tensor:
                 continue
             shared += 1
-            if same.name not in captured and not same.name.endswith(SHARED):
-                # a cut names a node's own constant after the node: that name must be free
-                same.name = _unused(f"{same.name}{SHARED}", taken)
+            if same.name not in held and any(same.name.startswith(own_name(node)) for node in same.outputs):
+                same.name = _unused(f"shared/{same.name}", taken)  # the node may get one of its own again
             for reader in list(tensor.outputs):
                 reader.inputs = [same if each is tensor else each for each in reader.inputs]
     return shared
@@ -92,7 +90,7 @@ def _share_weights(graph: gs.Graph) -> int:
 def _unused(name: str, taken: set[str]) -> str:
     """``name``, longer where it is taken; taken from now on."""
     while name in taken:
-        name += SHARED
+        name += "+"
     taken.add(name)
     return name
 

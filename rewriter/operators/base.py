@@ -278,9 +278,14 @@ def constant_ints(node: gs.Node, index: int, attribute: str | None = None) -> li
     return [int(value) for value in np.atleast_1d(tensor.values)]
 
 
+def own_name(node: gs.Node) -> str:
+    """How names of constants begin that :func:`set_constant` gives ``node``."""
+    return f"{node.name}/input_"
+
+
 def set_constant(node: gs.Node, index: int, values: Array) -> None:
     """Give ``node`` a constant of its own at input ``index``."""
-    name = f"{node.name}/input_{index}"  # not after the old one: a node may read that twice
+    name = f"{own_name(node)}{index}"  # not after the old one: a node may read that twice
     while len(node.inputs) <= index:
         node.inputs.append(gs.Variable.empty())
     node.inputs[index] = gs.Constant(name, np.array(values, order="C"))

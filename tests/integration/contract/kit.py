@@ -22,13 +22,16 @@ LINES = {
     "plan": "plan dense.onnx --profile dense.profile --classes ant,cow --keep 0.7",
     "decompose": "decompose dense.onnx --data dense.npz --keep 0.7",
     "compose": "compose modules",
+    "replace": "replace dense.onnx --class ant --with modules/ant.onnx",
+    "add": "add dense.onnx --with modules/ant.onnx --rename ant=emu",
+    "remove": "remove dense.onnx --class ant",
     "evaluate": "evaluate dense.onnx --data dense.npz",
     "predict": "predict dense.onnx sample.npy",
     "inspect": "inspect dense.onnx",
 }
-WRITING = ("card", "profile", "plan", "decompose", "compose")
-RUNNING = ("card", "profile", "decompose", "compose", "evaluate", "predict")
-NEEDING_CARD = ("profile", "plan", "decompose", "evaluate", "predict")
+WRITING = ("card", "profile", "plan", "decompose", "compose", "replace", "add", "remove")
+RUNNING = ("card", "profile", "decompose", "compose", "replace", "add", "remove", "evaluate", "predict")
+NEEDING_CARD = ("profile", "plan", "decompose", "replace", "add", "remove", "evaluate", "predict")
 WITH_CLASSES = ("profile", "plan", "decompose", "evaluate")
 CARD_OF_Y = kit.card().replace("scores", "y")
 
