@@ -4,7 +4,7 @@ Run with the benchmark models and data (see GRAFT_BENCH)::
 
     python benchmarks/reuse.py ../shared/bench/vision
 
-Nothing is chosen on test images: they only report. Takes about 10 minutes on two cores.
+Nothing is chosen on test images: they only report. Takes about two hours on two cores.
 """
 
 from __future__ import annotations

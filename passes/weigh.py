@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft.passes.joint import FOLDS, Head, Table, choose, spread
+from graft.passes.joint import FOLDS, Head, Table, balance, choose, spread
 from graft.passes.likeliest import PENALTY, likeliest
 
 
@@ -87,10 +87,8 @@ class Weigh:
 
     def _likeliest(self, evidence: Table, labels: NDArray[np.int64]) -> Table:
         """Weights, and the offset last."""
-        counts = np.bincount(labels)
-        weights = 1 / (counts[labels] * (counts > 0).sum())
         own = np.concatenate([evidence, np.ones((len(evidence), 1))], axis=1)
         features = np.stack([own, np.zeros_like(own)], axis=1)
         start = np.ones(own.shape[1])
         start[-1] = 0
-        return likeliest(features, (labels != self.place).astype(np.int64), weights, start)
+        return likeliest(features, (labels != self.place).astype(np.int64), balance(labels), start)

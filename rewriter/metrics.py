@@ -127,9 +127,7 @@ def auroc(scores: Array, positive: Array) -> float:
     Raises:
         GraftError: ``metric-input`` where shapes differ, N is 0, or a score is NaN.
     """
-    scores, positive = np.asarray(scores).ravel(), np.asarray(positive, bool).ravel()
-    _require_same_shape(scores, positive)
-    _require(not np.isnan(scores).any(), "scores that are numbers, found NaN")
+    scores, positive = _sides(scores, positive)
     positives = int(positive.sum())
     negatives = positive.size - positives
     if positives == 0 or negatives == 0:
@@ -154,9 +152,7 @@ def false_positives(scores: Array, positive: Array, recall: float = 0.95) -> flo
     Raises:
         GraftError: ``metric-input`` where shapes differ, N is 0, or a score is NaN.
     """
-    scores, positive = np.asarray(scores).ravel(), np.asarray(positive, bool).ravel()
-    _require_same_shape(scores, positive)
-    _require(not np.isnan(scores).any(), "scores that are numbers, found NaN")
+    scores, positive = _sides(scores, positive)
     own = np.sort(scores[positive])[::-1]
     if not len(own) or len(own) == len(scores):
         return math.nan
@@ -245,6 +241,14 @@ def wilson_interval(successes: int, total: int, z: float = 1.96) -> tuple[float,
 
 def _share(part: Any, whole: Any) -> float:
     return float(part / whole) if whole else 0.0
+
+
+def _sides(scores: Array, positive: Array) -> tuple[Array, Array]:
+    """Scores without NaN (N,), and which of them are positive."""
+    scores, positive = np.asarray(scores).ravel(), np.asarray(positive, bool).ravel()
+    _require_same_shape(scores, positive)
+    _require(not np.isnan(scores).any(), "scores that are numbers, found NaN")
+    return scores, positive
 
 
 def _require_same_shape(first: Array, second: Array) -> None:

@@ -108,3 +108,16 @@ def test_what_cannot_be_compared_is_refused(call) -> None:  # type: ignore[no-un
     with pytest.raises(GraftError) as caught:
         call()
     assert caught.value.code == "metric-input"
+
+
+def test_false_positives_where_nearly_all_positive_samples_pass() -> None:
+    scores = np.concatenate([np.arange(20.0), [0.5, 1.0, 30.0, -1.0]])
+    positive = np.arange(24) < 20
+    assert (
+        metrics.false_positives(scores, positive) == 2 / 4
+    )  # 19 of 20 pass from 1.0 on, and so do 1.0 and 30
+    assert metrics.false_positives(scores, positive, 1.0) == 3 / 4
+    assert np.isnan(metrics.false_positives(scores, np.ones(24, bool)))
+    assert np.isnan(metrics.false_positives(scores, np.zeros(24, bool)))
+    with pytest.raises(GraftError):
+        metrics.false_positives(np.array([np.nan, 1.0]), np.array([True, False]))
