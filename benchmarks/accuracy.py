@@ -31,16 +31,16 @@ from typing import Any
 import numpy as np
 from bench import DEVICE, Bench, mean_over, points, row
 
-from graft.passes.budget import dead_channels
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED
-from graft.rewriter import metrics
-from graft.rewriter.calibration import Samples
-from graft.rewriter.cost import CostModel, cost_of
-from graft.rewriter.evaluation import Scored, latencies, score
-from graft.rewriter.model import Model
-from graft.rewriter.plan import Plan
-from graft.rewriter.session import Device
+from graft.passes.select.budget import dead_channels
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.plan import Plan
+from graft.rewriter.measure import metrics
+from graft.rewriter.measure.cost import CostModel, cost_of
+from graft.rewriter.measure.evaluation import Scored, latencies, score
+from graft.rewriter.run.session import Device
 
 ONE_PLAN = "one plan for all classes"
 METHODS = (MEASURED, ONE_PLAN, DEFAULT, "activity", "magnitude", "random")

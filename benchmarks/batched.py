@@ -30,7 +30,7 @@ from reuse import DENSE, KEEP
 
 from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
-from graft.rewriter.model import Model
+from graft.rewriter.graph.model import Model
 
 BATCH = 32
 RUNS, BLOCKS = 20, 6

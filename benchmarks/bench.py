@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graft.passes.compose import Compose
-from graft.passes.decompose import Decompose, DecomposeReport, Parent
-from graft.passes.observe import Observe
-from graft.rewriter import metrics
-from graft.rewriter.calibration import Samples
-from graft.rewriter.dataset import Dataset
-from graft.rewriter.evaluation import Scored, score
-from graft.rewriter.model import Model
-from graft.rewriter.plan import Plan
-from graft.rewriter.profile import Profile
-from graft.rewriter.session import Device
+from graft.passes.decompose import Decompose, DecomposeReport
+from graft.passes.parent import Parent
+from graft.passes.select.observe import Observe
+from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.plan import Plan
+from graft.rewriter.measure import metrics
+from graft.rewriter.measure.evaluation import Scored, score
+from graft.rewriter.record.profile import Profile
+from graft.rewriter.run.session import Device
 
 DEVICE = Device(("cpu",))
 

@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 from bench import DEVICE, Bench, points, row
 
+from graft.passes.compare.score import WITHOUT_DATA
 from graft.passes.compose import Compose, Source
 from graft.passes.decompose import Decompose
-from graft.passes.score import WITHOUT_DATA
-from graft.rewriter import metrics
-from graft.rewriter.calibration import Samples
-from graft.rewriter.cost import cost_of
-from graft.rewriter.dataset import Dataset, Split
-from graft.rewriter.evaluation import latencies, score
-from graft.rewriter.model import Model
-from graft.rewriter.session import Device
+from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure import metrics
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.measure.evaluation import latencies, score
+from graft.rewriter.run.session import Device
 
 NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

@@ -25,10 +25,10 @@ from benchmarks.zoo import FOLDER, Entry, counter
 from benchmarks.zoo.law import SHARES, TOLERANCE, Arrays, Law
 from benchmarks.zoo.pins import pins
 from benchmarks.zoo.subjects import Subject, subjects
-from graft.passes.normalize import Normalize
-from graft.rewriter.cost import CostModel, cost_of
-from graft.rewriter.groups import ChannelGroups
-from graft.rewriter.model import Model
+from graft.passes.normalize.simplify import Normalize
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.measure.cost import CostModel, cost_of
 
 SAMPLES = 4
 LARGE = 20_000_000

@@ -27,18 +27,19 @@ from accuracy import ONE_PLAN, Notes
 from bench import DEVICE, mean_over, points, row
 
 from graft.passes.compose import Compose
-from graft.passes.decompose import Decompose, Parent
-from graft.passes.identify import DEFAULT, MEASURED, Question, method_called
-from graft.passes.observe import Observe
-from graft.rewriter import metrics
-from graft.rewriter.calibration import Samples
-from graft.rewriter.dataset import Dataset
-from graft.rewriter.evaluation import score
-from graft.rewriter.groups import ChannelGroups
-from graft.rewriter.model import Model
+from graft.passes.decompose import Decompose
+from graft.passes.identify import DEFAULT, MEASURED, ImportanceInputs, method_called
+from graft.passes.parent import Parent
+from graft.passes.select.observe import Observe
+from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.groups.plan import Plan
+from graft.rewriter.measure import metrics
+from graft.rewriter.measure.evaluation import score
 from graft.rewriter.operators import operator_of
-from graft.rewriter.plan import Plan
-from graft.rewriter.profile import Profile
+from graft.rewriter.record.profile import Profile
 
 CLINC = ("clinc_lstm1_published", "clinc_gru1_published")
 MATHQA = ("mathqa_lstm1_retrained", "mathqa_gru1_retrained")
@@ -94,7 +95,9 @@ class Part:
         Decompose(together=together).head(classes)(headed)
         groups = ChannelGroups(headed)
         labels = self.parent.record.labels
-        question = Question(headed, groups, self.profile, labels, tuple(classes), 0, self.train, DEVICE)
+        question = ImportanceInputs(
+            headed, groups, self.profile, labels, tuple(classes), 0, self.train, DEVICE
+        )
         scores, kept = method_called(method).scores(question), groups.everything()
         for node in groups.nodes:
             for read in operator_of(node).reads(node, groups):

@@ -20,18 +20,18 @@ from pathlib import Path
 import numpy as np
 from bench import DEVICE, Bench, points, row
 
-from graft.passes.budget import dead_channels
 from graft.passes.compose import Compose, Source
+from graft.passes.cut.slice import Slice
+from graft.passes.cut.verify import Verify
 from graft.passes.decompose import Decompose, DecomposeReport
-from graft.passes.observe import BATCH, Observe
-from graft.passes.slice import Slice
-from graft.passes.verify import Verify
-from graft.rewriter import metrics
-from graft.rewriter.calibration import Samples
-from graft.rewriter.cost import CostModel, cost_of
-from graft.rewriter.evaluation import Scored, latencies, score
-from graft.rewriter.plan import Plan
-from graft.rewriter.session import Device
+from graft.passes.select.budget import dead_channels
+from graft.passes.select.observe import BATCH, Observe
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.groups.plan import Plan
+from graft.rewriter.measure import metrics
+from graft.rewriter.measure.cost import CostModel, cost_of
+from graft.rewriter.measure.evaluation import Scored, latencies, score
+from graft.rewriter.run.session import Device
 
 ANIMALS = ("bird", "cat", "deer", "dog", "horse")
 

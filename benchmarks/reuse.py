@@ -22,17 +22,17 @@ import numpy as np
 from bench import DEVICE, Bench, mean_over, points, row
 from numpy.typing import NDArray
 
+from graft.passes.compare.score import WITH_DATA, WITHOUT_DATA
 from graft.passes.compose import Compose, Source
 from graft.passes.decompose import Decompose
 from graft.passes.replace import Newcomer, Replace
-from graft.passes.score import WITH_DATA, WITHOUT_DATA
-from graft.rewriter.calibration import Samples
-from graft.rewriter.card import Array, InputCard
-from graft.rewriter.cost import cost_of
-from graft.rewriter.dataset import Split
-from graft.rewriter.evaluation import Scored, score
-from graft.rewriter.images import fit_images
-from graft.rewriter.model import Model
+from graft.rewriter.card.card import Array, InputCard
+from graft.rewriter.data.dataset import Split
+from graft.rewriter.data.images import fit_images
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.measure.evaluation import Scored, score
 
 DENSE = (("dense_mnist_4", "mnist"), ("dense_fmnist_4", "fmnist"))
 IMAGES = (("resnet20_cifar10", "cifar10"), ("efficientnet_lite0_imagenet", "imagenette"))

@@ -10,19 +10,17 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from graft.passes.calibrate import Calibrate
-from graft.passes.compensate import LADDER
-from graft.passes.continuous import Continuous
-from graft.passes.decompose import Decompose, Parent
-from graft.passes.head import last_features
-from graft.passes.identify import DEFAULT, MEASURED
-from graft.passes.joinable import called, check_classes, check_kinds, parents_macs, sample
-from graft.passes.joint import READ, Joint, JointReport
-from graft.passes.measured import Stopwatch
-from graft.passes.merge import INPUTS, Merge, bring_together, input_of
-from graft.passes.reject import FALSE_ALARMS, Reject, RejectReport, carried, seen
-from graft.passes.reject import READ as FAR
-from graft.passes.score import (
+from graft.passes.compare.calibrate import Calibrate
+from graft.passes.compare.joint_head import READ, JointHead, JointReport
+from graft.passes.compare.reject import (
+    FALSE_ALARMS,
+    Reject,
+    RejectReport,
+    rejection_features,
+    stored_distances,
+)
+from graft.passes.compare.reject import READ as FAR
+from graft.passes.compare.score import (
     CALIBRATED,
     JOINT,
     LOGITS,
@@ -34,17 +32,32 @@ from graft.passes.score import (
     Score,
     elect,
 )
-from graft.passes.verify import random_inputs
-from graft.rewriter.calibration import Samples
-from graft.rewriter.card import Card
-from graft.rewriter.cost import cost_of
-from graft.rewriter.dataset import Split
+from graft.passes.compensate.fold import LADDER
+from graft.passes.decompose import Decompose
+from graft.passes.identify import DEFAULT, MEASURED
+from graft.passes.join.compatibility import (
+    check_classes,
+    check_kinds,
+    class_summary,
+    display_name,
+    parents_macs,
+)
+from graft.passes.join.merge import INPUTS, Merge, bring_together, input_of
+from graft.passes.parent import Parent
+from graft.passes.select.continuous import Continuous
+from graft.passes.select.latency_budget import Stopwatch
+from graft.rewriter.card.card import OTHER, Card
+from graft.rewriter.data.dataset import Split
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
-from graft.rewriter.origin import Asked, Origin, ParentRecord, origin_of, stamp, terms, versions
-from graft.rewriter.profile import OTHER, PRODUCTS, Profile
-from graft.rewriter.session import Device
-from graft.rewriter.typicality import DIRECTIONS, KEY, Typicality
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.outputs import last_features
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.record.mahalanobis import DIRECTIONS, KEY, Typicality
+from graft.rewriter.record.profile import PRODUCTS, Profile
+from graft.rewriter.record.provenance import Asked, Origin, ParentRecord, origin_of, stamp, terms, versions
+from graft.rewriter.run.equivalence import random_inputs
+from graft.rewriter.run.session import Device
 
 STRATEGIES = ("auto", "trunk", "branches")
 
@@ -95,12 +108,12 @@ class _Seeing:
     data: bool
 
     def read(self, merged: Merge, parts: Sequence[_Part]) -> list[gs.Tensor]:
-        """Columns for :class:`graft.passes.reject.Reject`."""
+        """Columns for :class:`graft.passes.compare.reject.Reject`."""
         if not self.data:
-            return carried(merged.branches, [part.classes for part in parts], merged.build)
+            return stored_distances(merged.branches, [part.classes for part in parts], merged.build)
         first = parts[0].card.inputs[0]
         image = first if first.kind == "image" and first.size else None
-        return seen(merged.branches, image, merged.inputs[0], merged.build)
+        return rejection_features(merged.branches, image, merged.inputs[0], merged.build)
 
 
 @dataclass
@@ -149,27 +162,27 @@ class Compose:
       costs more than the parent;
     * branches: every module runs beside the others.
 
-    Networks that stand side by side get comparable scores (:class:`graft.passes.score.Score`), one
-    input (:class:`graft.passes.adapt.Adapt`), one opset, and share what is equal among them.
+    Networks that stand side by side get comparable scores (:class:`graft.passes.compare.score.Score`), one
+    input (:class:`graft.passes.join.adapt.Adapt`), one opset, and share what is equal among them.
 
     Attributes:
         strategy: ``auto`` takes a trunk for each parent that is at hand, branches for the rest.
         keep: budget of the trunks; ``None``: the largest among the modules of the parent.
         other: a column ``(other)``: in a single trunk for the other classes of its parent; where it has no
             others, and for several networks, for what is far from all classes
-            (:class:`graft.passes.reject.Reject`).
+            (:class:`graft.passes.compare.reject.Reject`).
         false_alarms: share of samples of known classes that may be taken for far.
         scores: how networks are compared; ``None``: by ``odds`` where all are of one parent, else by
             ``joint`` with data and by ``typicality`` without.
         continuous: trunks are planned anew with samples of the other networks' classes as unconcerned
-            examples (:class:`graft.passes.continuous.Continuous`).
+            examples (:class:`graft.passes.select.continuous.Continuous`).
         input: ``parent``: the input of the parents, which has to be the same; ``raw``: images as they
             are, adapted inside the graph; ``None``: ``parent`` for modules of one parent, ``raw`` for
             images of several.
         dtype: type of raw images: uint8 or float32.
         opset: operator set to write; ``None``: the highest among the parts.
         ir_version: as ``opset``.
-        round_to: see :class:`graft.passes.budget.Budget`.
+        round_to: see :class:`graft.passes.select.budget.Budget`.
         verify: where to check the law on trunks, with random inputs; ``None``: no check.
         device: where trunks are refitted and a joint head is fitted; ``None``: the best there is.
         samples_per_class: a joint head is fitted to at most so many.
@@ -319,7 +332,7 @@ class Compose:
         if scores == CALIBRATED:
             return Calibrate(device, branches, self.seed)(model, samples)
         room = parents_macs(modules) - cost_of(model).macs
-        return Joint(device, max(0, room), self.seed)(model, samples)
+        return JointHead(device, max(0, room), self.seed)(model, samples)
 
     # ------------------------------------------------------------ what runs
 
@@ -336,7 +349,7 @@ class Compose:
         for parent, numbers in members.items():
             mine = [modules[number] for number in numbers]
             source = None if self.strategy == "branches" else sources.get(parent)
-            name = called(origins[numbers[0]].parents[0], parent)
+            name = display_name(origins[numbers[0]].parents[0], parent)
             if origins[numbers[0]].options.get("patches"):
                 name = f"{name} as it was patched"
             if source is None:
@@ -422,7 +435,7 @@ class Compose:
         method, compensate = asked[0].method, asked[0].compensate
         declined: list[str] = []
         if source.data is None:
-            name = called(origins[0].parents[0], source.parent.sha256)
+            name = display_name(origins[0].parents[0], source.parent.sha256)
             if method == MEASURED:
                 method = DEFAULT
                 declined.append(f"the trunk of {name} is planned by {DEFAULT}: {MEASURED} takes --data")
@@ -567,6 +580,6 @@ def _without_costly_distances(parts: Sequence[_Part]) -> list[str]:
         known = part.most is not None and KEY in part.model.metadata
         if known and _macs_with_distances(part.model) > (part.most or 0):
             del part.model.metadata[KEY]
-            name = sample(part.card)
+            name = class_summary(part.card)
             declined.append(f"{name}: compared by softmax: typicality would cost more than the whole parent")
     return declined

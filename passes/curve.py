@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graft.passes.compensate import LADDER as COMPENSATE
-from graft.passes.decompose import Decompose, Parent
+from graft.passes.compensate.fold import LADDER as COMPENSATE
+from graft.passes.decompose import Decompose
 from graft.passes.identify import MEASURED
-from graft.rewriter import metrics
-from graft.rewriter.calibration import Samples
-from graft.rewriter.cost import CostModel
+from graft.passes.parent import Parent
+from graft.rewriter.card.card import OTHER
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.evaluation import Scored, score
-from graft.rewriter.groups import ChannelGroups
-from graft.rewriter.model import Model
-from graft.rewriter.plan import Plan
-from graft.rewriter.profile import OTHER, Profile
-from graft.rewriter.session import Device
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.groups.plan import Plan
+from graft.rewriter.measure import metrics
+from graft.rewriter.measure.cost import CostModel
+from graft.rewriter.measure.evaluation import Scored, score
+from graft.rewriter.record.profile import Profile
+from graft.rewriter.run.session import Device
 
 ONE_PLAN = "one-plan"
 """The baseline that knows no classes: one plan for all of them, cut for the head of the set."""
@@ -90,7 +92,7 @@ class Curve:
         device: where to run.
         budgets: shares of the parent's MACs, each a point of every curve.
         methods: names of methods of concern identification, and :data:`ONE_PLAN`.
-        compensate: steps of :data:`graft.passes.compensate.LADDER`.
+        compensate: steps of :data:`graft.passes.compensate.fold.LADDER`.
         progress: called with 1 after each point.
     """
 

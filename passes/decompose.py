@@ -9,58 +9,27 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from graft.passes.budget import Budget, dead_channels
-from graft.passes.compensate import Compensate, CompensateReport
-from graft.passes.head import Head, keep_output, last_features
-from graft.passes.identify import DEFAULT, Question, method_called
-from graft.passes.measured import Stopwatch, within
-from graft.passes.normalize import Normalize
-from graft.passes.refit import SAMPLES, Refit
-from graft.passes.slice import Slice
-from graft.passes.verify import Verify
-from graft.rewriter.calibration import Samples
-from graft.rewriter.card import Card
-from graft.rewriter.cost import Cost, CostModel, cost_of
+from graft.passes.compensate.fold import Compensate, CompensateReport
+from graft.passes.compensate.refit import SAMPLES, Refit
+from graft.passes.cut.head import Head
+from graft.passes.cut.slice import Slice
+from graft.passes.cut.verify import Verify
+from graft.passes.identify import DEFAULT, ImportanceInputs, method_called
+from graft.passes.parent import Parent
+from graft.passes.select.budget import Budget, dead_channels
+from graft.passes.select.latency_budget import Stopwatch, within
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.groups import ChannelGroups
-from graft.rewriter.latency import LatencyTable, Timed
-from graft.rewriter.model import Model
-from graft.rewriter.origin import Origin, ParentRecord, parent_record, stamp, versions
-from graft.rewriter.plan import Plan
-from graft.rewriter.profile import Profile
-from graft.rewriter.session import Device
-from graft.rewriter.typicality import Typicality
-
-
-class Parent:
-    """A parent that is ready to be cut: normalized, analysed, measured.
-
-    Args:
-        model: a classifier with a card; left as it is.
-
-    Attributes:
-        source: the model as it came.
-        record: its hashes, labels and licence, as modules record them.
-        sha256: its graph hash, which plans and profiles carry.
-        model: the normalized model.
-        groups: the analysis of the normalized model.
-        cost: what the normalized model costs.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self.source = model
-        self.record: ParentRecord = parent_record(model)
-        self.sha256 = self.record.graph_sha256
-        self.model = model.copy()
-        keep_output(self.model, model.require_card().output.name)
-        self.normalized = Normalize()(self.model)
-        self.groups = ChannelGroups(self.model)
-        self.cost: Cost = cost_of(self.model)
-
-    @property
-    def card(self) -> Card:
-        """What goes in and what comes out."""
-        return self.source.require_card()
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.groups.outputs import last_features
+from graft.rewriter.groups.plan import Plan
+from graft.rewriter.measure.cost import Cost, CostModel, cost_of
+from graft.rewriter.measure.latency import LatencyTable, Timed
+from graft.rewriter.record.mahalanobis import Typicality
+from graft.rewriter.record.profile import Profile
+from graft.rewriter.record.provenance import Origin, stamp, versions
+from graft.rewriter.run.session import Device
 
 
 @dataclass(frozen=True)
@@ -95,14 +64,14 @@ class Decompose:
 
     Attributes:
         keep: share of the parent's cost that a module may have; ``None``: nothing falls.
-        unit: what is counted, see :class:`graft.passes.budget.Budget`.
+        unit: what is counted, see :class:`graft.passes.select.budget.Budget`.
         method: name of the method of concern identification.
-        compensate: step of :data:`graft.passes.compensate.LADDER`.
+        compensate: step of :data:`graft.passes.compensate.fold.LADDER`.
         together: one module for the set of classes, even for a set of one.
         other: a column ``(other)`` beside the classes.
         rest: the output ``rest`` beside the classes of a set.
         seed: for methods that draw.
-        round_to: see :class:`graft.passes.budget.Budget`.
+        round_to: see :class:`graft.passes.select.budget.Budget`.
         samples: at most so many are used to refit.
         mirror: images of the data count as in a mirror, too.
         stopwatch: where latency is measured, for that unit.
@@ -165,7 +134,7 @@ class Decompose:
         method = method_called(self.method)
         asked = tuple(name for name in profile.classes if name in set(classes))
         labels = parent.record.labels
-        question = Question(headed, groups, profile, labels, asked, self.seed, data, device)
+        question = ImportanceInputs(headed, groups, profile, labels, asked, self.seed, data, device)
         scores = method.scores(question)
         choose = partial(budget.choose, groups, scores, cost, dead=dead_channels(groups, profile))
         kept = within(budget.keep, choose, headed, groups, table) if table else choose(whole)

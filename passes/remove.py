@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graft.passes.head import Head
-from graft.passes.narrow import Narrow
+from graft.passes.cut.head import Head
+from graft.passes.join.deduplicate import Deduplicate
+from graft.passes.join.push_gather import PushGather
 from graft.passes.replace import parents_of
-from graft.passes.share import Share
+from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
-from graft.rewriter.origin import ORIGIN_KEY, Origin, numbering, origin_of, stamp, versions
-from graft.rewriter.profile import OTHER
+from graft.rewriter.graph.model import Model
+from graft.rewriter.record.provenance import ORIGIN_KEY, Origin, numbering, origin_of, stamp, versions
 
 
 class Remove:
@@ -44,8 +44,8 @@ class Remove:
             )
         result = model.copy()
         Head(left, together=True)(result)
-        Narrow()(result)
-        Share()(result)
+        PushGather()(result)
+        Deduplicate()(result)
         result.refresh_shapes()
         before = origin_of(model) if ORIGIN_KEY in model.metadata else None
         options = dict(before.options) if before else {}

@@ -9,21 +9,21 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from graft.passes.joinable import check_kinds, parents_macs, signature
-from graft.passes.joint import READ, Head, JointReport, run
-from graft.passes.merge import Merge, bring_together, input_of
-from graft.passes.narrow import Narrow
-from graft.passes.score import CALIBRATED, JOINT, ODDS, TYPICALITY, WITH_DATA, Branch
-from graft.passes.weigh import Weigh
-from graft.rewriter import metrics
-from graft.rewriter.builder import Builder
-from graft.rewriter.calibration import Samples
-from graft.rewriter.card import Card
-from graft.rewriter.cost import cost_of
-from graft.rewriter.dataset import Split
+from graft.passes.compare.joint_head import READ, JointReport, RidgeHead, run
+from graft.passes.compare.one_vs_rest import OneVsRest
+from graft.passes.compare.score import CALIBRATED, JOINT, ODDS, TYPICALITY, WITH_DATA, Branch
+from graft.passes.join.compatibility import check_kinds, parents_macs, signature
+from graft.passes.join.merge import Merge, bring_together, input_of
+from graft.passes.join.push_gather import PushGather
+from graft.rewriter.card.card import OTHER, Card
+from graft.rewriter.data.dataset import Split
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
-from graft.rewriter.origin import (
+from graft.rewriter.graph.builder import Builder
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure import metrics
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.record.provenance import (
     ORIGIN_KEY,
     Origin,
     ParentRecord,
@@ -34,8 +34,7 @@ from graft.rewriter.origin import (
     terms,
     versions,
 )
-from graft.rewriter.profile import OTHER
-from graft.rewriter.session import Device
+from graft.rewriter.run.session import Device
 
 SCORES = (*WITH_DATA, TYPICALITY, ODDS)
 FEWEST = 2
@@ -88,9 +87,9 @@ class Replace:
     * ``odds``: o is what the newcomer says of its class against all else that it knows. The default
       without data where its parent knows all classes of the classifier;
     * ``typicality``: less how untypical the sample is for the class
-      (:class:`graft.rewriter.typicality.Typicality`). The default without data otherwise;
+      (:class:`graft.rewriter.record.mahalanobis.Typicality`). The default without data otherwise;
     * ``calibrated``: both weighed, and moved, so that they are likeliest on samples;
-    * ``joint``: from what both networks know of the sample (:class:`graft.passes.joint.Joint`: one ridge
+    * ``joint``: from what both networks know of the sample (:class:`graft.passes.compare.joint_head.JointHead`: one ridge
       regression, the class against all others), weighed alike.
 
     With data the default is ``calibrated``, or ``joint`` where that is better on folds by more than a
@@ -185,7 +184,7 @@ class Replace:
         declined += [reason for report in reports for reason in report.declined]
         return both, tuple(report.steps for report in reports), declined
 
-    def _fit(self, patch: _Patch, data: Split, without: str) -> tuple[JointReport, tuple[str, Head]]:
+    def _fit(self, patch: _Patch, data: Split, without: str) -> tuple[JointReport, tuple[str, RidgeHead]]:
         """The scores that are best on folds, and what makes them."""
         probe, columns = patch.probe()
         card = probe.require_card()
@@ -195,7 +194,7 @@ class Replace:
         if card.output.kind == "probabilities":
             scores = np.log(np.maximum(scores, 1e-30))
         place = card.labels.index(patch.newcomer.name)
-        weigh = Weigh(samples.labels, place, np.delete(scores, place, axis=1), self.seed)
+        weigh = OneVsRest(samples.labels, place, np.delete(scores, place, axis=1), self.seed)
         evidence, known = values[:, :columns], values[:, columns:]
         before = weigh.correct(evidence[:, : 1 if without == ODDS else columns].sum(axis=1))
         found = {}
@@ -238,7 +237,7 @@ class _Patch:
         odds = self._sum(merged.branches[1].build, evidence)
         return self._finish(merged, odds, read), len(evidence)
 
-    def write(self, scores: str, head: Head | None) -> tuple[Model, str]:
+    def write(self, scores: str, head: RidgeHead | None) -> tuple[Model, str]:
         """The result; and why typicality was left out, if it was.
 
         ``head`` makes the log-odds of the evidence, or of all that both know where scores are joint;
@@ -287,7 +286,7 @@ class _Patch:
             columns = build.pick(columns, order, "order")
         reads = {READ: read} if read else None
         result = merged.finish(columns, self.labels, base.card.output.kind, np.dtype(base.dtype), reads)
-        Narrow()(result)
+        PushGather()(result)
         result.refresh_shapes()
         return result
 

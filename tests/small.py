@@ -13,15 +13,15 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from graft.passes.observe import Observe
-from graft.rewriter.calibration import Samples
-from graft.rewriter.card import Card
-from graft.rewriter.dataset import Dataset
-from graft.rewriter.groups import ChannelGroups, Mask
-from graft.rewriter.model import Model
-from graft.rewriter.plan import Plan
-from graft.rewriter.profile import Profile
-from graft.rewriter.session import Device
+from graft.passes.select.observe import Observe
+from graft.rewriter.card.card import Card
+from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.plan import Plan
+from graft.rewriter.record.profile import Profile
+from graft.rewriter.run.session import Device
 
 Array = NDArray[Any]
 

@@ -37,7 +37,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"graft.tools.{name}").command
+        command: click.Command = import_module(f"graft.tools.commands.{name}").command
         return command
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graft.rewriter.dataset import Split
+from graft.rewriter.data.dataset import Split
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
-from graft.rewriter.origin import numbering, origin_of
+from graft.rewriter.graph.model import Model
+from graft.rewriter.record.provenance import numbering, origin_of
 from graft.tools.options import Prefixed, split_of
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-from graft.rewriter.calibration import Samples
-from graft.rewriter.card import Card
-from graft.rewriter.dataset import Dataset, Split
+from graft.rewriter.card.card import Card
+from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.session import Device
+from graft.rewriter.run.session import Device
 
 Command = Callable[..., Any]
 

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from graft.passes.decompose import Parent
-from graft.passes.observe import Observe
-from graft.rewriter.calibration import Samples
+from graft.passes.parent import Parent
+from graft.passes.select.observe import Observe
+from graft.rewriter.card.card import OTHER
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
-from graft.rewriter.profile import OTHER, Profile
-from graft.rewriter.session import Device
-from graft.tools import show
+from graft.rewriter.graph.model import Model
+from graft.rewriter.record.profile import Profile
+from graft.rewriter.run.session import Device
+from graft.tools import console as show
 
 FAR_BELOW = 0.05
 FEW_SAMPLES = 20

@@ -10,21 +10,23 @@ from typing import Any
 import click
 import numpy as np
 
-from graft.passes.merge import INPUTS
+from graft.passes.join.merge import INPUTS
 from graft.passes.replace import SCORES, Newcomer, Replace, ReplaceReport
-from graft.passes.verify import check
-from graft.rewriter import metrics
-from graft.rewriter.calibration import Samples
-from graft.rewriter.cost import cost_of
-from graft.rewriter.dataset import Dataset, Split
+from graft.rewriter.card.card import OTHER
+from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.evaluation import Scored, score
-from graft.rewriter.model import Model, refuse_overwrite
-from graft.rewriter.origin import numbering, origin_of
-from graft.rewriter.profile import OTHER
-from graft.rewriter.session import Device
-from graft.tools import options, show
-from graft.tools.directory import load_module, module_files
+from graft.rewriter.files import refuse_overwrite
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure import metrics
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.measure.evaluation import Scored, score
+from graft.rewriter.record.folder import load_module, module_files
+from graft.rewriter.record.provenance import numbering, origin_of
+from graft.rewriter.run.equivalence import check
+from graft.rewriter.run.session import Device
+from graft.tools import console as show
+from graft.tools import options
 from graft.tools.naming import parsed
 
 TRAIN = "train"

@@ -11,7 +11,7 @@ import onnx_tool
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
 
 MATRIX = ("Conv", "ConvTranspose", "Gemm", "MatMul")

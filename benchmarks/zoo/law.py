@@ -11,12 +11,12 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from graft.passes import verify
-from graft.passes.slice import Slice
+from graft.passes.cut import verify
+from graft.passes.cut.slice import Slice
 from graft.rewriter.errors import GraftError
-from graft.rewriter.groups import ChannelGroups, Group
-from graft.rewriter.model import Model
-from graft.rewriter.plan import Plan
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups, Group
+from graft.rewriter.groups.plan import Plan
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]

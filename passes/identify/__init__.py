@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from graft.passes.identify.ablation import Ablation
 from graft.passes.identify.activity import Activity
-from graft.passes.identify.base import Method, Question, Scores
-from graft.passes.identify.chance import Random
 from graft.passes.identify.contrast import Contrast
 from graft.passes.identify.magnitude import Magnitude
+from graft.passes.identify.method import ImportanceInputs, Method, Scores
+from graft.passes.identify.random import Random
 from graft.passes.identify.relevance import Relevance
-from graft.passes.identify.tendency import Rolled
+from graft.passes.identify.rolled import Rolled
 from graft.rewriter.errors import GraftError
-from graft.rewriter.groups import ChannelGroups
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
 
 METHODS: tuple[Method, ...] = (Relevance(), Ablation(), Contrast(), Activity(), Magnitude(), Random())
@@ -56,8 +56,8 @@ __all__ = [
     "MEASURED",
     "METHODS",
     "PUBLISHED",
+    "ImportanceInputs",
     "Method",
-    "Question",
     "Scores",
     "best",
     "method_called",

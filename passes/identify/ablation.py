@@ -10,18 +10,18 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.passes.identify.base import Method, Question, Scores
-from graft.rewriter.builder import Builder
-from graft.rewriter.calibration import Samples
-from graft.rewriter.card import Array
+from graft.passes.identify.method import ImportanceInputs, Method, Scores
+from graft.rewriter.card.card import Array
+from graft.rewriter.channels.flow import Channels
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.evaluation import check_finite
-from graft.rewriter.flow import Channels
-from graft.rewriter.groups import ChannelGroups
-from graft.rewriter.model import Model
+from graft.rewriter.graph.builder import Builder
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.measure.evaluation import check_finite
 from graft.rewriter.operators import Read, operator_of
-from graft.rewriter.session import Device, Session, fit
-from graft.rewriter.walk import Batches, Walk
+from graft.rewriter.run.session import Device, Session, fit
+from graft.rewriter.run.staged import Batches, StagedRun
 
 SHARES = "graft/shares"
 SWITCH = "graft/switch/"
@@ -72,7 +72,7 @@ class Ablation(Method):
         self.step = step
         self._known: dict[object, Scores] = {}
 
-    def scores(self, question: Question) -> Scores:
+    def scores(self, question: ImportanceInputs) -> Scores:
         """Powers of mean squared changes; what may not go, or cannot be turned down, has the highest."""
         samples = self.samples(question)
         asked = (
@@ -85,7 +85,7 @@ class Ablation(Method):
             self._known[asked] = self._measured(question, samples)
         return self._known[asked].copy()
 
-    def _measured(self, question: Question, samples: Samples) -> Scores:
+    def _measured(self, question: ImportanceInputs, samples: Samples) -> Scores:
         groups = question.groups
         seen = np.zeros(groups.count, bool)
         for _, read in _reads(groups):
@@ -118,7 +118,7 @@ class _Switched:
     What comes before the first switch of a channel is the same whether it is on or not: computed once.
     """
 
-    def __init__(self, question: Question, samples: Samples) -> None:
+    def __init__(self, question: ImportanceInputs, samples: Samples) -> None:
         self.question = question
         (inputs, _) = next(iter(samples.batches(len(samples))))
         self.count = len(samples)
@@ -132,7 +132,7 @@ class _Switched:
         """For each of ``atoms`` the mean squared change of the wanted classes' scores."""
         result, starts = np.zeros(len(atoms)), self._starts(atoms)
         ones = {**self.whole.values, SHARES: np.ones((self.count, self.question.groups.count), np.float32)}
-        walk = Walk(self.model, Batches([ones], self.count), self.device)
+        walk = StagedRun(self.model, Batches([ones], self.count), self.device)
         for start in np.unique(starts):
             own = starts == start
             result[own] = self._changes(self._from(start, walk) if start else self.whole, atoms[own], step)
@@ -150,7 +150,7 @@ class _Switched:
         starts = found[atoms]
         return np.where(starts < len(self.model.graph.nodes), starts, 0)
 
-    def _from(self, start: int, walk: Walk) -> _Rest:
+    def _from(self, start: int, walk: StagedRun) -> _Rest:
         """The model from node ``start`` on; the whole where that reads what is not laid out by samples."""
         nodes = self.model.graph.nodes
         names = [name for name in walk.living(nodes[start]) if name != SHARES]
@@ -229,7 +229,7 @@ def _weighed(node: gs.Node, groups: ChannelGroups) -> list[Read]:
     ]
 
 
-def _drawn(question: Question, samples: Samples, count: int) -> Samples:
+def _drawn(question: ImportanceInputs, samples: Samples, count: int) -> Samples:
     """About ``count`` samples, as many of each class; of one class, as many of it as of all others."""
     labels = samples.labels.reshape(len(samples), -1)
     kinds = [(labels == samples.card.class_index(name)).any(axis=1) for name in question.classes]
@@ -248,7 +248,7 @@ def _drawn(question: Question, samples: Samples, count: int) -> Samples:
     return samples.take(np.sort(random.permutation(drawn)[:count]))
 
 
-def _with_switches(question: Question) -> Model:
+def _with_switches(question: ImportanceInputs) -> Model:
     """The model, where ``x * shares`` stands for every x that is read.
 
     What a node reads of its own is turned down in the weights, for all samples as for the first.
@@ -325,7 +325,7 @@ class _Switches:
         return result
 
 
-def _contrast(question: Question, outputs: Mapping[str, Array]) -> Array:
+def _contrast(question: ImportanceInputs, outputs: Mapping[str, Array]) -> Array:
     """Logits of the wanted classes around their mean; of one class, against the logsumexp of the rest."""
     card = question.model.require_card()
     name = card.output.name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from graft.passes.identify.base import Method, Question, Scores, contribution, gather
-from graft.rewriter.profile import ACTIVE, SQUARES, SUM
+from graft.passes.identify.method import ImportanceInputs, Method, Scores, contribution, gather
+from graft.rewriter.record.profile import ACTIVE, SQUARES, SUM
 
 FLOOR = 0.05
 """What is left of the score of a channel that is always on for the rest and never for the classes."""
@@ -23,11 +23,11 @@ class Activity(Method):
     name = "activity"
     statistics = (ACTIVE, SUM, SQUARES)
 
-    def scores(self, question: Question) -> Scores:
+    def scores(self, question: ImportanceInputs) -> Scores:
         """``contribution * (1 + FLOOR + activity)``."""
         return contribution(question) * (1 + FLOOR + self.activity(question))
 
-    def activity(self, question: Question) -> Scores:
+    def activity(self, question: ImportanceInputs) -> Scores:
         """From -1 (only for the rest) to 1 (only for the classes); 0 where no activation was seen."""
         found = []
         for place in question.groups.activations():
@@ -37,7 +37,7 @@ class Activity(Method):
         return gather(question.groups, found)
 
     @staticmethod
-    def _at(question: Question, key: str) -> Scores:
+    def _at(question: ImportanceInputs, key: str) -> Scores:
         share = question.profile.mean(ACTIVE, key, question.classes)
         if not question.rest:
             return share

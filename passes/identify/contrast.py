@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from graft.passes.identify.base import Method, Question, Scores, contribution
-from graft.rewriter.profile import SQUARES, SUM
+from graft.passes.identify.method import ImportanceInputs, Method, Scores, contribution
+from graft.rewriter.record.profile import SQUARES, SUM
 
 CONTRAST = 5.0
 """Chosen among 0, 5 and 20 on training images of CIFAR-10 (docs/results.md)."""
@@ -12,12 +12,12 @@ CONTRAST = 5.0
 class Contrast(Method):
     """A channel's contribution to what its readers read, differences between class and rest up-weighted.
 
-    See :func:`graft.passes.identify.base.contribution`.
+    See :func:`graft.passes.identify.method.contribution`.
     """
 
     name = "contrast"
     statistics = (SUM, SQUARES)
 
-    def scores(self, question: Question) -> Scores:
+    def scores(self, question: ImportanceInputs) -> Scores:
         """The contribution with contrast."""
         return contribution(question, CONTRAST)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graft.passes.identify.base import Method, Question, Scores, gather, readers
+from graft.passes.identify.method import ImportanceInputs, Method, Scores, gather, readers
 from graft.rewriter.operators import operator_of
 
 
@@ -16,7 +16,7 @@ class Magnitude(Method):
 
     name = "magnitude"
 
-    def scores(self, question: Question) -> Scores:
+    def scores(self, question: ImportanceInputs) -> Scores:
         """1 for a channel with one reader that is like the average of its layer."""
         found = []
         for node in question.groups.nodes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.passes.identify.base import Method, Question, Scores, readers, unweighed
+from graft.passes.identify.method import ImportanceInputs, Method, Scores, readers, unweighed
 from graft.rewriter.operators import Read, operator_of
-from graft.rewriter.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Table
+from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Table
 
 RIDGE = 1e-3
 STEPS = 64
@@ -36,7 +36,7 @@ class Relevance(Method):
     name = "relevance"
     statistics = (ACTIVE, SUM, SQUARES, PRODUCTS)
 
-    def scores(self, question: Question) -> Scores:
+    def scores(self, question: ImportanceInputs) -> Scores:
         """Shares of what readers read, summed over the readers of a channel, times their number."""
         groups = question.groups
         result, sensitivity = np.zeros(groups.count), np.zeros(groups.count)
@@ -57,7 +57,7 @@ class Relevance(Method):
         return (result + unweighed(question)) * readers(groups)
 
 
-def _shares(question: Question) -> dict[str, tuple[np.ndarray, Table]]:
+def _shares(question: ImportanceInputs) -> dict[str, tuple[np.ndarray, Table]]:
     """Activation to its channels and how often each is on."""
     found = {}
     for place in question.groups.activations():
@@ -68,7 +68,7 @@ def _shares(question: Question) -> dict[str, tuple[np.ndarray, Table]]:
     return found
 
 
-def _gram(question: Question, node: gs.Node, read: Read, sensitivity: Scores) -> Table:
+def _gram(question: ImportanceInputs, node: gs.Node, read: Read, sensitivity: Scores) -> Table:
     """Sensitivity-weighted products of the weights of all pairs of channels that ``node`` reads."""
     operator = operator_of(node)
     matrix = operator.matrix(node) if read.own is None else operator.own_matrix(node)
@@ -83,7 +83,7 @@ def _gram(question: Question, node: gs.Node, read: Read, sensitivity: Scores) ->
     return np.asarray(scaled.T @ scaled)
 
 
-def _contrasts(question: Question, weights: Table) -> Table:
+def _contrasts(question: ImportanceInputs, weights: Table) -> Table:
     """Sum over wanted classes k and all rows j of (w_k - w_j)(w_k - w_j)', by the sums of rows."""
     wanted = weights
     if len(weights) == len(question.labels):
@@ -93,7 +93,7 @@ def _contrasts(question: Question, weights: Table) -> Table:
     return np.asarray(squares - mixed - mixed.T)
 
 
-def _covariance(question: Question, tensor: str, size: int) -> Table | None:
+def _covariance(question: ImportanceInputs, tensor: str, size: int) -> Table | None:
     """Of all pairs of positions; only variances where products were not recorded."""
     profile, classes = question.profile, question.classes
     if not profile.has(SUM, tensor, size):

@@ -22,6 +22,18 @@ from graft.rewriter.operators.elementwise import (
     ParametricRelu,
     Preprocessing,
 )
+from graft.rewriter.operators.indexing import (
+    Concat,
+    Constants,
+    Gather,
+    Pad,
+    Slice,
+    Split,
+    Squeeze,
+    Tile,
+    Transpose,
+    Unsqueeze,
+)
 from graft.rewriter.operators.matmul import Gemm, MatMul
 from graft.rewriter.operators.normalization import (
     BatchNormalization,
@@ -38,19 +50,7 @@ from graft.rewriter.operators.pooling import Pooling
 from graft.rewriter.operators.recurrent import Recurrent
 from graft.rewriter.operators.reduction import ArgMax, CumSum, Reduction, SelectiveReduction, TopK
 from graft.rewriter.operators.reshape import Expand, Reshape, Shape
-from graft.rewriter.operators.shape import (
-    Concat,
-    Constants,
-    Gather,
-    Pad,
-    Slice,
-    Split,
-    Squeeze,
-    Tile,
-    Transpose,
-    Unsqueeze,
-)
-from graft.rewriter.operators.space import DepthToSpace, Resize, Sampling, SpaceToDepth
+from graft.rewriter.operators.spatial import DepthToSpace, Resize, Sampling, SpaceToDepth
 
 OPERATORS: tuple[Operator, ...] = (
     *(Convolution(), TransposedConvolution(), Gemm(), MatMul(), Einsum(), Recurrent()),

@@ -10,13 +10,13 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import helper
 
-from graft.rewriter.flow import Axes, Channels, Flow
-from graft.rewriter.shapes import Shape
+from graft.rewriter.channels.flow import Axes, Channels, Flow
+from graft.rewriter.graph.shapes import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graft.rewriter.builder import Builder
+    from graft.rewriter.graph.builder import Builder
 
 Array = NDArray[Any]
 

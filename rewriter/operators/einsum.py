@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.flow import Channels, Flow
+from graft.rewriter.channels.flow import Channels, Flow
 from graft.rewriter.operators.base import (
     Array,
     ChannelMap,

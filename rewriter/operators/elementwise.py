@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.flow import Channels, Flow
+from graft.rewriter.channels.flow import Channels, Flow
+from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.operators.base import ChannelMap, Operator, Parameter, broadcast, given, is_constant
-from graft.rewriter.shapes import Shape
 
 
 class Elementwise(Operator):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.builder import Builder
-from graft.rewriter.flow import Channels, Flow
+from graft.rewriter.channels.flow import Channels, Flow
+from graft.rewriter.graph.builder import Builder
 from graft.rewriter.operators.base import (
     Array,
     ChannelMap,

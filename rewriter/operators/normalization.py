@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.flow import Channels, Flow
+from graft.rewriter.channels.flow import Channels, Flow
+from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.operators.base import ChannelMap, Cut, Operator, Parameter, is_constant, positive
 from graft.rewriter.operators.elementwise import Broadcast
 from graft.rewriter.operators.reshape import Reshape
-from graft.rewriter.shapes import Shape
 
 
 class BatchNormalization(Operator):

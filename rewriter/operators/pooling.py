@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.flow import Flow
+from graft.rewriter.channels.flow import Flow
 from graft.rewriter.operators.base import Operator
 
 

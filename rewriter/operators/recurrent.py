@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.flow import Channels, Flow
+from graft.rewriter.channels.flow import Channels, Flow
 from graft.rewriter.operators.base import (
     Array,
     ChannelMap,
@@ -35,7 +35,7 @@ class Recurrent(Operator):
     """``LSTM``, ``GRU`` and ``RNN``: a hidden unit goes with its row of every gate and its column of R.
 
     Both directions of a bidirectional node hold the same units: what one output tensor has room for. Where
-    the graph allows it, :mod:`graft.passes.recurrence` makes a node of each direction before.
+    the graph allows it, :mod:`graft.passes.normalize.recurrent_layout` makes a node of each direction before.
     """
 
     types = ("LSTM", "GRU", "RNN")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.flow import Axes, Channels, Flow
+from graft.rewriter.channels.flow import Axes, Channels, Flow
 from graft.rewriter.operators.base import (
     ChannelMap,
     Cut,

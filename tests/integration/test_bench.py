@@ -13,11 +13,11 @@ import onnxruntime as ort
 import pytest
 
 from graft.passes.compose import Compose
-from graft.rewriter.calibration import Samples
-from graft.rewriter.dataset import Dataset, Split
-from graft.rewriter.evaluation import score
-from graft.rewriter.model import Model
-from graft.rewriter.session import Device
+from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure.evaluation import score
+from graft.rewriter.run.session import Device
 from tests.integration.kit import printed as graft
 
 ROOT = Path(__file__).resolve().parents[2]

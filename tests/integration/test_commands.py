@@ -18,7 +18,7 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from graft.rewriter.card import Card
+from graft.rewriter.card.card import Card
 from graft.tools.cli import COMMANDS, run
 from tests.integration import kit
 from tests.integration.kit import FEW, Graft, Place, Result

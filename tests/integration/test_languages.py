@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graft.rewriter.profile import SUM, Profile
+from graft.rewriter.record.profile import SUM, Profile
 from tests.integration.kit import Graft
 from tests.integration.kit import printed as found
 

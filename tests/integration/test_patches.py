@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.rewriter.model import Model
+from graft.rewriter.graph.model import Model
 from tests.integration.kit import Graft
 from tests.integration.kit import printed as found
 from tests.integration.test_reuse import modules, without_names

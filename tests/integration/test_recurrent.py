@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graft.rewriter.dataset import Dataset
-from graft.rewriter.model import Model
-from graft.rewriter.session import Device
+from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.graph.model import Model
+from graft.rewriter.run.session import Device
 from tests.integration.kit import printed as graft
 
 BENCH = Path(os.environ.get("GRAFT_BENCH", Path(__file__).parents[2] / "../shared/bench")) / "rnn"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.rewriter.model import Model
-from graft.rewriter.session import Device
+from graft.rewriter.graph.model import Model
+from graft.rewriter.run.session import Device
 from tests.integration.kit import Graft
 from tests.integration.kit import printed as found
 

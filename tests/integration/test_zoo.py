@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.zoo import LABELS
 from benchmarks.zoo.entries import ENTRIES
-from graft.rewriter.card import Card
+from graft.rewriter.card.card import Card
 from tests.integration.kit import Graft
 
 ZOO = Path(__file__).parents[1] / "zoo"

@@ -7,12 +7,13 @@ import onnx
 import pytest
 
 from graft.passes.compose import Compose, Source
-from graft.passes.decompose import Decompose, Parent
-from graft.rewriter.cost import cost_of
+from graft.passes.decompose import Decompose
+from graft.passes.parent import Parent
+from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
-from graft.rewriter.origin import Origin, ParentRecord, kind_of, origin_of, stamp
-from graft.rewriter.profile import OTHER
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.record.provenance import Origin, ParentRecord, kind_of, origin_of, stamp
 from tests import small
 from tests.small import Array, Net
 

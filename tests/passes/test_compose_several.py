@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from graft.passes.compose import Compose, ComposeReport, Source
-from graft.passes.decompose import Decompose, Parent
-from graft.passes.observe import Observe
-from graft.rewriter.calibration import Samples
-from graft.rewriter.card import Card
-from graft.rewriter.cost import cost_of
-from graft.rewriter.dataset import Dataset
+from graft.passes.decompose import Decompose
+from graft.passes.parent import Parent
+from graft.passes.select.observe import Observe
+from graft.rewriter.card.card import OTHER, Card
+from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
-from graft.rewriter.origin import FORMAT, FORMAT_KEY, ORIGIN_KEY, kind_of, origin_of
-from graft.rewriter.profile import OTHER
-from graft.rewriter.typicality import KEY, Typicality
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.record.mahalanobis import KEY, Typicality
+from graft.rewriter.record.provenance import FORMAT, FORMAT_KEY, ORIGIN_KEY, kind_of, origin_of
 from tests import small
 from tests.small import CPU
 

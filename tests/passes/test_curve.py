@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from graft.passes.curve import ONE_PLAN, Curve, CurveReport, Point
-from graft.passes.decompose import Decompose, Parent
-from graft.passes.observe import Observe
-from graft.rewriter.calibration import Samples
-from graft.rewriter.cost import cost_of
-from graft.rewriter.dataset import Dataset
+from graft.passes.decompose import Decompose
+from graft.passes.parent import Parent
+from graft.passes.select.observe import Observe
+from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.plan import Plan
-from graft.rewriter.profile import Profile
+from graft.rewriter.groups.plan import Plan
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.record.profile import Profile
 from tests import small
 from tests.small import CPU, LABELS, Array, Net
 

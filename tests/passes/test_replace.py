@@ -12,21 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
+from graft.passes.compare.one_vs_rest import OneVsRest
 from graft.passes.compose import Compose, Source
-from graft.passes.decompose import Decompose, Parent
-from graft.passes.likeliest import PENALTY, likeliest
+from graft.passes.decompose import Decompose
+from graft.passes.parent import Parent
 from graft.passes.remove import Remove
 from graft.passes.replace import Newcomer, Replace
-from graft.passes.weigh import Weigh
-from graft.rewriter.calibration import Samples
-from graft.rewriter.cost import cost_of
+from graft.rewriter.card.card import OTHER
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.evaluation import score
-from graft.rewriter.model import Model
-from graft.rewriter.origin import numbering, origin_of
-from graft.rewriter.profile import OTHER
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.measure.evaluation import score
+from graft.rewriter.record.provenance import numbering, origin_of
 from tests import small
-from tests.passes.test_joint import FIRST, SECOND, learn, modules, split
+from tests.passes.compare.test_joint_head import FIRST, SECOND, learn, modules, split
 from tests.small import CPU
 
 Array = NDArray[Any]
@@ -226,7 +227,7 @@ def test_weighing_is_the_likeliest() -> None:
         own = logits[np.arange(60), labels] - np.log(np.exp(logits).sum(axis=1))
         return float(PENALTY / 2 * ((p - start) ** 2).sum() - weights @ own)
 
-    found = likeliest(features, labels, weights, start)
+    found = max_likelihood(features, labels, weights, start)
     for step in np.eye(4) * 1e-5:
         assert abs(loss(found + step) - loss(found - step)) / 2e-5 < 1e-5
     assert loss(found) < loss(start) - 0.01
@@ -241,14 +242,14 @@ def test_the_class_wins_where_its_column_is_highest(place: int, seed: int) -> No
     own = odds + np.log(np.exp(others).sum(axis=1))
     whole = np.insert(others, place, own, axis=1)
     expected = whole.argmax(axis=1) == labels
-    assert (Weigh(labels, place, others).correct(odds) == expected).all()
+    assert (OneVsRest(labels, place, others).correct(odds) == expected).all()
 
 
 def test_a_joint_head_makes_the_log_odds_it_was_chosen_for() -> None:
     draw = np.random.default_rng(0)
     labels = np.arange(400) % 4
     values = draw.normal(size=(400, 5)) + np.eye(5)[labels] * 3
-    weigh = Weigh(labels, 1, draw.normal(size=(400, 3)) * 0.1)
+    weigh = OneVsRest(labels, 1, draw.normal(size=(400, 3)) * 0.1)
     found = weigh.joint(values, 0)
     head = found.head()
     odds = values @ head.weights[:, 0] + head.constant[0]

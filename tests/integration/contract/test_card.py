@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
-from graft.rewriter.card import Card
+from graft.rewriter.card.card import Card
 from tests import small
 from tests.integration import kit
 from tests.integration.contract.kit import (

@@ -15,7 +15,7 @@ import pytest
 
 from graft.passes.decompose import Decompose
 from graft.rewriter.errors import GraftError
-from graft.rewriter.model import Model
+from graft.rewriter.graph.model import Model
 from graft.tools.cli import run
 from tests.integration import kit
 from tests.integration.kit import Graft, Place

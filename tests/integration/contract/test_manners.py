@@ -17,10 +17,10 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from graft.passes.slice import Slice
-from graft.rewriter.model import Model
-from graft.rewriter.plan import Plan
-from graft.rewriter.session import SHORT_NAMES
+from graft.passes.cut.slice import Slice
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.plan import Plan
+from graft.rewriter.run.session import SHORT_NAMES
 from graft.tools.cli import COMMANDS
 from tests.integration import kit
 from tests.integration.contract.kit import (

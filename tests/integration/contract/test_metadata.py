@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from graft.rewriter.card import Card
-from graft.rewriter.model import Model
+from graft.rewriter.card.card import Card
+from graft.rewriter.graph.model import Model
 from tests.integration import kit
 from tests.integration.contract.kit import (
     OTHER,

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graft.rewriter.card import Card
+from graft.rewriter.card.card import Card
 from graft.tools.cli import run
 from tests import small
 from tests.integration import kit

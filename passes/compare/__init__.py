@@ -1,0 +1,1 @@
+"""How scores of different networks become comparable."""

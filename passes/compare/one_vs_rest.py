@@ -1,0 +1,96 @@
+"""How likely one class is against all others: log-odds that are fitted to samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft.passes.compare.joint_head import FOLDS, RidgeHead, Table, balance, choose, spread
+from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Log-odds and how they do.
+
+    Attributes:
+        correct: bool (samples,): whether the whole classifier is right where each sample's fold was left
+            out of the fit.
+        penalty: of the fit.
+        hidden: random features beside the values themselves.
+        head: makes the log-odds, fitted to all samples.
+    """
+
+    correct: NDArray[np.bool_]
+    penalty: float
+    hidden: int
+    head: Callable[[], RidgeHead]
+
+
+@dataclass(frozen=True)
+class OneVsRest:
+    """Fit the log-odds of one class of a classifier whose other columns stay as they are.
+
+    Classes weigh the same, so that log-odds of 0 are even chances where every class is as frequent as
+    every other.
+
+    Attributes:
+        labels: int64 (samples,).
+        place: the class.
+        others: float64 (samples, classes - 1), the other columns: logits.
+        seed: draws the folds.
+    """
+
+    labels: NDArray[np.int64]
+    place: int
+    others: Table
+    seed: int = 0
+
+    def correct(self, odds: Table) -> NDArray[np.bool_]:
+        """Whether the label has the highest score, the class's being ``odds + logsumexp(others)``."""
+        top = self.others.max(axis=1)
+        rest = top + np.log(np.exp(self.others - top[:, None]).sum(axis=1))
+        best = self.others.argmax(axis=1)
+        predicted = np.where(odds > top - rest, self.place, best + (best >= self.place))
+        return np.asarray(predicted == self.labels)
+
+    def calibrated(self, evidence: Table) -> Weighed:
+        """Weights and an offset for ``evidence`` (samples, columns)."""
+        odds, found = self._moved(evidence)
+        return Weighed(self.correct(odds), PENALTY, 0, lambda: found)
+
+    def joint(self, values: Table, room: int) -> Weighed:
+        """A ridge regression of ``values`` (samples, columns); ``room`` as in :func:`choose`."""
+        choice = choose(values, (self.labels != self.place).astype(np.int64), self.seed, room)
+        odds, moved = self._moved((choice.scores[:, 0] - choice.scores[:, 1])[:, None])
+
+        def head() -> RidgeHead:
+            two, factor = choice.head, float(moved.weights[0, 0])
+            weights = factor * (two.weights[:, :1] - two.weights[:, 1:])
+            return RidgeHead(
+                two.inner, weights, factor * (two.constant[:1] - two.constant[1:]) + moved.constant
+            )
+
+        return Weighed(self.correct(odds), choice.penalty, choice.hidden, head)
+
+    def _moved(self, evidence: Table) -> tuple[Table, RidgeHead]:
+        """Log-odds on folds left out, and what makes them, fitted to all."""
+        folds = spread(self.labels, np.random.default_rng(self.seed))
+        odds = np.zeros(len(evidence))
+        for fold in range(FOLDS):
+            inside, outside = folds != fold, folds == fold
+            found = self._likeliest(evidence[inside], self.labels[inside])
+            odds[outside] = evidence[outside] @ found[:-1] + found[-1]
+        found = self._likeliest(evidence, self.labels)
+        return odds, RidgeHead(None, found[:-1, None], found[-1:])
+
+    def _likeliest(self, evidence: Table, labels: NDArray[np.int64]) -> Table:
+        """Weights, and the offset last."""
+        own = np.concatenate([evidence, np.ones((len(evidence), 1))], axis=1)
+        features = np.stack([own, np.zeros_like(own)], axis=1)
+        start = np.ones(own.shape[1])
+        start[-1] = 0
+        return max_likelihood(features, (labels != self.place).astype(np.int64), balance(labels), start)

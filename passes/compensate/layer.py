@@ -1,0 +1,214 @@
+"""One layer of a cut model that is refitted: what it should make, what it reads, and the least squares."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from graft.passes.compensate.least_squares import OPEN, System, correction
+from graft.rewriter.errors import GraftError
+from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.operators import operator_of
+from graft.rewriter.operators.base import is_constant
+
+ROWS = 1 << 14
+"""A layer is fitted at so many places of all samples, drawn once for every batch."""
+NUMBERS = 1 << 26
+"""Fewer, where the rows would hold more numbers than this."""
+
+Array = NDArray[np.float32]
+Places = NDArray[np.int64]
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node to refit, and where its target is.
+
+    Attributes:
+        node: in the cut model.
+        target: the tensor of the parent to be met: what the node puts out there, or the sum that this
+            goes into.
+        stays: which channels of the target the cut model has.
+        beside: the other summand in the cut model; ``None``: the target is what the node puts out.
+        limits: what lies outside of these is as good as the limit: the activation behind is flat there.
+        reader: the only node that reads the result, behind sum and activation; ``None``: there are several.
+    """
+
+    node: gs.Node
+    target: str
+    stays: NDArray[np.bool_]
+    beside: gs.Tensor | None = None
+    limits: tuple[float, float] = OPEN
+    reader: gs.Node | None = None
+
+    @classmethod
+    def find(
+        cls,
+        node: gs.Node,
+        graph: gs.Graph,
+        parents: Mapping[str, gs.Node],
+        known: Collection[str],
+        groups: ChannelGroups,
+        kept: NDArray[np.bool_],
+    ) -> Layer | None:
+        """Where ``node`` finds its target.
+
+        ``None`` where the parent has no such node, and where rows of what it reads or makes are not samples.
+
+        Args:
+            node: of the cut model.
+            graph: the cut model's.
+            parents: nodes of the parent by name.
+            known: tensors of the cut model that are made before ``node``.
+            groups: the analysis of the parent.
+            kept: what the cut model has of it.
+        """
+        if node.name not in parents or is_constant(node.inputs[0]):
+            return None
+        whole = parents[node.name]
+        made, beside = whole.outputs[0], None
+        if any((groups.shape(end) or (0,))[0] != groups.samples for end in (whole.inputs[0], made)):
+            return None
+        outputs = {tensor.name for tensor in graph.outputs}
+        after = _only_reader(node, outputs)
+        if after is not None and after.op == "Add":
+            other = after.inputs[1 if after.inputs[0] is node.outputs[0] else 0]
+            total = parents[after.name].outputs[0] if after.name in parents else made  # put in for a bias
+            known_other = is_constant(other) or (after.name in parents and other.name in known)
+            if groups.shape(total) != groups.shape(made):
+                after = None  # it broadcasts
+            elif known_other:
+                made, beside, after = total, other, _only_reader(after, outputs)
+        limits = OPEN if after is None else operator_of(after).limits(after)
+        if after is not None and limits != OPEN:
+            after = _only_reader(after, outputs)
+        return cls(node, made.name, _stays(groups, whole, kept), beside, limits, after)
+
+    def reads(self) -> list[str]:
+        """Tensors of the cut model that the fit takes."""
+        names = [self.node.inputs[0].name]
+        if self.beside is not None and not is_constant(self.beside):
+            names.append(self.beside.name)
+        return names
+
+    def wanted(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> tuple[Array, Array | None]:
+        """Of a batch: the target, and what is beside it, of the target's shape."""
+        axis, target = operator_of(self.node).made_axis, uncut[self.target]
+        target = target if self.stays.all() else np.compress(self.stays, target, axis=axis)
+        if self.beside is None:
+            return target, None
+        values = self.beside.values if is_constant(self.beside) else cut[self.beside.name]
+        return target, np.broadcast_to(values, target.shape)
+
+    def give(self, graph: gs.Graph, fitted: Fitted) -> None:
+        """Other weights and another bias."""
+        operator = operator_of(self.node)
+        operator.set_coefficients(self.node, fitted.coefficients)
+        operator.add_bias(self.node, fitted.offset - operator.offset(self.node), graph)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A layer as it should be.
+
+    Attributes:
+        coefficients: float64 (groups, outputs of a group, columns).
+        offset: float64 (groups * outputs,), added to them and to what is beside.
+        system: the equations that were solved.
+    """
+
+    coefficients: Table
+    offset: Table
+    system: System
+
+
+class Rows:
+    """What a layer reads and what it should make, at places of all samples.
+
+    Attributes:
+        read: float32 (groups, rows, columns) of each batch.
+        places: of each batch.
+    """
+
+    def __init__(self, layer: Layer, draw: np.random.Generator, weights: Table) -> None:
+        self.layer, self.draw, self.weights = layer, draw, weights
+        groups, _, columns = operator_of(layer.node).coefficients(layer.node).shape
+        self._each = max(1, min(ROWS, NUMBERS // (groups * columns)) // len(weights))
+        self.read: list[Array] = []
+        self.places: list[Places] = []
+        self._made: list[Array] = []
+        self._beside: list[Array] = []
+        self._times: list[int] = []
+
+    def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> None:
+        """Take a batch in: tensors of the cut model and of the parent."""
+        node, operator = self.layer.node, operator_of(self.layer.node)
+        target, beside = self.layer.wanted(cut, uncut)
+        samples = len(target)
+        count = int(np.prod(target.shape)) // target.shape[operator.made_axis] // samples
+        places = np.sort(self.draw.permutation(count)[: self._each])
+        self.places.append(places)
+        self.read.append(operator.rows(node, cut[node.inputs[0].name], places))
+        self._made.append(flat(target, operator.made_axis, places))
+        if beside is not None:
+            self._beside.append(flat(beside, operator.made_axis, places))
+        self._times += [len(places)] * samples
+
+    def share(self) -> Array:
+        """The weight of every row; together 1."""
+        each = np.repeat(self.weights[: len(self._times)], self._times)
+        share: Array = (each / each.sum()).astype(np.float32)
+        return share
+
+    def apart(self, values: Array) -> Array:
+        """(rows, outputs) as (groups, rows, outputs of a group)."""
+        groups, width, _ = operator_of(self.layer.node).coefficients(self.layer.node).shape
+        return np.ascontiguousarray(values.reshape(len(values), groups, width).swapaxes(0, 1))
+
+    def together(self) -> Array:
+        """What is read, of all batches."""
+        found: Array = np.concatenate(self.read, axis=1).astype(np.float32)
+        return found
+
+    def solve(self) -> Fitted:
+        """The layer that comes nearest to what should be made."""
+        node = self.layer.node
+        old = operator_of(node).coefficients(node)
+        made = self.apart(np.concatenate(self._made).astype(np.float32))
+        beside = np.zeros((len(old), 1, old.shape[1]), np.float32)
+        if self._beside:
+            beside = self.apart(np.concatenate(self._beside).astype(np.float32))
+        read, share = self.together(), self.share()
+        found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits)
+        if not (np.isfinite(found.step).all() and np.isfinite(found.constant).all()):
+            raise GraftError(
+                "refit-failed",
+                f"{node.op} {node.name} cannot be refitted: its values are not finite",
+                "check card and data, or use --compensate fold",
+            )
+        return Fitted(old + found.step, found.constant.reshape(-1).astype(np.float64), found.system)
+
+
+def flat(values: Array, axis: int, places: Places) -> Array:
+    """Rows (samples * places, outputs)."""
+    moved = np.moveaxis(values, axis, -1)
+    return moved.reshape(len(moved), -1, moved.shape[-1])[:, places].reshape(-1, moved.shape[-1])
+
+
+def _only_reader(node: gs.Node, outputs: Collection[str]) -> gs.Node | None:
+    """The one node that reads what ``node`` makes, if nothing else does."""
+    made = node.outputs[0]
+    return made.outputs[0] if len(made.outputs) == 1 and made.name not in outputs else None
+
+
+def _stays(groups: ChannelGroups, node: gs.Node, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which outputs of a node of the parent the cut model has."""
+    operator = operator_of(node)
+    channels = groups.of(node.outputs[0])[operator.made_axis]
+    count, width, _ = operator.coefficients(node).shape
+    return np.ones(count * width, bool) if channels is None else groups.close(kept)[channels]

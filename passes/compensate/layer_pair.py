@@ -1,0 +1,179 @@
+"""Fit a layer to what the layer behind it has to make: what lies between them is only a means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from graft.passes.compensate.layer import Array, Fitted, Layer, Rows, Table, flat
+from graft.passes.compensate.least_squares import System
+from graft.rewriter.graph.model import Model
+from graft.rewriter.operators import operator_of
+from graft.rewriter.operators.base import is_constant
+from graft.rewriter.run.linear_map import LinearMap
+from graft.rewriter.run.session import Device
+from graft.rewriter.run.staged import ROOM
+
+PENALTY = 1e-3
+"""Relative to the mean variance of what is read."""
+
+
+class LayerPair:
+    """Two layers of which only the second reads what the first makes, behind an activation or none.
+
+    The error that the second leaves is carried back through its weights to where the activation is open;
+    least squares on what the first reads says how much of this it can follow (Gauss-Newton with the Hessian
+    as a Kronecker product: Martens and Grosse 2015); the first goes that way as far as leaves the least
+    error, were no value to pass a limit. One such step does nearly all there is to do on samples that were
+    held back; the second layer is refitted in its turn.
+
+    Args:
+        first: has been refitted.
+        then: reads it.
+        model: that both are part of.
+        device: where they run.
+    """
+
+    def __init__(self, first: Layer, then: Layer, model: Model, device: Device) -> None:
+        self.first, self.then = first, then
+        self._maps = (LinearMap(first.node, model, device), LinearMap(then.node, model, device))
+        self._seen: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = []
+        self._bytes = 0
+
+    @classmethod
+    def find(
+        cls, first: Layer, layer_of: Callable[[gs.Node], Layer | None], model: Model, device: Device
+    ) -> LayerPair | None:
+        """The pair of ``first`` and its only reader; ``None`` where there is no such layer."""
+        bias = first.beside is None or is_constant(first.beside)
+        if not bias or first.reader is None or not operator_of(first.reader).affine(first.reader):
+            return None
+        then = layer_of(first.reader)
+        return cls(first, then, model, device) if then else None
+
+    @property
+    def reads(self) -> list[str]:
+        """Tensors of the cut model that the pair takes."""
+        return [self.first.node.inputs[0].name, *self.then.reads()[1:]]
+
+    def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> None:
+        """Take a batch in, tensors of the cut model and of the parent."""
+        self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
+        self._seen.append((cut, uncut))
+        if self._bytes > ROOM // 2:
+            self._seen.clear()
+
+    def move(self, rows: Rows, fitted: Fitted) -> Fitted:
+        """The first layer where the second is best; as it was where there is no room for all samples.
+
+        Args:
+            rows: what the first layer reads.
+            fitted: the first layer so far.
+        """
+        if not self._seen:
+            return fitted
+        batches = self._batches(rows)
+        constant = self.first.beside.values if self.first.beside is not None else np.float32(0)
+        for batch in batches:
+            made = self._maps[0].forward(batch.read, fitted.coefficients, fitted.offset)
+            batch.made = (made + constant).astype(np.float32)
+        behind = self._reader(batches, rows)
+        for batch in batches:
+            self._miss(batch, behind)
+        turn, shift = self._direction(batches, rows, fitted.system, behind)
+        length = self._length(batches, turn, shift, behind)
+        if not length:
+            return fitted
+        return replace(
+            fitted,
+            coefficients=fitted.coefficients + length * turn,
+            offset=fitted.offset + length * shift,
+        )
+
+    def _batches(self, rows: Rows) -> list[_Batch]:
+        batches, start = [], 0
+        for cut, uncut in self._seen:
+            target, beside = self.then.wanted(cut, uncut)
+            read = cut[self.first.node.inputs[0].name].astype(np.float32, copy=False)
+            share = rows.weights[start : start + len(read)]
+            batches.append(_Batch(cut, uncut, read, target.astype(np.float32, copy=False), beside, share))
+            start += len(read)
+        return batches
+
+    def _reader(self, batches: list[_Batch], rows: Rows) -> Fitted:
+        """The second layer, fitted to the first as it is now."""
+        behind, name = Rows(self.then, rows.draw, rows.weights), self.then.node.inputs[0].name
+        for batch in batches:
+            behind.add({**batch.cut, name: np.clip(batch.made, *self.first.limits)}, batch.uncut)
+        return behind.solve()
+
+    def _miss(self, batch: _Batch, behind: Fitted) -> None:
+        """What the second layer lacks; nothing where its target and it are beyond the same limit."""
+        (low, high), (least, most) = self.first.limits, self.then.limits
+        batch.open = (batch.made > low) & (batch.made < high)
+        made = self._maps[1].forward(np.clip(batch.made, low, high), behind.coefficients, behind.offset)
+        made = made if batch.beside is None else made + batch.beside
+        batch.error = np.clip(batch.target, least, most) - made
+        off = ((batch.target <= least) & (made <= least)) | ((batch.target >= most) & (made >= most))
+        batch.error[off] = 0
+        batch.counts = ~off
+
+    def _direction(
+        self, batches: list[_Batch], rows: Rows, system: System, behind: Fitted
+    ) -> tuple[Table, Table]:
+        """Where coefficients and offset of the first layer should go."""
+        axis, back = operator_of(self.first.node).made_axis, []
+        for batch, places in zip(batches, rows.places, strict=True):
+            carried = self._maps[1].back(batch.error, behind.coefficients, batch.made.shape[1:]) * batch.open
+            back.append(flat(carried, axis, places))
+        cross, mean = system.cross(rows.apart(np.concatenate(back)))
+        penalty = np.full(len(system.gram), PENALTY)
+        solved = np.linalg.solve(system.penalised(penalty), cross).astype(np.float64)
+        return solved.swapaxes(1, 2), (mean - system.mean @ solved).reshape(-1).astype(np.float64)
+
+    def _length(self, batches: list[_Batch], turn: Table, shift: Table, behind: Fitted) -> float:
+        """How far: the error is a parabola along the way, but for what passes a limit."""
+        gain = spread = 0.0
+        for batch in batches:
+            moved = self._maps[0].forward(batch.read, turn, shift) * batch.open
+            met = self._maps[1].forward(moved, behind.coefficients) * batch.counts
+            gain += batch.dot(met, batch.error)
+            spread += batch.dot(met, met)
+        return gain / spread if np.isfinite(gain) and spread > 0 else 0.0
+
+
+@dataclass
+class _Batch:
+    """Some samples.
+
+    Attributes:
+        cut: tensors of the cut model.
+        uncut: tensors of the parent.
+        read: by the first layer.
+        target: of the second.
+        beside: what is added to the second.
+        share: weights of the samples.
+        made: by the first layer.
+        open: where the activation behind passes changes on.
+        error: of the second.
+        counts: where a change of the second matters.
+    """
+
+    cut: Mapping[str, Array]
+    uncut: Mapping[str, Array]
+    read: Array
+    target: Array
+    beside: Array | None
+    share: Table
+    made: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    error: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    counts: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+
+    def dot(self, one: Array, other: Array) -> float:
+        """The weighted product of two tensors of all samples."""
+        return float(self.share @ (one * other).reshape(len(one), -1).sum(axis=1))

@@ -1,0 +1,209 @@
+"""Turn the output for all classes of a parent into the output of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graft.passes.cut.slice import cut_graph
+from graft.rewriter.card.card import OTHER, Card
+from graft.rewriter.channels.flow import Channels
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.builder import Builder
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.groups.outputs import keep_output, logits_behind
+
+REST = "rest"
+
+
+@dataclass(frozen=True)
+class HeadReport:
+    """What the module puts out.
+
+    Attributes:
+        labels: names of its columns.
+        nodes: names of the nodes that make the parent's scores, and of those added here.
+    """
+
+    labels: tuple[str, ...]
+    nodes: frozenset[str]
+
+
+class Head:
+    """Give a model an output for some of its classes.
+
+    * one class, not ``together``: two columns, the class and ``(other)``, the logsumexp of the logits
+      of all other classes: the softmax of both is what the parent says;
+    * several: their columns in the order asked for; ``other`` adds a column ``(other)``; without it
+      ``rest`` adds a second output ``rest`` (samples, 1), the logsumexp of the logits left out
+      (for probabilities: the logarithm of the probability left out).
+
+    The output keeps the parent's name and type and means the same: logits or probabilities.
+
+    Args:
+        classes: names, in the order of the columns.
+        together: one set, even if it is one class.
+        other: add the column ``(other)``.
+        rest: add the output ``rest``.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        together: bool = False,
+        other: bool = False,
+        rest: bool = False,
+    ) -> None:
+        self.classes = tuple(classes)
+        self.pair = len(self.classes) == 1 and not together
+        self.other = other or self.pair
+        self.rest = rest and not self.other
+
+    def __call__(self, model: Model) -> HeadReport:
+        """Change the outputs of ``model`` and its card.
+
+        Raises:
+            GraftError: a class is unknown, or the model's output is of another kind.
+        """
+        card = model.require_card()
+        wanted = [card.class_index(name) for name in self.classes]
+        if card.output.kind not in ("logits", "probabilities"):
+            raise GraftError(
+                "output-kind",
+                f"cannot cut classes out of an output of kind {card.output.kind}",
+                "supported are logits and probabilities",
+            )
+        if not self.pair and not self.other and wanted == list(range(len(card.labels))):
+            keep_output(model, card.output.name)
+            return HeadReport(card.labels, frozenset(_makers(model, card.output.name)))
+        if self.other and len(wanted) == len(card.labels):
+            raise GraftError(
+                "other-empty",
+                "all classes are in the module, nothing is left for (other)",
+                "leave out --other",
+            )
+        before = {node.name for node in model.graph.nodes}
+        logits, output = _open(model, card)
+        makers = _makers(model, logits.name)
+        others = [index for index in range(len(card.labels)) if index not in wanted]
+        if (self.other or self.rest) and others:
+            self._write_with_rest(model, card, logits, output, wanted, others)
+        else:
+            self._write_alone(model, card, logits, output, wanted)
+        labels = (*self.classes, *([OTHER] if self.other else []))
+        model.card = card.replace(labels=labels, display_names=None, expect=None)
+        model.tidy()
+        model.refresh_shapes()
+        added = {node.name for node in model.graph.nodes} - before
+        return HeadReport(labels, frozenset(makers | added))
+
+    def _write_alone(
+        self, model: Model, card: Card, logits: gs.Variable, output: gs.Variable, wanted: list[int]
+    ) -> None:
+        """Only the wanted columns: where the head allows it, its other rows are cut away."""
+        build = _HeadBuilder(model, card)
+        model.graph.outputs = [logits]
+        model.tidy()  # a softmax left behind the logits would pin them
+        groups = ChannelGroups(model, outputs_open=True)
+        axes = groups.of(logits)
+        channels = axes[-1] if axes else None
+        if channels is not None and _only_columns(groups, channels):
+            kept = groups.everything()
+            kept[np.delete(channels, wanted)] = False
+            cut_graph(model, groups, kept)
+            order = np.argsort(np.argsort(wanted)).tolist()
+            scores = logits if order == sorted(order) else build.pick(logits, order, "order")
+        else:
+            scores = build.pick(logits, wanted, "wanted")
+        model.graph.outputs = []
+        build.finish(scores, output, len(wanted))
+
+    def _write_with_rest(
+        self,
+        model: Model,
+        card: Card,
+        logits: gs.Variable,
+        output: gs.Variable,
+        wanted: list[int],
+        others: list[int],
+    ) -> None:
+        """The wanted columns, and the rest as one more column or as an output of its own."""
+        build = _HeadBuilder(model, card)
+        scores = build.pick(logits, wanted, "wanted")
+        rest = build.logsumexp(build.pick(logits, others, "others"), "rest")
+        if self.other:
+            build.finish(build.node("Concat", "columns", [scores, rest], axis=-1), output, len(wanted) + 1)
+            return
+        build.finish(scores, output, len(wanted))
+        if card.output.kind == "probabilities":
+            rest = build.node("Sub", "share", [rest, build.logsumexp(logits, "all")])
+        build.publish(rest, REST, output)
+
+
+class _HeadBuilder(Builder):
+    """Adds the nodes of a head."""
+
+    def __init__(self, model: Model, card: Card) -> None:
+        super().__init__(model.graph, model.opset, f"graft/{card.output.name}")
+        self.kind = card.output.kind
+        self.graph.outputs = []
+
+    def finish(self, scores: gs.Tensor, output: gs.Variable, columns: int) -> None:
+        """Make ``scores`` the output, as logits or probabilities, under the parent's name."""
+        if self.kind == "probabilities":
+            scores = self.node("Softmax", "softmax", [scores], axis=-1)
+        self.publish(scores, output.name, output, columns)
+
+    def publish(self, tensor: gs.Tensor, name: str, like: gs.Variable, columns: int = 1) -> None:
+        """Make ``tensor`` an output called ``name``, of the type of ``like``."""
+        shape = [*(like.shape or [None, None])[:-1], columns]
+        same = self.graph.tensors().get(name)
+        if same is not None and same is not tensor:
+            if not same.inputs:
+                raise GraftError(
+                    "output-name", f"the model has an input or weight called {name}", "use --no-rest"
+                )
+            same.name = f"{self.prefix}/parent/{name}"
+        tensor.name, tensor.dtype, tensor.shape = name, like.dtype, shape
+        self.graph.outputs.append(tensor)
+
+
+def _open(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
+    """The logits behind the output, and a description (name, type, shape) of the output itself."""
+    output = keep_output(model, card.output.name)
+    name, shape = output.name, list(output.shape or ())
+    trailing = not card.output.steps and len(shape) > 2
+    described = gs.Variable(name, output.dtype, shape[:2] if trailing else shape)
+    output.name = f"graft/{name}/parent"
+    build = Builder(model.graph, model.opset, f"graft/{name}")
+    axis = 1 if trailing else len(shape) - 1
+    logits = logits_behind(output, axis, build) if card.output.kind == "probabilities" else output
+    if trailing:  # (N, K, 1, 1)
+        logits = build.node("Flatten", "flat", [logits], axis=1)
+    return logits, described
+
+
+def _only_columns(groups: ChannelGroups, channels: Channels) -> bool:
+    """Whether these channels are columns of the output and nothing else: free, distinct, read by no one."""
+    read = any(np.isin(place.channels, channels).any() for place in groups.reads())
+    free = bool((groups.cuttable() & groups.atoms)[channels].all())
+    return free and not read and len(set(channels.tolist())) == len(channels)
+
+
+def _makers(model: Model, name: str) -> set[str]:
+    """The nodes behind tensor ``name`` up to the one with the weights that make the classes."""
+    tensor = model.graph.tensors()[name]
+    found: set[str] = set()
+    while tensor.inputs:
+        node = tensor.inputs[0]
+        found.add(node.name)
+        if node.op in ("Gemm", "MatMul", "Conv"):
+            break
+        tensor = next((t for t in node.inputs if isinstance(t, gs.Variable)), None)
+        if tensor is None:
+            break
+    return found

@@ -1,0 +1,210 @@
+"""Put a parent's preprocessing into the graph, so that different parents take the same raw input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from graft.rewriter.card.card import InputCard
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.builder import Builder
+from graft.rewriter.graph.model import Model
+
+RAW = "image"
+LUMA = (0.299, 0.587, 0.114)
+"""Gray from RGB as image files are read (ITU-R BT.601)."""
+ANTIALIAS_OPSET = 18
+CUBIC = -0.5
+"""The coefficient of Pillow's bicubic filter; onnx's default is -0.75."""
+
+
+def raw_input(cards: Sequence[InputCard], name: str = RAW) -> InputCard:
+    """The raw images that all of ``cards`` can be made of: pixels 0..255, rows of pixels, unscaled.
+
+    The largest size among them, and colour where one of them has colour. Images of other sizes are
+    brought to it as the card of that size says.
+    """
+    largest = max(cards, key=lambda card: np.prod(card.size or (0, 0)))
+    return InputCard(
+        name=name,
+        kind="image",
+        layout="NHWC",
+        color="GRAY" if all(card.color == "GRAY" for card in cards) else "RGB",
+        size=largest.size,
+        resize=largest.resize or "squash",
+        crop_fraction=largest.crop_fraction,
+        interpolation=largest.interpolation,
+    )
+
+
+def shrinks(raw: InputCard, card: InputCard) -> bool:
+    """Whether images become smaller on the way, which takes :data:`ANTIALIAS_OPSET`."""
+    return any(a > b for a, b in zip(raw.size or (), card.size or (), strict=False))
+
+
+@dataclass(frozen=True)
+class AdaptReport:
+    """What is done to the raw input, in order, and what could not be done as a card says."""
+
+    steps: tuple[str, ...]
+    declined: tuple[str, ...] = ()
+
+
+class Adapt:
+    """Let a model of one image input take raw images.
+
+    The graph gets, as far as the card asks for it: colour, size, layout, and
+    ``(raw * scale - mean) / std``. Colour and size are brought about as they are for image files, and
+    rounded to whole levels like these.
+
+    Args:
+        raw: the images that will come, in layout NHWC.
+        dtype: their type in the graph.
+    """
+
+    def __init__(self, raw: InputCard, dtype: type[np.generic] = np.uint8) -> None:
+        self.raw = raw
+        self.dtype = np.dtype(dtype)
+
+    def __call__(self, model: Model) -> AdaptReport:
+        """Change the input of ``model``, and its card.
+
+        Raises:
+            GraftError: ``input-kind`` for models that take no single image.
+        """
+        card = model.require_card()
+        if len(card.inputs) != 1 or card.inputs[0].kind != "image":
+            raise GraftError(
+                "input-kind",
+                "raw input is for models that take one image",
+                "use --input parent",
+            )
+        target = card.inputs[0]
+        old = next(tensor for tensor in model.graph.inputs if tensor.name == target.name)
+        batch = (old.shape or [None])[0]
+        if batch is None or isinstance(batch, str):
+            batch = "batch"
+        old.name = f"graft/adapted/{target.name}"
+        shape = [batch, *(self.raw.size or ()), self.raw.channels]
+        raw = gs.Variable(self.raw.name, self.dtype, shape)
+        path = _Path(Builder(model.graph, model.opset, "graft/adapt"), raw, self.raw)
+        path.color(target)
+        path.size(target)
+        path.values(target)
+        path.layout(target)
+        path.finish(old)
+        model.graph.inputs = [raw]
+        model.card = card.replace(inputs=(self.raw,))
+        model.tidy()
+        return AdaptReport(tuple(path.steps), tuple(path.declined))
+
+
+class _Path:
+    """The way of one image tensor from raw to a parent's input; layout NHWC until the end."""
+
+    def __init__(self, build: Builder, raw: gs.Tensor, card: InputCard) -> None:
+        self.build = build
+        self.card = card
+        self.tensor = build.node("Cast", "float", [raw], to=int(onnx.TensorProto.FLOAT))
+        self.steps: list[str] = []
+        self.declined: list[str] = []
+
+    def color(self, target: InputCard) -> None:
+        """RGB to gray or BGR, gray to three equal channels."""
+        build = self.build
+        if target.color == self.card.color:
+            return
+        self.steps.append(f"{self.card.color} to {target.color}")
+        if target.color == "GRAY":
+            weights = build.constant("luma", np.array(LUMA, np.float32) * 3)
+            weighted = build.node("Mul", "weighted", [self.tensor, weights])
+            self.tensor = self._rounded(build.reduce("ReduceMean", weighted, [3], "gray", keep=True), "gray")
+        elif self.card.color == "GRAY":
+            self.tensor = build.node("Concat", "colors", [self.tensor] * 3, axis=3)
+        else:
+            turned = build.constant("turned", np.array([2, 1, 0]))
+            self.tensor = build.node("Gather", "bgr", [self.tensor, turned], axis=3)
+
+    def size(self, target: InputCard) -> None:
+        """To the parent's height and width."""
+        if target.size is None or target.size == self.card.size:
+            return
+        build, (height, width) = self.build, target.size
+        self.steps.append(f"{_text(self.card.size)} to {_text(target.size)}")
+        attributes = _interpolation(target.interpolation)
+        if target.interpolation == "lanczos":
+            self.declined.append("ONNX has no lanczos filter: cubic instead")
+        image = build.node("Transpose", "channels_first", [self.tensor], perm=[0, 3, 1, 2])
+        none = gs.Variable.empty()
+        if shrinks(self.card, target) and target.interpolation != "nearest":
+            if build.opset >= ANTIALIAS_OPSET:
+                attributes |= {"antialias": 1, "exclude_outside": 1}
+            else:
+                self.declined.append(f"opset {build.opset} cannot resize without aliasing")
+        # All four sizes, and not the attribute `axes`: onnxruntime 1.31 moves transpositions past a Resize
+        # and loses a constant of two sizes on the way.
+        kept = build.pick(build.node("Shape", "shape", [image]), [0, 1], "kept")
+        wanted = build.constant("height_width", np.array([height, width]))
+        sizes = build.node("Concat", "sizes", [kept, wanted], axis=0)
+        if build.opset < 13:
+            none = build.constant("none", np.zeros(0, np.float32))
+        image = build.node("Resize", "resized", [image, none, none, sizes], **attributes)
+        image = build.node("Transpose", "channels_last", [image], perm=[0, 2, 3, 1])
+        self.tensor = self._rounded(image, "pixels")
+
+    def values(self, target: InputCard) -> None:
+        """``(raw * scale - mean) / std`` in the order of the channels, what changes nothing left out."""
+        for op, name, numbers, neutral in (
+            ("Mul", "scale", (target.scale,), 1.0),
+            ("Sub", "mean", target.mean, 0.0),
+            ("Div", "std", target.std, 1.0),
+        ):
+            if any(number != neutral for number in numbers):
+                constant = self.build.constant(name, np.array(numbers, np.float32))
+                self.tensor = self.build.node(op, f"{name}d", [self.tensor, constant])
+                self.steps.append(name)
+
+    def layout(self, target: InputCard) -> None:
+        """The parent's order of axes."""
+        if target.layout == "NCHW":
+            self.tensor = self.build.node("Transpose", "nchw", [self.tensor], perm=[0, 3, 1, 2])
+        elif target.layout == "flat":
+            rows = self.build.constant("row", np.array([0, -1]))
+            self.tensor = self.build.node("Reshape", "flat", [self.tensor, rows])
+        if target.layout != self.card.layout:
+            self.steps.append(f"layout {target.layout}")
+
+    def finish(self, old: gs.Variable) -> None:
+        """Hand the result to the readers of the parent's input, in its type."""
+        if old.dtype != np.float32:
+            to = int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(old.dtype)))
+            self.tensor = self.build.node("Cast", "typed", [self.tensor], to=to)
+        for reader in list(old.outputs):
+            reader.inputs = [self.tensor if tensor is old else tensor for tensor in reader.inputs]
+
+    def _rounded(self, tensor: gs.Tensor, name: str) -> gs.Tensor:
+        """To whole levels, as in an image file."""
+        build = self.build
+        half, low, high = (
+            build.constant(f"{name}/{each}", np.array(value, np.float32))
+            for each, value in (("half", 0.5), ("low", 0), ("high", 255))
+        )
+        whole = build.node("Floor", f"{name}/floor", [build.node("Add", f"{name}/add", [tensor, half])])
+        return build.node("Clip", f"{name}/levels", [whole, low, high])
+
+
+def _interpolation(name: str) -> dict[str, object]:
+    """Attributes of Resize that act as Pillow's filter does."""
+    if name == "nearest":
+        return {"mode": "nearest", "nearest_mode": "round_prefer_ceil"}
+    if name == "bilinear":
+        return {"mode": "linear"}
+    return {"mode": "cubic", "cubic_coeff_a": CUBIC, "exclude_outside": 1}
+
+
+def _text(size: tuple[int, int] | None) -> str:
+    return "?" if size is None else f"{size[0]}x{size[1]}"

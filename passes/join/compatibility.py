@@ -1,0 +1,120 @@
+"""Whether modules go together: what is refused, and what to do about it; and what they may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graft.rewriter.card.card import OTHER, Card
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.record.provenance import Origin, ParentRecord, broken, metrics_of, origin_of
+
+
+def check_classes(
+    modules: Sequence[Model], origins: Sequence[Origin], rename: Sequence[Mapping[str, str]]
+) -> None:
+    """Raise unless there are modules, each of one parent, and no two of them for one class."""
+    if not modules:
+        raise GraftError("nothing-to-join", "no modules were named", "name modules or a DIR of them")
+    seen: dict[str, ParentRecord] = {}
+    for module, origin, names in zip(modules, origins, rename, strict=True):
+        if not set(origin.classes) <= set(module.require_card().labels):
+            raise broken("graft.origin names classes that the module's card lacks")
+        if len(origin.parents) > 1:
+            raise GraftError(
+                "composite-of-several",
+                f"the composite of {', '.join(origin.classes[:3])} was joined from several parents already",
+                "name the modules that it was joined from",
+            )
+        for name in (names.get(name, name) for name in origin.classes):
+            if name == OTHER and OTHER not in origin.classes:
+                raise GraftError("class-name", f"no class can be display_name {OTHER}", "choose another name")
+            if name in seen:
+                one, two = (display_name(record) for record in (seen[name], origin.parents[0]))
+                raise GraftError(
+                    "class-twice",
+                    f"two modules are for class '{name}': one of {one}, one of {two}",
+                    "leave one of them out, or call one otherwise: --rename A=B",
+                )
+            seen[name] = origin.parents[0]
+
+
+def check_kinds(first: Card, card: Card, same_parent: bool) -> None:
+    """Raise unless samples for one can be samples for the other."""
+    pair = f"the modules of {class_summary(first)} and {class_summary(card)}"
+    kinds = [sorted({each.kind for each in found.inputs}) for found in (first, card)]
+    if kinds[0] != kinds[1]:
+        raise GraftError(
+            "inputs-differ",
+            f"{pair} take different kinds of input: {' and '.join(kinds[0])}, {' and '.join(kinds[1])}",
+            "join modules for the same kind of data",
+        )
+    if first.output.steps != card.output.steps:
+        raise GraftError(
+            "outputs-differ",
+            f"{pair} do not both give one label a time step",
+            "join modules whose outputs agree in steps",
+        )
+    for one, two in zip(first.inputs, card.inputs, strict=False):
+        if "tokens" not in (one.kind, two.kind) or same_parent:
+            continue
+        if one.vocabulary is None or one.vocabulary != two.vocabulary:
+            raise GraftError(
+                "vocabularies-differ",
+                f"{pair} read tokens by the vocabularies {one.vocabulary or 'unknown'} and "
+                f"{two.vocabulary or 'unknown'} of their cards",
+                "if the numbers mean the same words, say so: vocabulary: NAME in the input of both "
+                "parents' cards",
+            )
+
+
+def batch_of(models: Sequence[Model]) -> int | None:
+    """How many samples one of ``models`` wants at once, and so all of them together.
+
+    Raises:
+        GraftError: ``batches-differ``.
+    """
+    sizes = {(tensor.shape or [None])[0] for model in models for tensor in model.graph.inputs}
+    found = sorted(size for size in sizes if isinstance(size, int))
+    if len(found) > 1:
+        raise GraftError(
+            "batches-differ",
+            f"one parent takes {found[0]} samples at once, another {found[-1]}",
+            "export them with a free batch dimension",
+        )
+    return found[0] if found else None
+
+
+def signature(module: Model, batch: bool = True) -> tuple[object, ...]:
+    """What makes inputs the same: what the card says, type and sizes; that of a ``batch``, too, or not."""
+    card, inputs = module.require_card(), module.inputs()
+    return tuple(
+        (
+            each.model_copy(update={"name": ""}),
+            str(inputs[each.name][0]),
+            tuple(size if isinstance(size, int) else None for size in inputs[each.name][1][not batch :]),
+        )
+        for each in card.inputs
+    )
+
+
+def display_name(record: ParentRecord, default: str = "") -> str:
+    """A parent as people call it."""
+    return record.name or (f"parent {(default or record.graph_sha256)[:8]}")
+
+
+def class_summary(card: Card) -> str:
+    """The first classes of a card."""
+    names = [name for name in card.labels if name != OTHER]
+    return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
+
+
+def parents_macs(modules: Sequence[Model]) -> int:
+    """Multiply-accumulates of the distinct parents of ``modules``, as these remember them."""
+    found = {}
+    for module in modules:
+        kept = metrics_of(module).get("macs_ratio")
+        if kept:
+            found[origin_of(module).parents[0].graph_sha256] = round(cost_of(module).macs / kept)
+    return sum(found.values())

@@ -1,0 +1,90 @@
+"""Bring a model to an opset and an IR version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+from onnx import version_converter
+
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.importing import LOWEST_OPSET
+from graft.rewriter.graph.model import Model
+from graft.rewriter.run.equivalence import differs
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """Opset and IR version before and after."""
+
+    opset: tuple[int, int]
+    ir_version: tuple[int, int]
+
+
+class Convert:
+    """Change the versions of a model in place; onnx's converter does the opset.
+
+    The result is compared with the original on random inputs.
+
+    Args:
+        opset: version of the standard operators; ``None``: as it is.
+        ir_version: version of the file format; ``None``: as it is, or what the opset needs.
+    """
+
+    def __init__(self, opset: int | None = None, ir_version: int | None = None) -> None:
+        self.opset = opset
+        self.ir_version = ir_version
+
+    def __call__(self, model: Model) -> ConvertReport:
+        """Convert ``model``.
+
+        Raises:
+            GraftError: ``version-unknown``, ``version-conflict`` or ``convert-failed``.
+        """
+        before = (model.opset, model.ir_version)
+        opset = model.opset if self.opset is None else self.opset
+        wanted = self._ir_version(model, opset)
+        if opset != model.opset:
+            _convert(model, opset)
+        header = onnx.ModelProto()
+        header.CopyFrom(model.header)
+        header.ir_version = wanted
+        model.header = header
+        return ConvertReport((before[0], model.opset), (before[1], wanted))
+
+    def _ir_version(self, model: Model, opset: int) -> int:
+        """The IR version to write, checked against what the operator sets need."""
+        newest = onnx.defs.onnx_opset_version()
+        if opset != model.opset and not LOWEST_OPSET <= opset <= newest:
+            raise GraftError(
+                "version-unknown", f"no opset {opset}", f"choose one from {LOWEST_OPSET} to {newest}"
+            )
+        sets = [entry for entry in model.graph.import_domains or () if entry.domain not in ("", "ai.onnx")]
+        sets.append(onnx.helper.make_opsetid("", opset))
+        least = onnx.helper.find_min_ir_version_for(sets, ignore_unknown=True)
+        wanted = max(model.ir_version, least) if self.ir_version is None else self.ir_version
+        if not least <= wanted <= onnx.IR_VERSION:
+            raise GraftError(
+                "version-conflict",
+                f"IR version {wanted} does not go with opset {opset}, which needs {least}; the "
+                f"installed onnx writes up to {onnx.IR_VERSION}",
+                f"use --ir-version {least}",
+            )
+        return wanted
+
+
+def _convert(model: Model, opset: int) -> None:
+    original = model.proto()
+    try:
+        converted = version_converter.convert_version(original, opset)
+        onnx.checker.check_model(converted)
+        reason = differs(original, converted)
+    except Exception as error:  # the converter raises RuntimeError, the checker its own types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+    if reason:
+        raise GraftError(
+            "convert-failed",
+            f"the model cannot be converted from opset {model.opset} to {opset}: {reason}",
+            f"leave it at {model.opset}, or export the parent with opset {opset}",
+        )
+    model.graph = Model.from_proto(converted).graph

@@ -1,0 +1,113 @@
+"""Equal nodes and equal weights once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graft.rewriter.graph.model import Model
+from graft.rewriter.operators.base import own_name
+
+DRAWS = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+)
+"""Operators whose output is another every time."""
+
+
+@dataclass(frozen=True)
+class DeduplicateReport:
+    """How many nodes and weights gave way to an equal one."""
+
+    nodes: int
+    weights: int
+
+
+class Deduplicate:
+    """Let equal weights be stored, and equal nodes run, once.
+
+    Two nodes are equal that have the same operator, attributes and inputs: branches that begin alike
+    share what they begin with. Nodes with bodies, and those that draw, stay apart.
+    """
+
+    def __call__(self, model: Model) -> DeduplicateReport:
+        """Change ``model`` in place; its nodes have to be sorted topologically."""
+        graph = model.graph
+        weights = _share_weights(graph)
+        bodies = [node for body in graph.subgraphs(recursive=True) for node in body.nodes]
+        held = {tensor.name for node in bodies for tensor in node.inputs}
+        held |= {tensor.name for tensor in graph.outputs}
+        first: dict[Hashable, gs.Node] = {}
+        nodes = 0
+        for node in list(graph.nodes):
+            key = _key(node)
+            if key is None or any(tensor.name in held for tensor in node.outputs):
+                continue
+            same = first.setdefault(key, node)
+            if same is not node:
+                for mine, theirs in zip(list(node.outputs), same.outputs, strict=True):
+                    for reader in list(mine.outputs):
+                        reader.inputs = [theirs if tensor is mine else tensor for tensor in reader.inputs]
+                nodes += 1
+        model.tidy()
+        return DeduplicateReport(nodes, weights)
+
+
+def _share_weights(graph: gs.Graph) -> int:
+    """Point every reader of equal constants at the first of them; how many are no longer read."""
+    alike: dict[Hashable, list[gs.Constant]] = defaultdict(list)
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Constant):
+                found = alike[str(tensor.dtype), tuple(tensor.shape)]
+                if all(tensor is not each for each in found):
+                    found.append(tensor)
+    taken = set(graph.tensors())
+    held = {t.name for body in graph.subgraphs(recursive=True) for node in body.nodes for t in node.inputs}
+    held |= {tensor.name for tensor in graph.outputs}
+    shared = 0
+    for tensors in alike.values():
+        if len(tensors) < 2:  # a weight without a peer need not be read
+            continue
+        first: dict[bytes, gs.Constant] = {}
+        for tensor in tensors:
+            digest = hashlib.sha256(np.ascontiguousarray(tensor.values).tobytes()).digest()
+            same = first.setdefault(digest, tensor)
+            if same is tensor:
+                continue
+            shared += 1
+            if same.name not in held and any(same.name.startswith(own_name(node)) for node in same.outputs):
+                same.name = _unused(f"shared/{same.name}", taken)  # the node may get one of its own again
+            for reader in list(tensor.outputs):
+                reader.inputs = [same if each is tensor else each for each in reader.inputs]
+    return shared
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """``name``, longer where it is taken; taken from now on."""
+    while name in taken:
+        name += "+"
+    taken.add(name)
+    return name
+
+
+def _key(node: gs.Node) -> Hashable | None:
+    """What two equal nodes have in common; ``None`` for a node that has no equal."""
+    if node.op in DRAWS or (node.op == "Dropout" and len(node.inputs) == 3):  # maybe in training mode
+        return None
+    attributes = []
+    for name, value in sorted(node.attrs.items()):
+        if isinstance(value, gs.Graph):
+            return None
+        if isinstance(value, gs.Tensor):
+            value = value.values if isinstance(value, gs.Constant) else value.name
+        if isinstance(value, np.ndarray):
+            value = (str(value.dtype), value.shape, value.tobytes())
+        attributes.append((name, repr(value)))
+    inputs = tuple(tensor.name and id(tensor) for tensor in node.inputs)
+    outputs = tuple(bool(tensor.name) for tensor in node.outputs)
+    return (node.op, node.domain or "", tuple(attributes), inputs, outputs)

@@ -1,0 +1,202 @@
+"""Networks side by side: one graph, one input, one operator set, and the scores of each at hand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graft.passes.compare.joint_head import known as places_known
+from graft.passes.compare.score import Branch
+from graft.passes.join.adapt import ANTIALIAS_OPSET, RAW, Adapt, AdaptReport, raw_input, shrinks
+from graft.passes.join.compatibility import batch_of, class_summary, signature
+from graft.passes.join.convert import Convert
+from graft.passes.join.deduplicate import Deduplicate
+from graft.rewriter.card.card import InputCard
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.builder import Builder
+from graft.rewriter.graph.model import Model
+from graft.rewriter.record.mahalanobis import KEY, Typicality
+
+INPUTS = ("raw", "parent")
+
+
+def input_of(
+    models: Sequence[Model], wanted: str | None, raw_if_images: bool, batch: bool = True
+) -> InputCard | None:
+    """The raw input to adapt ``models`` to; ``None`` where they take their own, which is the same.
+
+    Args:
+        models: with their cards.
+        wanted: of :data:`INPUTS`; ``None``: raw for images ``raw_if_images``.
+        raw_if_images: see ``wanted``.
+        batch: inputs of another fixed batch are others.
+
+    Raises:
+        GraftError: no images, or inputs that differ.
+    """
+    cards = [model.require_card() for model in models]
+    images = all(len(card.inputs) == 1 and card.inputs[0].kind == "image" for card in cards)
+    if (wanted or ("raw" if images and raw_if_images else "parent")) == "raw":
+        if not images:
+            raise GraftError(
+                "input-kind", "--input raw is for models that take one image", "use --input parent"
+            )
+        return raw_input([card.inputs[0] for card in cards], _free_name(models))
+    signatures = [signature(model, batch) for model in models]
+    for card, own in zip(cards, signatures, strict=True):
+        if own != signatures[0]:
+            raise GraftError(
+                "inputs-differ",
+                f"{class_summary(cards[0])} and {class_summary(card)} take different inputs",
+                "use --input raw" if images else "join modules whose inputs agree in shape and type",
+            )
+    return None
+
+
+def bring_together(
+    models: Sequence[Model],
+    raw: InputCard | None,
+    dtype: type[np.generic],
+    opset: int | None = None,
+    ir_version: int | None = None,
+) -> list[AdaptReport]:
+    """Give ``models`` one opset, one IR version and, where there is one, the input ``raw`` of ``dtype``.
+
+    ``None`` for a version: the highest among them.
+    """
+    found = opset or max(model.opset for model in models)
+    if opset is None and raw and any(shrinks(raw, model.require_card().inputs[0]) for model in models):
+        found = max(found, ANTIALIAS_OPSET)
+    for model in models:
+        Convert(found)(model)
+    highest = ir_version or max(model.ir_version for model in models)
+    for model in models:
+        Convert(None, highest)(model)
+    reports = [Adapt(raw, dtype)(model) for model in models] if raw else []
+    for model in models:
+        model.refresh_shapes()  # branches need the ranks of what they read
+    return reports
+
+
+class Merge:
+    """One graph for several models that :func:`bring_together` made alike; it has no output yet.
+
+    Attributes:
+        branches: the scores of each model, in order.
+        build: adds nodes that belong to none of them.
+        inputs: of the graph, in the order of the card.
+
+    Args:
+        models: left as they are. Input, output, and metadata that are not ours are those of the first.
+        known: branches say what a joint head reads.
+    """
+
+    def __init__(self, models: Sequence[Model], known: bool) -> None:
+        first = models[0]
+        self._first = first
+        self._batch = batch_of(models)
+        self._model = first.copy()
+        self._graph = gs.Graph(inputs=list(self._model.graph.inputs), opset=first.opset, name="composite")
+        domains = {each.domain: each for model in models for each in model.graph.import_domains or ()}
+        self._graph.import_domains = list(domains.values()) or None
+        for model in models[1:]:  # keys that are not ours are kept, of all parents
+            self._model.metadata = {**model.metadata, **self._model.metadata}
+        self._model.metadata.pop(KEY, None)
+        inputs = [each.name for each in first.require_card().inputs]
+        named = {tensor.name: tensor for tensor in self._graph.inputs}
+        self.inputs: list[gs.Tensor] = [named[name] for name in inputs]
+        self.build = Builder(self._graph, first.opset, "graft")
+        self.branches = [
+            _branch(model.copy(), f"m{number}", self._graph, inputs, known)
+            for number, model in enumerate(models)
+        ]
+
+    def finish(
+        self,
+        scores: gs.Variable,
+        labels: Sequence[str],
+        kind: str,
+        dtype: np.dtype[np.generic],
+        reads: Mapping[str, Sequence[gs.Tensor]] | None = None,
+    ) -> Model:
+        """The model that puts out ``scores``, under the name of the first model's output.
+
+        Args:
+            scores: logits (samples, classes) or (samples, steps, classes).
+            labels: names of the columns.
+            kind: ``logits`` or ``probabilities``.
+            dtype: of ``scores``.
+            reads: name to contents of further outputs, float32.
+        """
+        card, graph = self._first.require_card(), self._graph
+        if kind == "probabilities":
+            scores = self.build.node("Softmax", "softmax", [scores], axis=-1)
+        like = next(tensor for tensor in self._first.graph.outputs if tensor.name == card.output.name)
+        scores.name, scores.dtype = card.output.name, np.dtype(dtype)
+        before = 2 if card.output.steps else 1
+        scores.shape = [*list(like.shape or [None] * before)[:before], len(labels)]
+        if self._batch is not None:
+            for tensor in (*graph.inputs, scores):
+                tensor.shape = [self._batch, *list(tensor.shape or [])[1:]]
+        graph.outputs = [scores]
+        for name, parts in (reads or {}).items():
+            floats = [
+                self.build.node("Cast", f"{name}/float_{number}", [part], to=1)
+                for number, part in enumerate(parts)
+            ]
+            joined = self.build.node("Concat", f"{name}/all", floats, axis=-1)
+            joined.name, joined.dtype = name, np.dtype(np.float32)
+            graph.outputs.append(joined)
+        model = self._model
+        model.graph, model.node_metadata = graph, {}
+        model.card = card.replace(
+            labels=tuple(labels),
+            display_names=None,
+            expect=None,
+            output={"name": card.output.name, "kind": kind, "steps": card.output.steps},
+        )
+        model.tidy()
+        Deduplicate()(model)
+        model.refresh_shapes()
+        return model
+
+
+def _branch(model: Model, prefix: str, graph: gs.Graph, names: Sequence[str], known: bool) -> Branch:
+    """Move the nodes of ``model``, a copy that may be changed, into ``graph`` under ``prefix``.
+
+    Its inputs, in the order of its card, become those of the graph that ``names`` says. With ``known``
+    it says what a joint head reads.
+    """
+    typicality = Typicality.of(model)
+    tensors: Mapping[str, gs.Tensor] = model.graph.tensors()
+    places = places_known(model) if known else []
+    named = {tensor.name: tensor for tensor in graph.inputs}
+    own = [each.name for each in model.require_card().inputs]
+    inputs = {old: named[new] for old, new in zip(own, names, strict=True)}
+    outputs = {tensor.name: tensor for tensor in model.graph.outputs}
+    for node in model.graph.nodes:
+        node.name = f"{prefix}/{node.name}"
+        node.inputs = [inputs.get(t.name, t) if t.name else t for t in node.inputs]
+    graph.nodes.extend(model.graph.nodes)
+    for name, tensor in tensors.items():
+        if name not in inputs:
+            tensor.name = f"{prefix}/{name}"
+    build = Builder(graph, graph.opset, f"graft/{prefix}")  # no tensor of the model begins so
+    tensors = {**tensors, **inputs}
+    features = tensors.get(typicality.tensor) if typicality else None
+    reads = [(tensors[place.tensor], place.axis) for place in places]
+    return Branch(model.require_card(), build, outputs, typicality, features, reads)
+
+
+def _free_name(models: Sequence[Model]) -> str:
+    """A name for the raw input that no tensor of ``models`` but an input has."""
+    taken = {
+        name
+        for model in models
+        for name in model.graph.tensors().keys() - {tensor.name for tensor in model.graph.inputs}
+    }
+    names = itertools.chain((RAW, f"raw_{RAW}"), (f"raw_{RAW}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)

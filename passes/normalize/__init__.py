@@ -1,0 +1,1 @@
+"""Bring a graph to the form that the other passes read."""

@@ -1,0 +1,1 @@
+"""From importance to a plan: profiles, budgets."""

@@ -1,0 +1,292 @@
+"""Profile a model: sums per class computed inside the graph, so that only they leave the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from graft.rewriter.card.card import OTHER
+from graft.rewriter.data.samples import IGNORED, Samples
+from graft.rewriter.graph.builder import Builder
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups, Place
+from graft.rewriter.measure.evaluation import check_finite, columns
+from graft.rewriter.operators import operator_of
+from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Profile, Statistic, Table
+from graft.rewriter.run.session import Device, fit
+
+BATCH = 32
+"""Larger batches push the activations out of the processor's caches and are slower."""
+
+MEMBERSHIP = "graft/membership"
+
+PRODUCT_NUMBERS = 2**22
+"""Products of all pairs of positions are recorded where their table has at most so many numbers."""
+
+Progress = Callable[[int], None]
+
+
+class Observe:
+    """Record, for every class, what every channel does where it is switched on and where it is read.
+
+    For a tensor X of shape (samples, channels, *space) and one-hot classes M (samples, classes) the
+    graph gets ``MatMul(M', mean over space of f(X))``, with f(x) = x, x squared, and x > 0. With one label
+    a time step, each step of a tensor that has as many is a sample of its own; a sample of any other
+    tensor counts once for every step. States of recurrent layers are recorded by time step, too.
+
+    Args:
+        device: where to run; ``None``: the best there is.
+        classes: classes to tell apart; the others share the row ``(other)``. ``None``: all apart.
+        batch: samples a run.
+        progress: called with the number of samples done after each batch.
+    """
+
+    def __init__(
+        self,
+        device: Device | None = None,
+        classes: Sequence[str] | None = None,
+        batch: int = BATCH,
+        progress: Progress | None = None,
+    ) -> None:
+        self.device = device or Device()
+        self.classes = classes
+        self.batch = batch
+        self.progress = progress
+
+    def __call__(self, model: Model, samples: Samples, parent: str, data: str = "") -> Profile:
+        """Run ``samples`` through the normalized ``model``.
+
+        Args:
+            model: left as it is; the outputs are added to a copy.
+            samples: labelled samples.
+            parent: graph hash of the parent, kept in the profile.
+            data: fingerprint of the data, kept in the profile.
+        """
+        labels = samples.card.labels
+        names, row_of = _rows(labels, self.classes)
+        steps = samples.labels.shape[1] if samples.labels.ndim == 2 else None
+        probe = _probe(model, samples.card.output.name, len(names), steps)
+        session = self.device.open(probe.model)
+        counts, correct = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
+        at_step = None if steps is None else np.zeros((len(names), steps), np.int64)
+        sums: dict[tuple[str, str], Table] = {}
+        for inputs, truth in samples.batches(session.batch or self.batch):
+            counted = truth != IGNORED
+            rows = row_of[truth[counted]]
+            feed = fit(inputs, session.batch)
+            size = len(next(iter(feed.values())))
+            membership = np.zeros((size, *truth.shape[1:], len(names)), np.float32)
+            membership[: len(truth)][counted, rows] = 1  # what fills up a fixed batch belongs to no class
+            outputs = session.run({**feed, MEMBERSHIP: membership})
+            counts += np.bincount(rows, minlength=len(names))
+            if at_step is not None:
+                at_step += membership.sum(axis=0).T.astype(np.int64)
+            scores = check_finite(outputs[samples.card.output.name], samples.card.output.name)[: len(truth)]
+            hits = columns(scores, samples.card.output.kind, len(labels)).argmax(axis=-1) == truth
+            correct += np.bincount(rows, hits[counted], len(names)).astype(np.int64)
+            for (statistic, tensor), output in probe.outputs.items():
+                table = outputs[output].astype(np.float64).reshape(len(names), -1)
+                known = sums.get((statistic, tensor))
+                sums[statistic, tensor] = table if known is None else known + table
+            if self.progress:
+                self.progress(len(truth))
+        tables: dict[str, dict[str, Table]] = {}
+        for (statistic, tensor), table in sums.items():
+            tables.setdefault(statistic, {})[tensor] = table
+            if statistic == PRODUCTS.name:
+                size = round(table.shape[1] ** 0.5)
+                tables.setdefault(SQUARES.name, {})[tensor] = table[:, :: size + 1].copy()
+        return Profile(parent, data, names, counts, correct, tables, at_step)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A copy of the model with statistics as outputs: (statistic, tensor) to output name."""
+
+    model: Model
+    outputs: dict[tuple[str, str], str]
+
+
+def _rows(labels: Sequence[str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of the rows, and the row of every label."""
+    if classes is None or set(classes) >= set(labels):
+        return tuple(labels), np.arange(len(labels))
+    names = (*[name for name in labels if name in set(classes)], OTHER)
+    return names, np.array([names.index(n) if n in names else len(names) - 1 for n in labels])
+
+
+def _probe(model: Model, output: str, classes: int, steps: int | None) -> _Probe:
+    probe = model.copy()
+    groups = ChannelGroups(probe)
+    graph = probe.graph
+    members = _Members(probe, classes, steps)
+    graph.outputs = [tensor for tensor in graph.outputs if tensor.name == output]
+    tensors = graph.tensors()
+    outputs: dict[tuple[str, str], str] = {}
+    for place, statistics in _wanted(groups, tensors, classes):
+        key = groups.key(place.tensor, place.axis)
+        tap = _Tap(probe, tensors[place.tensor], place, groups, members)
+        for statistic in statistics:
+            outputs[statistic.name, key] = tap.add(statistic)
+    for place in _states(groups, tensors, classes, steps):
+        for statistic in (ACTIVE, SUM, SQUARES):
+            by_step = _by_step(probe, tensors[place.tensor], place, members, statistic)
+            outputs[statistic.by_step.name, groups.key(place.tensor, place.axis)] = by_step
+    graph.toposort()
+    return _Probe(probe, outputs)
+
+
+class _Members:
+    """The classes of samples, or of their time steps, as an input of the graph.
+
+    Attributes:
+        steps: labels a sample; ``None``: one, of the sample itself.
+        samples: (classes, samples): how many labels of each class a sample has.
+        rows: (classes, samples * steps), the class of every step.
+        by_step: (steps, classes, samples), or as ``samples`` where there is one label a sample.
+    """
+
+    def __init__(self, probe: Model, classes: int, steps: int | None) -> None:
+        self.steps = steps
+        shape = ["graft_batch", *([steps] if steps else []), classes]
+        given = gs.Variable(MEMBERSHIP, np.dtype(np.float32), shape)
+        probe.graph.inputs.append(given)
+        build = Builder(probe.graph, probe.opset, MEMBERSHIP)
+        counts, flat = given, given
+        if steps:
+            counts = build.total(given, 1, "counts")
+            rows = build.constant("flat", np.array([-1, classes], np.int64))
+            flat = build.node("Reshape", "by_step", [given, rows])
+        self.samples = build.node("Transpose", "samples", [counts], perm=[1, 0])
+        self.rows = build.node("Transpose", "rows", [flat], perm=[1, 0])
+        self.by_step = build.node("Transpose", "steps", [given], perm=[1, 2, 0]) if steps else self.samples
+
+
+def _wanted(
+    groups: ChannelGroups, tensors: Mapping[str, gs.Tensor], classes: int
+) -> list[tuple[Place, list[Statistic]]]:
+    """What to record of which tensor; the squares are the diagonal of the products, where there are any."""
+    found: dict[str, tuple[Place, dict[str, Statistic]]] = {}
+    for place, statistics in [
+        *((place, (ACTIVE, SUM, SQUARES)) for place in groups.activations()),
+        *((place, (SUM, SQUARES, PRODUCTS)) for place in groups.reads()),
+    ]:
+        if groups.sample_axis(tensors[place.tensor]) in (None, place.axis):
+            continue  # not laid out by samples: nothing to add up by class
+        known = found.setdefault(groups.key(place.tensor, place.axis), (place, {}))[1]
+        known.update({statistic.name: statistic for statistic in statistics})
+    for place, known in found.values():
+        if classes * len(place.channels) ** 2 > PRODUCT_NUMBERS:
+            known.pop(PRODUCTS.name, None)
+        if PRODUCTS.name in known:
+            known.pop(SQUARES.name)
+    return [(place, list(known.values())) for place, known in found.values()]
+
+
+def _states(
+    groups: ChannelGroups, tensors: Mapping[str, gs.Tensor], classes: int, steps: int | None
+) -> list[Place]:
+    """States of recurrent layers at all time steps, (steps, directions, samples, units).
+
+    Where a sample has so many labels, or one, and the table is not too large.
+    """
+    found = []
+    for node in groups.nodes:
+        for read in operator_of(node).reads(node, groups):
+            tensor = read.tensor(node)
+            if read.own is not None and groups.sample_axis(tensors[tensor.name]) == 2:
+                length = groups.shapes[tensor.name][0] or 0
+                small = classes * length * len(read.channels) <= PRODUCT_NUMBERS
+                if small and length != 1 and steps in (None, length):
+                    found.append(Place(tensor.name, read.axis, read.channels))
+    return found
+
+
+def _by_step(probe: Model, tensor: gs.Tensor, place: Place, members: _Members, statistic: Statistic) -> str:
+    """Nodes for sums by class of the states of every step; the name of the output."""
+    build = Builder(probe.graph, probe.opset, f"graft/{statistic.by_step.name}/{place.tensor}")
+    if tensor.dtype != np.float32:
+        tensor = build.node("Cast", "float", [tensor], to=int(onnx.TensorProto.FLOAT))
+    value = build.reduce("ReduceMean", _value(build, statistic, tensor), [1], "mean", keep=False)
+    sums = build.node("MatMul", "by_class", [members.by_step, value])
+    result = build.node("Transpose", "classes_first", [sums], perm=[1, 0, 2])
+    result.dtype = np.dtype(np.float32)
+    probe.graph.outputs.append(result)
+    return str(result.name)
+
+
+def _value(build: Builder, statistic: Statistic, tensor: gs.Tensor) -> gs.Tensor:
+    """What ``statistic`` averages of ``tensor``."""
+    if statistic is SUM:
+        return tensor
+    if statistic is SQUARES:
+        return build.node("Mul", "square", [tensor, tensor])
+    # x > 0 as a product and a clip: onnxruntime's casts from bool cost three times as much.
+    huge, zero, one = (
+        build.constant(name, np.array(value, np.float32))
+        for name, value in (("huge", 1e38), ("zero", 0), ("one", 1))
+    )
+    return build.node("Clip", "above_zero", [build.node("Mul", "steep", [tensor, huge]), zero, one])
+
+
+class _Tap:
+    """Nodes that reduce one tensor to sums by class.
+
+    Attributes:
+        tensor: (samples or steps, channels, *others).
+        axes: the others.
+    """
+
+    def __init__(
+        self, probe: Model, tensor: gs.Tensor, place: Place, groups: ChannelGroups, members: _Members
+    ) -> None:
+        self.probe, self.tensor = probe, tensor
+        self.key = groups.key(place.tensor, place.axis)
+        self.channels = len(place.channels)
+        shape, first = groups.shapes[place.tensor], groups.sample_axis(tensor)
+        long = [axis for axis, size in enumerate(shape) if size == members.steps]
+        time = [axis for axis in long if axis not in (first, place.axis)]
+        others = [axis for axis in range(len(shape)) if axis not in (first, place.axis, *time)]
+        sizes = [shape[axis] or -1 for axis in others]
+        if len(time) != 1 or -1 in sizes:
+            time, others = [], sorted([*time, *others])
+        self.members = members.rows if time else members.samples
+        self.axes = list(range(2, 2 + len(others)))
+        build = Builder(probe.graph, probe.opset, f"graft/rows/{self.key}")
+        if tensor.dtype != np.float32:  # sums in half precision would overflow
+            self.tensor = build.node("Cast", "float", [self.tensor], to=int(onnx.TensorProto.FLOAT))
+        order = [first or 0, *time, place.axis, *others]
+        if order != sorted(order):
+            self.tensor = build.node("Transpose", "turned", [self.tensor], perm=order)
+        if time:
+            rows = build.constant("shape", np.array([-1, self.channels, *sizes]))
+            self.tensor = build.node("Reshape", "steps", [self.tensor, rows])
+
+    def add(self, statistic: Statistic) -> str:
+        """Add the nodes for ``statistic``; the name of the output."""
+        build = Builder(self.probe.graph, self.probe.opset, f"graft/{statistic.name}/{self.key}")
+        if statistic is PRODUCTS:
+            value = self._products(build)
+        else:
+            value = _value(build, statistic, self.tensor)
+            value = build.reduce("ReduceMean", value, self.axes, "mean", keep=False) if self.axes else value
+        result = build.node("MatMul", "by_class", [self.members, value])
+        result.dtype = np.dtype(np.float32)
+        self.probe.graph.outputs.append(result)
+        return str(result.name)
+
+    def _products(self, build: Builder) -> gs.Tensor:
+        """``X X' / positions`` of every row, as a row of channels x channels."""
+        flat = build.constant("flat", np.array([0, self.channels, -1], np.int64))
+        rows = build.node("Reshape", "rows", [self.tensor, flat])
+        size = build.node("Shape", "shape", [rows])
+        positions = build.node("Gather", "positions", [size, build.constant("last", np.array(2))], axis=0)
+        count = build.node("Cast", "count", [positions], to=int(onnx.TensorProto.FLOAT))
+        columns = build.node("Transpose", "columns", [rows], perm=[0, 2, 1])
+        table = build.node("Div", "table", [build.node("MatMul", "sums", [rows, columns]), count])
+        row = build.constant("row", np.array([0, self.channels**2], np.int64))
+        return build.node("Reshape", "flat_table", [table, row])

@@ -1,0 +1,1 @@
+"""Cards: how raw samples become a model's input, and what its output means."""

@@ -1,0 +1,1 @@
+"""Labelled samples: data sets, splits, and what a card makes of them."""

@@ -1,0 +1,50 @@
+"""Write files whole or not at all, and never over others unasked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from graft.rewriter.errors import GraftError
+
+
+@contextlib.contextmanager
+def writing(path: Path, force: bool = False) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends without an error."""
+    refuse_overwrite(path, force)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> GraftError:
+    """What to say where ``path`` cannot be written."""
+    reason = error.strerror or str(error)
+    return GraftError("output-unwritable", f"cannot write {path}: {reason}", "choose another -o")
+
+
+def refuse_overwrite(path: Path, force: bool) -> None:
+    """Raise unless ``path`` is free or ``force`` allows to replace it."""
+    if path.is_dir():
+        raise GraftError(
+            "output-exists", f"{path} is a folder, a file name was expected", "choose another -o"
+        )
+    if path.exists() and not force:
+        raise GraftError("output-exists", f"{path} exists", "choose another -o or add --force")

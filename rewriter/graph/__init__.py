@@ -1,0 +1,1 @@
+"""An ONNX graph in memory: reading and writing files, shapes, adding nodes."""

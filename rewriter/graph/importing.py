@@ -1,0 +1,171 @@
+"""Read ONNX files, and bring what exporters write differently to one form."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import version_converter
+
+from graft.rewriter.errors import GraftError
+
+LOWEST_OPSET = 11
+
+
+ML_DOMAIN = "ai.onnx.ml"
+log = logging.getLogger("graft")
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if path.is_dir():
+        raise GraftError(
+            "model-is-folder",
+            f"expected an ONNX file, found the folder {path}",
+            "name the .onnx file in it",
+        )
+    if not path.is_file():
+        raise GraftError("model-missing", f"no model at {path}", "check the path")
+    if path.stat().st_size == 0:
+        raise GraftError("model-unreadable", f"{path} is empty", "export or copy the model again")
+    try:
+        proto = onnx.load(path)
+        if not proto.graph.node or not proto.opset_import:
+            raise DecodeError("no graph in it")
+        _check_versions(path, proto)
+        onnx.checker.check_model(proto)
+    except GraftError:
+        raise
+    except DecodeError as error:
+        raise GraftError(
+            "model-unreadable",
+            f"{path} is no ONNX model, or is cut off",
+            "export or copy the model again",
+        ) from error
+    except Exception as error:  # checker and external-data errors have no common type
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GraftError(
+            "model-invalid", f"{path} is not a valid ONNX model: {reason[:200]}", "export it again"
+        ) from error
+    return proto
+
+
+def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    for entry in proto.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > newest:
+            raise GraftError(
+                "model-version",
+                f"{path} uses opset {entry.version}, the installed onnx knows up to {newest}",
+                "update onnx or export with a lower opset",
+            )
+    if proto.ir_version > onnx.IR_VERSION:
+        raise GraftError(
+            "model-version",
+            f"{path} has IR version {proto.ir_version}, the installed onnx knows up to {onnx.IR_VERSION}",
+            "update onnx or export again",
+        )
+
+
+def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    if opset is None or opset >= LOWEST_OPSET:
+        return proto
+    try:
+        lifted: onnx.ModelProto = version_converter.convert_version(proto, LOWEST_OPSET)
+    except Exception as error:
+        raise GraftError(
+            "model-version",
+            f"the model uses opset {opset}, which could not be lifted to {LOWEST_OPSET}",
+            f"export it with opset {LOWEST_OPSET} or newer",
+        ) from error
+    log.info("lifted the model from opset %d to %d", opset, LOWEST_OPSET)
+    lifted.ir_version = max(proto.ir_version, 4)
+    return lifted
+
+
+def _without_zip_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Let an output that is a list of dictionaries be the tensor that it was made of.
+
+    skl2onnx ends a classifier in ZipMap, which gives every sample a dictionary of its probabilities.
+    """
+    makers = {node.output[0]: node for node in proto.graph.node if node.op_type == "ZipMap"}
+    mapped = [value for value in proto.graph.output if value.name in makers]
+    if not mapped:
+        return proto
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    graph = result.graph
+    for value in (value for value in graph.output if value.name in makers):
+        maker = makers[value.name]
+        graph.node.remove(maker)
+        for node in graph.node:
+            node.input[:] = [value.name if name == maker.input[0] else name for name in node.input]
+            node.output[:] = [value.name if name == maker.input[0] else name for name in node.output]
+        classes = max(len(attribute.strings or attribute.ints) for attribute in maker.attribute)
+        tensor = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["batch", classes])
+        value.type.CopyFrom(tensor)
+    return result
+
+
+def _without_constant_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Let initializers hold what Constant nodes of the main graph hold, outputs of the graph aside."""
+    ends = {value.name for value in proto.graph.output}
+    found = {
+        node.output[0]: tensor
+        for node in proto.graph.node
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.output[0] not in ends
+        if (tensor := _constant(node)) is not None
+    }
+    if not found:
+        return proto
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    nodes = [node for node in proto.graph.node if not (node.output and node.output[0] in found)]
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    result.graph.initializer.extend(found.values())
+    return result
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """What a Constant node holds; ``None`` for text and sparse tensors."""
+    attribute = node.attribute[0]
+    result = onnx.TensorProto()
+    if attribute.name == "value":
+        result.CopyFrom(attribute.t)
+    elif attribute.name in ("value_int", "value_ints"):
+        values = np.array(onnx.helper.get_attribute_value(attribute), np.int64)
+        result.CopyFrom(onnx.numpy_helper.from_array(values))
+    elif attribute.name in ("value_float", "value_floats"):
+        values = np.array(onnx.helper.get_attribute_value(attribute), np.float32)
+        result.CopyFrom(onnx.numpy_helper.from_array(values))
+    else:
+        return None
+    result.name = node.output[0]
+    return result
+
+
+def _header(proto: onnx.ModelProto) -> onnx.ModelProto:
+    header = onnx.ModelProto()
+    for name in ("ir_version", "producer_name", "producer_version", "domain", "model_version"):
+        setattr(header, name, getattr(proto, name))
+    header.doc_string = proto.doc_string
+    header.graph.doc_string = proto.graph.doc_string
+    return header
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Give unnamed and doubly named nodes a name of operator and position: the same for the same file."""
+    taken = Counter(node.name for node in graph.node)
+    for position, node in enumerate(graph.node):
+        if not node.name or taken[node.name] > 1:
+            base = node.name or node.op_type
+            taken[node.name] -= 1
+            node.name = f"{base}_{position}"
+            while taken[node.name]:
+                node.name += "_"
+            taken[node.name] += 1

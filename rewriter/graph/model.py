@@ -1,0 +1,343 @@
+"""A model: an ONNX file as a graph to edit, with its card, metadata and fingerprints.
+
+The only module that reads and writes ONNX files. ``onnx-graphsurgeon`` does the graph; what it drops
+on import (metadata, doc strings, model version) is carried beside it and written back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from graft.rewriter.card.card import Card
+from graft.rewriter.errors import GraftError
+from graft.rewriter.files import writing
+from graft.rewriter.graph.importing import (
+    ML_DOMAIN,
+    _header,
+    _lift,
+    _name_nodes,
+    _read,
+    _without_constant_nodes,
+    _without_zip_maps,
+)
+from graft.rewriter.graph.shapes import Shape, infer_shapes
+
+EXTERNAL_DATA_BYTES = 1_500_000_000
+CARD_KEY = "graft.card"
+
+
+gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
+log = logging.getLogger("graft")
+
+
+@dataclass
+class Model:
+    """An ONNX model in memory.
+
+    Attributes:
+        graph: the graph, free to edit. Every node has a unique name.
+        card: what goes in and what comes out; ``None`` where none was found.
+        metadata: ``metadata_props`` of the model, foreign keys included.
+        header: the remaining fields of the ``ModelProto`` (IR version, producer, doc strings ...).
+        file_sha256: hash of the file it came from, or ``""``.
+        card_file: name of the file that the card came from, or ``""``.
+    """
+
+    graph: gs.Graph
+    card: Card | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    header: onnx.ModelProto = field(default_factory=onnx.ModelProto)
+    node_metadata: dict[str, dict[str, str]] = field(default_factory=dict)
+    file_sha256: str = ""
+    card_file: str = ""
+
+    # ---------------------------------------------------------------- reading
+
+    @classmethod
+    def load(cls, path: str | Path, card: str | Path | None = None) -> Model:
+        """Read ``path`` with its card: ``card``, else the one in its metadata, else the file beside it.
+
+        Raises:
+            GraftError: the file is missing, no ONNX model, or of a version that cannot be read; the
+                card is unreadable or does not fit the model.
+        """
+        path = Path(path)
+        model = cls.from_proto(_read(path))
+        model.file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        model.card = model._find_card(path, Path(card) if card else None)
+        if model.card:
+            model.card.check_against(model.inputs(), model.outputs())
+        return model
+
+    @classmethod
+    def from_proto(cls, proto: onnx.ModelProto, card: Card | None = None) -> Model:
+        """Take over ``proto``; opsets below 11 are lifted, unnamed nodes get names, ZipMaps go.
+
+        Constant nodes become initializers: so exporters differ, and no operator class has to know.
+        """
+        proto = _without_constant_nodes(_without_zip_maps(_lift(proto)))
+        header = _header(proto)
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        _name_nodes(proto.graph)
+        node_metadata = {
+            node.name: {entry.key: entry.value for entry in node.metadata_props}
+            for node in proto.graph.node
+            if node.metadata_props
+        }
+        try:
+            graph = gs.import_onnx(proto)
+        except UnicodeDecodeError as error:
+            raise GraftError(
+                "model-invalid", "an attribute of a node holds text that is not UTF-8", "export it again"
+            ) from error
+        constants = {tensor.name for tensor in graph.tensors().values() if _is_constant(tensor)}
+        graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in constants]
+        return cls(graph, card, metadata, header, node_metadata)
+
+    def _find_card(self, path: Path, explicit: Path | None) -> Card | None:
+        if explicit is None and CARD_KEY in self.metadata:
+            return Card.from_json(self.metadata[CARD_KEY])
+        beside = path.with_suffix(".yaml")
+        if explicit is None and not beside.exists():
+            return None
+        self.card_file = (explicit or beside).name
+        return Card.find(path, explicit)
+
+    def require_card(self, path: str | Path = "MODEL.onnx") -> Card:
+        """The card, or a :class:`GraftError` that says how to get one."""
+        if self.card is None:
+            return Card.find(Path(path), None)
+        return self.card
+
+    # ---------------------------------------------------------------- looking
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard ONNX operator set."""
+        return int(self.graph.opset)
+
+    @property
+    def ir_version(self) -> int:
+        """Version of the file format, never onnx's own default."""
+        return int(self.header.ir_version)
+
+    def inputs(self) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:
+        """Name to (numpy dtype, shape with names for free dimensions) of the graph's inputs."""
+        return _signature(self.graph.inputs)
+
+    def outputs(self) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:
+        """As :meth:`inputs`, for the outputs."""
+        return _signature(self.graph.outputs)
+
+    def shapes(
+        self,
+        free: int = 2,
+        given: Mapping[str, Sequence[int]] | None = None,
+        same_shape: Collection[str] = (),
+    ) -> dict[str, Shape]:
+        """Shape of every tensor (see :func:`graft.rewriter.graph.shapes.infer_shapes`).
+
+        Args:
+            free: what a free leading dimension (the batch) of an input counts as.
+            given: full shapes of inputs by name, for other free dimensions.
+            same_shape: operators (``Name`` or ``domain::Name``) that onnx cannot infer and whose output
+                is shaped as their first input.
+
+        Returns:
+            Tensor name to shape; ``None`` for a dimension that cannot be told. Constants included.
+        """
+        proto = self.proto()
+        for value in proto.graph.input:
+            _fix_shape(value, free, (given or {}).get(value.name))
+        named: dict[str, int | None] = {}
+        for tensor, value in zip(self.graph.inputs, proto.graph.input, strict=False):
+            sizes = [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
+            shape = zip(tensor.shape or (), sizes, strict=False)
+            named.update({name: size for name, size in shape if isinstance(name, str)})
+        for value in proto.graph.output:
+            for dimension in value.type.tensor_type.shape.dim:
+                dimension.ClearField("dim_param")
+        del proto.graph.value_info[:]
+        for node in proto.graph.node:
+            if (f"{node.domain}::{node.op_type}" if node.domain else node.op_type) in same_shape:
+                ends = (node.input[:1], node.output[:1])
+                copy = onnx.helper.make_node("Identity", *ends)
+                if node.domain == ML_DOMAIN:  # these put out float32, whatever goes in
+                    copy = onnx.helper.make_node("Cast", *ends, to=onnx.TensorProto.FLOAT)
+                node.CopyFrom(copy)
+        found = infer_shapes(proto)
+        for tensor in self.graph.outputs:  # a size that inference lost may have the name of an input's
+            known, names = found.get(tensor.name, ()), tensor.shape or ()
+            if len(known) == len(names) > 0:
+                pairs = zip(known, names, strict=True)
+                found[tensor.name] = tuple(named.get(str(n)) if size is None else size for size, n in pairs)
+        return found
+
+    def graph_sha256(self) -> str:
+        """Hash of nodes, names and weights; metadata, doc strings and shape notes do not count."""
+        graph = self.proto().graph
+        graph.ClearField("value_info")
+        graph.ClearField("doc_string")
+        for node in graph.node:
+            node.ClearField("metadata_props")
+            node.ClearField("doc_string")
+        for tensor in graph.initializer:  # where a weight is kept is no part of the graph
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+        return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+
+    # ---------------------------------------------------------------- changing
+
+    def copy(self) -> Model:
+        """A copy whose graph can be edited freely; weights are shared until they are replaced."""
+        return replace(
+            self,
+            graph=self.graph.copy(),
+            metadata=dict(self.metadata),
+            node_metadata=dict(self.node_metadata),
+        )
+
+    def tidy(self) -> None:
+        """Drop what no output needs and sort the nodes topologically."""
+        self.graph.cleanup(remove_unused_graph_inputs=False).toposort()
+
+    def refresh_shapes(self) -> None:
+        """Infer the shapes inside the graph anew; those of inputs and outputs are kept."""
+        ends = {tensor.name for tensor in (*self.graph.inputs, *self.graph.outputs)}
+        inner = [t for t in self.graph.tensors().values() if isinstance(t, gs.Variable)]
+        inner = [tensor for tensor in inner if tensor.name not in ends]
+        for tensor in inner:
+            tensor.shape = None
+        proto = self.proto()
+        del proto.graph.value_info[:]
+        with contextlib.suppress(Exception):  # shapes inside are a courtesy to readers of the file
+            proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        inferred = {value.name: value.type.tensor_type for value in proto.graph.value_info}
+        for tensor in inner:
+            if tensor.name in inferred and inferred[tensor.name].HasField("shape"):
+                tensor.shape = [
+                    d.dim_value if d.HasField("dim_value") else d.dim_param or None
+                    for d in inferred[tensor.name].shape.dim
+                ]
+                tensor.dtype = onnx.helper.tensor_dtype_to_np_dtype(inferred[tensor.name].elem_type)
+
+    # ---------------------------------------------------------------- writing
+
+    def proto(self) -> onnx.ModelProto:
+        """The model as a new ``ModelProto``, metadata and card included."""
+        self._part_shared_weights()
+        proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
+        opsets, functions, graph = list(proto.opset_import), list(proto.functions), proto.graph
+        result = onnx.ModelProto()
+        result.CopyFrom(self.header)
+        del result.opset_import[:]
+        result.opset_import.extend(opsets)
+        result.functions.extend(functions)
+        doc = result.graph.doc_string
+        result.graph.CopyFrom(graph)
+        result.graph.doc_string = doc
+        for node in result.graph.node:
+            for key, value in self.node_metadata.get(node.name, {}).items():
+                node.metadata_props.add(key=key, value=value)
+        metadata = dict(self.metadata)
+        if self.card is not None:
+            metadata[CARD_KEY] = self.card.to_json()
+        del result.metadata_props[:]
+        for key in sorted(metadata):
+            result.metadata_props.add(key=key, value=metadata[key])
+        return result
+
+    def piece(
+        self, nodes: Sequence[gs.Node], inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> onnx.ModelProto:
+        """Some nodes as a model of their own.
+
+        Args:
+            nodes: in topological order.
+            inputs: name of every tensor that they read and do not make, with an example.
+            outputs: names of what is wanted.
+        """
+        made = {tensor.name: tensor for node in nodes for tensor in node.outputs}
+        graph = gs.Graph(
+            nodes,
+            [gs.Variable(name, array.dtype, [None] * array.ndim) for name, array in inputs.items()],
+            [gs.Variable(name, made[name].dtype, made[name].shape) for name in outputs],
+            name="piece",
+            opset=self.graph.opset,
+            import_domains=self.graph.import_domains,
+            functions=self.graph.functions,
+        )
+        proto: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+        proto.ir_version = self.ir_version
+        return proto
+
+    def _part_shared_weights(self) -> None:
+        """Load weights that constants of several names still share as one unread ``TensorProto``.
+
+        The exporter writes the name of a constant into that proto: the last name would win.
+        """
+        names: dict[int, str] = {}
+        for tensor in self.graph.tensors().values():
+            shared = getattr(tensor, "_values", None)
+            if shared is None or not hasattr(shared, "tensor"):
+                continue
+            if names.setdefault(id(shared.tensor), tensor.name) != tensor.name:
+                tensor.values = tensor.values
+
+    def save(self, path: str | Path, force: bool = False) -> None:
+        """Write the model, whole or not at all; weights beyond 1.5 GB go to one file beside it.
+
+        Raises:
+            GraftError: ``path`` exists and ``force`` is not set, or cannot be written.
+        """
+        path = Path(path)
+        proto = self.proto()
+        large = sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_DATA_BYTES
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(writing(path, force))
+            if large:
+                data = path.with_name(path.name + ".data")
+                weights = stack.enter_context(writing(data, force))
+                onnx.save(proto, temporary, save_as_external_data=True, location=weights.name)
+                for entry in (e for t in proto.graph.initializer for e in t.external_data):
+                    entry.value = data.name if entry.key == "location" else entry.value
+            temporary.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+# -------------------------------------------------------------------- helpers
+
+
+def _fix_shape(value: onnx.ValueInfoProto, free: int, given: Sequence[int] | None) -> None:
+    dimensions = value.type.tensor_type.shape.dim
+    for position, dimension in enumerate(dimensions):
+        if given is not None and position < len(given):
+            dimension.dim_value = int(given[position])
+        elif position == 0 and not dimension.HasField("dim_value"):
+            dimension.dim_value = free
+
+
+def _is_constant(tensor: gs.Tensor) -> bool:
+    return isinstance(tensor, gs.Constant)
+
+
+def _signature(tensors: Sequence[gs.Tensor]) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:
+    return {
+        tensor.name: (
+            np.dtype(tensor.dtype)
+            if tensor.dtype is not None and not isinstance(tensor.dtype, int)
+            else None,
+            tuple(tensor.shape) if tensor.shape is not None else (),
+        )
+        for tensor in tensors
+    }

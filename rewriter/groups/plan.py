@@ -1,0 +1,149 @@
+"""A plan: which channels of which groups stay. A readable, editable, replayable JSON file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from graft.rewriter.errors import GraftError
+from graft.rewriter.groups.groups import ChannelGroups, Mask
+
+FORMAT = "graft/plan/1"
+LARGEST_GROUP = 2**24
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The kept channels of each group of a parent.
+
+    Attributes:
+        parent: graph hash of the parent (:meth:`graft.rewriter.graph.model.Model.graph_sha256`).
+        kept: group name to one flag a channel. A group that is not named is kept whole.
+    """
+
+    parent: str
+    kept: dict[str, Mask]
+
+    @classmethod
+    def of(cls, groups: ChannelGroups, mask: Mask, parent: str) -> Plan:
+        """The plan that ``mask``, one flag a channel number of ``groups``, stands for."""
+        return cls(parent, {group.name: mask[group.channels] for group in groups if group.cuttable.any()})
+
+    def mask(self, groups: ChannelGroups) -> Mask:
+        """One flag a channel number of ``groups``.
+
+        Raises:
+            GraftError: a group is unknown or of another size, or the plan cuts what is pinned.
+        """
+        mask = groups.everything()
+        for name, kept in self.kept.items():
+            if name not in groups:
+                raise GraftError(
+                    "plan-group",
+                    f"the plan names a group {name} that the model does not have",
+                    "use the plan with the model it was made for",
+                )
+            group = groups[name]
+            if len(kept) != group.size:
+                raise GraftError(
+                    "plan-group",
+                    f"the plan is for {len(kept)} channels of group {name}, the model has {group.size}",
+                    "use the plan with the model it was made for",
+                )
+            mask[group.channels] = kept
+        mask = groups.close(mask)
+        groups.check(mask)
+        return mask
+
+    def counts(self) -> tuple[int, int]:
+        """Channels kept and channels in all, over all groups."""
+        return (
+            sum(int(kept.sum()) for kept in self.kept.values()),
+            sum(len(kept) for kept in self.kept.values()),
+        )
+
+    def ranges(self) -> dict[str, str]:
+        """Group name to the kept channels, as ``0-15,18``."""
+        return {name: _ranges(kept) for name, kept in self.kept.items()}
+
+    def sizes(self) -> dict[str, int]:
+        """Group name to its number of channels in the parent."""
+        return {name: len(kept) for name, kept in self.kept.items()}
+
+    # --------------------------------------------------------------- files
+
+    def to_json(self) -> str:
+        """``{"format", "parent", "groups": {NAME: "0-15,18"}, "sizes": {NAME: 32}}``."""
+        content = {
+            "format": FORMAT,
+            "parent": self.parent,
+            "groups": self.ranges(),
+            "sizes": self.sizes(),
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read what :meth:`to_json` wrote, or a person edited.
+
+        Raises:
+            GraftError: no JSON, another format, or a range that is none.
+        """
+        try:
+            data = json.loads(text)
+            if data["format"] != FORMAT:
+                raise GraftError(
+                    "plan-format",
+                    f"expected a plan of format {FORMAT}, found {data['format']}",
+                    "make the plan anew with 'graft plan', or update Graft",
+                )
+            sizes = data["sizes"]
+            kept = {name: _mask(ranges, int(sizes[name])) for name, ranges in data["groups"].items()}
+            return cls(str(data["parent"]), kept)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
+            raise GraftError(
+                "plan-unreadable",
+                f"not a plan: {reason}",
+                "make the plan anew with 'graft plan'",
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan file."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise GraftError("plan-unreadable", f"cannot read the plan {path}", "check the path") from error
+
+
+def _ranges(kept: Mask) -> str:
+    """``0-15,18`` for a mask.
+
+    >>> _ranges(np.array([True, True, False, True]))
+    '0-1,3'
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], kept.astype(np.int8), [0]])))
+    pairs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+    return ",".join(str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in pairs)
+
+
+def _mask(ranges: str, size: int) -> Mask:
+    """The mask that :func:`_ranges` wrote.
+
+    >>> _mask("0-1,3", 4).tolist()
+    [True, True, False, True]
+    """
+    if not 0 < size <= LARGEST_GROUP:
+        raise ValueError(f"a group of {size} channels")
+    mask = np.zeros(size, bool)
+    for part in filter(None, ranges.split(",")):
+        first, _, last = part.partition("-")
+        low, high = int(first), int(last or first)
+        if not 0 <= low <= high < size:
+            raise ValueError(f"range {part} outside 0-{size - 1}")
+        mask[low : high + 1] = True
+    return mask

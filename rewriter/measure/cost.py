@@ -1,0 +1,153 @@
+"""What a model costs: multiply-accumulates, parameters and latency, whole or under a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.measure.latency import LatencyModel, LatencyTable
+from graft.rewriter.operators import Work, operator_of
+from graft.rewriter.operators.base import Parameter
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-accumulates for one sample, and numbers in floating-point constants."""
+
+    macs: int
+    parameters: int
+
+
+class CostModel:
+    """The cost of a model under any mask of channels, without cutting it.
+
+    Args:
+        groups: the analysis of the model.
+        head: names of nodes whose parameters do not count (their work does).
+        table: of what nodes take, for the unit ``latency``; ``groups`` is its analysis of the model.
+    """
+
+    def __init__(
+        self,
+        groups: ChannelGroups,
+        head: frozenset[str] = frozenset(),
+        table: LatencyTable | None = None,
+    ) -> None:
+        self._groups = groups
+        self._latency = LatencyModel(groups, table) if table else None
+        self._work: list[Work] = []
+        self._constants: dict[object, tuple[gs.Constant, Parameter | None]] = {}
+        for node in groups.nodes:
+            operator = operator_of(node)
+            self._work += operator.work(node, groups)
+            if node.name not in head:
+                self._collect(node, {p.index: p for p in operator.parameters(node, groups)})
+        self._samples = groups.samples
+
+    def _collect(self, node: gs.Node, cuts: dict[int, Parameter]) -> None:
+        """Constants of a node; one that several nodes share counts once unless they cut it apart."""
+        for index, tensor in enumerate(node.inputs):
+            if isinstance(tensor, gs.Constant) and np.dtype(tensor.dtype).kind in "fV":
+                cut = cuts.get(index)
+                axes = [(axis, c.tobytes()) for axis, c in cut.axes.items()] if cut else []
+                self._constants[(tensor.name, *axes)] = (tensor, cut)
+
+    def macs(self, kept: Mask | None = None) -> int:
+        """Multiply-accumulates for one sample."""
+        kept = self._groups.close(self._groups.everything() if kept is None else kept)
+        total = sum(
+            work.times * float(np.prod([float(kept[channels].sum()) for channels in work.channels]))
+            for work in self._work
+        )
+        return round(total / self._samples)
+
+    def parameters(self, kept: Mask | None = None) -> int:
+        """Numbers in floating-point constants."""
+        kept = self._groups.close(self._groups.everything() if kept is None else kept)
+        pieces: dict[object, int] = {}
+        for tensor, cut in self._constants.values():
+            sizes = list(tensor.shape)
+            key: list[object] = [tensor.name]
+            for axis, channels in sorted(cut.axes.items()) if cut else ():
+                stays = kept[channels]
+                sizes[axis] = int(stays.sum())
+                if not stays.all():
+                    key.append((axis, stays.tobytes()))
+            pieces[tuple(key)] = int(np.prod(sizes, dtype=np.int64))
+        return sum(pieces.values())
+
+    def latency(self, kept: Mask | None = None) -> float:
+        """Milliseconds for a batch, as the table predicts."""
+        return self._timed().milliseconds(kept)
+
+    def _timed(self) -> LatencyModel:
+        if self._latency is None:
+            raise GraftError(
+                "latency-unmeasured", "latency was asked for, and none was measured", "give a LatencyTable"
+            )
+        return self._latency
+
+    def total(self, unit: str, kept: Mask | None = None) -> float:
+        """The figure that ``unit`` names: ``macs``, ``parameters`` or ``latency``."""
+        measure = {"macs": self.macs, "parameters": self.parameters, "latency": self.latency}[unit]
+        return float(measure(kept))
+
+    def by_channel(self, unit: str) -> NDArray[np.float64]:
+        """What each atom alone would save, one a channel number: ``macs``, ``parameters``, ``latency``."""
+        if unit == "latency":
+            return self._groups.to_atoms(self._timed().by_channel())
+        saved = np.zeros(self._groups.count)
+        if unit == "macs":
+            terms = [(w.times / self._samples, w.channels) for w in self._work]
+        else:
+            terms = []
+            for tensor, cut in self._constants.values():
+                lists = tuple(cut.axes.values()) if cut else ()
+                sizes = np.prod([len(channels) for channels in lists], dtype=float)
+                terms.append((float(np.prod(tensor.shape, dtype=float) / sizes), lists))
+        for times, lists in terms:
+            whole = times * float(np.prod([len(channels) for channels in lists], dtype=float))
+            for channels in lists:
+                np.add.at(saved, channels, whole / len(channels))
+        return self._groups.to_atoms(saved)
+
+    def cuttable_parameters(self) -> int:
+        """Numbers that lie in a row or column that may be cut."""
+        cuttable = self._groups.cuttable()
+        found: dict[str, int] = {}
+        for tensor, cut in self._constants.values():
+            stays = list(tensor.shape)
+            for axis, channels in (cut.axes if cut else {}).items():
+                stays[axis] = int((~cuttable[channels]).sum())
+            going = int(np.prod(tensor.shape, dtype=np.int64) - np.prod(stays, dtype=np.int64))
+            found[tensor.name] = max(going, found.get(tensor.name, 0))
+        return sum(found.values())
+
+    def cuttable_macs(self) -> int:
+        """Multiply-accumulates that are gone when all that may go is."""
+        return self.macs() - self.macs(~self._groups.cuttable())
+
+    def parameters_by_group(self) -> dict[str, int]:
+        """Group name to the numbers in constants that are cut along one of its channels."""
+        constants: dict[str, dict[str, int]] = {group.name: {} for group in self._groups}
+        owner = {c: group.name for group in self._groups for c in group.channels.tolist()}
+        for tensor, cut in self._constants.values():
+            for channels in (cut.axes if cut else {}).values():
+                for name in {owner[c] for c in self._groups.behind(channels).tolist() if c in owner}:
+                    constants[name][tensor.name] = int(np.prod(tensor.shape, dtype=np.int64))
+        return {name: sum(sizes.values()) for name, sizes in constants.items()}
+
+    def cost(self, kept: Mask | None = None) -> Cost:
+        """Both figures."""
+        return Cost(self.macs(kept), self.parameters(kept))
+
+
+def cost_of(model: Model) -> Cost:
+    """What ``model`` costs as it is."""
+    return CostModel(ChannelGroups(model)).cost()

@@ -1,0 +1,173 @@
+"""How good and how fast a model is on labelled samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft.rewriter.card.card import OTHER
+from graft.rewriter.data.samples import IGNORED, Samples
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure import metrics
+from graft.rewriter.run.session import Device, Session, fit
+
+BATCH = 32
+WARM_UPS, RUNS, BLOCKS = 3, 20, 4
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of a model for samples.
+
+    Attributes:
+        scores: float (N, classes), or (N, T, classes) for one label a time step; where some of these are
+            ignored, (N, classes) of those that count.
+        labels: int64 (N,) or (N, T), positions in ``names``.
+        names: names of the columns.
+        providers: what ran.
+        samples: how many there were.
+    """
+
+    scores: NDArray[Any]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    providers: tuple[str, ...]
+    samples: int
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """Column with the highest score."""
+        return np.asarray(self.scores.argmax(axis=-1))
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the prediction is the label."""
+        return np.asarray(self.predictions == self.labels)
+
+    def summary(self) -> dict[str, Any]:
+        """``samples, top1, top5, per_class``; with ``(other)`` ``auroc`` and ``fpr_at_95_recall``.
+
+        These tell how well samples of all named classes score against those of none.
+        """
+        flat = self.scores.reshape(-1, self.scores.shape[-1])
+        labels = self.labels.reshape(-1)
+        result: dict[str, Any] = {
+            "samples": self.samples,
+            "top1": metrics.accuracy(flat.argmax(axis=1), labels),
+            "top5": metrics.top_k(flat, labels, min(5, flat.shape[1])),
+            "per_class": metrics.per_class(flat.argmax(axis=1), labels, self.names),
+        }
+        if OTHER in self.names:
+            place = self.names.index(OTHER)
+            known = np.delete(flat, place, axis=1).max(axis=1) - flat[:, place]
+            result["auroc"] = metrics.auroc(known, labels != place)
+            result["fpr_at_95_recall"] = metrics.false_positives(known, labels != place)
+        if len(self.names) == 2 and self.names[1] == OTHER:
+            result["balanced_accuracy"] = metrics.balanced_accuracy(flat.argmax(axis=1), labels)
+        return result
+
+
+def score(
+    model: Model,
+    samples: Samples,
+    device: Device,
+    classes: Sequence[str] | None = None,
+    batch: int = BATCH,
+    progress: Callable[[int], None] | None = None,
+) -> Scored:
+    """Run ``samples`` through ``model``; restricted to ``classes``, where given.
+
+    Raises:
+        GraftError: the outputs are not numbers, or a class is unknown.
+    """
+    card = samples.card
+    session = device.open(model)
+    parts, labels = [], []
+    for inputs, truth in samples.batches(session.batch or batch):
+        found = session.run(fit(inputs, session.batch), [card.output.name])[card.output.name]
+        scores = check_finite(found, card.output.name)[: len(truth)]
+        parts.append(columns(scores, card.output.kind, len(card.labels)))
+        labels.append(truth)
+        if progress:
+            progress(len(truth))
+    scores, truth = np.concatenate(parts), np.concatenate(labels)
+    scores, truth = counted(scores, truth)
+    names = card.labels
+    if classes is not None:
+        places = [card.class_index(name) for name in classes]
+        position = np.full(len(names), -1)
+        position[places] = np.arange(len(places))
+        scores, truth = counted(scores[..., places], position[truth])
+        names = tuple(classes)
+    return Scored(scores, truth, names, session.providers, len(samples))
+
+
+def counted(scores: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Scores and labels of what counts; as they are where all does."""
+    counts = labels != IGNORED
+    return (scores, labels) if counts.all() else (scores[counts], labels[counts])
+
+
+def check_finite(scores: NDArray[Any], name: str) -> NDArray[Any]:
+    """``scores``, if all of them are numbers.
+
+    Raises:
+        GraftError: NaN, infinity, or no floating-point numbers.
+    """
+    if scores.dtype.kind != "f" or not np.isfinite(scores).all():
+        raise GraftError(
+            "output-nan",
+            f"output {name} of the model holds NaN, infinity or no numbers",
+            "check the model and the scale, mean and std of its card",
+        )
+    return scores
+
+
+def latencies(runs: Sequence[tuple[Session, dict[str, NDArray[Any]]]], threads: int) -> list[dict[str, Any]]:
+    """Milliseconds a run: median and 90th percentile of 20 runs.
+
+    Models that are to be compared take turns in blocks of 5 runs after 3 warm-ups, so that a machine
+    that changes its speed is fair to all. Single runs in turn would not be: the waiting threads of one
+    session take time from the next.
+
+    Args:
+        runs: a session and the batch that it is timed on, for each model.
+        threads: what the sessions were opened with, for the record.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(BLOCKS):
+        for (session, inputs), found in zip(runs, times, strict=True):
+            for turn in range(WARM_UPS + RUNS // BLOCKS):
+                start = time.perf_counter()
+                session.run(inputs)
+                if turn >= WARM_UPS:
+                    found.append((time.perf_counter() - start) * 1e3)
+    return [
+        {
+            "median": float(np.median(found)),
+            "p90": float(np.quantile(found, 0.9)),
+            "batch": len(next(iter(inputs.values()))),
+            "threads": threads,
+            "runs": RUNS,
+        }
+        for (_, inputs), found in zip(runs, times, strict=True)
+    ]
+
+
+def columns(scores: NDArray[Any], kind: str, classes: int) -> NDArray[Any]:
+    """Scores with one column a class on the last axis.
+
+    Trailing axes of size 1 go (N, K, 1, 1), a single binary output becomes two columns.
+    """
+    while scores.ndim > 2 and scores.shape[-1] == 1 and scores.shape[-1] != classes:
+        scores = scores[..., 0]
+    if kind == "binary" and scores.shape[-1] != classes:
+        scores = scores.reshape(len(scores), 1)
+        scores = np.concatenate([1 - scores, scores], axis=1)
+    return scores

@@ -1,0 +1,1 @@
+"""Running a graph: sessions of onnxruntime, whole or piece by piece."""

@@ -1,0 +1,72 @@
+"""The linear part of a node by itself, with any weights: what it makes of its input, and its transpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from graft.rewriter.graph.builder import Builder
+from graft.rewriter.graph.model import Model
+from graft.rewriter.operators import operator_of
+from graft.rewriter.run.session import Device, Session
+
+Array = NDArray[np.float32]
+Table = NDArray[np.float64]
+
+
+class LinearMap:
+    """An affine node without its offset, in single precision.
+
+    Args:
+        node: of ``model``, one of which its operator says that it is affine.
+        model: gives the opset.
+        device: where it runs.
+    """
+
+    def __init__(self, node: gs.Node, model: Model, device: Device) -> None:
+        self._node, self._model, self._device = node, model, device
+        self._operator = operator_of(node)
+        self._sessions: dict[tuple[int, ...], Session] = {}
+
+    def forward(self, data: Array, coefficients: Table, offset: Table | None = None) -> Array:
+        """What ``coefficients`` make of ``data``, and ``offset`` (groups * outputs,) added."""
+        made = self._run(
+            (),
+            lambda build, *read: build.node(self._node.op, "made", read, **self._node.attrs),
+            data,
+            coefficients,
+        )
+        if offset is None:
+            return made
+        shape = np.ones(made.ndim, int)
+        shape[self._operator.made_axis] = -1
+        return made + offset.reshape(shape).astype(np.float32)
+
+    def back(self, errors: Array, coefficients: Table, sizes: tuple[int, ...]) -> Array:
+        """What ``errors`` of the output are for the input, whose axes behind the samples have ``sizes``."""
+        return self._run(
+            sizes,
+            lambda build, errors, weight: self._operator.transposed(self._node, build, errors, weight, sizes),
+            errors,
+            coefficients,
+        )
+
+    def _run(
+        self,
+        key: tuple[int, ...],
+        write: Callable[[Builder, gs.Tensor, gs.Tensor], gs.Variable],
+        data: Array,
+        coefficients: Table,
+    ) -> Array:
+        weight = self._operator.weight(self._node, coefficients)
+        feed = {"data": data.astype(np.float32), "weight": weight.astype(np.float32)}
+        if key not in self._sessions:
+            build = Builder(gs.Graph(opset=self._model.opset), self._model.opset, "linear")
+            result = write(build, *(gs.Variable(name, np.dtype(np.float32)) for name in feed))
+            result.dtype = np.dtype(np.float32)
+            self._sessions[key] = self._device.open(self._model.piece(build.graph.nodes, feed, [result.name]))
+        (found,) = self._sessions[key].run(feed).values()
+        return found

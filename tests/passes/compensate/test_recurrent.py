@@ -1,0 +1,302 @@
+"""Recurrent layers: profiled over time, folded and refitted through the recurrence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from graft.passes.compensate.fold import Compensate
+from graft.passes.compensate.recurrent import RecurrentLayer
+from graft.passes.compensate.refit import Refit
+from graft.passes.cut.slice import Slice
+from graft.passes.identify import ImportanceInputs, method_called
+from graft.passes.identify.rolled import tendency
+from graft.passes.normalize.recurrent_layout import RecurrentLayout
+from graft.passes.select.observe import Observe
+from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.samples import IGNORED, Samples
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.record.profile import PRODUCTS, SQUARES, SUM, Profile
+from graft.rewriter.run.recurrent_cell import ACTIVATIONS, ALPHA, BETA, RecurrentCell
+from tests import small
+
+STEPS, UNITS = 5, 6
+KINDS = [("LSTM", {}), ("GRU", {}), ("GRU", {"linear_before_reset": 1}), ("RNN", {})]
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def net(op: str, more: dict[str, Any], units: int = UNITS, steps: bool = False, seed: int = 0) -> small.Net:
+    """x (N, 5, 3) through one layer; ``y`` of the last state, or of each step."""
+    found = small.Net(STEPS, 3, seed=seed)
+    turned = found.node("Transpose", "turned", "x", perm=[1, 0, 2])
+    rows = GATES[op] * units
+    weights = (
+        found.weight("W", 1, rows, 3),
+        found.weight("R", 1, rows, units),
+        found.weight("B", 1, 2 * rows),
+    )
+    attributes = {"hidden_size": units, **more}
+    found.nodes.append(helper.make_node(op, [turned, *weights], ["all", "last"], name="layer", **attributes))
+    if not steps:
+        found.gemm("y", found.node("Squeeze", "flat", "last", found.ints("zero", 0)), 4, units)
+        return found
+    flat = found.node("Squeeze", "flat", "all", found.ints("one", 1))
+    back = found.node("Transpose", "back", flat, perm=[1, 0, 2])
+    product = found.node("MatMul", "weighed", back, found.weight("head.w", units, 4))
+    found.node("Add", "y", product, found.weight("head.b", 4))
+    return found
+
+
+def model_of(net: small.Net, *shape: Any) -> Model:
+    found = Model.from_proto(net.proto(y=[*shape, 4]), small.card(steps=bool(shape)))
+    RecurrentLayout()(found)
+    return found
+
+
+def data(count: int = 200, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, STEPS, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize(("op", "more"), KINDS)
+def test_a_cell_tells_what_its_node_computes(op: str, more: dict[str, Any], direction: str) -> None:
+    model = model_of(net(op, {**more, "direction": direction}))
+    node = next(node for node in model.graph.nodes if node.op == op)
+    x = data(7)
+    probe = model.piece([node], {node.inputs[0].name: x.swapaxes(0, 1)}, ["all"])
+    states = small.CPU.open(probe).run({node.inputs[0].name: x.swapaxes(0, 1)})["all"]
+    parts = RecurrentCell(node).parts({node.inputs[0].name: x.swapaxes(0, 1)}, states)
+    made = [part.made.reshape(STEPS, 7, len(part.gates), UNITS) for part in parts]
+    sigmoid, order = (lambda v: ACTIVATIONS["sigmoid"](v, 0, 0)), range(STEPS)
+    before = cell = np.zeros((7, UNITS))
+    for step in order if direction == "forward" else reversed(order):
+        gates = [gate for part in made for gate in part[step].swapaxes(0, 1)]
+        if op == "RNN":
+            before = np.tanh(gates[0])
+        elif op == "GRU":
+            update, reset, candidate = sigmoid(gates[0]), sigmoid(gates[1]), gates[2]
+            candidate = candidate + (reset * gates[3] if len(gates) == 4 else 0)
+            before = (1 - update) * np.tanh(candidate) + update * before
+        else:
+            entry, out, forget = (sigmoid(gates[place]) for place in (0, 1, 2))
+            cell = forget * cell + entry * np.tanh(gates[3])
+            before = out * np.tanh(cell)
+        np.testing.assert_allclose(before, states[step, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        *((name, True) for name in sorted(ACTIVATIONS)),
+        # of the others ONNX gives no default, or onnxruntime another one
+        *((name, False) for name in ("elu", "hardsigmoid", "leakyrelu")),
+    ],
+)
+def test_activations_are_those_of_the_runtime(name: str, given: bool) -> None:
+    names = {"scaledtanh": "ScaledTanh", "hardsigmoid": "HardSigmoid", "leakyrelu": "LeakyRelu"}
+    names |= {"thresholdedrelu": "ThresholdedRelu", "softplus": "Softplus", "softsign": "Softsign"}
+    more: dict[str, Any] = {"activations": [names.get(name, name.capitalize())]}
+    if given:
+        more |= {"activation_alpha": [0.3] if name in ALPHA else []}
+        more |= {"activation_beta": [0.4] if name in BETA else []}
+    model = model_of(net("RNN", {key: value for key, value in more.items() if value}))
+    node = next(node for node in model.graph.nodes if node.op == "RNN")
+    feed = {node.inputs[0].name: data(7).swapaxes(0, 1) / 4}
+    states = small.CPU.open(model.piece([node], feed, ["all"])).run(feed)["all"]
+    found = RecurrentCell(node).opened(feed, states).reshape(STEPS, 7, UNITS)
+    np.testing.assert_allclose(found, states[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("op", "more"), KINDS)
+def test_a_unit_that_doubles_another_is_not_missed(op: str, more: dict[str, Any]) -> None:
+    """The map from kept to removed units goes through every gate, the recurrence and the head."""
+    model = model_of(net(op, more))
+    node = next(node for node in model.graph.nodes if node.op == op)
+    for tensor in node.inputs[1:4]:
+        values = tensor.values.copy().reshape(1, -1, UNITS, *tensor.values.shape[2:])
+        values[:, :, 4] = values[:, :, 1]
+        tensor.values = values.reshape(tensor.values.shape)
+    samples = small.samples(data())
+    plan = small.plan(model, layer=[4])
+    whole, profile = model.copy(), small.profile(model, samples)
+    report = Compensate("fold", profile, small.LABELS[:2])(model, plan)
+    assert report.changed == 2 and not report.declined
+    Slice(plan)(model)
+    np.testing.assert_allclose(
+        small.run(model, data(50, 9))["y"], small.run(whole, data(50, 9))["y"], atol=5e-3
+    )
+
+
+@pytest.mark.parametrize(("op", "more"), KINDS)
+def test_refit_brings_the_units_nearer_to_the_parents(op: str, more: dict[str, Any]) -> None:
+    model = model_of(net(op, more, units=16))
+    samples = small.samples(data(600))
+    plan = small.plan(model, layer=range(8))
+    whole = model.copy()
+    Slice(plan)(model)
+    held, wanted = data(300, 9), small.run(whole, data(300, 9))["y"]
+    cut = np.square(small.run(model, held)["y"] - wanted).mean()
+    nodes = {node.name: node for node in model.graph.nodes}
+    before = [tensor.values.copy() for tensor in nodes["layer"].inputs[1:]]
+    report = Refit(samples, small.LABELS, small.CPU, alone=True)(model, whole, plan)
+    after = {node.name: node for node in model.graph.nodes}["layer"].inputs[1:]
+    assert report.changed == 2
+    assert any(not np.array_equal(old, new.values) for old, new in zip(before, after, strict=True))
+    assert np.square(small.run(model, held)["y"] - wanted).mean() < 0.8 * cut
+
+
+def test_lengths_that_differ_are_not_refitted() -> None:
+    found = net("GRU", {})
+    lengths = found.constant("lengths", np.full(4, STEPS), np.int32)
+    layer = next(node for node in found.nodes if node.op_type == "GRU")
+    layer.input.append(lengths)
+    model = model_of(found)
+    groups = ChannelGroups(model)
+    (node,) = [node for node in groups.nodes if node.op == "GRU"]
+    draw, weights = np.random.default_rng(0), np.ones(4)
+    kept = groups.everything()
+    assert RecurrentLayer.find(node, {"layer": node}, groups, kept, model, small.CPU, weights, draw) is None
+
+
+def test_the_profile_of_steps_with_labels_of_their_own() -> None:
+    model = model_of(net("RNN", {}, steps=True), STEPS)
+    x = data(60)
+    labels = np.random.default_rng(2).integers(0, 4, (60, STEPS))
+    dataset = Dataset.from_arrays(x, labels)
+    samples = Samples.match(dataset.split("train"), model.require_card())
+    samples.labels[0, :3] = IGNORED
+    profile = Observe(small.CPU)(model, samples, "p")
+    states = small.run(Model.from_proto(_showing(model)), x)["all"][:, 0].swapaxes(0, 1)
+    for row in range(4):
+        rows = states[samples.labels == row].astype(np.float64)
+        assert profile.counts[row] == len(rows)
+        np.testing.assert_allclose(profile.tables[SUM.name]["all"][row], rows.sum(axis=0), atol=1e-3)
+        np.testing.assert_allclose(profile.tables[SQUARES.name]["all"][row], (rows**2).sum(axis=0), atol=1e-3)
+        products = profile.tables[PRODUCTS.name]["all"][row].reshape(UNITS, UNITS)
+        np.testing.assert_allclose(products, rows.T @ rows, atol=1e-3)
+        assert profile.steps is not None
+        for step, found in enumerate(profile.over_time(SQUARES, "all", small.LABELS[row])):
+            at_step = states[:, step][samples.labels[:, step] == row]
+            assert profile.steps[row, step] == len(at_step)
+            np.testing.assert_allclose(found, (at_step**2).mean(axis=0), atol=1e-4)
+
+
+def test_steps_without_a_class_have_no_mean() -> None:
+    model = model_of(net("RNN", {}, steps=True), STEPS)
+    labels = np.random.default_rng(2).integers(0, 4, (60, STEPS))
+    labels[:, 2] = 3
+    samples = Samples.match(Dataset.from_arrays(data(60), labels).split("train"), model.require_card())
+    profile = Observe(small.CPU)(model, samples, "p")
+    missing = np.isnan(profile.over_time(SUM, "all", "a"))
+    assert missing[2].all()
+    assert not missing[[0, 1, 3, 4]].any()
+
+
+def _showing(model: Model) -> Any:
+    """The model with the states of all steps as its output."""
+    proto = model.proto()
+    proto.graph.output.append(helper.make_tensor_value_info("all", 1, None))
+    return proto
+
+
+def test_the_profile_of_a_label_a_sequence_counts_all_steps() -> None:
+    model = model_of(net("GRU", {}))
+    samples = small.samples(data(80))
+    profile = small.profile(model, samples)
+    states = small.run(Model.from_proto(_showing(model)), data(80))["all"][:, 0].swapaxes(0, 1)
+    for row in range(4):
+        rows = states[samples.labels == row].mean(axis=1)
+        np.testing.assert_allclose(profile.tables[SUM.name]["all"][row], rows.sum(axis=0), atol=1e-3)
+        steps = states[samples.labels == row].mean(axis=0)
+        np.testing.assert_allclose(profile.over_time(SUM, "all", small.LABELS[row]), steps, atol=1e-5)
+
+
+def test_profiles_over_time_are_kept_merged_and_refused(tmp_path: Path) -> None:
+    model = model_of(net("RNN", {}, steps=True), STEPS)
+    labels = np.random.default_rng(2).integers(0, 4, (60, STEPS))
+    halves = [slice(0, 25), slice(25, 60)]
+    parts = [
+        Samples.match(Dataset.from_arrays(data(60)[half], labels[half]).split("train"), model.require_card())
+        for half in (*halves, slice(0, 60))
+    ]
+    one, two, both = (Observe(small.CPU)(model, samples, "p") for samples in parts)
+    one.save(tmp_path / "one.profile")
+    merged = Profile.load(tmp_path / "one.profile").merge(two)
+    np.testing.assert_allclose(merged.over_time(SUM, "all", "b"), both.over_time(SUM, "all", "b"), atol=1e-5)
+    with pytest.raises(GraftError, match="no time steps of x were recorded; there are: all"):
+        both.over_time(SUM, "x", "b")
+
+
+def question_of(model: Model, samples: Samples) -> ImportanceInputs:
+    """About class b."""
+    groups, profile = ChannelGroups(model), small.profile(model, samples)
+    return ImportanceInputs(model, groups, profile, small.LABELS, ("b",), 0, samples, small.CPU)
+
+
+def test_the_published_order_of_units() -> None:
+    model = model_of(net("LSTM", {}))
+    samples = small.samples(data(120))
+    question = question_of(model, samples)
+    scores = method_called("icse23:rolled").scores(question)
+    states = small.run(Model.from_proto(_showing(model)), data(120))["all"][:, 0].swapaxes(0, 1)
+    means = []
+    for rows in (states[samples.labels == 1], states[samples.labels != 1]):
+        size = np.abs(rows.reshape(-1, UNITS).astype(np.float64))
+        away = np.abs(size - np.median(size, axis=0))
+        usual = away / np.median(away, axis=0) < 2
+        means.append([size[usual[:, unit], unit].mean() for unit in range(UNITS)])
+    expected = np.array(means[0]) - np.array(means[1])
+    np.testing.assert_allclose(
+        scores[question.groups["layer"].channels], expected - expected.min(), atol=1e-6
+    )
+    others = np.setdiff1d(np.arange(question.groups.count), question.groups["layer"].channels)
+    assert (scores[others] > scores[question.groups["layer"].channels].max()).all()
+
+
+@pytest.mark.parametrize(("op", "more"), KINDS)
+def test_the_published_order_by_gates(op: str, more: dict[str, Any]) -> None:
+    """RecurrentLayer are open as their node, run step by step, has them; a switch counts by how often it is open."""
+    model = model_of(net(op, more))
+    samples = small.samples(data(120))
+    question = question_of(model, samples)
+    scores = method_called("icse23:rolled-gates").scores(question)
+    node = next(node for node in model.graph.nodes if node.op == op)
+    x, states = data(120).swapaxes(0, 1), small.run(Model.from_proto(_showing(model)), data(120))["all"][:, 0]
+    weight, recurrence, bias = (tensor.values[0] for tensor in node.inputs[1:4])
+    before = np.concatenate([np.zeros_like(states[:1]), states[:-1]])
+    both = np.split(bias, 2)
+    mine, own = x @ weight.T + both[0], before @ recurrence.T + both[1]
+    gates = np.split(mine + own, GATES[op], axis=-1)
+    if op == "GRU":
+        reset = 1 / (1 + np.exp(-gates[1]))
+        entered = np.split(mine, 3, axis=-1)[2]
+        if more:
+            gates[2] = entered + reset * np.split(own, 3, axis=-1)[2]
+        else:
+            gates[2] = entered + (reset * before) @ recurrence[2 * UNITS :].T + both[1][2 * UNITS :]
+    expected = np.zeros(UNITS)
+    for number, made in enumerate(gates):
+        figures = []
+        for rows in (made[:, samples.labels == 1], made[:, samples.labels != 1]):
+            if op != "RNN" and number < len(gates) - 1:
+                figures.append((rows >= 0).mean(axis=(0, 1)))
+            else:
+                figures.append(tendency(np.tanh(rows).reshape(-1, UNITS)))
+        expected += figures[0] - figures[1]
+    found = scores[question.groups["layer"].channels]
+    np.testing.assert_allclose(found, expected - expected.min(), atol=1e-4)
+
+
+def test_the_published_order_is_for_recurrent_layers() -> None:
+    model = small.model(small.dense_net())
+    samples = small.samples(small.inputs((6,)))
+    question = question_of(model, samples)
+    with pytest.raises(GraftError) as caught:
+        method_called("icse23:rolled").scores(question)
+    assert caught.value.code == "method-recurrent"

@@ -1,0 +1,96 @@
+"""The check of written models accepts right cuts and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+
+from graft.passes.cut.slice import Slice
+from graft.passes.cut.verify import Verify, mask
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.plan import Plan
+from graft.rewriter.run.equivalence import check
+from tests import small
+from tests.small import CPU
+
+X = small.inputs([2, 6, 6], 5)
+
+
+def cut(whole: Model, plan: Plan) -> Model:
+    model = whole.copy()
+    Slice(plan)(model)
+    return model
+
+
+def refusal(whole: Model, plan: Plan, found: Model) -> GraftError:
+    with pytest.raises(GraftError) as caught:
+        Verify({"x": X}, CPU)(whole, plan, found)
+    return caught.value
+
+
+def test_a_right_cut_passes() -> None:
+    whole = small.model(small.residual_net())
+    plan = small.plan(whole, conv0=[1, 4], conv1=[0, 2, 7], dense=[3])
+    report = Verify({"x": X}, CPU)(whole, plan, cut(whole, plan))
+    assert 0 <= report.difference < 1e-5
+
+
+@pytest.mark.parametrize("group", ["conv0", "conv1", "dense"])
+def test_a_shifted_cut_is_rejected(group: str) -> None:
+    whole = small.model(small.residual_net())
+    plan, shifted = (small.plan(whole, **{group: removed}) for removed in ([2, 3], [3, 4]))
+    error = refusal(whole, plan, cut(whole, shifted))
+    assert error.code == "law-broken"
+    assert "output y" in error.message
+
+
+def test_a_changed_weight_is_rejected() -> None:
+    whole = small.model(small.residual_net())
+    plan = small.plan(whole, conv1=[1])
+    found = cut(whole, plan)
+    node = next(node for node in found.graph.nodes if node.name == "y")
+    node.inputs[2] = gs.Constant("changed", node.inputs[2].values + np.float32(0.01))
+    assert refusal(whole, plan, found).code == "law-broken"
+
+
+def test_nan_is_rejected() -> None:
+    whole = small.model(small.residual_net())
+    plan = small.plan(whole, conv1=[1])
+    found = cut(whole, plan)
+    node = next(node for node in found.graph.nodes if node.name == "y")
+    node.inputs[2] = gs.Constant("changed", node.inputs[2].values * np.float32(np.nan))
+    assert refusal(whole, plan, found).code == "law-broken"
+
+
+def test_what_the_checker_refuses_is_rejected() -> None:
+    whole = small.model(small.residual_net())
+    plan = small.plan(whole, conv1=[1])
+    found = cut(whole, plan)
+    found.graph.nodes[0].op = "Convolve"
+    assert refusal(whole, plan, found).code == "result-invalid"
+    with pytest.raises(GraftError):
+        check(found)
+
+
+def test_what_onnxruntime_refuses_is_rejected() -> None:
+    whole = small.model(small.residual_net())
+    plan = small.plan(whole, conv1=[1])
+    found = cut(whole, plan)
+    node = next(node for node in found.graph.nodes if node.op == "Flatten")
+    node.domain, node.op = "foreign", "Flat"
+    assert refusal(whole, plan, found).code in ("model-not-runnable", "result-invalid")
+
+
+def test_the_masked_parent_is_blind_to_what_was_removed() -> None:
+    whole = small.model(small.dense_net())
+    before = whole.proto().SerializeToString(deterministic=True)
+    masked = mask(whole, small.plan(whole, dense=[2, 5]))
+    weights = {node.name: node.inputs[1].values for node in masked.graph.nodes if node.op == "Gemm"}
+    original = {n.name: n.inputs[1].values for n in whole.graph.nodes if n.op == "Gemm"}
+    np.testing.assert_array_equal(weights["dense"], original["dense"])
+    wanted = original["y"].copy()
+    wanted[:, [2, 5]] = 0
+    np.testing.assert_array_equal(weights["y"], wanted)
+    assert whole.proto().SerializeToString(deterministic=True) == before

@@ -1,0 +1,154 @@
+"""The normal form computes the same and keeps the names."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from graft.passes.normalize import simplify as normalize
+from graft.passes.normalize.simplify import Normalize
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups
+from tests import small
+from tests.small import Net
+
+
+def normalized(net: Net, y: list[int] | None = None) -> Model:
+    """The normal form of a net, numerically equal to it."""
+    proto = net.proto(y=[4] if y is None else y)
+    model = Model.from_proto(proto)
+    report = Normalize()(model)
+    assert not report.declined
+    assert (report.before, report.after) == (len(net.nodes), len(model.graph.nodes))
+    x = small.inputs(net.shape, 7)
+    wanted, found = small.run(proto, x), small.run(model, x)
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-5)
+    assert model.proto().ir_version == proto.ir_version
+    assert [o.version for o in model.proto().opset_import if not o.domain] == [net.opset]
+    return model
+
+
+def batch_normalization(net: Net, name: str, x: str, size: int) -> str:
+    values = [net.weight(f"{name}.{key}", size) for key in ("scale", "bias", "mean")]
+    variance = net.constant(f"{name}.variance", net.rng.uniform(0.5, 2, size))
+    return net.node("BatchNormalization", name, x, *values, variance)
+
+
+def ops(model: Model) -> list[str]:
+    return [node.op for node in model.graph.nodes]
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17, 21])
+def test_batch_normalization_is_folded_into_the_convolution(opset: int) -> None:
+    net = Net(2, 6, 5, opset=opset)
+    normal = batch_normalization(net, "bn", net.conv("conv", "x", 6, 2), 6)
+    flat = net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", normal))
+    net.gemm("y", flat, 4, 6)
+    model = normalized(net)
+    assert ops(model) == ["Conv", "GlobalAveragePool", "Flatten", "Gemm"]
+    assert [node.name for node in model.graph.nodes] == ["conv", "pool", "flat", "y"]
+
+
+def test_batch_normalization_behind_a_relu_stays() -> None:
+    net = Net(2, 6, 5)
+    relu = net.node("Relu", "relu", net.conv("conv", "x", 6, 2))
+    normal = batch_normalization(net, "bn", relu, 6)
+    flat = net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", normal))
+    net.gemm("y", flat, 4, 6)
+    assert [node.name for node in normalized(net).graph.nodes] == [node.name for node in net.nodes]
+
+
+def test_functions_are_inlined() -> None:
+    net = Net(3)
+    body = [
+        helper.make_node("Relu", ["a"], ["b"], name="inner"),
+        helper.make_node("Add", ["b", "a"], ["c"], name="outer"),
+    ]
+    opsets = [helper.make_opsetid("", net.opset)]
+    net.functions.append(helper.make_function("here", "Twice", ["a"], ["c"], body, opsets))
+    made = net.node("Twice", "twice", net.gemm("dense", "x", 6, 3), domain="here")
+    net.gemm("y", made, 4, 6)
+    model = normalized(net)
+    assert sorted(ops(model)) == ["Add", "Gemm", "Gemm", "Relu"]
+    assert not model.proto().functions
+    assert all(group.cuttable.all() for group in ChannelGroups(model) if group.name != "y")
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_a_computed_shape_becomes_a_constant(opset: int) -> None:
+    net = Net(2, 4, 4, opset=opset)
+    relu = net.node("Relu", "relu", net.conv("conv", "x", 6, 2))
+    shape = net.node("Shape", "shape", relu)
+    first = net.node("Gather", "first", shape, net.ints("zero", 0), axis=0)
+    target = net.node("Concat", "target", first, net.ints("rest", -1), axis=0)
+    net.gemm("y", net.node("Reshape", "flat", relu, target), 4, 24)
+    model = normalized(net)
+    assert ops(model) == ["Conv", "Relu", "Reshape", "Gemm"]
+    assert [node.name for node in model.graph.nodes] == ["conv", "relu", "flat", "y"]
+    assert ChannelGroups(model)["conv"].cuttable.all()
+
+
+def test_constants_are_computed() -> None:
+    net = Net(3)
+    one, two = net.weight("one", 3, 6), net.weight("two", 3, 6)
+    made = net.node("MatMul", "made", "x", net.node("Add", "sum", one, two))
+    net.gemm("y", net.node("Relu", "relu", made), 4, 6)
+    assert [node.name for node in normalized(net).graph.nodes] == ["made", "relu", "y"]
+
+
+def test_other_fusions_are_not_made() -> None:
+    net = Net(5, 3)
+    product = net.node("MatMul", "product", "x", net.weight("w", 3, 4))
+    total = net.node("Add", "sum", product, net.weight("b", 4))
+    net.node("ReduceMean", "y", total, axes=[1], keepdims=0)
+    assert [node.name for node in normalized(net).graph.nodes] == ["product", "sum", "y"]
+
+
+def test_a_result_that_differs_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(proto: onnx.ModelProto) -> onnx.ModelProto:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(proto)
+        bias = next(t for t in changed.graph.initializer if t.name == "y.b")
+        bias.CopyFrom(small.numpy_helper.from_array(np.ones(4, np.float32), "y.b"))
+        return changed
+
+    monkeypatch.setattr(normalize, "_simplify", wrong)
+    model = small.model(small.dense_net())
+    before = model.proto().SerializeToString(deterministic=True)
+    report = Normalize()(model)
+    assert report.declined == "the changed graph computes another y"
+    assert report.before == report.after
+    assert model.proto().SerializeToString(deterministic=True) == before
+
+
+def test_a_simplifier_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(proto: onnx.ModelProto) -> onnx.ModelProto:
+        raise RuntimeError("no idea")
+
+    monkeypatch.setattr(normalize, "_simplify", broken)
+    report = Normalize()(small.model(small.dense_net()))
+    assert "RuntimeError: no idea" in report.declined
+
+
+def test_renamed_nodes_get_their_names_back() -> None:
+    original = small.conv_net().proto(y=[4]).graph
+    simple = onnx.GraphProto()
+    simple.CopyFrom(original)
+    for node in (simple.node[0], simple.node[2], simple.node[-1]):
+        node.name = f"renamed_{node.name}"
+    simple.node[2].op_type = "FusedConv"  # found by its output
+    simple.node[-1].output[0] = "z"  # found by operator and input
+    normalize._keep_names(original, simple)
+    assert [node.name for node in simple.node] == [node.name for node in original.node]
+
+
+def test_card_and_metadata_stay() -> None:
+    model = small.model(small.conv_net())
+    model.metadata["theirs"] = "1"
+    before = model.card
+    Normalize()(model)
+    assert model.card is before
+    assert model.metadata == {"theirs": "1"}

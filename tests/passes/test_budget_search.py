@@ -1,0 +1,103 @@
+"""The budget search holds what it promises, measured again by hand."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from graft.passes.budget_search import FOLDS, STEPS, BudgetSearch
+from graft.passes.decompose import Decompose
+from graft.passes.parent import Parent
+from graft.passes.select.observe import Observe
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.errors import GraftError
+from tests import small
+from tests.small import CPU, Array, Net
+
+
+@cache
+def classifier() -> tuple[Parent, Samples]:
+    """Four noisy clusters; random features with a head solved by least squares."""
+    random = np.random.default_rng(3)
+    labels = np.concatenate([np.arange(160) % 4, np.zeros(40, int)])
+    x = random.normal(size=(4, 5))[labels] * 1.5 + random.normal(size=(200, 5))
+    net = Net(5)
+    net.node("Relu", "relu", net.gemm("dense", "x", 24, 5))
+    hidden = small.activations(net, x.astype(np.float32), "relu")["relu"]
+    solved = np.linalg.lstsq(hidden, 4 * np.eye(4)[labels], rcond=None)[0]
+    net.node("Gemm", "y", "relu", net.constant("v", solved), net.constant("c", [0] * 4))
+    return Parent(small.model(net)), small.samples(x.astype(np.float32), labels)
+
+
+def drops(decompose: Decompose, classes: list[str]) -> Array:
+    """Points lost on each held-back fold's samples, weighed for balanced accuracy where there is (other)."""
+    parent, data = classifier()
+    lost = []
+    for fit, held in data.folds(FOLDS):
+        profile = Observe(CPU)(parent.model, fit, parent.sha256, "")
+        module = decompose(parent, profile, classes).model
+        whole = parent.model.copy()
+        decompose.head(classes)(whole)
+        numbers = [small.LABELS.index(name) for name in classes]
+        rows = held.labels if len(classes) == 1 else held.labels[np.isin(held.labels, numbers)]
+        own = held.take(np.isin(held.labels, rows))
+        x = np.concatenate([batch["x"] for batch, _ in own.batches(64)])
+        place = np.full(4, len(classes))
+        place[numbers] = np.arange(len(classes))
+        truth = place[own.labels]
+        counts = np.bincount(truth)
+        weight = (len(truth) / counts / len(counts))[truth]
+        hits = [small.run(m, x)["y"].argmax(axis=1) == truth for m in (whole, module)]
+        lost.append(100 * weight * (hits[0].astype(float) - hits[1]))
+    return np.concatenate(lost)
+
+
+@pytest.mark.parametrize("classes", [["b"], ["a", "d"]])
+@pytest.mark.parametrize("points", [1.0, 10.0])
+def test_the_drop_of_what_is_found_is_small_enough(points: float, classes: list[str]) -> None:
+    parent, data = classifier()
+    decompose = Decompose(together=len(classes) > 1, method="contrast")
+    found = BudgetSearch(points, CPU)(parent, data, decompose, classes)
+    assert found.drop <= points
+    assert found.keep in (*STEPS, 1.0)
+    lost = drops(replace(decompose, keep=found.keep), classes)
+    assert found.drop == pytest.approx(lost.mean(), abs=1e-6)
+    error = lost.std(ddof=1) / np.sqrt(len(lost))
+    assert found.standard_error == pytest.approx(error, rel=0.05)
+
+
+def test_a_tighter_bound_does_not_find_less() -> None:
+    parent, data = classifier()
+    search = [BudgetSearch(points, CPU) for points in (0.0, 5.0, 20.0, 100.0)]
+    keeps = [each(parent, data, Decompose(), ["c"]).keep for each in search]
+    assert keeps == sorted(keeps, reverse=True)
+    assert keeps[-1] < keeps[0] <= 1.0
+
+
+def test_any_loss_allowed_finds_the_smallest_step_that_can_be_reached() -> None:
+    parent, data = classifier()
+    found = BudgetSearch(100.0, CPU)(parent, data, Decompose(), ["a"])
+    profile = small.profile(parent.model, data, parent.sha256)
+    reachable = []
+    for step in STEPS:
+        with contextlib.suppress(GraftError):
+            Decompose(keep=float(step)).plan(parent, profile, ["a"])
+            reachable.append(step)
+    assert found.keep == reachable[0] < 1.0
+
+
+def test_a_loss_that_cannot_be_met_keeps_everything() -> None:
+    parent, data = classifier()
+    found = BudgetSearch(-1000.0, CPU)(parent, data, Decompose(), ["a"])
+    assert (found.keep, found.drop) == (1.0, 0.0)
+
+
+def test_other_errors_are_not_swallowed() -> None:
+    parent, data = classifier()
+    with pytest.raises(GraftError) as caught:
+        BudgetSearch(1.0, CPU)(parent, data, Decompose(method="magic"), ["a"])
+    assert caught.value.code == "method-unknown"

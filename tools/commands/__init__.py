@@ -1,0 +1,1 @@
+"""The subcommands of ``graft``, one file each."""
