@@ -21,8 +21,9 @@ import numpy as np
 from bench import DEVICE, Bench, points, row
 
 from graft.passes.compare.score import WITHOUT_DATA
-from graft.passes.compose import Compose, Source
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
+from graft.passes.trunk import Source
 from graft.rewriter.data.dataset import Dataset, Split
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.model import Model

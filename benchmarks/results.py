@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 from bench import DEVICE, Bench, points, row
 
-from graft.passes.compose import Compose, Source
+from graft.passes.compose import Compose
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import Verify
 from graft.passes.decompose import Decompose, DecomposeReport
 from graft.passes.select.budget import dead_channels
 from graft.passes.select.observe import BATCH, Observe
+from graft.passes.trunk import Source
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure import metrics

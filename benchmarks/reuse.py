@@ -23,10 +23,12 @@ from bench import DEVICE, Bench, mean_over, points, row
 from numpy.typing import NDArray
 
 from graft.passes.compare.score import WITH_DATA, WITHOUT_DATA
-from graft.passes.compose import Compose, Source
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
 from graft.passes.replace import Newcomer, Replace
-from graft.rewriter.card.card import Array, InputCard
+from graft.passes.trunk import Source
+from graft.rewriter.arrays import Array
+from graft.rewriter.card.card import InputCard
 from graft.rewriter.data.dataset import Split
 from graft.rewriter.data.images import fit_images
 from graft.rewriter.data.samples import Samples

@@ -43,32 +43,21 @@ from graft.passes.join.compatibility import (
     parents_macs,
 )
 from graft.passes.join.merge import INPUTS, Merge, bring_together, input_of
-from graft.passes.parent import Parent
 from graft.passes.select.continuous import Continuous
 from graft.passes.select.latency_budget import Stopwatch
+from graft.passes.trunk import Source, _score_macs
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.data.dataset import Split
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.outputs import last_features
 from graft.rewriter.measure.cost import cost_of
-from graft.rewriter.record.mahalanobis import DIRECTIONS, KEY, Typicality
-from graft.rewriter.record.profile import PRODUCTS, Profile
+from graft.rewriter.record.mahalanobis import KEY, Typicality
 from graft.rewriter.record.provenance import Asked, Origin, ParentRecord, origin_of, stamp, terms, versions
 from graft.rewriter.run.equivalence import random_inputs
 from graft.rewriter.run.session import Device
 
 STRATEGIES = ("auto", "trunk", "branches")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A parent at hand, with its profile: what a trunk is planned from; and samples, to refit it with."""
-
-    parent: Parent
-    profile: Profile
-    data: Samples | None = None
 
 
 @dataclass(frozen=True)
@@ -556,15 +545,6 @@ def _join(
     if seeing:
         further[FAR] = seeing.read(merged, parts)
     return merged.finish(output, classes, kind, dtype, further), declined
-
-
-def _score_macs(source: Source) -> int:
-    """The most that comparing scores adds to a trunk: the projection of its last features."""
-    parent = source.parent
-    place = last_features(parent.model, parent.groups, parent.model.require_card().output.name)
-    if place is None or not source.profile.has(PRODUCTS, place.tensor, len(place.channels)):
-        return 0
-    return len(place.channels) * min(len(place.channels), DIRECTIONS)
 
 
 def _macs_with_distances(module: Model) -> int:

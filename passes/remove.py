@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from graft.passes.cut.head import Head
 from graft.passes.join.deduplicate import Deduplicate
 from graft.passes.join.push_gather import PushGather
-from graft.passes.replace import parents_of
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.record.provenance import ORIGIN_KEY, Origin, numbering, origin_of, stamp, versions
+from graft.rewriter.record.provenance import (
+    ORIGIN_KEY,
+    Origin,
+    numbering,
+    origin_of,
+    parents_of,
+    stamp,
+    versions,
+)
 
 
 class Remove:

@@ -26,10 +26,9 @@ from graft.rewriter.measure.cost import cost_of
 from graft.rewriter.record.provenance import (
     ORIGIN_KEY,
     Origin,
-    ParentRecord,
     numbering,
     origin_of,
-    parent_record,
+    parents_of,
     stamp,
     terms,
     versions,
@@ -89,7 +88,8 @@ class Replace:
     * ``typicality``: less how untypical the sample is for the class
       (:class:`graft.rewriter.record.mahalanobis.Typicality`). The default without data otherwise;
     * ``calibrated``: both weighed, and moved, so that they are likeliest on samples;
-    * ``joint``: from what both networks know of the sample (:class:`graft.passes.compare.joint_head.JointHead`: one ridge
+    * ``joint``: from what both networks know of the sample
+      (:class:`graft.passes.compare.joint_head.JointHead`: one ridge
       regression, the class against all others), weighed alike.
 
     With data the default is ``calibrated``, or ``joint`` where that is better on folds by more than a
@@ -325,11 +325,6 @@ def _check_counts(samples: Samples, name: str) -> None:
                 f"there are {count} of {which}",
                 "give more data, or choose scores that take none",
             )
-
-
-def parents_of(model: Model) -> tuple[ParentRecord, ...]:
-    """The parents of a module or composite; any other classifier is its own."""
-    return origin_of(model).parents if ORIGIN_KEY in model.metadata else (parent_record(model),)
 
 
 def _stamp(result: Model, model: Model, newcomer: Newcomer, name: str | None, scores: str) -> None:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from graft.passes.select.observe import Observe
+from graft.rewriter.arrays import Mask
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.session import Device

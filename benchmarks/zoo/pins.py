@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.channels.flow import Channels
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.arrays import Channels, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
 
 STREAM = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "ReduceMean")

@@ -9,8 +9,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.passes.compare.joint_head import FOLDS, JointReport, Table, balance, decide, observe, spread
+from graft.passes.compare.joint_head import FOLDS, JointReport, balance, decide, observe, spread
 from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
+from graft.rewriter.arrays import Table
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
@@ -19,7 +20,7 @@ from graft.rewriter.run.session import Device
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Scores of branch b become ``a_b s + o_b``: the max_likelihood (:func:`graft.passes.compare.max_likelihood.max_likelihood`).
+    """Scores of branch b become ``a_b s + o_b``, with the most likely ``a_b`` and ``o_b``.
 
     The parameters of temperature scaling (Guo et al., ICML 2017) for each branch, and what one branch is
     favoured over the others; classes weigh the same. What a branch says of its own classes keeps its order.
@@ -35,7 +36,7 @@ class Calibrate:
     seed: int = 0
 
     def __call__(self, model: Model, samples: Samples) -> JointReport:
-        """Change the scores of ``model``, whose output :data:`graft.passes.compare.joint_head.READ` holds the columns."""
+        """Change the scores of ``model``, whose output ``READ`` holds the columns."""
         columns, before = observe(model, samples, self.device)
         labels, owners = samples.labels, np.asarray(self.branches)
         folds = spread(labels, np.random.default_rng(self.seed))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graft.rewriter.arrays import Table
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
@@ -29,8 +30,6 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 HIDDEN = 512
 FEWEST_HIDDEN = 32
 TEMPERATURES = np.geomspace(0.02, 10, 61)
-
-Table = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

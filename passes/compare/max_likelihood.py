@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from graft.rewriter.arrays import Table
+
 STEPS = 50
 ENOUGH = 1e-9
 PENALTY = 1e-3
 """Of the squared parameters, which would grow for ever where no mistake is left."""
-
-Table = NDArray[np.float64]
 
 
 def max_likelihood(features: Table, labels: NDArray[np.int64], weights: Table, start: Table) -> Table:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graft.passes.compare.joint_head import FOLDS, RidgeHead, Table, balance, choose, spread
+from graft.passes.compare.joint_head import FOLDS, RidgeHead, balance, choose, spread
 from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
+from graft.rewriter.arrays import Table
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graft.passes.compare.joint_head import FOLDS, run, spread
 from graft.passes.compare.score import ATYPICAL, Branch
+from graft.rewriter.arrays import Table
 from graft.rewriter.card.card import OTHER, InputCard
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -33,8 +34,6 @@ MOST_NUMBERS = 1 << 22
 """Of the directions of all classes."""
 LEAST_VARIANCE = 1e-3
 """Of directions, where all values vary by 1."""
-
-Table = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,10 @@ class Score:
       classes owns as of its own: the distance tells them apart;
     * ``vote``: as softmax; a module votes for its class where that is the likeliest of all it knows, and
       where there is exactly one vote it decides (Pan and Rajan, ICSE 2022; :func:`elect`);
-    * ``joint``: as typicality, until :class:`graft.passes.compare.joint_head.JointHead` fits a head to samples;
-    * ``calibrated``: as typicality, until :class:`graft.passes.compare.calibrate.Calibrate` fits temperatures and
+    * ``joint``: as typicality, until :class:`graft.passes.compare.joint_head.JointHead` fits a head to
+      samples;
+    * ``calibrated``: as typicality, until :class:`graft.passes.compare.calibrate.Calibrate` fits
+      temperatures and
       offsets to samples.
 
     Args:

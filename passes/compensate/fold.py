@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graft.rewriter.arrays import Mask, Table
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.operators import operator_of
-from graft.rewriter.record.profile import PRODUCTS, SUM, Profile, Statistic, Table
+from graft.rewriter.record.profile import PRODUCTS, SUM, Profile, Statistic
 
 LADDER = ("none", "mean", "fold", "refit")
 RIDGE = 1e-3

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.passes.compensate.least_squares import OPEN, System, correction
+from graft.rewriter.arrays import Integers, Single, Table
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
@@ -19,10 +20,6 @@ ROWS = 1 << 14
 """A layer is fitted at so many places of all samples, drawn once for every batch."""
 NUMBERS = 1 << 26
 """Fewer, where the rows would hold more numbers than this."""
-
-Array = NDArray[np.float32]
-Places = NDArray[np.int64]
-Table = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ class Layer:
             names.append(self.beside.name)
         return names
 
-    def wanted(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> tuple[Array, Array | None]:
+    def wanted(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> tuple[Single, Single | None]:
         """Of a batch: the target, and what is beside it, of the target's shape."""
         axis, target = operator_of(self.node).made_axis, uncut[self.target]
         target = target if self.stays.all() else np.compress(self.stays, target, axis=axis)
@@ -139,13 +136,13 @@ class Rows:
         self.layer, self.draw, self.weights = layer, draw, weights
         groups, _, columns = operator_of(layer.node).coefficients(layer.node).shape
         self._each = max(1, min(ROWS, NUMBERS // (groups * columns)) // len(weights))
-        self.read: list[Array] = []
-        self.places: list[Places] = []
-        self._made: list[Array] = []
-        self._beside: list[Array] = []
+        self.read: list[Single] = []
+        self.places: list[Integers] = []
+        self._made: list[Single] = []
+        self._beside: list[Single] = []
         self._times: list[int] = []
 
-    def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> None:
+    def add(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> None:
         """Take a batch in: tensors of the cut model and of the parent."""
         node, operator = self.layer.node, operator_of(self.layer.node)
         target, beside = self.layer.wanted(cut, uncut)
@@ -159,20 +156,20 @@ class Rows:
             self._beside.append(flat(beside, operator.made_axis, places))
         self._times += [len(places)] * samples
 
-    def share(self) -> Array:
+    def share(self) -> Single:
         """The weight of every row; together 1."""
         each = np.repeat(self.weights[: len(self._times)], self._times)
-        share: Array = (each / each.sum()).astype(np.float32)
+        share: Single = (each / each.sum()).astype(np.float32)
         return share
 
-    def apart(self, values: Array) -> Array:
+    def apart(self, values: Single) -> Single:
         """(rows, outputs) as (groups, rows, outputs of a group)."""
         groups, width, _ = operator_of(self.layer.node).coefficients(self.layer.node).shape
         return np.ascontiguousarray(values.reshape(len(values), groups, width).swapaxes(0, 1))
 
-    def together(self) -> Array:
+    def together(self) -> Single:
         """What is read, of all batches."""
-        found: Array = np.concatenate(self.read, axis=1).astype(np.float32)
+        found: Single = np.concatenate(self.read, axis=1).astype(np.float32)
         return found
 
     def solve(self) -> Fitted:
@@ -194,7 +191,7 @@ class Rows:
         return Fitted(old + found.step, found.constant.reshape(-1).astype(np.float64), found.system)
 
 
-def flat(values: Array, axis: int, places: Places) -> Array:
+def flat(values: Single, axis: int, places: Integers) -> Single:
     """Rows (samples * places, outputs)."""
     moved = np.moveaxis(values, axis, -1)
     return moved.reshape(len(moved), -1, moved.shape[-1])[:, places].reshape(-1, moved.shape[-1])

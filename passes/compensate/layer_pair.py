@@ -9,8 +9,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.passes.compensate.layer import Array, Fitted, Layer, Rows, Table, flat
+from graft.passes.compensate.layer import Fitted, Layer, Rows, flat
 from graft.passes.compensate.least_squares import System
+from graft.rewriter.arrays import Single, Table
 from graft.rewriter.graph.model import Model
 from graft.rewriter.operators import operator_of
 from graft.rewriter.operators.base import is_constant
@@ -41,7 +42,7 @@ class LayerPair:
     def __init__(self, first: Layer, then: Layer, model: Model, device: Device) -> None:
         self.first, self.then = first, then
         self._maps = (LinearMap(first.node, model, device), LinearMap(then.node, model, device))
-        self._seen: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = []
+        self._seen: list[tuple[Mapping[str, Single], Mapping[str, Single]]] = []
         self._bytes = 0
 
     @classmethod
@@ -60,7 +61,7 @@ class LayerPair:
         """Tensors of the cut model that the pair takes."""
         return [self.first.node.inputs[0].name, *self.then.reads()[1:]]
 
-    def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> None:
+    def add(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> None:
         """Take a batch in, tensors of the cut model and of the parent."""
         self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
         self._seen.append((cut, uncut))
@@ -163,17 +164,17 @@ class _Batch:
         counts: where a change of the second matters.
     """
 
-    cut: Mapping[str, Array]
-    uncut: Mapping[str, Array]
-    read: Array
-    target: Array
-    beside: Array | None
+    cut: Mapping[str, Single]
+    uncut: Mapping[str, Single]
+    read: Single
+    target: Single
+    beside: Single | None
     share: Table
-    made: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    made: Single = field(default_factory=lambda: np.zeros(0, np.float32))
     open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
-    error: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    error: Single = field(default_factory=lambda: np.zeros(0, np.float32))
     counts: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
-    def dot(self, one: Array, other: Array) -> float:
+    def dot(self, one: Single, other: Single) -> float:
         """The weighted product of two tensors of all samples."""
         return float(self.share @ (one * other).reshape(len(one), -1).sum(axis=1))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Table = NDArray[np.float64]
+from graft.rewriter.arrays import Single, Table
+
 OPEN = (-np.inf, np.inf)
 """Limits that are none."""
 PENALTIES = (1e-5, 1e-3, 1e-2, 1e-1, 1.0)
@@ -18,11 +17,11 @@ ROUNDS = 4
 
 
 def correction(
-    read: Array,
-    made: Array,
-    beside: Array,
-    share: Array,
-    old: Array,
+    read: Single,
+    made: Single,
+    beside: Single,
+    share: Single,
+    old: Single,
     limits: tuple[float, float] = OPEN,
 ) -> Solution:
     """What to add to the weights ``old``, and the constant, so that ``made`` is met.
@@ -67,8 +66,8 @@ class Solution:
         system: the equations, to be solved for other targets.
     """
 
-    step: Array
-    constant: Array
+    step: Single
+    constant: Single
     system: System
 
 
@@ -84,7 +83,7 @@ class System:
         gram: of what is read around its mean, (groups, columns, columns).
     """
 
-    def __init__(self, read: Array, share: Array) -> None:
+    def __init__(self, read: Single, share: Single) -> None:
         self.share = (share / max(float(share.sum()), 1e-30))[None, :, None]
         self.mean = (self.share * read).sum(axis=1, keepdims=True)
         self._centred = read - self.mean
@@ -94,12 +93,12 @@ class System:
         self._halves = [self._products(part, self._centred) for part in parts]
         self.gram: Table = sum(self._halves, np.zeros(()))
 
-    def _products(self, part: slice, values: Array) -> Table:
+    def _products(self, part: slice, values: Single) -> Table:
         """``read' values`` of some rows."""
         found: Table = (self._weighed[:, part].swapaxes(1, 2) @ values[:, part]).astype(np.float64)
         return found
 
-    def cross(self, target: Array) -> tuple[Table, Array]:
+    def cross(self, target: Single) -> tuple[Table, Single]:
         """``read' target`` (groups, columns, outputs), centred, and the mean of ``target``."""
         mean = (self.share * target).sum(axis=1, keepdims=True)
         return self._products(slice(None), target - mean), mean
@@ -108,7 +107,7 @@ class System:
         """``gram + penalty * mean variance``."""
         return self.gram + _ridge(self.gram, penalty)
 
-    def penalty(self, target: Array) -> Table:
+    def penalty(self, target: Single) -> Table:
         """For each group the penalty that errs least on the second half of the rows, fitted on the first."""
         half = target.shape[1] // 2
         if half < 2:

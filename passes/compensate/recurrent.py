@@ -9,8 +9,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.passes.compensate.layer import ROWS, Array, Table
+from graft.passes.compensate.layer import ROWS
 from graft.passes.compensate.least_squares import correction
+from graft.rewriter.arrays import Single, Table
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.run.recurrent_cell import Part, RecurrentCell
@@ -46,7 +47,7 @@ class RecurrentLayer:
     device: Device
     weights: Table
     draw: np.random.Generator
-    _seen: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = field(default_factory=list)
+    _seen: list[tuple[Mapping[str, Single], Mapping[str, Single]]] = field(default_factory=list)
     _bytes: int = 0
 
     @classmethod
@@ -84,7 +85,7 @@ class RecurrentLayer:
         """Tensors of the parent that are needed."""
         return [*RecurrentCell(self.whole).reads(), self.whole.outputs[0].name]
 
-    def add(self, cut: Mapping[str, Array], uncut: Mapping[str, Array]) -> None:
+    def add(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> None:
         """Take a batch in."""
         self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
         self._seen.append((cut, uncut))
@@ -122,13 +123,13 @@ class RecurrentLayer:
             cell.write()
 
     @staticmethod
-    def _solve(cell: RecurrentCell, part: Part, target: Array, share: Array) -> None:
+    def _solve(cell: RecurrentCell, part: Part, target: Single, share: Single) -> None:
         old, beside = cell.coefficients(part), np.zeros((1, 1, target.shape[1]), np.float32)
         solved = correction(part.rows[None], target[None], beside, share, old[None])
         if np.isfinite(solved.step).all() and np.isfinite(solved.constant).all():
             cell.set(part, old + solved.step[0], solved.constant[0])
 
-    def _places(self, wanted: list[Array]) -> tuple[list[NDArray[np.int64]], Array]:
+    def _places(self, wanted: list[Single]) -> tuple[list[NDArray[np.int64]], Single]:
         """Which steps of which samples count, in each batch, and their weights."""
         total, start = sum(states.shape[0] * states.shape[2] for states in wanted), 0
         places, shares = [], []
@@ -139,16 +140,16 @@ class RecurrentLayer:
             places.append(drawn)
             shares.append(np.tile(self.weights[start : start + samples], steps)[drawn])
             start += samples
-        share: Array = np.concatenate(shares).astype(np.float32)
+        share: Single = np.concatenate(shares).astype(np.float32)
         return places, share / share.sum()
 
-    def _run(self) -> list[Array]:
+    def _run(self) -> list[Single]:
         name = self.node.outputs[0].name
         feeds = [{read: cut[read] for read in self.reads} for cut, _ in self._seen]
         session = self.device.open(self.model.piece([self.node], feeds[0], [name]))
         return [session.run(feed, [name])[name] for feed in feeds]
 
-    def _error(self, states: list[Array], wanted: list[Array]) -> float:
+    def _error(self, states: list[Single], wanted: list[Single]) -> float:
         start, total = 0, 0.0
         for made, target in zip(states, wanted, strict=True):
             each = ((made - target) ** 2).mean(axis=(0, 1, 3))

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.cut.slice import cut_graph
+from graft.rewriter.arrays import Channels
 from graft.rewriter.card.card import OTHER, Card
-from graft.rewriter.channels.flow import Channels
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model

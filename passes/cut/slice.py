@@ -8,12 +8,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graft.rewriter.arrays import Array, Mask
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.shapes import Shape
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.operators import Parameter, operator_of
-from graft.rewriter.operators.base import Array
 from graft.rewriter.run.session import Device
 
 IR_VERSION = 8

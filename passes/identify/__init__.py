@@ -6,10 +6,11 @@ from graft.passes.identify.ablation import Ablation
 from graft.passes.identify.activity import Activity
 from graft.passes.identify.contrast import Contrast
 from graft.passes.identify.magnitude import Magnitude
-from graft.passes.identify.method import ImportanceInputs, Method, Scores
+from graft.passes.identify.method import ImportanceInputs, Method
 from graft.passes.identify.random import Random
 from graft.passes.identify.relevance import Relevance
 from graft.passes.identify.rolled import Rolled
+from graft.rewriter.arrays import Scores
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of

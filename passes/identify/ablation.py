@@ -10,9 +10,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.passes.identify.method import ImportanceInputs, Method, Scores
-from graft.rewriter.card.card import Array
-from graft.rewriter.channels.flow import Channels
+from graft.passes.identify.method import ImportanceInputs, Method
+from graft.rewriter.arrays import Array, Channels, Scores
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder

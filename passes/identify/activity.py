@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from graft.passes.identify.method import ImportanceInputs, Method, Scores, contribution, gather
+from graft.passes.identify.method import ImportanceInputs, Method, contribution, gather
+from graft.rewriter.arrays import Scores
 from graft.rewriter.record.profile import ACTIVE, SQUARES, SUM
 
 FLOOR = 0.05

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from graft.passes.identify.method import ImportanceInputs, Method, Scores, contribution
+from graft.passes.identify.method import ImportanceInputs, Method, contribution
+from graft.rewriter.arrays import Scores
 from graft.rewriter.record.profile import SQUARES, SUM
 
 CONTRAST = 5.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from graft.passes.identify.method import ImportanceInputs, Method, Scores, gather, readers
+from graft.passes.identify.method import ImportanceInputs, Method, gather, readers
+from graft.rewriter.arrays import Scores
 from graft.rewriter.operators import operator_of
 
 

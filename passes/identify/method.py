@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from graft.rewriter.arrays import Scores
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -16,8 +17,6 @@ from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
 from graft.rewriter.record.profile import SQUARES, SUM, Profile, Statistic
 from graft.rewriter.run.session import Device
-
-Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import zlib
 
 import numpy as np
 
-from graft.passes.identify.method import ImportanceInputs, Method, Scores, readers
+from graft.passes.identify.method import ImportanceInputs, Method, readers
+from graft.rewriter.arrays import Scores
 
 
 class Random(Method):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.passes.identify.method import ImportanceInputs, Method, Scores, readers, unweighed
+from graft.passes.identify.method import ImportanceInputs, Method, readers, unweighed
+from graft.rewriter.arrays import Scores, Table
 from graft.rewriter.operators import Read, operator_of
-from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Table
+from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM
 
 RIDGE = 1e-3
 STEPS = 64

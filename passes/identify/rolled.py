@@ -10,8 +10,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.passes.identify.method import ImportanceInputs, Method, Scores
-from graft.rewriter.channels.flow import Channels
+from graft.passes.identify.method import ImportanceInputs, Method
+from graft.rewriter.arrays import Channels, Scores
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.operators import operator_of

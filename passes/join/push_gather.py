@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
+from graft.rewriter.arrays import Integers
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.operators.base import is_constant, positive
-
-Columns = NDArray[np.int64]
 
 
 class PushGather:
@@ -35,7 +33,7 @@ class PushGather:
         return moved
 
     @staticmethod
-    def _into_parts(node: gs.Node, concat: gs.Node, columns: Columns, build: Builder) -> None:
+    def _into_parts(node: gs.Node, concat: gs.Node, columns: Integers, build: Builder) -> None:
         """Pick of each part what ``node`` picks of all, and bring it into order."""
         starts = np.cumsum([0, *_widths(concat)])
         owners = np.searchsorted(starts, columns, side="right") - 1
@@ -65,7 +63,7 @@ def _can_move(node: gs.Node) -> bool:
     return bool(_columns(maker).size) or len(set(columns.tolist())) < sum(_widths(maker))
 
 
-def _columns(node: gs.Node) -> Columns:
+def _columns(node: gs.Node) -> Integers:
     """The fixed columns that a ``Gather`` over the last axis picks; of other nodes none."""
     none = np.zeros(0, np.int64)
     if node.op != "Gather" or not is_constant(node.inputs[1]):

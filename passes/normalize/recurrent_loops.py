@@ -15,11 +15,11 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from graft.rewriter.arrays import Single
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.operators.base import given, is_constant
 
-Table = NDArray[np.float32]
 PLAIN = ("Sigmoid", "Tanh", "Relu", "Softsign", "Softplus")
 
 
@@ -38,8 +38,8 @@ class Leaf:
 class Affine:
     """``scale * (sum of sources times matrices + bias) + shift``."""
 
-    terms: dict[Any, Table]
-    bias: Table
+    terms: dict[Any, Single]
+    bias: Single
     scale: float = 1.0
     shift: float = 0.0
 
@@ -85,9 +85,9 @@ class LoopCell:
     """A recurrent operator's weights, gate by gate in its own order, and activations."""
 
     op: str
-    data: list[Table]
-    own: list[Table]
-    biases: list[tuple[Table, Table]]
+    data: list[Single]
+    own: list[Single]
+    biases: list[tuple[Single, Single]]
     activations: list[Applied]
     states: tuple[int, ...]
     reset_after: bool = False

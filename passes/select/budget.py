@@ -9,10 +9,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from graft.passes.identify import Scores
-from graft.rewriter.channels.flow import Channels
+from graft.rewriter.arrays import Channels, Mask, Scores
 from graft.rewriter.errors import GraftError
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.cost import CostModel
 from graft.rewriter.measure.latency import STEP
 from graft.rewriter.record.profile import SQUARES, Profile

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 
 from graft.passes.cut.slice import Slice
+from graft.rewriter.arrays import Mask
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.latency import LatencyTable
 from graft.rewriter.run.session import Device

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from graft.rewriter.arrays import Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.graph.builder import Builder
@@ -16,7 +17,7 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.measure.evaluation import check_finite, columns
 from graft.rewriter.operators import operator_of
-from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Profile, Statistic, Table
+from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Profile, Statistic
 from graft.rewriter.run.session import Device, fit
 
 BATCH = 32

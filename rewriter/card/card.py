@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 from pydantic import (
     BaseModel,
@@ -24,13 +23,13 @@ from pydantic import (
     model_validator,
 )
 
+from graft.rewriter.arrays import Array
 from graft.rewriter.errors import GraftError
 
 CARD_FORMAT = 1
 CARD_BYTES = 1 << 20
 LABEL_BYTES = 16 << 20
 
-Array = npt.NDArray[Any]
 Shape = Sequence[int | str | None]
 TensorTypes = Mapping[str, tuple[Any, Shape | None]]
 

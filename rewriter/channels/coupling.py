@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Channels = NDArray[np.int64]
-Axes = list[Channels | None]
+from graft.rewriter.arrays import Axes, Channels
 
 
 class Coupling:

@@ -1,7 +1,8 @@
 """How channels flow through a graph: the book-keeping that operator classes write into.
 
 Every axis of every tensor is an ordered list of channel numbers, or *not channels* (``None``: batch,
-height, time, a size of 1 that broadcasts). Coupling are made channel by channel (:mod:`graft.rewriter.channels.coupling`).
+height, time, a size of 1 that broadcasts). Coupling are made channel by channel
+(:mod:`graft.rewriter.channels.coupling`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from functools import cached_property
 
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.channels.coupling import Axes, Channels, Coupling
+from graft.rewriter.arrays import Axes, Channels
+from graft.rewriter.channels.coupling import Coupling
 from graft.rewriter.graph.shapes import Shape
 
 __all__ = ["Axes", "ChannelOrigin", "Channels", "Flow"]

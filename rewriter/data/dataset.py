@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graft.rewriter.arrays import Array
 from graft.rewriter.card.card import InputCard
 from graft.rewriter.data.images import fit_images, read_image, stack_images
 from graft.rewriter.errors import GraftError
 
-Array = npt.NDArray[Any]
 Indices = Sequence[int] | npt.NDArray[np.integer[Any]]
 Arrays = Array | Mapping[str, Array]
 Reader = Callable[[npt.NDArray[np.int64], InputCard | None], dict[str, Array]]

@@ -6,16 +6,14 @@ import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from graft.rewriter.arrays import Array
 from graft.rewriter.card.card import InputCard
 from graft.rewriter.errors import GraftError
-
-Array = npt.NDArray[Any]
 
 
 def read_image(

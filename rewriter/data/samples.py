@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from graft.rewriter.card.card import OTHER, Array, Card, InputCard
+from graft.rewriter.arrays import Array, Integers
+from graft.rewriter.card.card import OTHER, Card, InputCard
 from graft.rewriter.data.dataset import Split
 from graft.rewriter.errors import GraftError
 
-Integers = npt.NDArray[np.int64]
 IGNORED = -1
 """The label of a time step that does not count: of a class that the model lacks, or that was left out."""
 

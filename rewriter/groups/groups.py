@@ -16,14 +16,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.rewriter.channels.flow import Axes, Channels, Flow
+from graft.rewriter.arrays import Axes, Channels, Mask
+from graft.rewriter.channels.flow import Flow
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.groups.removable import key, that_may_fall
 from graft.rewriter.operators import operator_of, same_shape
 
-Mask = NDArray[np.bool_]
 Number = TypeVar("Number", np.bool_, np.float64)
 
 

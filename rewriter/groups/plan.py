@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from graft.rewriter.arrays import Mask
 from graft.rewriter.errors import GraftError
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 
 FORMAT = "graft/plan/1"
 LARGEST_GROUP = 2**24

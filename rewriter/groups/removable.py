@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.channels.flow import Channels
+from graft.rewriter.arrays import Channels
 from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.operators import operator_of
 from graft.rewriter.operators.base import is_constant

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graft.rewriter.arrays import Mask
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.latency import LatencyModel, LatencyTable
 from graft.rewriter.operators import Work, operator_of
 from graft.rewriter.operators.base import Parameter

@@ -13,11 +13,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.rewriter.channels.flow import Channels
+from graft.rewriter.arrays import Channels, Mask, Table
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.shapes import Shape
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import Work, operator_of
 from graft.rewriter.operators.base import is_constant
 from graft.rewriter.run.session import Device, Session
@@ -37,8 +37,6 @@ RUNS, TURNS = 2, 3
 
 FINE = 1e-6
 """Seconds: clocks that tick slower cannot time a node."""
-
-Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,24 +64,24 @@ class Entry:
     """
 
     operator: str
-    counts: Numbers
-    milliseconds: Numbers
-    coefficients: Numbers
+    counts: Table
+    milliseconds: Table
+    coefficients: Table
 
     @classmethod
-    def of(cls, operator: str, counts: Numbers, milliseconds: Numbers) -> Entry:
+    def of(cls, operator: str, counts: Table, milliseconds: Table) -> Entry:
         """Interpolates: each list adds what it adds, never less than nothing."""
         weight = 1 / milliseconds
         rows = _products(_blocked(counts)) * weight[:, None]
         return cls(operator, counts, milliseconds, _not_negative(rows, milliseconds * weight))
 
-    def predict(self, counts: Numbers) -> float:
+    def predict(self, counts: Table) -> float:
         """Milliseconds with these numbers of channels; a node without channels is no node."""
         if not counts.all():
             return 0.0
         return float(_products(_blocked(counts)[None])[0] @ self.coefficients)
 
-    def slopes(self, counts: Numbers) -> list[float]:
+    def slopes(self, counts: Table) -> list[float]:
         """What a channel of each list adds, beside all of the others."""
         whole = _products(_blocked(counts)[None])[0]
         found = []
@@ -223,7 +221,7 @@ class LatencyModel:
         )
         return float(self._table.scale * nodes + self._table.rate * numbers)
 
-    def by_channel(self) -> Numbers:
+    def by_channel(self) -> Table:
         """What each channel number adds beside all the others."""
         saved = np.zeros(self._groups.count)
         for entry, lists in self._nodes:
@@ -277,13 +275,13 @@ def _level(size: int, share: float) -> int:
     return min(size, max(1, round(size * share / STEP)) * STEP)
 
 
-def _blocked(counts: Numbers) -> Numbers:
-    """Numbers of channels as kernels see them: a block that is not full takes as long."""
-    blocked: Numbers = np.ceil(counts / STEP) * STEP
+def _blocked(counts: Table) -> Table:
+    """Table of channels as kernels see them: a block that is not full takes as long."""
+    blocked: Table = np.ceil(counts / STEP) * STEP
     return blocked
 
 
-def _products(counts: Numbers) -> Numbers:
+def _products(counts: Table) -> Table:
     """For each row of ``counts`` the products of every subset of them, the empty one first."""
     columns = [np.ones(len(counts))]
     for each in counts.T:
@@ -291,7 +289,7 @@ def _products(counts: Numbers) -> Numbers:
     return np.stack(columns, axis=1)
 
 
-def _not_negative(rows: Numbers, values: Numbers) -> Numbers:
+def _not_negative(rows: Table, values: Table) -> Table:
     """The least-squares solution without negative coefficients: the best of those on some columns only."""
     columns = range(rows.shape[1])
     best, least = np.zeros(rows.shape[1]), float((values**2).sum())

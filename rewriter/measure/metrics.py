@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
+from graft.rewriter.arrays import Array
 from graft.rewriter.errors import GraftError
-
-Array = npt.NDArray[Any]
 
 
 class ClassMetrics(TypedDict):

@@ -10,15 +10,14 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import helper
 
-from graft.rewriter.channels.flow import Axes, Channels, Flow
+from graft.rewriter.arrays import Array, Axes, Channels
+from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.shapes import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from graft.rewriter.graph.builder import Builder
-
-Array = NDArray[Any]
 
 
 class ChannelMap(Protocol):

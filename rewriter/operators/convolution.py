@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.channels.flow import Channels, Flow
+from graft.rewriter.arrays import Array, Channels
+from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.operators.base import (
-    Array,
     ChannelMap,
     Cut,
     Operator,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.channels.flow import Channels, Flow
+from graft.rewriter.arrays import Array, Channels
+from graft.rewriter.channels.flow import Flow
 from graft.rewriter.operators.base import (
-    Array,
     ChannelMap,
     Operator,
     Parameter,

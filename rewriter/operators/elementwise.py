@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.channels.flow import Channels, Flow
+from graft.rewriter.arrays import Channels
+from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.operators.base import ChannelMap, Operator, Parameter, broadcast, given, is_constant
 

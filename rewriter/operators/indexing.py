@@ -8,7 +8,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from graft.rewriter.channels.flow import Axes, Channels, Flow
+from graft.rewriter.arrays import Axes, Channels
+from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.shapes import Shape as ShapeOf
 from graft.rewriter.operators.base import (
     ChannelMap,

@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.channels.flow import Channels, Flow
+from graft.rewriter.arrays import Array, Channels
+from graft.rewriter.channels.flow import Flow
 from graft.rewriter.operators.base import (
-    Array,
     ChannelMap,
     Cut,
     Operator,

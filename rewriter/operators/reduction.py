@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.channels.flow import Axes, Channels, Flow
+from graft.rewriter.arrays import Axes, Channels
+from graft.rewriter.channels.flow import Flow
 from graft.rewriter.operators.base import (
     ChannelMap,
     Cut,

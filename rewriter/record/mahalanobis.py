@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from graft.rewriter.arrays import Single, Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.record.profile import PRODUCTS, SUM, Profile, Table
+from graft.rewriter.record.profile import PRODUCTS, SUM, Profile
 
 KEY = "graft.typicality"
 DIRECTIONS = 64
@@ -24,8 +25,6 @@ LEAST_SPREAD = 0.1
 """Of the mean spread: a class of few samples, or of samples that are all alike, is not believed beyond it."""
 RIDGE = 1e-2
 """Added to all variances, relative to their mean."""
-
-Numbers = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,11 @@ class Typicality:
 
     tensor: str
     classes: tuple[str, ...]
-    centers: Numbers
-    directions: Numbers
-    across: Numbers
-    expected: Numbers
-    spread: Numbers
+    centers: Single
+    directions: Single
+    across: Single
+    expected: Single
+    spread: Single
 
     @classmethod
     def measure(
@@ -139,7 +138,7 @@ class Typicality:
             raise ValueError("distances would not be finite")
 
     @property
-    def weights(self) -> Numbers:
+    def weights(self) -> Single:
         """What squares along the directions count, beside ``across`` times the whole square."""
         return np.asarray(_weights(self.directions, float(self.across[0])), np.float32)
 

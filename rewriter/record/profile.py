@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from graft.rewriter.arrays import Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import writing
 
 FORMAT = "graft/profile/1"
-
-Table = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ class ParentRecord(BaseModel):
 class Origin(BaseModel):
     """What a module or composite was made from, and how; names no time, host or path.
 
-    ``plan`` and ``sizes``: what :class:`graft.rewriter.groups.plan.Plan` keeps of each group, and of how many.
+    ``plan`` and ``sizes``: what :class:`graft.rewriter.groups.plan.Plan` keeps of each group, and of how
+    many.
     ``renamed``: what classes that are called otherwise here are called in their parent.
     ``numbers``: what class numbers without names mean, where that is not the parent's order.
     """
@@ -176,3 +177,8 @@ def origin_of(model: Model) -> Origin:
         return origin
     except (ValidationError, ValueError) as error:
         raise broken("graft.origin of the module cannot be read") from error
+
+
+def parents_of(model: Model) -> tuple[ParentRecord, ...]:
+    """The parents of a module or composite; any other classifier is its own."""
+    return origin_of(model).parents if ORIGIN_KEY in model.metadata else (parent_record(model),)

@@ -6,15 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
+from graft.rewriter.arrays import Single, Table
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.operators import operator_of
 from graft.rewriter.run.session import Device, Session
-
-Array = NDArray[np.float32]
-Table = NDArray[np.float64]
 
 
 class LinearMap:
@@ -31,7 +28,7 @@ class LinearMap:
         self._operator = operator_of(node)
         self._sessions: dict[tuple[int, ...], Session] = {}
 
-    def forward(self, data: Array, coefficients: Table, offset: Table | None = None) -> Array:
+    def forward(self, data: Single, coefficients: Table, offset: Table | None = None) -> Single:
         """What ``coefficients`` make of ``data``, and ``offset`` (groups * outputs,) added."""
         made = self._run(
             (),
@@ -45,7 +42,7 @@ class LinearMap:
         shape[self._operator.made_axis] = -1
         return made + offset.reshape(shape).astype(np.float32)
 
-    def back(self, errors: Array, coefficients: Table, sizes: tuple[int, ...]) -> Array:
+    def back(self, errors: Single, coefficients: Table, sizes: tuple[int, ...]) -> Single:
         """What ``errors`` of the output are for the input, whose axes behind the samples have ``sizes``."""
         return self._run(
             sizes,
@@ -58,9 +55,9 @@ class LinearMap:
         self,
         key: tuple[int, ...],
         write: Callable[[Builder, gs.Tensor, gs.Tensor], gs.Variable],
-        data: Array,
+        data: Single,
         coefficients: Table,
-    ) -> Array:
+    ) -> Single:
         weight = self._operator.weight(self._node, coefficients)
         feed = {"data": data.astype(np.float32), "weight": weight.astype(np.float32)}
         if key not in self._sessions:

@@ -10,12 +10,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graft.rewriter.arrays import Single
 from graft.rewriter.operators.base import given, is_constant
 from graft.rewriter.operators.recurrent import BIAS, DATA, HIDDEN, LENGTHS, RECURRENCE, WEIGHT, Recurrent
 
-Array = NDArray[np.float32]
-
-ACTIVATIONS: dict[str, Callable[[Array, float, float], Array]] = {
+ACTIVATIONS: dict[str, Callable[[Single, float, float], Single]] = {
     "affine": lambda x, alpha, beta: alpha * x + beta,
     "elu": lambda x, alpha, _: np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x),
     "hardsigmoid": lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1),
@@ -58,8 +57,8 @@ class Part:
     gates: tuple[int, ...]
     data: bool
     own: bool
-    rows: Array
-    made: Array
+    rows: Single
+    made: Single
 
 
 class RecurrentCell:
@@ -94,7 +93,7 @@ class RecurrentCell:
         names = [self.node.inputs[DATA].name]
         return names if start is None or is_constant(start) else [*names, start.name]
 
-    def parts(self, tensors: Mapping[str, NDArray[Any]], states: Array) -> list[Part]:
+    def parts(self, tensors: Mapping[str, NDArray[Any]], states: Single) -> list[Part]:
         """The linear parts over all steps.
 
         Args:
@@ -112,7 +111,7 @@ class RecurrentCell:
             return [gates, self._part((CANDIDATE,), data, reset * before)]
         return [gates, self._part((CANDIDATE,), data, None), self._part((CANDIDATE,), None, before)]
 
-    def opened(self, tensors: Mapping[str, NDArray[Any]], states: Array) -> Array:
+    def opened(self, tensors: Mapping[str, NDArray[Any]], states: Single) -> Single:
         """The gates behind their activations: (steps * samples, gates, units); peepholes left aside.
 
         Args:
@@ -135,7 +134,7 @@ class RecurrentCell:
     def _of(self, place: int) -> slice:
         return slice(place * self.units, (place + 1) * self.units)
 
-    def _before(self, tensors: Mapping[str, NDArray[Any]], states: Array) -> Array:
+    def _before(self, tensors: Mapping[str, NDArray[Any]], states: Single) -> Single:
         """The states that each step starts from: (steps * samples, units)."""
         start, first = given(self.node, HIDDEN), np.zeros_like(states[:1])
         if start is not None:
@@ -145,7 +144,7 @@ class RecurrentCell:
         parts = [states[1:], first] if reverse else [first, states[:-1]]
         return np.concatenate(parts).reshape(-1, self.units).astype(np.float32)
 
-    def _part(self, gates: tuple[int, ...], data: Array | None, before: Array | None) -> Part:
+    def _part(self, gates: tuple[int, ...], data: Single | None, before: Single | None) -> Part:
         read = [values for values in (data, before) if values is not None]
         rows, coefficients = (
             np.concatenate(read, axis=1),
@@ -157,23 +156,23 @@ class RecurrentCell:
     def _rows(self, gates: Sequence[int]) -> NDArray[np.int64]:
         return np.concatenate([np.arange(gate * self.units, (gate + 1) * self.units) for gate in gates])
 
-    def _joined(self, gates: Sequence[int], data: bool, own: bool) -> Array:
+    def _joined(self, gates: Sequence[int], data: bool, own: bool) -> Single:
         weights = [weight for weight, read in ((self.weight, data), (self.recurrence, own)) if read]
         return np.concatenate([weight[self._rows(gates)] for weight in weights], axis=1)
 
-    def _offset(self, gates: Sequence[int], data: bool, own: bool) -> Array:
-        offset: Array = (self.bias * np.array([[data], [own]]))[:, self._rows(gates)].sum(axis=0)
+    def _offset(self, gates: Sequence[int], data: bool, own: bool) -> Single:
+        offset: Single = (self.bias * np.array([[data], [own]]))[:, self._rows(gates)].sum(axis=0)
         return offset
 
-    def coefficients(self, part: Part) -> Array:
+    def coefficients(self, part: Part) -> Single:
         """The weights of a part: (gates * units, columns)."""
         return self._joined(part.gates, part.data, part.own)
 
-    def offset(self, part: Part) -> Array:
+    def offset(self, part: Part) -> Single:
         """What is added to them: (gates * units,)."""
         return self._offset(part.gates, part.data, part.own)
 
-    def set(self, part: Part, coefficients: Array, offset: Array) -> None:
+    def set(self, part: Part, coefficients: Single, offset: Single) -> None:
         """Give a part other weights and another offset."""
         rows, width = self._rows(part.gates), self.weight.shape[1] if part.data else 0
         if part.data:
@@ -203,7 +202,7 @@ class RecurrentCell:
         named = self.node.attrs.get("activations") or usual
         return [(name.decode() if isinstance(name, bytes) else name).lower() for name in named]
 
-    def activation(self, place: int) -> Callable[[Array], Array]:
+    def activation(self, place: int) -> Callable[[Single], Single]:
         """The function in this place of :attr:`functions`."""
         names = self.functions
         parameters = []

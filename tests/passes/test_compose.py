@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from graft.passes.compose import Compose, Source
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
+from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model

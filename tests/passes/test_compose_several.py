@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from graft.passes.compose import Compose, ComposeReport, Source
+from graft.passes.compose import Compose, ComposeReport
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
+from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples

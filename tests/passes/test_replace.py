@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
 from graft.passes.compare.one_vs_rest import OneVsRest
-from graft.passes.compose import Compose, Source
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.remove import Remove
 from graft.passes.replace import Newcomer, Replace
+from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError

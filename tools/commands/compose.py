@@ -12,9 +12,10 @@ import numpy as np
 
 from graft.passes.compare.reject import FALSE_ALARMS
 from graft.passes.compare.score import SCORES, WITH_DATA
-from graft.passes.compose import STRATEGIES, Compose, Source
+from graft.passes.compose import STRATEGIES, Compose
 from graft.passes.join.merge import INPUTS
 from graft.passes.parent import Parent
+from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.data.dataset import Dataset, Split
 from graft.rewriter.data.samples import Samples

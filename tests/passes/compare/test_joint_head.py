@@ -16,9 +16,10 @@ from onnx import numpy_helper
 
 from graft.passes.compare.calibrate import PENALTY, _fit
 from graft.passes.compare.joint_head import FOLDS, PENALTIES, READ, _ridge, known, spread
-from graft.passes.compose import Compose, ComposeReport, Source
+from graft.passes.compose import Compose, ComposeReport
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
+from graft.passes.trunk import Source
 from graft.rewriter.data.dataset import Dataset, Split
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError

@@ -261,7 +261,7 @@ def test_the_published_order_of_units() -> None:
 
 @pytest.mark.parametrize(("op", "more"), KINDS)
 def test_the_published_order_by_gates(op: str, more: dict[str, Any]) -> None:
-    """RecurrentLayer are open as their node, run step by step, has them; a switch counts by how often it is open."""
+    """Gates are open as their node, run step by step, has them; a switch counts by how often it is open."""
     model = model_of(net(op, more))
     samples = small.samples(data(120))
     question = question_of(model, samples)

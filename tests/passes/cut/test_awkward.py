@@ -10,13 +10,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graft.passes.compare.score import Branch
-from graft.passes.compose import Compose, Source
+from graft.passes.compose import Compose
 from graft.passes.cut.head import Head
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import Verify
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
+from graft.passes.trunk import Source
 from graft.rewriter.card.card import Card, InputCard, OutputCard
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples

@@ -11,9 +11,10 @@ import pytest
 
 from graft.passes.cut.verify import mask
 from graft.passes.decompose import Decompose
-from graft.passes.identify import METHODS, ImportanceInputs, Method, Scores, method_called
+from graft.passes.identify import METHODS, ImportanceInputs, Method, method_called
 from graft.passes.identify.ablation import POWER, Ablation, _Switched
 from graft.passes.parent import Parent
+from graft.rewriter.arrays import Scores
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model

@@ -14,9 +14,10 @@ from graft.passes.cut.slice import Slice
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select.budget import Budget, dead_channels
+from graft.rewriter.arrays import Mask
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import CostModel, cost_of
 from tests import small

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graft.passes.compose import Compose, Source
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
 from graft.passes.select.continuous import Continuous
 from graft.passes.select.observe import Observe
+from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError

@@ -10,9 +10,10 @@ from graft.passes.parent import Parent
 from graft.passes.select import latency_budget as measured
 from graft.passes.select.budget import Budget
 from graft.passes.select.latency_budget import Stopwatch, within
+from graft.rewriter.arrays import Mask
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups, Mask
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.cost import CostModel, cost_of
 from graft.rewriter.measure.latency import STEP, Timed
 from tests import small

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graft.passes.cut import verify
 from graft.passes.cut.slice import Slice
-from graft.rewriter.channels.flow import Channels
+from graft.rewriter.arrays import Channels
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups, Group

@@ -232,7 +232,8 @@ def test_a_sum_needs_no_scale_and_a_maximum_pins() -> None:
 
 
 def test_verify_masks_what_a_reduction_reads() -> None:
-    """The masked parent of :mod:`graft.passes.cut.verify` reads zeros where there is no weight to set to zero."""
+    """The masked parent of :mod:`graft.passes.cut.verify` reads zeros where there is no weight to set to
+    zero."""
     b = Builder()
     x = b.relu(b.conv(graphs.features(b, 6), 4))
     proto = network(b, b.conv(b.reduce(x, "ReduceSumSquare", axes=[1]), 3))
