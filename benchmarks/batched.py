@@ -28,7 +28,8 @@ from bench import Bench, row
 from onnx import TensorProto, helper, numpy_helper
 from reuse import DENSE, KEEP
 
-from graft.passes.compose import Compose
+from graft.passes.base import Context
+from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
 from graft.rewriter.graph.model import Model
 
@@ -156,7 +157,7 @@ def composites(folder: Path) -> None:
         "twenty": [each for found in modules for each in found],
     }
     for (title, found), threads in product(chosen.items(), (1, 2)):
-        apart = Compose("branches", scores="typicality")(found, {}).model
+        apart = Compose("branches", scores="typicality")(Modules(found), Context()).model
         models = [each.proto().SerializeToString() for each in (stacked(apart), apart)]
         name, size = apart.graph.inputs[0].name, list(apart.graph.inputs[0].shape[1:])
         cells = []

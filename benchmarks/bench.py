@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from graft.passes.compose import Compose
+from graft.passes.base import Context
+from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose, DecomposeReport
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
@@ -58,7 +59,11 @@ class Bench:
 
     def joined(self, reports: Sequence[DecomposeReport]) -> Scored:
         """All modules as branches, on the test samples."""
-        return score(Compose("branches")([report.model for report in reports], {}).model, self.test, DEVICE)
+        return score(
+            Compose("branches")(Modules([report.model for report in reports]), Context()).model,
+            self.test,
+            DEVICE,
+        )
 
     def loss(self, found: Scored) -> tuple[float, float]:
         """Points lost against the parent, and the paired standard error."""

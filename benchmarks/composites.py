@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from bench import DEVICE, Bench, points, row
 
-from graft.passes.compare.score import WITHOUT_DATA
-from graft.passes.compose import Compose
+from graft.passes.base import Context
+from graft.passes.compare import COMPARISONS
+from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
 from graft.passes.trunk import Source
 from graft.rewriter.data.dataset import Dataset, Split
@@ -56,9 +57,9 @@ def pairs(folder: Path) -> None:
             modules = [
                 [report.model for report in bench.modules(Decompose(keep, rest=True))] for bench in parents
             ]
-            for scores in WITHOUT_DATA:
+            for scores in [each.name for each in COMPARISONS if not each.needs_data]:
                 found = [
-                    accuracy(Compose(scores=scores)([one, two], {}).model, both)
+                    accuracy(Compose(scores=scores)(Modules([one, two]), Context()).model, both)
                     for one, two in product(*modules)
                 ]
                 print(
@@ -95,7 +96,9 @@ def frameworks() -> None:
             found = []
             for draw in draws:
                 chosen = [part[name] for part, some in zip(modules, draw, strict=True) for name in some]
-                found.append(accuracy(Compose(scores=scores)(chosen, sources).model, both))
+                found.append(
+                    accuracy(Compose(scores=scores)(Modules(chosen, sources), Context()).model, both)
+                )
             print(
                 f"- {split} images, `--scores {scores}`: {100 * statistics.mean(found):.2f} % "
                 f"(from {100 * min(found):.1f} to {100 * max(found):.1f} %)",
@@ -120,7 +123,7 @@ def ten_classes(folder: Path) -> None:
         ("ten branches", "branches", None),
     ):
         modules = [report.model for report in bench.modules(Decompose(0.85))]
-        model = Compose(strategy, round_to=round_to)(modules, sources).model
+        model = Compose(strategy, round_to=round_to)(Modules(modules, sources), Context()).model
         session = timer.open(model)
         ratios = []
         for _ in range(7):

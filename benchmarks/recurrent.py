@@ -26,7 +26,8 @@ import numpy as np
 from accuracy import ONE_PLAN, Notes
 from bench import DEVICE, mean_over, points, row
 
-from graft.passes.compose import Compose
+from graft.passes.base import Context
+from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED, ImportanceInputs, method_called
 from graft.passes.parent import Parent
@@ -120,7 +121,7 @@ class Part:
     def joined(self, removed: float, method: str, compensate: str) -> dict[str, Any]:
         """What one module a class, side by side, loses."""
         modules = [self.cut([name], removed, method, compensate) for name in self.classes]
-        found = self.lost(Compose("branches")(modules, {}).model)
+        found = self.lost(Compose("branches")(Modules(modules), Context()).model)
         units = statistics.mean(map(_units, modules)) / _units(self.parent.model)
         return {**found, "units": units}
 
@@ -248,7 +249,7 @@ def swapped(run: Run) -> None:
         lost = []
         for taken in part.classes:
             chosen = [modules[(other if name == taken else part).title, name] for name in part.classes]
-            lost.append(part.lost(Compose("branches")(chosen, {}).model)["loss"])
+            lost.append(part.lost(Compose("branches")(Modules(chosen), Context()).model)["loss"])
         row(f"{part.title}, one of {other.title}", points(mean_over(lost)), f"{max(lost):+.2f}")
 
 

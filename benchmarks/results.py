@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from bench import DEVICE, Bench, points, row
 
-from graft.passes.compose import Compose
+from graft.passes.base import Context
+from graft.passes.compose import Compose, Modules
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import Verify
 from graft.passes.decompose import Decompose, DecomposeReport
@@ -97,11 +98,13 @@ def trunks(bench: Bench) -> None:
     print("\n## ResNet-20: trunks\n")
     sources = {bench.parent.sha256: Source(bench.parent, bench.profile)}
     reports = bench.modules(Decompose(0.85))
-    whole = Compose("trunk", keep=1.0)([report.model for report in reports], sources).model
+    whole = Compose("trunk", keep=1.0)(
+        Modules([report.model for report in reports], sources), Context()
+    ).model
     difference = float(np.abs(score(whole, bench.test, DEVICE).scores - bench.whole.scores).max())
     print(f"- all ten classes without budget: largest difference of a logit {difference:.2g}")
     chosen = [reports[bench.card.class_index(name)].model for name in ANIMALS]
-    trunk = Compose("trunk")(chosen, sources).model
+    trunk = Compose("trunk")(Modules(chosen, sources), Context()).model
     card = trunk.require_card()
     found = score(trunk, Samples.match(bench.test.split, card), DEVICE)
     restricted = score(

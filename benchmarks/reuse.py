@@ -22,10 +22,12 @@ import numpy as np
 from bench import DEVICE, Bench, mean_over, points, row
 from numpy.typing import NDArray
 
-from graft.passes.compare.score import WITH_DATA, WITHOUT_DATA
-from graft.passes.compose import Compose
+from graft.passes.base import Context
+from graft.passes.compare import COMPARISONS
+from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
-from graft.passes.replace import Newcomer, Replace
+from graft.passes.join.patch import Newcomer, Patch
+from graft.passes.replace import Replace
 from graft.passes.trunk import Source
 from graft.rewriter.arrays import Array
 from graft.rewriter.card.card import InputCard
@@ -36,6 +38,7 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.cost import cost_of
 from graft.rewriter.measure.evaluation import Scored, score
 
+FITTED = [each.name for each in COMPARISONS if each.needs_data]
 DENSE = (("dense_mnist_4", "mnist"), ("dense_fmnist_4", "fmnist"))
 IMAGES = (("resnet20_cifar10", "cifar10"), ("efficientnet_lite0_imagenet", "imagenette"))
 FEW = 200
@@ -95,13 +98,14 @@ def pairs(folder: Path) -> None:
     modules = [[report.model for report in bench.modules(Decompose(KEEP))] for bench in reuse.benches]
     sources = {bench.parent.sha256: Source(bench.parent, bench.profile) for bench in reuse.benches}
     for scores, continuous in (
-        *((scores, False) for scores in (*WITHOUT_DATA, *WITH_DATA)),
+        *((each.name, False) for each in sorted(COMPARISONS, key=lambda each: each.needs_data)),
         *((scores, True) for scores in ("vote", "typicality")),
     ):
-        data = reuse.train if scores in WITH_DATA or continuous else None
-        compose = Compose(scores=scores, continuous=continuous, device=DEVICE, samples_per_class=FEW)
+        data = reuse.train if scores in FITTED or continuous else None
+        compose = Compose(scores=scores, continuous=continuous, samples_per_class=FEW)
         parents = sources if continuous else {}
-        found = [reuse.accuracy(compose(pair, parents, data).model) for pair in product(*modules)]
+        context = Context(data=data, device=DEVICE)
+        found = [reuse.accuracy(compose(Modules(pair, parents), context).model) for pair in product(*modules)]
         used = "all, as unconcerned" if continuous else FEW if data else "-"
         title = f"`{scores}`, continuous learning" if continuous else f"`{scores}`"
         row(title, used, f"{statistics.mean(found):.2f} %", f"{min(found):.2f} %")
@@ -121,10 +125,11 @@ def fives(folder: Path) -> None:
     ]
     modules = [reuse.sets(sets, 1.0) for sets in chosen]
     own = np.array([reuse.own(sets) for sets in chosen])
-    for scores in ("typicality", *WITH_DATA):
-        data = reuse.train if scores in WITH_DATA else None
-        compose = Compose(scores=scores, device=DEVICE)
-        found = [reuse.accuracy(compose(pair, {}, data).model) for pair in modules]
+    for scores in ("typicality", *FITTED):
+        data = reuse.train if scores in FITTED else None
+        compose = Compose(scores=scores)
+        context = Context(data=data, device=DEVICE)
+        found = [reuse.accuracy(compose(Modules(pair), context).model) for pair in modules]
         parents = "; ".join(f"{mean:.2f} %" for mean in own.mean(axis=0))
         row(f"`{scores}`", f"{statistics.mean(found):.2f} %", parents, f"{own.mean():.2f} %")
 
@@ -141,9 +146,9 @@ def twenty(folder: Path) -> None:
     whole = sum(bench.parent.cost.macs for bench in reuse.benches)
     for keep in (1.0, 0.65):
         modules = reuse.sets(chosen, keep)
-        for scores in ("typicality", *WITH_DATA):
-            data = reuse.train if scores in WITH_DATA else None
-            model = Compose(scores=scores, device=DEVICE)(modules, {}, data).model
+        for scores in ("typicality", *FITTED):
+            data = reuse.train if scores in FITTED else None
+            model = Compose(scores=scores)(Modules(modules), Context(data=data, device=DEVICE)).model
             share = cost_of(model).macs / whole
             row(f"`--keep {keep:g}`", f"`{scores}`", f"{reuse.accuracy(model):.2f} %", f"{share:.2f}")
 
@@ -162,9 +167,9 @@ def images(folder: Path) -> None:
     row("---", "---", "---", "---")
     for size, title in ((None, "as it is, 224 x 224"), (SMALL, f"brought down to {SMALL} x {SMALL}")):
         train, test = (_shrunk(part, size) if size else part for part in (reuse.train, reuse.test))
-        compose, found, before = Compose(scores="joint", device=DEVICE, samples_per_class=FEW), [], []
+        compose, found, before = Compose(scores="joint", samples_per_class=FEW), [], []
         for pair in product(*modules):
-            report = compose(pair, {}, train)
+            report = compose(Modules(pair), Context(data=train, device=DEVICE))
             found.append(reuse.accuracy(report.model, test, TESTED))
             before.append(100 * report.joint.before if report.joint else float("nan"))
         means = [f"{value:.2f} %" for value in (statistics.mean(found), min(found), statistics.mean(before))]
@@ -206,10 +211,13 @@ def replaced(folder: Path) -> None:
             single, worst, whole = [], [], bench.model
             for name, module in zip(bench.card.labels, modules, strict=True):
                 newcomer = Newcomer(module, name, name)
-                found = _again(bench, Replace(device=DEVICE)(bench.model, newcomer, name, given).model)
+                found = _again(
+                    bench,
+                    Replace()(Patch(bench.model, newcomer, name), Context(data=given, device=DEVICE)).model,
+                )
                 single.append(100 * float(found.correct.mean()))
                 worst.append(_worst(before, found))
-                whole = Replace(device=DEVICE)(whole, newcomer, name, given).model
+                whole = Replace()(Patch(whole, newcomer, name), Context(data=given, device=DEVICE)).model
             last = _again(bench, whole)
             accuracies = [f"{100 * each.correct.mean():.2f}" for each in (before, better.whole)]
             row(f"{weak}, {strong}", "all training images" if given else "-", "; ".join(accuracies),
@@ -250,8 +258,9 @@ def foreign(folder: Path) -> None:
         for given in (None, reuse.train):
             found = [
                 reuse.accuracy(
-                    Replace(device=DEVICE, samples_per_class=FEW)(
-                        base.model, Newcomer(module, label, label), name, given
+                    Replace(samples_per_class=FEW)(
+                        Patch(base.model, Newcomer(module, label, label), name),
+                        Context(data=given, device=DEVICE),
                     ).model
                 )
                 for name in base.card.labels
@@ -275,8 +284,9 @@ def rejected(folder: Path) -> None:
         train = replace(bench.train.split, class_names=bench.card.labels)
         sources = {bench.parent.sha256: Source(bench.parent, bench.profile, bench.train)}
         for strategy, data in product(("trunk", "branches"), (None, train)):
-            compose = Compose(strategy, other=True, device=DEVICE)
-            model = compose(modules, sources if strategy == "trunk" else {}, data).model
+            compose = Compose(strategy, other=True)
+            at_hand = sources if strategy == "trunk" else {}
+            model = compose(Modules(modules, at_hand), Context(data=data, device=DEVICE)).model
             found = score(model, Samples.match(reuse.test, model.require_card()), DEVICE)
             said, known = found.summary(), found.labels != len(found.names) - 1
             alarms = float((found.predictions[known] == len(found.names) - 1).mean())

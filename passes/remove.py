@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from graft.passes.base import Context, Report
 from graft.passes.cut.head import Head
 from graft.passes.join.deduplicate import Deduplicate
 from graft.passes.join.push_gather import PushGather
@@ -21,42 +23,56 @@ from graft.rewriter.record.provenance import (
 )
 
 
-class Remove:
-    """Leave the columns of some classes out, and what only they need: networks of a composite, too.
+@dataclass(frozen=True, kw_only=True)
+class RemoveReport(Report):
+    """A classifier with fewer classes.
 
-    The others keep their logits, or share what is left as probabilities.
-
-    Args:
-        classes: names.
+    Attributes:
+        model: with its card.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(dict.fromkeys(classes))
+    model: Model
 
-    def __call__(self, model: Model) -> Model:
-        """A copy of ``model`` without the classes.
+
+@dataclass(frozen=True)
+class Remove:
+    """Leave the columns of some classes out, and all that only they need: networks of a composite, too.
+
+    The other classes keep their logits, or share the rest as probabilities.
+
+    Attributes:
+        classes: names; a name that is there twice counts once.
+    """
+
+    classes: Sequence[str]
+
+    def __call__(self, model: Model, context: Context) -> RemoveReport:
+        """Return a copy of ``model`` without the classes.
+
+        Args:
+            model: a classifier with a card; left as it is.
+            context: nothing of it is used.
 
         Raises:
             GraftError: a class is unknown, or fewer than two would be left.
         """
-        card = model.require_card()
-        for name in self.classes:
+        card, classes = model.require_card(), tuple(dict.fromkeys(self.classes))
+        for name in classes:
             card.class_index(name)
-        left = [name for name in card.labels if name not in self.classes]
+        left = [name for name in card.labels if name not in classes]
         if len(left) < 2:
             raise GraftError(
                 "one-class",
-                f"without {', '.join(self.classes)} the model would have {len(left)} classes left",
+                f"without {', '.join(classes)} the model would have {len(left)} classes left",
                 "a classifier has two or more",
             )
         result = model.copy()
         Head(left, together=True)(result)
-        PushGather()(result)
-        Deduplicate()(result)
+        reports = [PushGather()(result, context), Deduplicate()(result, context)]
         result.refresh_shapes()
         before = origin_of(model) if ORIGIN_KEY in model.metadata else None
         options = dict(before.options) if before else {}
-        options["patches"] = [*options.get("patches", []), {"removed": list(self.classes)}]
+        options["patches"] = [*options.get("patches", []), {"removed": list(classes)}]
         renamed = {new: old for new, old in (before.renamed if before else {}).items() if new in left}
         record = Origin(
             parents=parents_of(model),
@@ -67,4 +83,5 @@ class Remove:
             versions=versions(),
         )
         stamp(result, "composite", record)
-        return result
+        declined = tuple(each for report in reports for each in report.declined)
+        return RemoveReport(changed=len(classes), declined=declined, model=result)

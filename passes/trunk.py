@@ -1,29 +1,167 @@
-"""One network for several modules of one parent."""
+"""One network for several modules of one parent: planned anew as one set of classes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from graft.passes.base import Context, Declined, Report
+from graft.passes.compare import Comparison
+from graft.passes.decompose import Decompose, DecomposeReport
+from graft.passes.identify import DEFAULT, MEASURED
+from graft.passes.join.compatibility import display_name
 from graft.passes.parent import Parent
+from graft.passes.select.latency_budget import Stopwatch
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.outputs import last_features
-from graft.rewriter.record.mahalanobis import DIRECTIONS
 from graft.rewriter.record.profile import PRODUCTS, Profile
+from graft.rewriter.record.provenance import Asked, Origin
+from graft.rewriter.run.equivalence import random_inputs
 
 
 @dataclass(frozen=True)
 class Source:
-    """A parent at hand, with its profile: what a trunk is planned from; and samples, to refit it with."""
+    """A parent at hand, with all that a trunk is planned from.
+
+    Attributes:
+        parent: ready to be cut.
+        profile: of the parent.
+        samples: matched to its card, to refit a trunk; ``None``: a trunk is not refitted.
+    """
 
     parent: Parent
     profile: Profile
-    data: Samples | None = None
+    samples: Samples | None = None
 
 
-def _score_macs(source: Source) -> int:
-    """The most that comparing scores adds to a trunk: the projection of its last features."""
-    parent = source.parent
-    place = last_features(parent.model, parent.groups, parent.model.require_card().output.name)
-    if place is None or not source.profile.has(PRODUCTS, place.tensor, len(place.channels)):
-        return 0
-    return len(place.channels) * min(len(place.channels), DIRECTIONS)
+@dataclass(frozen=True)
+class Siblings:
+    """Modules of one parent that is at hand.
+
+    Attributes:
+        origins: of each module.
+        source: their parent.
+        beside: other networks stand beside the trunk.
+    """
+
+    origins: Sequence[Origin]
+    source: Source
+    beside: bool
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes of all modules, as the parent calls them."""
+        return [origin.renamed.get(name, name) for origin in self.origins for name in origin.classes]
+
+    @property
+    def name(self) -> str:
+        """The name of the parent."""
+        return display_name(self.origins[0].parents[0], self.source.parent.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkReport(Report):
+    """One network for several modules.
+
+    Attributes:
+        model: the trunk, with its card; classes are called as the parent calls them.
+    """
+
+    model: Model
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Plan one network for modules of one parent, which never costs more than the parent.
+
+    It gets the method and the compensation of the first module and the largest budget among them, as far
+    as these need no samples that are not there.
+
+    Attributes:
+        comparison: how networks beside it will be compared, which takes a part of the budget.
+        keep: budget; ``None``: the largest among the modules.
+        other: a column ``(other)`` for the parent's other classes, where nothing stands beside the trunk.
+        round_to: see :class:`graft.passes.select.budget.Budget`; ``None``: as the first module.
+        verify: compare the trunk with its masked parent on random inputs.
+    """
+
+    comparison: Comparison
+    keep: float | None = None
+    other: bool = False
+    round_to: int | None = None
+    verify: bool = False
+
+    def __call__(self, siblings: Siblings, context: Context) -> TrunkReport:
+        """Plan and cut the trunk of ``siblings``.
+
+        Args:
+            siblings: the modules and their parent.
+            context: the device where the trunk is refitted, measured and verified.
+
+        Raises:
+            GraftError: the modules say nothing readable of their options, or the trunk cannot be cut.
+        """
+        source, beside = siblings.source, siblings.beside
+        asked = [Asked.of(origin) for origin in siblings.origins]
+        first, declined = _without_samples(asked[0], siblings)
+        most = 1.0 - (self._room(source) if beside else 0.0)
+        keep = self._budget(asked)
+        decompose = Decompose(
+            keep=min(keep or 1.0, most) if beside and first.unit == "macs" else keep,
+            unit=first.unit,
+            method=first.method,
+            compensate=first.compensate,
+            together=beside or len(siblings.classes) > 1,
+            other=self.other and not beside and len(siblings.classes) < len(source.parent.record.labels),
+            rest=beside,
+            seed=first.seed,
+            round_to=first.round_to if self.round_to is None else self.round_to,
+            mirror=first.mirror,
+            stopwatch=Stopwatch(context.device if self.verify else None),
+        )
+        report = self._cut(decompose, siblings, context)
+        if report.cost.macs > most * source.parent.cost.macs:  # planned by another unit
+            report = self._cut(replace(decompose, keep=most, unit="macs"), siblings, context)
+        return TrunkReport(changed=1, declined=tuple(declined), model=report.model)
+
+    def _cut(self, decompose: Decompose, siblings: Siblings, context: Context) -> DecomposeReport:
+        source = siblings.source
+        samples = random_inputs(source.parent.model.proto().graph) if self.verify else None
+        verify = (samples, context.device) if samples is not None else None
+        given: dict[str, Any] = {"verify": verify, "data": source.samples, "device": context.device}
+        return decompose(source.parent, source.profile, siblings.classes, **given)
+
+    def _budget(self, asked: Sequence[Asked]) -> float | None:
+        """Return the budget of the trunk; ``None``: a module was cut without any."""
+        budgets = [each.keep for each in asked if each.keep is not None]
+        if self.keep is not None or len(budgets) < len(asked):
+            return self.keep
+        return max(budgets)
+
+    def _room(self, source: Source) -> float:
+        """Return the share of the parent's work that comparing scores adds to the trunk.
+
+        0 where nothing is added, and where so small a parent could not give it up.
+        """
+        parent = source.parent
+        place = last_features(parent.model, parent.groups, parent.model.require_card().output.name)
+        if place is None or not source.profile.has(PRODUCTS, place.tensor, len(place.channels)):
+            return 0.0
+        share = self.comparison.added_macs(len(place.channels)) / max(1, parent.cost.macs)
+        return share if share < 1 else 0.0
+
+
+def _without_samples(asked: Asked, siblings: Siblings) -> tuple[Asked, list[Declined]]:
+    """Return options that need no samples where there are none, and what was declined for that."""
+    if siblings.source.samples is not None:
+        return asked, []
+    where, declined = f"the trunk of {siblings.name}", []
+    if asked.method == MEASURED:
+        asked = asked.model_copy(update={"method": DEFAULT})
+        declined.append(Declined(where, f"planned by {DEFAULT}: {MEASURED} takes --data"))
+    if asked.compensate == "refit":
+        asked = asked.model_copy(update={"compensate": "fold"})
+        declined.append(Declined(where, "compensated by fold: refit takes --data"))
+    return asked, declined

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from graft.passes.base import Context
+from graft.passes.compare import names as comparison_names
 from graft.passes.join.merge import INPUTS
-from graft.passes.replace import SCORES, Newcomer, Replace, ReplaceReport
+from graft.passes.join.patch import Newcomer, Patch
+from graft.passes.replace import Replace, ReplaceReport
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.dataset import Dataset, Split
 from graft.rewriter.data.samples import Samples
@@ -54,7 +57,7 @@ def newcomer_options(function: Command) -> Command:
         ),
         click.option(
             "--scores",
-            type=click.Choice(SCORES),
+            type=click.Choice(comparison_names(patches=True)),
             help="How the newcomer is compared. Default: fitted to --data (calibrated or joint); without, "
             "odds where it knows all classes of MODEL, else typicality.",
         ),
@@ -104,9 +107,10 @@ def bring_in(
     refuse_overwrite(output, force)
     before = Model.load(model, card)
     before.card = before.require_card(model)
-    replacing = Replace(scores, input_, device=device, samples_per_class=samples_per_class, seed=seed)
+    replacing = Replace(scores, input_, samples_per_class=samples_per_class)
+    context = Context(device=device, seed=seed)
     report, newcomer, samples, reason = _patch(
-        before, name, module, with_class, rename, data, ignore_label, replacing
+        before, name, module, with_class, rename, data, ignore_label, replacing, context
     )
     result = {
         **about(report.model, output, device),
@@ -160,6 +164,7 @@ def _patch(
     data: Sequence[options.Prefixed],
     ignore: str | None,
     replacing: Replace,
+    context: Context,
 ) -> tuple[ReplaceReport, Newcomer, Data, str]:
     """Replace class ``name`` of ``model``, or add one; and why it was not fitted to data, if it was not."""
     newcomer = _newcomer(module, name, with_class)
@@ -177,7 +182,8 @@ def _patch(
         train = None if lacking else samples.split(TRAIN)
         if train is not None and train.class_names is None:
             train = replace(train, class_names=tuple(numbers[""]))
-    return replacing(model, newcomer, name, train), newcomer, samples, reason
+    context = replace(context, data=train)
+    return replacing(Patch(model, newcomer, name), context), newcomer, samples, reason
 
 
 def _newcomer(module: options.Prefixed, name: str | None, with_class: str | None) -> Newcomer:
@@ -279,9 +285,9 @@ def _described(
         "with": module.path,
         "with_class": newcomer.column,
         "scores": report.scores,
-        "fitted": asdict(report.fitted) if report.fitted else None,
+        "fitted": report.fitted.plain() if report.fitted else None,
         "adapted": [list(steps) for steps in report.adapted],
-        "declined": [*report.declined, *([reason] if reason else [])],
+        "declined": [*map(str, report.declined), *([reason] if reason else [])],
     }
 
 

@@ -1,4 +1,4 @@
-"""A temperature and an offset for each branch of a composite, fitted to samples."""
+"""A temperature and an offset for each network of a composite, fitted to samples."""
 
 from __future__ import annotations
 
@@ -7,39 +7,49 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
-from graft.passes.compare.joint_head import FOLDS, JointReport, balance, decide, observe, spread
+from graft.passes.base import Context, Declined
+from graft.passes.compare.branch import Branch
+from graft.passes.compare.fitting import FitReport, decide, observe
 from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
-from graft.rewriter.arrays import Table
-from graft.rewriter.data.samples import Samples
+from graft.passes.compare.one_vs_rest import OneVsRest, Weighed
+from graft.passes.compare.ridge_head import FOLDS, balance, spread
+from graft.passes.compare.score import Columns, Comparison, Pair, typical, typical_evidence
+from graft.rewriter.arrays import Integers, Table
+from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
-from graft.rewriter.run.session import Device
 
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Scores of branch b become ``a_b s + o_b``, with the most likely ``a_b`` and ``o_b``.
+    """Turn scores s of network b into ``a_b s + o_b``, with the most likely ``a_b`` and ``o_b``.
 
-    The parameters of temperature scaling (Guo et al., ICML 2017) for each branch, and what one branch is
-    favoured over the others; classes weigh the same. What a branch says of its own classes keeps its order.
+    ``a_b`` is an inverse temperature (temperature scaling: Guo et al., ICML 2017) for each network, ``o_b``
+    favours one network over the others; classes weigh the same. The classes of one network keep their order.
 
     Attributes:
-        device: where the composite runs.
-        branches: the number of the branch of each column.
-        seed: draws the folds of the report.
+        networks: number of the network of each column.
     """
 
-    device: Device
-    branches: Sequence[int]
-    seed: int = 0
+    networks: tuple[int, ...]
 
-    def __call__(self, model: Model, samples: Samples) -> JointReport:
-        """Change the scores of ``model``, whose output ``READ`` holds the columns."""
-        columns, before = observe(model, samples, self.device)
-        labels, owners = samples.labels, np.asarray(self.branches)
-        folds = spread(labels, np.random.default_rng(self.seed))
+    def __call__(self, model: Model, context: Context) -> FitReport:
+        """Change the scores of ``model``, whose output ``READ`` holds the columns.
+
+        Args:
+            model: a composite, changed in place.
+            context: samples, device and seed, which draws the folds of the report.
+
+        Raises:
+            GraftError: there are no samples, or fewer than two of a class.
+        """
+        samples = context.samples
+        if samples is None:
+            raise GraftError("scores-data", "calibrated scores are fitted to samples", "name data")
+        columns, before = observe(model, samples, context.device)
+        labels, owners = samples.labels, np.asarray(self.networks)
+        folds = spread(labels, np.random.default_rng(context.seed))
         correct = np.zeros(len(labels), bool)
         for fold in range(FOLDS):
             inside, outside = folds != fold, folds == fold
@@ -53,11 +63,51 @@ class Calibrate:
 
         used = bool(correct.mean() >= before.mean())
         decide(model, scores if used else None)
-        return JointReport(len(labels), float(correct.mean()), float(before.mean()), PENALTY, 0, used)
+        return FitReport(
+            changed=int(used),
+            samples=len(labels),
+            top1=float(correct.mean()),
+            before=float(before.mean()),
+            penalty=PENALTY,
+            hidden=0,
+            used=used,
+        )
 
 
-def _fit(columns: Table, labels: NDArray[np.int64], owners: NDArray[np.int64]) -> tuple[Table, Table]:
-    """Factor and offset of every column; those of one branch are the same."""
+class Calibrated(Comparison):
+    """Typicality with a temperature and an offset for each network (:class:`Calibrate`).
+
+    A newcomer's log-odds and nearness get a weight each, and an offset.
+    """
+
+    name = "calibrated"
+    needs_data = True
+    per_step = False
+    uses_distances = True
+    reads = "columns"
+    patches = True
+
+    def columns(self, branch: Branch, classes: Sequence[str]) -> Columns:
+        """Make the columns without data."""
+        return typical(branch, classes)
+
+    def fit(self, model: Model, networks: Sequence[int], room: int, context: Context) -> FitReport:
+        """Fit temperatures and offsets; see :meth:`Comparison.fit`."""
+        del room
+        return Calibrate(tuple(networks))(model, context)
+
+    def evidence(self, pair: Pair) -> tuple[list[gs.Tensor], Declined | None]:
+        """Take the newcomer's log-odds, and how near the sample is to its class."""
+        return typical_evidence(pair)
+
+    def weigh(self, task: OneVsRest, values: Table, room: int) -> Weighed:
+        """Fit weights and an offset; see :meth:`Comparison.weigh`."""
+        del room
+        return task.calibrated(values)
+
+
+def _fit(columns: Table, labels: Integers, owners: Integers) -> tuple[Table, Table]:
+    """Return factor and offset of every column; those of one network are the same."""
     branches = np.eye(owners.max() + 1)[owners]  # (columns, branches)
     offsets = np.broadcast_to(branches, (*columns.shape, branches.shape[1]))
     features = np.concatenate([columns[:, :, None] * branches, offsets], axis=2)

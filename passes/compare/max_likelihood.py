@@ -1,11 +1,10 @@
-"""Parameters of logits that make labels the max_likelihood."""
+"""Maximum likelihood: parameters of logits that make labels the most likely."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from graft.rewriter.arrays import Table
+from graft.rewriter.arrays import Integers, Table
 
 STEPS = 50
 ENOUGH = 1e-9
@@ -13,10 +12,10 @@ PENALTY = 1e-3
 """Of the squared parameters, which would grow for ever where no mistake is left."""
 
 
-def max_likelihood(features: Table, labels: NDArray[np.int64], weights: Table, start: Table) -> Table:
-    """``p`` for which logits ``features @ p`` give the labels the highest mean log-probability.
+def max_likelihood(features: Table, labels: Integers, weights: Table, start: Table) -> Table:
+    """Return ``p`` for which logits ``features @ p`` give the labels the highest mean log-probability.
 
-    By Newton's method; steps that do not raise it are halved. The problem is convex.
+    Newton's method finds it; steps that do not raise it are halved. The problem is convex.
 
     Args:
         features: (samples, classes, parameters).

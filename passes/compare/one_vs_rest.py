@@ -1,4 +1,4 @@
-"""How likely one class is against all others: log-odds that are fitted to samples."""
+"""Log-odds of one class against all others, fitted to samples."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from graft.passes.compare.joint_head import FOLDS, RidgeHead, balance, choose, spread
 from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
-from graft.rewriter.arrays import Table
+from graft.passes.compare.ridge_head import FOLDS, RidgeHead, balance, choose, spread
+from graft.rewriter.arrays import Integers, Mask, Table
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """Log-odds and how they do.
+    """Fitted log-odds, and how good they are.
 
     Attributes:
-        correct: bool (samples,): whether the whole classifier is right where each sample's fold was left
-            out of the fit.
+        correct: bool (samples,): where the whole classifier is right, each sample's fold left out of the
+            fit.
         penalty: of the fit.
         hidden: random features beside the values themselves.
         head: makes the log-odds, fitted to all samples.
     """
 
-    correct: NDArray[np.bool_]
+    correct: Mask
     penalty: float
     hidden: int
     head: Callable[[], RidgeHead]
@@ -45,13 +44,13 @@ class OneVsRest:
         seed: draws the folds.
     """
 
-    labels: NDArray[np.int64]
+    labels: Integers
     place: int
     others: Table
     seed: int = 0
 
-    def correct(self, odds: Table) -> NDArray[np.bool_]:
-        """Whether the label has the highest score, the class's being ``odds + logsumexp(others)``."""
+    def correct(self, odds: Table) -> Mask:
+        """Return where the label has the highest score; that of the class is ``odds + logsumexp(others)``."""
         top = self.others.max(axis=1)
         rest = top + np.log(np.exp(self.others - top[:, None]).sum(axis=1))
         best = self.others.argmax(axis=1)
@@ -59,12 +58,12 @@ class OneVsRest:
         return np.asarray(predicted == self.labels)
 
     def calibrated(self, evidence: Table) -> Weighed:
-        """Weights and an offset for ``evidence`` (samples, columns)."""
+        """Fit weights and an offset of ``evidence`` (samples, columns)."""
         odds, found = self._moved(evidence)
         return Weighed(self.correct(odds), PENALTY, 0, lambda: found)
 
     def joint(self, values: Table, room: int) -> Weighed:
-        """A ridge regression of ``values`` (samples, columns); ``room`` as in :func:`choose`."""
+        """Fit a ridge regression of ``values`` (samples, columns); ``room`` as in :func:`choose`."""
         choice = choose(values, (self.labels != self.place).astype(np.int64), self.seed, room)
         odds, moved = self._moved((choice.scores[:, 0] - choice.scores[:, 1])[:, None])
 
@@ -78,18 +77,18 @@ class OneVsRest:
         return Weighed(self.correct(odds), choice.penalty, choice.hidden, head)
 
     def _moved(self, evidence: Table) -> tuple[Table, RidgeHead]:
-        """Log-odds on folds left out, and what makes them, fitted to all."""
+        """Return log-odds on folds left out, and the head that makes them, fitted to all samples."""
         folds = spread(self.labels, np.random.default_rng(self.seed))
         odds = np.zeros(len(evidence))
         for fold in range(FOLDS):
             inside, outside = folds != fold, folds == fold
-            found = self._likeliest(evidence[inside], self.labels[inside])
+            found = self._most_likely(evidence[inside], self.labels[inside])
             odds[outside] = evidence[outside] @ found[:-1] + found[-1]
-        found = self._likeliest(evidence, self.labels)
+        found = self._most_likely(evidence, self.labels)
         return odds, RidgeHead(None, found[:-1, None], found[-1:])
 
-    def _likeliest(self, evidence: Table, labels: NDArray[np.int64]) -> Table:
-        """Weights, and the offset last."""
+    def _most_likely(self, evidence: Table, labels: Integers) -> Table:
+        """Return the most likely weights, the offset last."""
         own = np.concatenate([evidence, np.ones((len(evidence), 1))], axis=1)
         features = np.stack([own, np.zeros_like(own)], axis=1)
         start = np.ones(own.shape[1])

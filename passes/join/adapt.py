@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from graft.passes.base import Context, Declined, Report
 from graft.rewriter.card.card import InputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
@@ -23,7 +24,7 @@ CUBIC = -0.5
 
 
 def raw_input(cards: Sequence[InputCard], name: str = RAW) -> InputCard:
-    """The raw images that all of ``cards`` can be made of: pixels 0..255, rows of pixels, unscaled.
+    """Return raw images that all of ``cards`` can be made of: pixels 0..255, rows of pixels, unscaled.
 
     The largest size among them, and colour where one of them has colour. Images of other sizes are
     brought to it as the card of that size says.
@@ -42,18 +43,22 @@ def raw_input(cards: Sequence[InputCard], name: str = RAW) -> InputCard:
 
 
 def shrinks(raw: InputCard, card: InputCard) -> bool:
-    """Whether images become smaller on the way, which takes :data:`ANTIALIAS_OPSET`."""
+    """Return ``True`` where images become smaller on the way, which takes :data:`ANTIALIAS_OPSET`."""
     return any(a > b for a, b in zip(raw.size or (), card.size or (), strict=False))
 
 
-@dataclass(frozen=True)
-class AdaptReport:
-    """What is done to the raw input, in order, and what could not be done as a card says."""
+@dataclass(frozen=True, kw_only=True)
+class AdaptReport(Report):
+    """The way of an image from raw to the input of a model.
+
+    Attributes:
+        steps: applied to the raw input, in order.
+    """
 
     steps: tuple[str, ...]
-    declined: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
 class Adapt:
     """Let a model of one image input take raw images.
 
@@ -61,21 +66,25 @@ class Adapt:
     ``(raw * scale - mean) / std``. Colour and size are brought about as they are for image files, and
     rounded to whole levels like these.
 
-    Args:
+    Attributes:
         raw: the images that will come, in layout NHWC.
         dtype: their type in the graph.
     """
 
-    def __init__(self, raw: InputCard, dtype: type[np.generic] = np.uint8) -> None:
-        self.raw = raw
-        self.dtype = np.dtype(dtype)
+    raw: InputCard
+    dtype: type[np.generic] = np.uint8
 
-    def __call__(self, model: Model) -> AdaptReport:
+    def __call__(self, model: Model, context: Context) -> AdaptReport:
         """Change the input of ``model``, and its card.
+
+        Args:
+            model: changed in place.
+            context: nothing of it is used.
 
         Raises:
             GraftError: ``input-kind`` for models that take no single image.
         """
+        del context
         card = model.require_card()
         if len(card.inputs) != 1 or card.inputs[0].kind != "image":
             raise GraftError(
@@ -90,7 +99,7 @@ class Adapt:
             batch = "batch"
         old.name = f"graft/adapted/{target.name}"
         shape = [batch, *(self.raw.size or ()), self.raw.channels]
-        raw = gs.Variable(self.raw.name, self.dtype, shape)
+        raw = gs.Variable(self.raw.name, np.dtype(self.dtype), shape)
         path = _Path(Builder(model.graph, model.opset, "graft/adapt"), raw, self.raw)
         path.color(target)
         path.size(target)
@@ -100,21 +109,21 @@ class Adapt:
         model.graph.inputs = [raw]
         model.card = card.replace(inputs=(self.raw,))
         model.tidy()
-        return AdaptReport(tuple(path.steps), tuple(path.declined))
+        return AdaptReport(changed=len(path.steps), declined=tuple(path.declined), steps=tuple(path.steps))
 
 
 class _Path:
-    """The way of one image tensor from raw to a parent's input; layout NHWC until the end."""
+    """One image tensor on its way from raw to a parent's input; layout NHWC until the end."""
 
     def __init__(self, build: Builder, raw: gs.Tensor, card: InputCard) -> None:
         self.build = build
         self.card = card
         self.tensor = build.node("Cast", "float", [raw], to=int(onnx.TensorProto.FLOAT))
         self.steps: list[str] = []
-        self.declined: list[str] = []
+        self.declined: list[Declined] = []
 
     def color(self, target: InputCard) -> None:
-        """RGB to gray or BGR, gray to three equal channels."""
+        """Turn RGB into gray or BGR, gray into three equal channels."""
         build = self.build
         if target.color == self.card.color:
             return
@@ -130,21 +139,21 @@ class _Path:
             self.tensor = build.node("Gather", "bgr", [self.tensor, turned], axis=3)
 
     def size(self, target: InputCard) -> None:
-        """To the parent's height and width."""
+        """Resize to the parent's height and width."""
         if target.size is None or target.size == self.card.size:
             return
         build, (height, width) = self.build, target.size
         self.steps.append(f"{_text(self.card.size)} to {_text(target.size)}")
         attributes = _interpolation(target.interpolation)
         if target.interpolation == "lanczos":
-            self.declined.append("ONNX has no lanczos filter: cubic instead")
+            self._decline("ONNX has no lanczos filter: cubic instead")
         image = build.node("Transpose", "channels_first", [self.tensor], perm=[0, 3, 1, 2])
         none = gs.Variable.empty()
         if shrinks(self.card, target) and target.interpolation != "nearest":
             if build.opset >= ANTIALIAS_OPSET:
                 attributes |= {"antialias": 1, "exclude_outside": 1}
             else:
-                self.declined.append(f"opset {build.opset} cannot resize without aliasing")
+                self._decline(f"opset {build.opset} cannot resize without aliasing")
         # All four sizes, and not the attribute `axes`: onnxruntime 1.31 moves transpositions past a Resize
         # and loses a constant of two sizes on the way.
         kept = build.pick(build.node("Shape", "shape", [image]), [0, 1], "kept")
@@ -157,7 +166,7 @@ class _Path:
         self.tensor = self._rounded(image, "pixels")
 
     def values(self, target: InputCard) -> None:
-        """``(raw * scale - mean) / std`` in the order of the channels, what changes nothing left out."""
+        """Apply ``(raw * scale - mean) / std``; steps that change nothing are left out."""
         for op, name, numbers, neutral in (
             ("Mul", "scale", (target.scale,), 1.0),
             ("Sub", "mean", target.mean, 0.0),
@@ -169,7 +178,7 @@ class _Path:
                 self.steps.append(name)
 
     def layout(self, target: InputCard) -> None:
-        """The parent's order of axes."""
+        """Bring the axes into the parent's order."""
         if target.layout == "NCHW":
             self.tensor = self.build.node("Transpose", "nchw", [self.tensor], perm=[0, 3, 1, 2])
         elif target.layout == "flat":
@@ -186,8 +195,11 @@ class _Path:
         for reader in list(old.outputs):
             reader.inputs = [self.tensor if tensor is old else tensor for tensor in reader.inputs]
 
+    def _decline(self, reason: str) -> None:
+        self.declined.append(Declined(f"{self.build.prefix}/resized", reason))
+
     def _rounded(self, tensor: gs.Tensor, name: str) -> gs.Tensor:
-        """To whole levels, as in an image file."""
+        """Round to whole levels, as in an image file."""
         build = self.build
         half, low, high = (
             build.constant(f"{name}/{each}", np.array(value, np.float32))
@@ -198,7 +210,7 @@ class _Path:
 
 
 def _interpolation(name: str) -> dict[str, object]:
-    """Attributes of Resize that act as Pillow's filter does."""
+    """Return attributes of Resize that act as Pillow's filter does."""
     if name == "nearest":
         return {"mode": "nearest", "nearest_mode": "round_prefer_ceil"}
     if name == "bilinear":

@@ -1,9 +1,10 @@
-"""Whether modules go together: what is refused, and what to do about it; and what they may cost."""
+"""Compatibility of modules: combinations that are refused, and the work that a composite may take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from graft.passes.join.network import class_summary
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -14,7 +15,16 @@ from graft.rewriter.record.provenance import Origin, ParentRecord, broken, metri
 def check_classes(
     modules: Sequence[Model], origins: Sequence[Origin], rename: Sequence[Mapping[str, str]]
 ) -> None:
-    """Raise unless there are modules, each of one parent, and no two of them for one class."""
+    """Raise unless there are modules, each of one parent, and no two of them for one class.
+
+    Args:
+        modules: that ``decompose`` or ``compose`` wrote.
+        origins: of each module.
+        rename: for each module, old name to new name of its classes.
+
+    Raises:
+        GraftError: ``nothing-to-join``, ``composite-of-several``, ``class-name`` or ``class-twice``.
+    """
     if not modules:
         raise GraftError("nothing-to-join", "no modules were named", "name modules or a DIR of them")
     seen: dict[str, ParentRecord] = {}
@@ -29,7 +39,7 @@ def check_classes(
             )
         for name in (names.get(name, name) for name in origin.classes):
             if name == OTHER and OTHER not in origin.classes:
-                raise GraftError("class-name", f"no class can be display_name {OTHER}", "choose another name")
+                raise GraftError("class-name", f"no class can be called {OTHER}", "choose another name")
             if name in seen:
                 one, two = (display_name(record) for record in (seen[name], origin.parents[0]))
                 raise GraftError(
@@ -41,7 +51,16 @@ def check_classes(
 
 
 def check_kinds(first: Card, card: Card, same_parent: bool) -> None:
-    """Raise unless samples for one can be samples for the other."""
+    """Raise unless samples for one can be samples for the other.
+
+    Args:
+        first: card of a module.
+        card: card of another one.
+        same_parent: they are of one parent, so that tokens mean the same.
+
+    Raises:
+        GraftError: ``inputs-differ``, ``outputs-differ`` or ``vocabularies-differ``.
+    """
     pair = f"the modules of {class_summary(first)} and {class_summary(card)}"
     kinds = [sorted({each.kind for each in found.inputs}) for found in (first, card)]
     if kinds[0] != kinds[1]:
@@ -70,7 +89,7 @@ def check_kinds(first: Card, card: Card, same_parent: bool) -> None:
 
 
 def batch_of(models: Sequence[Model]) -> int | None:
-    """How many samples one of ``models`` wants at once, and so all of them together.
+    """Return the fixed batch of one of ``models``, and so of all of them together; ``None``: it is free.
 
     Raises:
         GraftError: ``batches-differ``.
@@ -87,7 +106,7 @@ def batch_of(models: Sequence[Model]) -> int | None:
 
 
 def signature(module: Model, batch: bool = True) -> tuple[object, ...]:
-    """What makes inputs the same: what the card says, type and sizes; that of a ``batch``, too, or not."""
+    """Return what makes inputs the same: their cards, types and sizes; with ``batch`` its size, too."""
     card, inputs = module.require_card(), module.inputs()
     return tuple(
         (
@@ -100,18 +119,12 @@ def signature(module: Model, batch: bool = True) -> tuple[object, ...]:
 
 
 def display_name(record: ParentRecord, default: str = "") -> str:
-    """A parent as people call it."""
+    """Return the name of a parent, or the first digits of its hash."""
     return record.name or (f"parent {(default or record.graph_sha256)[:8]}")
 
 
-def class_summary(card: Card) -> str:
-    """The first classes of a card."""
-    names = [name for name in card.labels if name != OTHER]
-    return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
-
-
 def parents_macs(modules: Sequence[Model]) -> int:
-    """Multiply-accumulates of the distinct parents of ``modules``, as these remember them."""
+    """Return the multiply-accumulates of the distinct parents of ``modules``, as these remember them."""
     found = {}
     for module in modules:
         kept = metrics_of(module).get("macs_ratio")

@@ -7,40 +7,51 @@ from dataclasses import dataclass
 import onnx
 from onnx import version_converter
 
+from graft.passes.base import Context, Report
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.importing import LOWEST_OPSET
 from graft.rewriter.graph.model import Model
 from graft.rewriter.run.equivalence import differs
 
 
-@dataclass(frozen=True)
-class ConvertReport:
-    """Opset and IR version before and after."""
+@dataclass(frozen=True, kw_only=True)
+class ConvertReport(Report):
+    """Versions before and after.
+
+    Attributes:
+        opset: version of the standard operators, before and after.
+        ir_version: version of the file format, before and after.
+    """
 
     opset: tuple[int, int]
     ir_version: tuple[int, int]
 
 
+@dataclass(frozen=True)
 class Convert:
     """Change the versions of a model in place; onnx's converter does the opset.
 
     The result is compared with the original on random inputs.
 
-    Args:
+    Attributes:
         opset: version of the standard operators; ``None``: as it is.
-        ir_version: version of the file format; ``None``: as it is, or what the opset needs.
+        ir_version: version of the file format; ``None``: as it is, or the least that the opset needs.
     """
 
-    def __init__(self, opset: int | None = None, ir_version: int | None = None) -> None:
-        self.opset = opset
-        self.ir_version = ir_version
+    opset: int | None = None
+    ir_version: int | None = None
 
-    def __call__(self, model: Model) -> ConvertReport:
+    def __call__(self, model: Model, context: Context) -> ConvertReport:
         """Convert ``model``.
+
+        Args:
+            model: changed in place.
+            context: nothing of it is used.
 
         Raises:
             GraftError: ``version-unknown``, ``version-conflict`` or ``convert-failed``.
         """
+        del context
         before = (model.opset, model.ir_version)
         opset = model.opset if self.opset is None else self.opset
         wanted = self._ir_version(model, opset)
@@ -50,10 +61,11 @@ class Convert:
         header.CopyFrom(model.header)
         header.ir_version = wanted
         model.header = header
-        return ConvertReport((before[0], model.opset), (before[1], wanted))
+        changed = int(before != (model.opset, wanted))
+        return ConvertReport(changed=changed, opset=(before[0], model.opset), ir_version=(before[1], wanted))
 
     def _ir_version(self, model: Model, opset: int) -> int:
-        """The IR version to write, checked against what the operator sets need."""
+        """Return the IR version to write, checked against the operator sets."""
         newest = onnx.defs.onnx_opset_version()
         if opset != model.opset and not LOWEST_OPSET <= opset <= newest:
             raise GraftError(

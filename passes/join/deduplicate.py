@@ -1,4 +1,4 @@
-"""Equal nodes and equal weights once."""
+"""Deduplication: common subexpressions run, and equal initializers are stored, once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graft.passes.base import Context, Report
 from graft.rewriter.graph.model import Model
 from graft.rewriter.operators.base import own_name
 
@@ -19,14 +20,20 @@ DRAWS = frozenset(
 """Operators whose output is another every time."""
 
 
-@dataclass(frozen=True)
-class DeduplicateReport:
-    """How many nodes and weights gave way to an equal one."""
+@dataclass(frozen=True, kw_only=True)
+class DeduplicateReport(Report):
+    """Nodes and weights that were replaced by an equal one.
+
+    Attributes:
+        nodes: number of nodes.
+        weights: number of weights.
+    """
 
     nodes: int
     weights: int
 
 
+@dataclass(frozen=True)
 class Deduplicate:
     """Let equal weights be stored, and equal nodes run, once.
 
@@ -34,8 +41,14 @@ class Deduplicate:
     share what they begin with. Nodes with bodies, and those that draw, stay apart.
     """
 
-    def __call__(self, model: Model) -> DeduplicateReport:
-        """Change ``model`` in place; its nodes have to be sorted topologically."""
+    def __call__(self, model: Model, context: Context) -> DeduplicateReport:
+        """Change ``model`` in place.
+
+        Args:
+            model: its nodes have to be sorted topologically.
+            context: nothing of it is used.
+        """
+        del context
         graph = model.graph
         weights = _share_weights(graph)
         bodies = [node for body in graph.subgraphs(recursive=True) for node in body.nodes]
@@ -54,7 +67,7 @@ class Deduplicate:
                         reader.inputs = [theirs if tensor is mine else tensor for tensor in reader.inputs]
                 nodes += 1
         model.tidy()
-        return DeduplicateReport(nodes, weights)
+        return DeduplicateReport(changed=nodes + weights, nodes=nodes, weights=weights)
 
 
 def _share_weights(graph: gs.Graph) -> int:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.passes.compare.joint_head import known as places_known
-from graft.passes.compare.score import Branch
-from graft.passes.join.adapt import ANTIALIAS_OPSET, RAW, Adapt, AdaptReport, raw_input, shrinks
-from graft.passes.join.compatibility import batch_of, class_summary, signature
+from graft.passes.base import Context, Report
+from graft.passes.compare.branch import Branch, joint_places
+from graft.passes.join.adapt import ANTIALIAS_OPSET, RAW, Adapt, raw_input, shrinks
+from graft.passes.join.compatibility import batch_of, signature
 from graft.passes.join.convert import Convert
 from graft.passes.join.deduplicate import Deduplicate
+from graft.passes.join.network import class_summary
 from graft.rewriter.card.card import InputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
@@ -26,7 +28,7 @@ INPUTS = ("raw", "parent")
 def input_of(
     models: Sequence[Model], wanted: str | None, raw_if_images: bool, batch: bool = True
 ) -> InputCard | None:
-    """The raw input to adapt ``models`` to; ``None`` where they take their own, which is the same.
+    """Return the raw input to adapt ``models`` to; ``None`` where they take their own, which is the same.
 
     Args:
         models: with their cards.
@@ -56,45 +58,90 @@ def input_of(
     return None
 
 
-def bring_together(
-    models: Sequence[Model],
-    raw: InputCard | None,
-    dtype: type[np.generic],
-    opset: int | None = None,
-    ir_version: int | None = None,
-) -> list[AdaptReport]:
-    """Give ``models`` one opset, one IR version and, where there is one, the input ``raw`` of ``dtype``.
+@dataclass(frozen=True, kw_only=True)
+class MeetReport(Report):
+    """Networks that take one input now.
 
-    ``None`` for a version: the highest among them.
+    Attributes:
+        adapted: for each network the steps from the raw input to its own; empty where all take the same.
     """
-    found = opset or max(model.opset for model in models)
-    if opset is None and raw and any(shrinks(raw, model.require_card().inputs[0]) for model in models):
-        found = max(found, ANTIALIAS_OPSET)
-    for model in models:
-        Convert(found)(model)
-    highest = ir_version or max(model.ir_version for model in models)
-    for model in models:
-        Convert(None, highest)(model)
-    reports = [Adapt(raw, dtype)(model) for model in models] if raw else []
-    for model in models:
-        model.refresh_shapes()  # branches need the ranks of what they read
-    return reports
+
+    adapted: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Meet:
+    """Give networks one opset, one IR version and, where there is one, one raw input.
+
+    Attributes:
+        raw: the raw input; ``None``: they take the same already.
+        dtype: type of raw images.
+        opset: operator set; ``None``: the highest among the networks.
+        ir_version: as ``opset``.
+    """
+
+    raw: InputCard | None
+    dtype: type[np.generic] = np.uint8
+    opset: int | None = None
+    ir_version: int | None = None
+
+    def __call__(self, models: Sequence[Model], context: Context) -> MeetReport:
+        """Change ``models``.
+
+        Args:
+            models: with their cards, changed in place.
+            context: nothing of it is used.
+
+        Raises:
+            GraftError: a version does not exist, or a model cannot be converted or adapted.
+        """
+        opset = self._opset(models)
+        reports = [Convert(opset)(model, context) for model in models]
+        highest = self.ir_version or max(model.ir_version for model in models)
+        reports += [Convert(None, highest)(model, context) for model in models]
+        adapts = [Adapt(self.raw, self.dtype)(model, context) for model in models] if self.raw else []
+        for model in models:
+            model.refresh_shapes()  # branches need the ranks of what they read
+        declined = [each for report in (*reports, *adapts) for each in report.declined]
+        return MeetReport(
+            changed=len(models), declined=tuple(declined), adapted=tuple(report.steps for report in adapts)
+        )
+
+    def _opset(self, models: Sequence[Model]) -> int:
+        """Return the operator set to write; resizing without aliasing takes a newer one."""
+        if self.opset:
+            return self.opset
+        found = max(model.opset for model in models)
+        if self.raw and any(shrinks(self.raw, model.require_card().inputs[0]) for model in models):
+            return max(found, ANTIALIAS_OPSET)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeReport(Report):
+    """A model that was merged of several.
+
+    Attributes:
+        model: with its card.
+    """
+
+    model: Model
 
 
 class Merge:
-    """One graph for several models that :func:`bring_together` made alike; it has no output yet.
+    """One graph for several models that :class:`Meet` made alike; it has no output yet.
+
+    Args:
+        models: left as they are. Input, output, and metadata that are not ours are those of the first.
+        activations: branches say which activations a joint head reads.
 
     Attributes:
         branches: the scores of each model, in order.
         build: adds nodes that belong to none of them.
         inputs: of the graph, in the order of the card.
-
-    Args:
-        models: left as they are. Input, output, and metadata that are not ours are those of the first.
-        known: branches say what a joint head reads.
     """
 
-    def __init__(self, models: Sequence[Model], known: bool) -> None:
+    def __init__(self, models: Sequence[Model], activations: bool) -> None:
         first = models[0]
         self._first = first
         self._batch = batch_of(models)
@@ -110,7 +157,7 @@ class Merge:
         self.inputs: list[gs.Tensor] = [named[name] for name in inputs]
         self.build = Builder(self._graph, first.opset, "graft")
         self.branches = [
-            _branch(model.copy(), f"m{number}", self._graph, inputs, known)
+            _branch(model.copy(), f"m{number}", self._graph, inputs, activations)
             for number, model in enumerate(models)
         ]
 
@@ -121,8 +168,8 @@ class Merge:
         kind: str,
         dtype: np.dtype[np.generic],
         reads: Mapping[str, Sequence[gs.Tensor]] | None = None,
-    ) -> Model:
-        """The model that puts out ``scores``, under the name of the first model's output.
+    ) -> MergeReport:
+        """Return the model that puts out ``scores``, under the name of the first model's output.
 
         Args:
             scores: logits (samples, classes) or (samples, steps, classes).
@@ -159,20 +206,20 @@ class Merge:
             output={"name": card.output.name, "kind": kind, "steps": card.output.steps},
         )
         model.tidy()
-        Deduplicate()(model)
+        report = Deduplicate()(model, Context())
         model.refresh_shapes()
-        return model
+        return MergeReport(changed=report.changed, declined=report.declined, model=model)
 
 
-def _branch(model: Model, prefix: str, graph: gs.Graph, names: Sequence[str], known: bool) -> Branch:
+def _branch(model: Model, prefix: str, graph: gs.Graph, names: Sequence[str], activations: bool) -> Branch:
     """Move the nodes of ``model``, a copy that may be changed, into ``graph`` under ``prefix``.
 
-    Its inputs, in the order of its card, become those of the graph that ``names`` says. With ``known``
-    it says what a joint head reads.
+    Its inputs, in the order of its card, become those of the graph that ``names`` says. With
+    ``activations`` the branch says which ones a joint head reads.
     """
-    typicality = Typicality.of(model)
+    statistics = Typicality.of(model)
     tensors: Mapping[str, gs.Tensor] = model.graph.tensors()
-    places = places_known(model) if known else []
+    places = joint_places(model) if activations else []
     named = {tensor.name: tensor for tensor in graph.inputs}
     own = [each.name for each in model.require_card().inputs]
     inputs = {old: named[new] for old, new in zip(own, names, strict=True)}
@@ -186,13 +233,13 @@ def _branch(model: Model, prefix: str, graph: gs.Graph, names: Sequence[str], kn
             tensor.name = f"{prefix}/{name}"
     build = Builder(graph, graph.opset, f"graft/{prefix}")  # no tensor of the model begins so
     tensors = {**tensors, **inputs}
-    features = tensors.get(typicality.tensor) if typicality else None
+    features = tensors.get(statistics.tensor) if statistics else None
     reads = [(tensors[place.tensor], place.axis) for place in places]
-    return Branch(model.require_card(), build, outputs, typicality, features, reads)
+    return Branch(model.require_card(), build, outputs, statistics, features, reads)
 
 
 def _free_name(models: Sequence[Model]) -> str:
-    """A name for the raw input that no tensor of ``models`` but an input has."""
+    """Return a name for the raw input that no tensor of ``models`` but an input has."""
     taken = {
         name
         for model in models

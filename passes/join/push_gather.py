@@ -1,24 +1,34 @@
-"""Pick columns where they come from, so that what nobody picks is not made."""
+"""Pick columns where they come from, so that columns nobody picks are not computed."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graft.passes.base import Context, Report
 from graft.rewriter.arrays import Integers
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.operators.base import is_constant, positive
 
 
+@dataclass(frozen=True)
 class PushGather:
     """Move each ``Gather`` of fixed columns behind the ``Concat`` or ``Gather`` that makes the columns.
 
     For the last axis only, where classes are.
     """
 
-    def __call__(self, model: Model) -> int:
-        """Change ``model``; how many were moved."""
+    def __call__(self, model: Model, context: Context) -> Report:
+        """Change ``model``; the report counts nodes that were moved.
+
+        Args:
+            model: changed in place.
+            context: nothing of it is used.
+        """
+        del context
         moved = 0
         while (node := next(filter(_can_move, model.graph.nodes), None)) is not None:
             maker, columns = node.inputs[0].inputs[0], _columns(node)
@@ -30,11 +40,11 @@ class PushGather:
                 self._into_parts(node, maker, columns, build)
             moved += 1
             model.tidy()
-        return moved
+        return Report(changed=moved)
 
     @staticmethod
     def _into_parts(node: gs.Node, concat: gs.Node, columns: Integers, build: Builder) -> None:
-        """Pick of each part what ``node`` picks of all, and bring it into order."""
+        """Pick from each part the columns that ``node`` picks of all, and bring them into order."""
         starts = np.cumsum([0, *_widths(concat)])
         owners = np.searchsorted(starts, columns, side="right") - 1
         pieces: list[gs.Tensor] = []
@@ -55,7 +65,7 @@ class PushGather:
 
 
 def _can_move(node: gs.Node) -> bool:
-    """Whether ``node`` picks columns of other picked columns, or some of a ``Concat``."""
+    """Return ``True`` where ``node`` picks columns of other picked columns, or some of a ``Concat``."""
     columns = _columns(node)
     if not columns.size or not node.inputs[0].inputs:
         return False
@@ -64,7 +74,7 @@ def _can_move(node: gs.Node) -> bool:
 
 
 def _columns(node: gs.Node) -> Integers:
-    """The fixed columns that a ``Gather`` over the last axis picks; of other nodes none."""
+    """Return the fixed columns that a ``Gather`` over the last axis picks; of other nodes none."""
     none = np.zeros(0, np.int64)
     if node.op != "Gather" or not is_constant(node.inputs[1]):
         return none
@@ -77,7 +87,7 @@ def _columns(node: gs.Node) -> Integers:
 
 
 def _widths(node: gs.Node) -> list[int]:
-    """The columns of each part of a ``Concat`` over the last axis; of other nodes none."""
+    """Return the columns of each part of a ``Concat`` over the last axis; of other nodes none."""
     if node.op != "Concat" or any(not tensor.shape for tensor in node.inputs):
         return []
     rank = len(node.inputs[0].shape)

@@ -12,7 +12,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from graft.passes.compose import Compose
+from graft.passes.base import Context
+from graft.passes.compose import Compose, Modules
 from graft.rewriter.data.dataset import Dataset, Split
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.model import Model
@@ -153,7 +154,7 @@ def test_pairs_of_classes_of_two_networks(capfd: pytest.CaptureFixture[str], tmp
     both = Split.join(splits)
     top1 = []
     for one, two in product(*modules):
-        composite = Compose()([one, two], {}).model
+        composite = Compose()(Modules([one, two]), Context()).model
         card = composite.require_card()
         samples = Samples.match(both, card, card.labels)
         top1.append(score(composite, samples, Device(("cpu",))).summary()["top1"])

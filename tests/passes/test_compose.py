@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from graft.passes.compose import Compose
+from graft.passes.base import Context
+from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
@@ -50,7 +51,7 @@ def log_odds(module: Model) -> Array:
 
 
 def joined(modules: list[Model]) -> Model:
-    report = Compose("branches")(modules, {})
+    report = Compose("branches")(Modules(modules), Context())
     onnx.checker.check_model(report.model.proto(), full_check=True)
     assert report.strategy == "branches"
     return report.model
@@ -106,7 +107,7 @@ def test_same_bytes_twice(strategy: str) -> None:
         of = source()
         modules = [cut(of, "c"), cut(of, "a")]
         before = [module.proto().SerializeToString(deterministic=True) for module in modules]
-        report = Compose(strategy)(modules, {of.parent.sha256: of})
+        report = Compose(strategy)(Modules(modules, {of.parent.sha256: of}), Context())
         written.append(report.model.proto().SerializeToString(deterministic=True))
         after = [module.proto().SerializeToString(deterministic=True) for module in modules]
         assert before == after, "the modules are left as they are"
@@ -157,7 +158,7 @@ def test_modules_from_files(tmp_path: object) -> None:
 def test_a_trunk_of_all_classes_that_keeps_everything_is_the_parent(kind: str) -> None:
     of = source(kind)
     modules = [cut(of, label) for label in "abcd"]
-    report = Compose("trunk", keep=1.0)(modules, {of.parent.sha256: of})
+    report = Compose("trunk", keep=1.0)(Modules(modules, {of.parent.sha256: of}), Context())
     assert report.strategy == "trunk"
     wanted = small.run(of.parent.source, X)["y"]
     np.testing.assert_allclose(small.run(report.model, X)["y"], wanted, rtol=1e-4, atol=1e-5)
@@ -167,7 +168,7 @@ def test_a_trunk_of_all_classes_that_keeps_everything_is_the_parent(kind: str) -
 def test_a_trunk_is_planned_for_the_set_within_the_largest_budget() -> None:
     of = source()
     modules = [cut(of, "d", keep=0.5), cut(of, "b", keep=0.7)]
-    report = Compose()(modules, {of.parent.sha256: of})
+    report = Compose()(Modules(modules, {of.parent.sha256: of}), Context())
     assert report.strategy == "trunk"
     assert report.model.require_card().labels == ("d", "b")
     assert 0.5 < cost_of(report.model).macs / of.parent.cost.macs <= 0.7
@@ -179,7 +180,7 @@ def test_a_trunk_is_planned_for_the_set_within_the_largest_budget() -> None:
 def test_a_trunk_with_other() -> None:
     of = source()
     modules = [cut(of, "d"), cut(of, "b")]
-    report = Compose(other=True, keep=1.0)(modules, {of.parent.sha256: of})
+    report = Compose(other=True, keep=1.0)(Modules(modules, {of.parent.sha256: of}), Context())
     whole = small.run(of.parent.source, X)["y"]
     rest = small.logsumexp(whole[:, [0, 2]])
     wanted = np.concatenate([whole[:, [3, 1]], rest], axis=1)
@@ -190,13 +191,13 @@ def test_a_trunk_with_other() -> None:
 def test_without_the_parent_auto_makes_branches_and_says_so() -> None:
     of = source()
     modules = [cut(of, "d"), cut(of, "b")]
-    report = Compose()(modules, {})
+    report = Compose()(Modules(modules), Context())
     assert (report.strategy, report.reason) == ("branches", "the parent is not at hand")
 
 
 def refused(modules: list[Model], strategy: str = "auto", other: bool = False) -> str:
     with pytest.raises(GraftError) as caught:
-        Compose(strategy, other=other)(modules, {})
+        Compose(strategy, other=other)(Modules(modules), Context())
     return caught.value.code
 
 

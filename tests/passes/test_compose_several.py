@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from graft.passes.compose import Compose, ComposeReport
+from graft.passes.base import Context
+from graft.passes.compose import Compose, ComposeReport, Modules
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
@@ -323,7 +324,7 @@ def test_branches_of_unlike_parents(
         )
     ]
     modules = [cut(parents[0], "c", 0.9), cut(parents[1], "sp", together=True), cut(parents[0], "a")]
-    report = Compose("branches", scores=scores)(modules, {})
+    report = Compose("branches", scores=scores)(Modules(modules), Context())
     gray = set(colors) == {"GRAY"}
     images = pixels(64, max(sizes), 1 if gray else 3, seed=9)
     found = checked(report, images)
@@ -345,7 +346,7 @@ def test_three_parents_of_which_two_are_at_hand() -> None:
     one, two = photo("abc", seed=1, opset=13, name="one"), photo("pqr", seed=2, opset=18, layout="flat")
     three = photo("xyz", seed=3, kind="probabilities", layout="NHWC", color="GRAY", name="three")
     modules = [cut(one, "b", 0.8), cut(three, "z"), cut(two, "p"), cut(one, "a", 0.7), cut(three, "x")]
-    report = Compose()(modules, sources(one, two))
+    report = Compose()(Modules(modules, sources(one, two)), Context())
     images = pixels(64, seed=5)
     found = checked(report, images)
     assert report.model.require_card().labels == ("b", "z", "p", "a", "x")
@@ -364,7 +365,7 @@ def test_three_parents_of_which_two_are_at_hand() -> None:
 
 def test_float_images_are_taken_where_asked_for() -> None:
     modules = [cut(photo("abc"), "a"), cut(photo("pqr", seed=1, layout="NHWC"), "q")]
-    report = Compose("branches", dtype=np.float32)(modules, {})
+    report = Compose("branches", dtype=np.float32)(Modules(modules), Context())
     images = pixels(16).astype(np.float32) + np.float32(0.25)
     assert report.model.inputs()["image"][0] == np.float32
     np.testing.assert_allclose(
@@ -387,14 +388,14 @@ def test_one_label_a_time_step() -> None:
 
     one, two = steps("abc", 0), steps("pq", 1)
     modules = [cut(one, "ca", together=True), cut(two, "q")]
-    report = Compose("branches")(modules, {})
+    report = Compose("branches")(Modules(modules), Context())
     x = small.inputs([5, 3], 9, seed=4)
     found = run(report.model, {"x": x})["y"]
     whole = [run(of.parent.source, {"x": x})["y"].astype(np.float64) for of in (one, two)]
     shares = [logits - small.logsumexp(logits) for logits in whole]
     wanted = np.concatenate([shares[0][..., [2, 0]], shares[1][..., [1]]], axis=-1)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
-    assert len(report.declined) == 2 and all("last features" in reason for reason in report.declined)
+    assert len(report.declined) == 2 and all("last features" in each.reason for each in report.declined)
     assert report.model.require_card().output.steps
     assert report.model.outputs()["y"][1] == ("N", 5, 3)
 
@@ -407,7 +408,7 @@ def test_the_strategies_and_their_reasons() -> None:
     modules = [cut(one, "a"), cut(two, "p"), cut(one, "b"), cut(two, "r")]
 
     def told(strategy: str, *at_hand: Source) -> tuple[str, str]:
-        report = Compose(strategy)(modules, sources(*at_hand))
+        report = Compose(strategy)(Modules(modules, sources(*at_hand)), Context())
         assert origin_of(report.model).options["strategy"] == report.strategy
         return report.strategy, report.reason
 
@@ -420,7 +421,7 @@ def test_the_strategies_and_their_reasons() -> None:
     assert told("trunk", one, two) == ("trunk", "asked for")
     for missing in ((one,), (two,), ()):
         with pytest.raises(GraftError) as caught:
-            Compose("trunk")(modules, sources(*missing))
+            Compose("trunk")(Modules(modules, sources(*missing)), Context())
         assert caught.value.code == "parent-missing"
         names = {"one", unnamed} - {"one" if of is one else unnamed for of in missing}
         assert all(name in caught.value.message for name in names)
@@ -433,28 +434,28 @@ def test_branches_run_every_module_and_trunks_one_network_a_parent() -> None:
     def convolutions(report: ComposeReport) -> int:
         return sum(node.op == "Conv" for node in report.model.graph.nodes)
 
-    assert convolutions(Compose("auto")(modules, sources(one, two))) == 2
-    assert convolutions(Compose("auto")(modules, sources(one))) == 3
-    assert convolutions(Compose("branches")(modules, sources(one, two))) == 4
+    assert convolutions(Compose("auto")(Modules(modules, sources(one, two)), Context())) == 2
+    assert convolutions(Compose("auto")(Modules(modules, sources(one)), Context())) == 3
+    assert convolutions(Compose("branches")(Modules(modules, sources(one, two)), Context())) == 4
 
 
 def test_what_goes_with_one_parent_only() -> None:
     one, two = photo("abc", seed=1), photo("pqr", seed=2)
     modules = [cut(one, "a"), cut(two, "p"), cut(two, "q")]
     with pytest.raises(GraftError) as caught:
-        Compose("branches", keep=0.5)(modules, sources(one, two))
+        Compose("branches", keep=0.5)(Modules(modules, sources(one, two)), Context())
     assert caught.value.code == "trunk-only"
-    again = Compose("branches")(modules, {}).model
+    again = Compose("branches")(Modules(modules), Context()).model
     with pytest.raises(GraftError) as caught:
-        Compose()([again, cut(one, "b")], {})
+        Compose()(Modules([again, cut(one, "b")]), Context())
     assert caught.value.code == "composite-of-several"
 
 
 def test_a_composite_of_one_parent_can_be_joined_with_another() -> None:
     one, two = photo("abc", seed=1), photo("pqr", seed=2, layout="flat")
-    first = Compose("branches")([cut(one, "c"), cut(one, "a")], {}).model
+    first = Compose("branches")(Modules([cut(one, "c"), cut(one, "a")]), Context()).model
     module = cut(two, "p")
-    report = Compose("branches", scores="softmax")([first, module], {})
+    report = Compose("branches", scores="softmax")(Modules([first, module]), Context())
     images = pixels(32, seed=8)
     found = checked(report, images)
     assert report.model.require_card().labels == ("c", "a", "p")
@@ -491,7 +492,7 @@ def test_a_composite_costs_no_more_than_its_parents(data: st.DataObject) -> None
     modules = data.draw(st.permutations(modules))
     keep = data.draw(st.sampled_from([None, 0.7]))
     scores = data.draw(st.sampled_from(["typicality", "softmax"]))
-    report = Compose(keep=keep, scores=scores)(modules, sources(*PARENTS))
+    report = Compose(keep=keep, scores=scores)(Modules(modules, sources(*PARENTS)), Context())
     assert report.strategy == "trunk"
     macs = cost_of(report.model).macs
     assert macs <= sum(of.parent.cost.macs for of in used)
@@ -510,8 +511,8 @@ def test_more_modules_of_a_parent_cost_no_more() -> None:
     macs = []
     for classes in ("a", "ab", "abc"):
         modules = [piece(0, name, 0.6, False) for name in classes] + [piece(1, "p", 0.6, False)]
-        macs.append(cost_of(Compose("trunk")(modules, sources(one, two)).model).macs)
-        branches = cost_of(Compose("branches")(modules, {}).model).macs
+        macs.append(cost_of(Compose("trunk")(Modules(modules, sources(one, two)), Context()).model).macs)
+        branches = cost_of(Compose("branches")(Modules(modules), Context()).model).macs
         assert len(classes) == 1 or macs[-1] < branches
     limit = 0.6 * (one.parent.cost.macs + two.parent.cost.macs) + 2 * FEATURES**2
     assert max(macs) <= limit and min(macs) > 0.6 * limit
@@ -527,7 +528,9 @@ def test_same_bytes_twice_and_modules_are_left_alone(strategy: str) -> None:
     before, hashes = frozen(modules), [module.graph_sha256() for module in modules]
     parents = [of.parent.model.graph_sha256() for of in (one, two)]
     written = [
-        Compose(strategy)(modules, sources(one, two)).model.proto().SerializeToString(deterministic=True)
+        Compose(strategy)(Modules(modules, sources(one, two)), Context())
+        .model.proto()
+        .SerializeToString(deterministic=True)
         for _ in range(2)
     ]
     assert written[0] == written[1]
@@ -537,7 +540,7 @@ def test_same_bytes_twice_and_modules_are_left_alone(strategy: str) -> None:
     assert [module.opset for module in modules] == [13, 18, 13]
     assert [of.parent.model.graph_sha256() for of in (one, two)] == parents
     fresh = [Model.from_proto(module.proto(), module.require_card()) for module in modules]
-    again = Compose(strategy)(fresh, sources(one, two)).model
+    again = Compose(strategy)(Modules(fresh, sources(one, two)), Context()).model
     assert again.proto().SerializeToString(deterministic=True) == written[0]
 
 
@@ -546,7 +549,7 @@ def test_equal_weights_of_different_parents_are_stored_once() -> None:
     one, two = photo("abc", seed=1), photo("pqr", seed=1, kind="probabilities")
     assert one.parent.sha256 != two.parent.sha256
     modules = [cut(one, "ab", together=True), cut(two, "q")]
-    report = Compose("branches", scores="softmax")(modules, {})
+    report = Compose("branches", scores="softmax")(Modules(modules), Context())
     images = pixels(16)
     np.testing.assert_allclose(
         checked(report, images), wanted_scores(modules, images, "softmax"), rtol=1e-3, atol=1e-3
@@ -559,15 +562,15 @@ def test_equal_weights_of_different_parents_are_stored_once() -> None:
 def test_versions_are_the_highest_of_the_parts_or_as_asked_for() -> None:
     modules = [cut(photo("abc", seed=1, opset=13), "a"), cut(photo("pqr", seed=2, opset=17), "p")]
     modules[0].header.ir_version = 9
-    report = Compose("branches")(modules, {})
+    report = Compose("branches")(Modules(modules), Context())
     assert (report.model.opset, report.model.ir_version) == (17, 9)
     images = pixels(8)
     wanted = checked(report, images)
-    report = Compose("branches", opset=18, ir_version=10)(modules, {})
+    report = Compose("branches", opset=18, ir_version=10)(Modules(modules), Context())
     assert (report.model.opset, report.model.ir_version) == (18, 10)
     np.testing.assert_allclose(checked(report, images), wanted, rtol=1e-3, atol=1e-3)
     with pytest.raises(GraftError) as caught:
-        Compose("branches", opset=17, ir_version=3)(modules, {})
+        Compose("branches", opset=17, ir_version=3)(Modules(modules), Context())
     assert caught.value.code == "version-conflict"
 
 
@@ -582,7 +585,7 @@ def test_names_that_meet(ends: tuple[tuple[str, str], tuple[str, str]], strategy
     one = photo("abc", seed=1, ends=ends[0])
     two = photo("pqr", seed=2, ends=ends[1], layout="NHWC")
     modules = [cut(one, "b"), cut(two, "r")]
-    report = Compose(strategy, scores="softmax", keep=None)(modules, sources(one, two))
+    report = Compose(strategy, scores="softmax", keep=None)(Modules(modules, sources(one, two)), Context())
     images = pixels(16)
     name = "raw_image" if "image" in (ends[0][1], ends[1][1]) else "image"
     found = checked(report, images, name)
@@ -595,7 +598,7 @@ def test_names_that_meet(ends: tuple[tuple[str, str], tuple[str, str]], strategy
 
 def test_outputs_called_as_both_names_of_the_raw_input() -> None:
     one, two = photo("abc", seed=1, ends=("x", "raw_image")), photo("pqr", seed=2, ends=("x", "image"))
-    report = Compose("branches", scores="softmax")([cut(one, "b"), cut(two, "r")], {})
+    report = Compose("branches", scores="softmax")(Modules([cut(one, "b"), cut(two, "r")]), Context())
     assert not set(report.model.inputs()) & set(report.model.outputs())
     onnx.checker.check_model(report.model.proto(), full_check=True)
 
@@ -604,7 +607,7 @@ def test_outputs_called_as_both_names_of_the_raw_input() -> None:
 def test_a_tensor_inside_is_called_as_the_raw_input(several: bool) -> None:
     one, two = photo("abc", seed=1, inner="image"), photo("pqr", seed=2)
     modules = [cut(one, "b"), cut(two, "r")] if several else [cut(one, "b"), cut(one, "a")]
-    report = Compose("branches", scores="softmax", input="raw")(modules, {})
+    report = Compose("branches", scores="softmax", input="raw")(Modules(modules), Context())
     images = pixels(16)
     wanted = wanted_scores(modules, images, "softmax")
     np.testing.assert_allclose(checked(report, images, "raw_image"), wanted, rtol=1e-3, atol=1e-3)
@@ -613,7 +616,7 @@ def test_a_tensor_inside_is_called_as_the_raw_input(several: bool) -> None:
 def test_a_trunk_alone_with_a_tensor_inside_called_as_the_raw_input() -> None:
     one = photo("abc", seed=1, inner="image")
     module = cut(one, "ba", together=True)
-    report = Compose("trunk", input="raw", keep=1.0)([module], sources(one))
+    report = Compose("trunk", input="raw", keep=1.0)(Modules([module], sources(one)), Context())
     images = pixels(16)
     card = one.parent.source.require_card()
     wanted = run(one.parent.source, {"x": prepared(images, card)})["y"][:, [1, 0]]
@@ -623,9 +626,9 @@ def test_a_trunk_alone_with_a_tensor_inside_called_as_the_raw_input() -> None:
 def test_raw_composites_of_one_parent_can_be_joined_again() -> None:
     one, two = photo("abc", seed=1), photo("pqr", seed=2, layout="flat")
     parts = [cut(one, "b"), cut(one, "a")]
-    first = Compose("branches", input="raw", scores="softmax")(parts, {}).model
+    first = Compose("branches", input="raw", scores="softmax")(Modules(parts), Context()).model
     module = cut(two, "q")
-    report = Compose("branches", scores="softmax")([first, module], {})
+    report = Compose("branches", scores="softmax")(Modules([first, module]), Context())
     images = pixels(16)
     found = checked(report, images)
     both = run(first, {"image": images})["y"].astype(np.float64)
@@ -640,7 +643,7 @@ def test_raw_composites_of_one_parent_can_be_joined_again() -> None:
 def test_the_parents_own_input_makes_a_drop_in() -> None:
     one, two = photo("abc", seed=1, opset=13), photo("pqr", seed=2, opset=18)
     modules = [cut(one, "ab", together=True), cut(two, "q"), cut(one, "c")]
-    report = Compose("branches", input="parent")(modules, {})
+    report = Compose("branches", input="parent")(Modules(modules), Context())
     parent = one.parent.source
     assert report.model.inputs() == parent.inputs()
     assert report.model.require_card().inputs == parent.require_card().inputs
@@ -656,7 +659,7 @@ def test_the_parents_own_input_makes_a_drop_in() -> None:
 def test_inputs_of_other_names_are_the_same_input() -> None:
     one, two = photo("abc", seed=1), photo("pqr", seed=2, ends=("pixels", "scores"))
     modules = [cut(one, "a"), cut(two, "q")]
-    report = Compose("branches", input="parent")(modules, {})
+    report = Compose("branches", input="parent")(Modules(modules), Context())
     x = prepared(pixels(16), one.parent.source.require_card())
     wanted = wanted_scores(modules, x, "typicality", raw=False)
     np.testing.assert_allclose(checked(report, x, "x"), wanted, rtol=1e-3, atol=2e-3)
@@ -673,7 +676,7 @@ def test_different_inputs_are_no_drop_in(changes: dict[str, Any]) -> None:
 def test_tensors_are_joined_where_they_agree() -> None:
     one, two = dense("abcd", 0), dense("pqrs", 1)
     modules = [cut(one, "b"), cut(two, "sp", together=True)]
-    report = Compose("branches")(modules, {})
+    report = Compose("branches")(Modules(modules), Context())
     x = small.inputs([6], 64, seed=3)
     found = checked(report, x, "x")
     np.testing.assert_allclose(
@@ -723,7 +726,7 @@ def test_several_inputs_go_by_their_order_in_the_card(graph: tuple[str, str]) ->
     cards = ("first", "second")
     one, two = twin(0, "abc", cards, cards), twin(1, "pqr", graph, cards)
     modules = [cut(one, "a"), cut(two, "q")]
-    report = Compose("branches", scores="softmax")(modules, {})
+    report = Compose("branches", scores="softmax")(Modules(modules), Context())
     feed = {name: small.inputs([6], 9, seed=5 + number) for number, name in enumerate(cards)}
     found = run(report.model, feed)["y"]
     wanted = []
@@ -755,7 +758,7 @@ def refused(modules: Sequence[Model], **options: Any) -> tuple[str, str]:
     """Code and hint; the message is one line that names classes."""
     before = frozen(modules)
     with pytest.raises(GraftError) as caught:
-        Compose(**options)(modules, {})
+        Compose(**options)(Modules(modules), Context())
     assert caught.value.message and caught.value.hint and "\n" not in str(caught.value)
     assert frozen(modules) == before
     return caught.value.code, caught.value.hint
@@ -765,7 +768,7 @@ def test_the_same_class_of_two_parents_is_refused() -> None:
     modules = [cut(photo("abc", seed=1, name="one"), "b"), cut(photo("bcd", seed=2), "b")]
     assert refused(modules)[0] == "class-twice"
     with pytest.raises(GraftError, match=r"'b': one of one, one of parent [0-9a-f]{8}"):
-        Compose()(modules, {})
+        Compose()(Modules(modules), Context())
 
 
 def test_images_tensors_and_tokens_do_not_mix() -> None:
@@ -785,7 +788,7 @@ def test_vocabularies_have_to_be_known_and_the_same() -> None:
     assert refused([words, tokens("pqr", None)])[0] == "vocabularies-differ"
     assert refused([tokens("abc", None), tokens("pqr", None)])[0] == "vocabularies-differ"
     modules = [words, tokens("pqr", "words")]
-    report = Compose("branches")(modules, {})
+    report = Compose("branches")(Modules(modules), Context())
     ids = np.random.default_rng(0).integers(-5, 5, (32, 6))
     found = checked(report, ids, "x")
     np.testing.assert_allclose(
@@ -796,7 +799,7 @@ def test_vocabularies_have_to_be_known_and_the_same() -> None:
 
 def test_tokens_of_one_parent_need_no_vocabulary() -> None:
     of = dense("abc", 0, "tokens")
-    report = Compose("branches")([cut(of, "a"), cut(of, "b")], {})
+    report = Compose("branches")(Modules([cut(of, "a"), cut(of, "b")]), Context())
     assert report.model.require_card().labels == ("a", "b")
 
 
@@ -825,8 +828,8 @@ def test_modules_of_a_newer_graft_and_broken_ones() -> None:
     two.metadata[KEY] = "{}"
     assert refused([one, two])[0] == "module-broken"
     del two.metadata[KEY]
-    report = Compose("branches")([one, two], {})
-    assert len(report.declined) == 1 and "statistics" in report.declined[0]
+    report = Compose("branches")(Modules([one, two]), Context())
+    assert len(report.declined) == 1 and "statistics" in report.declined[0].reason
 
 
 @pytest.mark.parametrize(
@@ -840,7 +843,7 @@ def test_options_that_make_no_sense(changes: dict[str, Any]) -> None:
         options = {k: v for k, v in {**content["options"], **changes}.items() if v is not None}
         module.metadata[ORIGIN_KEY] = json.dumps({**content, "options": options})
     with pytest.raises(GraftError) as caught:
-        Compose()(modules, sources(of))
+        Compose()(Modules(modules, sources(of)), Context())
     assert caught.value.code == "module-broken"
 
 
@@ -859,7 +862,7 @@ def test_parents_of_different_precision(first: bool) -> None:
     one, two = photo("abc", seed=1), photo("pqr", seed=2, dtype=onnx.TensorProto.FLOAT16)
     modules = [cut(one, "a"), cut(two, "q")]
     modules = modules if first else modules[::-1]
-    report = Compose("branches", scores="softmax")(modules, {})
+    report = Compose("branches", scores="softmax")(Modules(modules), Context())
     onnx.checker.check_model(report.model.proto(), full_check=True)
     images = pixels(9)
     shares = {}
@@ -884,11 +887,11 @@ def test_parents_that_cost_less_than_comparing_their_features(scores: str) -> No
 
     one, two = tiny("ab", 0), tiny("pq", 1)
     modules = [cut(one, "a"), cut(one, "b"), cut(two, "p"), cut(two, "q")]
-    report = Compose(scores=scores)(modules, sources(one, two))
+    report = Compose(scores=scores)(Modules(modules, sources(one, two)), Context())
     assert report.model.require_card().labels == ("a", "b", "p", "q")
     assert report.strategy == "trunk"
     assert cost_of(report.model).macs <= one.parent.cost.macs + two.parent.cost.macs
-    assert any("more than the whole parent" in reason for reason in report.declined) == (
+    assert any("more than the whole parent" in each.reason for each in report.declined) == (
         scores == "typicality"
     )
 
@@ -897,7 +900,7 @@ def test_parents_that_cost_less_than_comparing_their_features(scores: str) -> No
 def test_a_parent_of_a_fixed_batch_fixes_that_of_the_composite(turned: bool) -> None:
     free, fixed = photo("abc", seed=1), photo("pqr", seed=2, batch=1)
     modules = [cut(free, "a"), cut(fixed, "q")]
-    report = Compose("branches", scores="softmax")(modules[::-1] if turned else modules, {})
+    report = Compose("branches", scores="softmax")(Modules(modules[::-1] if turned else modules), Context())
     (entry,) = report.model.inputs().values()
     assert entry[1][0] == 1
     assert report.model.outputs()["y"][1] == (1, 2)
@@ -912,9 +915,11 @@ def test_parents_of_different_fixed_batches_are_refused() -> None:
 
 def test_a_composite_with_other_can_be_joined_again() -> None:
     one, two = photo("abc", seed=1), photo("pqr", seed=2)
-    first = Compose("trunk", other=True)([cut(one, "a"), cut(one, "c")], sources(one)).model
+    first = Compose("trunk", other=True)(
+        Modules([cut(one, "a"), cut(one, "c")], sources(one)), Context()
+    ).model
     assert first.require_card().labels == ("a", "c", "(other)")
-    report = Compose(scores="softmax")([first, cut(two, "q")], {})
+    report = Compose(scores="softmax")(Modules([first, cut(two, "q")]), Context())
     assert report.model.require_card().labels == ("a", "c", "q")
     found = checked(report, pixels(16))
     x = prepared(pixels(16), one.parent.source.require_card())
@@ -926,14 +931,14 @@ def test_a_composite_with_other_can_be_joined_again() -> None:
 def test_a_budget_is_refused_where_nothing_is_planned() -> None:
     modules = [cut(photo("abc", seed=1), "a"), cut(photo("pqr", seed=2), "q")]
     assert refused(modules, keep=0.5)[0] == "trunk-only"
-    report = Compose()(modules, {})
+    report = Compose()(Modules(modules), Context())
     assert report.strategy == "branches"
     assert "not at hand" in report.reason
 
 
 def test_one_module_of_one_class_as_a_trunk_keeps_other() -> None:
     of = photo("abc", seed=1)
-    report = Compose("trunk")([cut(of, "b")], sources(of))
+    report = Compose("trunk")(Modules([cut(of, "b")], sources(of)), Context())
     assert report.model.require_card().labels == ("b", "(other)")
 
 
@@ -941,7 +946,7 @@ def test_trunks_are_cut_for_distances_only_where_there_are_any() -> None:
     """Scores that need no distances leave the whole budget to the trunks."""
     one, two = photo("abc", seed=1), photo("pqr", seed=2)
     modules = [cut(one, "abc", together=True), cut(two, "pqr", together=True)]
-    report = Compose("trunk", scores="softmax")(modules, sources(one, two))
+    report = Compose("trunk", scores="softmax")(Modules(modules, sources(one, two)), Context())
     x = prepared(pixels(16), one.parent.source.require_card())
     whole = [run(of.parent.source, {"x": x})["y"] for of in (one, two)]
     wanted = np.concatenate([logits - small.logsumexp(logits) for logits in whole], axis=1)
@@ -953,7 +958,7 @@ def test_budgets_by_parameters_keep_the_work_below_the_parents() -> None:
     one, two = PARENTS[:2]
     modules = [piece(0, name, 1.0, False, "parameters") for name in "ab"]
     modules += [piece(1, name, 1.0, False, "parameters") for name in "pq"]
-    report = Compose()(modules, sources(one, two))
+    report = Compose()(Modules(modules, sources(one, two)), Context())
     assert report.strategy == "trunk"
     assert cost_of(report.model).macs <= one.parent.cost.macs + two.parent.cost.macs
 
@@ -985,7 +990,7 @@ def test_scores_with_trailing_axes_of_size_one(classes: str) -> None:
     one = profiled(Model.from_proto(proto, photo_card("abc")), pixels(48))
     two = photo("pqr", seed=2)
     modules = [cut(one, classes, together=True), cut(two, "q")]
-    report = Compose("branches", scores="softmax")(modules, {})
+    report = Compose("branches", scores="softmax")(Modules(modules), Context())
     images = pixels(9)
     found = checked(report, images)
     x = prepared(images, one.parent.source.require_card())
@@ -1017,7 +1022,7 @@ def test_operators_of_other_domains_can_be_joined() -> None:
         return profiled(Model.from_proto(proto, small.card(labels)), small.inputs([6]))
 
     modules = [cut(contributed("abcd", 0), "a"), cut(contributed("pqrs", 1), "q")]
-    report = Compose("branches", scores="softmax")(modules, {})
+    report = Compose("branches", scores="softmax")(Modules(modules), Context())
     x = small.inputs([6], 9)
     wanted = wanted_scores(modules, x, "softmax", raw=False)
     np.testing.assert_allclose(run(report.model, {"x": x})["y"], wanted, rtol=1e-3, atol=1e-3)

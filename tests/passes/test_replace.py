@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from graft.passes.base import Context
 from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
 from graft.passes.compare.one_vs_rest import OneVsRest
-from graft.passes.compose import Compose
+from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
+from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.parent import Parent
 from graft.passes.remove import Remove
-from graft.passes.replace import Newcomer, Replace
+from graft.passes.replace import Replace
 from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import Samples
@@ -79,7 +81,7 @@ def test_the_share_is_what_the_newcomer_says_and_the_others_stay(place: int, kin
     name = FIRST[place]
     base, better = parent(1, output=kind, taught=False), parent(2, output=other, taught=False)
     found = module(better, name)
-    report = Replace()(base.source, Newcomer(found, name, name), name)
+    report = Replace()(Patch(base.source, Newcomer(found, name, name), name), Context())
     assert report.scores == "odds" and report.model.require_card().labels == FIRST
     x = inputs()
     before, after, says = run(base.source, x), run(report.model, x), run(found, x)
@@ -97,9 +99,9 @@ def test_the_share_is_what_the_newcomer_says_and_the_others_stay(place: int, kin
 
 def test_the_newcomer_of_another_world_is_compared_by_how_typical_samples_are() -> None:
     found = module(parent(1, SECOND), "f")
-    report = Replace()(parent(0).source, Newcomer(found, "f", "f"), "b")
+    report = Replace()(Patch(parent(0).source, Newcomer(found, "f", "f"), "b"), Context())
     assert report.scores == "typicality" and report.model.require_card().labels == ("a", "f", "c", "d")
-    plain = Replace("odds")(parent(0).source, Newcomer(found, "f", "f"), "b")
+    plain = Replace("odds")(Patch(parent(0).source, Newcomer(found, "f", "f"), "b"), Context())
     data = split(1600, 3)
     right = [
         score(each.model, Samples.match(data, each.model.require_card()), CPU).correct.mean()
@@ -111,7 +113,9 @@ def test_the_newcomer_of_another_world_is_compared_by_how_typical_samples_are() 
 def test_a_plain_classifier_can_be_the_newcomer() -> None:
     """Its class against all else that it knows."""
     better = parent(2, taught=False)
-    report = Replace()(parent(1, taught=False).source, Newcomer(better.source, "c", "c"), "c")
+    report = Replace()(
+        Patch(parent(1, taught=False).source, Newcomer(better.source, "c", "c"), "c"), Context()
+    )
     x = inputs()
     np.testing.assert_allclose(
         shares(run(report.model, x))[:, 2], shares(run(better.source, x))[:, 2], atol=1e-5
@@ -121,28 +125,28 @@ def test_a_plain_classifier_can_be_the_newcomer() -> None:
 def test_an_added_class_comes_last_but_before_other() -> None:
     x, found = inputs(), module(parent(1, SECOND), "f")
     base = parent(0).source
-    report = Replace("odds")(base, Newcomer(found, "f", "f"))
+    report = Replace("odds")(Patch(base, Newcomer(found, "f", "f")), Context())
     assert report.model.require_card().labels == (*FIRST, "f")
     assert (run(report.model, x)[:, :4] == run(base, x)).all()
     np.testing.assert_allclose(shares(run(report.model, x))[:, 4], shares(run(found, x))[:, 0], atol=1e-5)
     one = module(parent(0), "a")
     assert one.require_card().labels == ("a", OTHER)
-    report = Replace("odds")(one, Newcomer(found, "f", "f"))
+    report = Replace("odds")(Patch(one, Newcomer(found, "f", "f")), Context())
     assert report.model.require_card().labels == ("a", "f", OTHER)
     assert (run(report.model, x)[:, [0, 2]] == run(one, x)).all()
 
 
 def test_patches_are_remembered() -> None:
     base, found = parent(0).source, module(parent(1, SECOND), "f", "g")
-    report = Replace("odds")(base, Newcomer(found, "f", "eff"), "b")
+    report = Replace("odds")(Patch(base, Newcomer(found, "f", "eff"), "b"), Context())
     origin = origin_of(report.model)
     assert origin.classes == ("a", "eff", "c", "d") and origin.renamed == {"eff": "f"}
     assert len(origin.parents) == 2
     assert origin.options["patches"] == [{"replaced": "b", "by": "eff", "scores": "odds"}]
-    report = Replace("odds")(report.model, Newcomer(found, "g", "g"), "eff")
+    report = Replace("odds")(Patch(report.model, Newcomer(found, "g", "g"), "eff"), Context())
     origin = origin_of(report.model)
     assert len(origin.options["patches"]) == 2 and origin.renamed == {} and len(origin.parents) == 2
-    removed = Remove(["g"])(report.model)
+    removed = Remove(["g"])(report.model, Context()).model
     assert origin_of(removed).classes == ("a", "c", "d")
     assert origin_of(removed).options["patches"][-1] == {"removed": ["g"]}
 
@@ -154,7 +158,7 @@ def test_steps_are_replaced_each() -> None:
         return Model.from_proto(net.proto(y=[5, 4]), small.card(FIRST, steps=True))
 
     base, other = tagger(0), tagger(1)
-    report = Replace()(base, Newcomer(other, "b", "b"), "b")
+    report = Replace()(Patch(base, Newcomer(other, "b", "b"), "b"), Context())
     x = np.asarray(np.random.default_rng(0).normal(size=(3, 5, 6)), np.float32)
     before, after, says = run(base, x), run(report.model, x), run(other, x)
     assert after.shape == (3, 5, 4) and (after[..., [0, 2, 3]] == before[..., [0, 2, 3]]).all()
@@ -168,12 +172,14 @@ def test_steps_are_replaced_each() -> None:
 @pytest.mark.parametrize("scores", ["calibrated", "joint", None])
 def test_with_data_the_newcomer_finds_its_place(scores: str | None, output: str) -> None:
     base, found = parent(0, output=output).source, module(parent(1, SECOND, output), "f")
-    report = Replace(scores, device=CPU)(base, Newcomer(found, "f", "f"), "b", split(1600, 2))
+    report = Replace(scores)(
+        Patch(base, Newcomer(found, "f", "f"), "b"), Context(data=split(1600, 2), device=CPU)
+    )
     assert report.fitted is not None and report.fitted.used
     assert report.scores == scores if scores else report.scores in ("calibrated", "joint")
     data = split(1600, 3)
     right = score(report.model, Samples.match(data, report.model.require_card()), CPU).correct.mean()
-    plain = Replace()(base, Newcomer(found, "f", "f"), "b").model
+    plain = Replace()(Patch(base, Newcomer(found, "f", "f"), "b"), Context()).model
     before = score(plain, Samples.match(data, plain.require_card()), CPU).correct.mean()
     assert right > before and abs(right - report.fitted.top1) < 0.04
     assert abs(before - report.fitted.before) < 0.04
@@ -187,7 +193,9 @@ def test_with_data_the_newcomer_finds_its_place(scores: str | None, output: str)
 def test_the_share_is_likely() -> None:
     """Samples that get the class with a share of p are of the class in p of all cases."""
     base, found = parent(0).source, module(parent(1, SECOND), "f")
-    report = Replace("calibrated", device=CPU)(base, Newcomer(found, "f", "f"), "b", split(3200, 2))
+    report = Replace("calibrated")(
+        Patch(base, Newcomer(found, "f", "f"), "b"), Context(data=split(3200, 2), device=CPU)
+    )
     samples = Samples.match(split(3200, 3), report.model.require_card())
     share = shares(score(report.model, samples, CPU).scores.astype(np.float64))[:, 1]
     own = samples.labels == 1
@@ -201,13 +209,13 @@ def test_the_share_is_likely() -> None:
 def test_what_is_no_better_is_left_out() -> None:
     """Where the newcomer is right without data, nothing is fitted in its place."""
     base, found = parent(0).source, module(parent(0), "b")
-    plain = Replace()(base, Newcomer(found, "b", "b"), "b")
+    plain = Replace()(Patch(base, Newcomer(found, "b", "b"), "b"), Context())
     data = split(240, 2)
     samples = Samples.match(data, plain.model.require_card())
     labels = score(plain.model, samples, CPU).predictions
     (x,) = data.raw(samples.indices).values()
     told = replace(data, labels=labels, class_names=FIRST, reader=lambda indices, _: {"": x[indices]})
-    report = Replace(device=CPU)(base, Newcomer(found, "b", "b"), "b", told)
+    report = Replace()(Patch(base, Newcomer(found, "b", "b"), "b"), Context(data=told, device=CPU))
     assert report.fitted is not None and report.fitted.before == 1
     if not report.fitted.used:
         assert report.scores == "odds"
@@ -265,7 +273,7 @@ def test_a_joint_head_makes_the_log_odds_it_was_chosen_for() -> None:
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 def test_a_removed_class_leaves_the_others_as_they_are(kind: str) -> None:
     base = parent(0, output=kind).source
-    after = Remove(["b"])(base)
+    after = Remove(["b"])(base, Context()).model
     assert after.require_card().labels == ("a", "c", "d")
     x, kept = inputs(), [0, 2, 3]
     before, found = run(base, x)[:, kept], run(after, x)
@@ -275,13 +283,15 @@ def test_a_removed_class_leaves_the_others_as_they_are(kind: str) -> None:
 
 
 def test_networks_that_nobody_needs_go_too() -> None:
-    both = Compose("branches", scores="softmax")(modules()[0], {}).model
-    after = Remove(SECOND)(both)
+    both = Compose("branches", scores="softmax")(Modules(modules()[0]), Context()).model
+    after = Remove(SECOND)(both, Context()).model
     x = inputs()
     np.testing.assert_allclose(run(after, x), run(both, x)[:, :4], atol=1e-5)
     assert cost_of(after).macs <= 0.6 * cost_of(both).macs
-    patched = Replace("odds")(parent(0).source, Newcomer(module(parent(1, SECOND), "f"), "f", "f"))
-    alone = Remove(["f"])(patched.model)
+    patched = Replace("odds")(
+        Patch(parent(0).source, Newcomer(module(parent(1, SECOND), "f"), "f", "f")), Context()
+    )
+    alone = Remove(["f"])(patched.model, Context()).model
     np.testing.assert_allclose(run(alone, x), run(parent(0).source, x), atol=1e-5)
     assert cost_of(alone).macs == cost_of(parent(0).source).macs
 
@@ -298,19 +308,19 @@ def test_lines_that_cannot_be() -> None:
     data = split(200, 2)
     few = replace(data, labels=np.where(data.labels == 5, 0, data.labels))
     for code, call in (
-        ("class-unknown", lambda: Replace()(base, new, "z")),
-        ("class-unknown", lambda: Replace("odds")(base, Newcomer(found, "zz", "f"), "b")),
-        ("class-twice", lambda: Replace()(base, Newcomer(found, "f", "a"), "b")),
-        ("class-twice", lambda: Replace()(base, Newcomer(found, "f", "a"))),
-        ("class-name", lambda: Replace()(base, Newcomer(found, OTHER, OTHER), "b")),
-        ("class-name", lambda: Replace()(module(parent(0), "a"), new, OTHER)),
-        ("scores-data", lambda: Replace("joint")(base, new, "b")),
-        ("scores-unknown", lambda: Replace("vote")(base, new, "b")),
-        ("output-kind", lambda: Replace()(probabilities, new, "b")),
-        ("joint-samples", lambda: Replace(device=CPU)(base, new, "b", few)),
-        ("inputs-differ", lambda: Replace()(base, Newcomer(wide(), "f", "f"), "b")),
-        ("class-unknown", lambda: Remove(["z"])(base)),
-        ("one-class", lambda: Remove(["a", "b", "c"])(base)),
+        ("class-unknown", lambda: Replace()(Patch(base, new, "z"), Context())),
+        ("class-unknown", lambda: Replace("odds")(Patch(base, Newcomer(found, "zz", "f"), "b"), Context())),
+        ("class-twice", lambda: Replace()(Patch(base, Newcomer(found, "f", "a"), "b"), Context())),
+        ("class-twice", lambda: Replace()(Patch(base, Newcomer(found, "f", "a")), Context())),
+        ("class-name", lambda: Replace()(Patch(base, Newcomer(found, OTHER, OTHER), "b"), Context())),
+        ("class-name", lambda: Replace()(Patch(module(parent(0), "a"), new, OTHER), Context())),
+        ("scores-data", lambda: Replace("joint")(Patch(base, new, "b"), Context())),
+        ("scores-unknown", lambda: Replace("vote")(Patch(base, new, "b"), Context())),
+        ("output-kind", lambda: Replace()(Patch(probabilities, new, "b"), Context())),
+        ("joint-samples", lambda: Replace()(Patch(base, new, "b"), Context(data=few, device=CPU))),
+        ("inputs-differ", lambda: Replace()(Patch(base, Newcomer(wide(), "f", "f"), "b"), Context())),
+        ("class-unknown", lambda: Remove(["z"])(base, Context()).model),
+        ("one-class", lambda: Remove(["a", "b", "c"])(base, Context()).model),
     ):
         with pytest.raises(GraftError) as error:
             call()
@@ -333,21 +343,23 @@ def wide() -> Model:
 def test_composites_are_patched_and_their_networks_dropped(scores: str, other: bool) -> None:
     """Their own heads and the new ones have names of their own; a network nobody needs any more goes."""
     data = split(1600, 2)
-    both = Compose("branches", scores=scores, other=other, device=CPU)(modules()[0], {}, data).model
+    both = Compose("branches", scores=scores, other=other)(
+        Modules(modules()[0]), Context(data=data, device=CPU)
+    ).model
     found = module(parent(2), "b")
-    patched = Replace(device=CPU)(both, Newcomer(found, "b", "b"), "b", data)
+    patched = Replace()(Patch(both, Newcomer(found, "b", "b"), "b"), Context(data=data, device=CPU))
     x, kept = inputs(), [0, *range(2, len(both.require_card().labels))]
     assert (run(patched.model, x)[:, kept] == run(both, x)[:, kept]).all()
-    again = Replace("odds")(patched.model, Newcomer(both, "c", "c"), "c")
+    again = Replace("odds")(Patch(patched.model, Newcomer(both, "c", "c"), "c"), Context())
     assert again.model.require_card().labels == both.require_card().labels
     onnx.checker.check_model(again.model.proto(), full_check=True)
 
 
 def test_a_network_that_nobody_needs_goes() -> None:
     one, two = module(parent(0), "a"), module(parent(1, SECOND), "e")
-    both = Compose("branches", scores="odds")([one, two], {}).model
+    both = Compose("branches", scores="odds")(Modules([one, two]), Context()).model
     new = module(parent(2), "a")
-    patched = Replace("odds")(both, Newcomer(new, "a", "a"), "a")
+    patched = Replace("odds")(Patch(both, Newcomer(new, "a", "a"), "a"), Context())
     assert cost_of(patched.model).macs == cost_of(two).macs + cost_of(new).macs
 
 
@@ -364,7 +376,9 @@ def test_newcomers_of_another_type(dtype: type[np.generic]) -> None:
     narrow.tidy()
     base = parent(0).source
     for scores in ("odds", "calibrated", "joint"):
-        report = Replace(scores, device=CPU)(base, Newcomer(narrow, "b", "b"), "b", split(400, 2))
+        report = Replace(scores)(
+            Patch(base, Newcomer(narrow, "b", "b"), "b"), Context(data=split(400, 2), device=CPU)
+        )
         x = inputs()
         assert (run(report.model, x)[:, [0, 2, 3]] == run(base, x)[:, [0, 2, 3]]).all()
 
@@ -377,14 +391,14 @@ def test_models_whose_file_says_no_shapes() -> None:
     x = small.inputs(small.conv_net().shape, 80)
     labels = np.arange(80) % 4
     data = replace(small.samples(x, labels).split, class_names=small.LABELS)
-    report = Replace("joint", device=CPU)(bare, Newcomer(bare, "b", "b"), "b", data)
+    report = Replace("joint")(Patch(bare, Newcomer(bare, "b", "b"), "b"), Context(data=data, device=CPU))
     assert report.fitted is not None
 
 
 def test_a_module_of_what_was_patched() -> None:
     """Networks that are alike share constants, and are cut apart all the same."""
     of = Parent(small.model(small.conv_net(seed=1)))
-    again = Replace("odds")(of.source, Newcomer(of.source, "b", "b"), "b")
+    again = Replace("odds")(Patch(of.source, Newcomer(of.source, "b", "b"), "b"), Context())
     patched = Parent(again.model)
     x = small.inputs(small.conv_net().shape, 80)
     data = small.samples(x, np.arange(80) % 4, again.model.require_card())
@@ -397,12 +411,14 @@ def test_a_module_of_what_was_patched() -> None:
 
 
 def test_names_and_numbers_of_the_parent_are_kept() -> None:
-    named = Compose()([module(parent(2), "b"), module(parent(2), "a")], {}, rename=[{"b": "bee"}, {}]).model
-    patched = Replace("odds")(parent(0).source, Newcomer(named, "bee", "bee"), "b").model
+    named = Compose()(
+        Modules([module(parent(2), "b"), module(parent(2), "a")], rename=[{"b": "bee"}, {}]), Context()
+    ).model
+    patched = Replace("odds")(Patch(parent(0).source, Newcomer(named, "bee", "bee"), "b"), Context()).model
     assert origin_of(patched).renamed == {"bee": "b"} and numbering(patched) == FIRST
-    patched = Replace("odds")(parent(0).source, Newcomer(named, "bee", "b"), "b").model
+    patched = Replace("odds")(Patch(parent(0).source, Newcomer(named, "bee", "b"), "b"), Context()).model
     assert origin_of(patched).renamed == {}
-    fewer = Remove(["a", "a"])(patched)
+    fewer = Remove(["a", "a"])(patched, Context()).model
     assert numbering(fewer) == FIRST and origin_of(fewer).options["patches"][-1] == {"removed": ["a"]}
 
 
@@ -411,12 +427,12 @@ def test_a_patched_model_is_joined_as_it_is() -> None:
     of, data = parent(0), split(400, 1)
     samples = Samples.match(data, of.card, names=FIRST + SECOND)
     source = Source(of, small.profile(of.model, samples, of.sha256))
-    removed = Remove(["a"])(of.source)
-    report = Compose()([removed, module(of, "a")], {of.sha256: source})
+    removed = Remove(["a"])(of.source, Context()).model
+    report = Compose()(Modules([removed, module(of, "a")], {of.sha256: source}), Context())
     assert report.strategy == "mixed" and "patched" in report.reason
     assert report.model.require_card().labels == ("b", "c", "d", "a")
     with pytest.raises(GraftError) as error:
-        Compose("trunk")([removed, module(of, "a")], {of.sha256: source})
+        Compose("trunk")(Modules([removed, module(of, "a")], {of.sha256: source}), Context())
     assert error.value.code == "parent-missing"
 
 
@@ -424,5 +440,5 @@ def test_batches_that_are_fixed_are_no_other_input() -> None:
     base = parent(0).source.copy()
     base.graph.inputs[0].shape = [4, 6]
     base.graph.outputs[0].shape = [4, 4]
-    report = Replace("odds")(base, Newcomer(module(parent(2), "b"), "b", "b"), "b")
+    report = Replace("odds")(Patch(base, Newcomer(module(parent(2), "b"), "b", "b"), "b"), Context())
     assert report.model.graph.inputs[0].shape == [4, 6] and not report.adapted

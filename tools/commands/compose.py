@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from graft.passes.compare.reject import FALSE_ALARMS
-from graft.passes.compare.score import SCORES, WITH_DATA
-from graft.passes.compose import STRATEGIES, Compose
+from graft.passes.base import Context
+from graft.passes.compare import comparison_called
+from graft.passes.compare import names as comparison_names
+from graft.passes.compare.reject import FALSE_POSITIVE_RATE
+from graft.passes.compose import STRATEGIES, Compose, Modules
 from graft.passes.join.merge import INPUTS
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
@@ -51,19 +53,20 @@ TRAIN = "train"
 @click.option(
     "--other",
     is_flag=True,
-    help="One more column, (other): for the parent's other classes in a single trunk, else for what is far "
-    "from all classes.",
+    help="One more column, (other): for the parent's other classes in a single trunk, else for "
+    "out-of-distribution samples.",
 )
 @click.option(
+    "--false-positive-rate",
     "--false-alarms",
-    default=FALSE_ALARMS,
+    default=FALSE_POSITIVE_RATE,
     type=options.Share(),
     show_default=True,
-    help="Share of training samples that may be taken for far.",
+    help="Share of in-distribution samples that may be rejected as (other).",
 )
 @click.option(
     "--scores",
-    type=click.Choice(SCORES),
+    type=click.Choice(comparison_names()),
     help="How networks side by side are compared. Default: odds for one parent, else joint with --data, "
     "typicality without.",
 )
@@ -112,7 +115,7 @@ def command(
     keep: float | None,
     round_to: int | None,
     other: bool,
-    false_alarms: float,
+    false_positive_rate: float,
     scores: str | None,
     continuous: bool,
     rename: tuple[str, ...],
@@ -148,7 +151,7 @@ def command(
         strategy=strategy,
         keep=keep,
         other=other,
-        false_alarms=false_alarms,
+        false_positive_rate=false_positive_rate,
         scores=scores,
         continuous=continuous,
         input=input_,
@@ -156,10 +159,8 @@ def command(
         opset=opset,
         ir_version=ir_version,
         round_to=round_to,
-        verify=None if no_verify else device,
-        device=device,
+        verify=not no_verify,
         samples_per_class=samples_per_class,
-        seed=seed,
     )
     naming = Naming.of(loaded, named, rename)
     sources = {} if strategy == "branches" else _sources(loaded, files, parent, profile)
@@ -167,10 +168,12 @@ def command(
     for sha256, source in sources.items():
         prefixes = {each.prefix for each, owner in zip(named, owners, strict=True) if owner == sha256}
         samples = _training(data, prefixes, source.parent.card, ignore_label, len(set(owners)) == 1)
-        sources[sha256] = replace(source, data=samples)
+        sources[sha256] = replace(source, samples=samples)
     common, reason = _common(data, ignore_label, naming)
-    report = compose(loaded, sources, common, naming.modules)
-    several = len(set(owners)) > 1 and report.scores not in WITH_DATA
+    context = Context(data=common, device=device, seed=seed)
+    report = compose(Modules(loaded, sources, naming.modules), context)
+    fitted = bool(report.scores) and comparison_called(report.scores).needs_data
+    several = len(set(owners)) > 1 and not fitted
     check(report.model)
     session = device.open(report.model)
     cost = cost_of(report.model)
@@ -183,9 +186,9 @@ def command(
         "classes": list(report.model.require_card().labels),
         "input": report.model.require_card().inputs[0].plain(),
         "adapted": [list(steps) for steps in report.adapted],
-        "declined": [*report.declined, *([reason] if reason and several else [])],
-        "joint": asdict(report.joint) if report.joint else None,
-        "reject": asdict(report.reject) if report.reject else None,
+        "declined": [*map(str, report.declined), *([reason] if reason and several else [])],
+        "joint": report.joint.plain() if report.joint else None,
+        "reject": report.reject.plain() if report.reject else None,
         "parents": [record.model_dump(mode="json", exclude={"labels"}) for record in origin.parents],
         "modules": [
             {"file": file, "classes": list(origin_of(m).classes)}
@@ -309,10 +312,10 @@ def _show(result: dict[str, Any]) -> None:
         )
     if result["reject"]:
         fitted = result["reject"]["samples"]
-        source = f"fitted to {fitted} training samples" if fitted else "from what modules carry"
+        source = f"fitted to {fitted} training samples" if fitted else "by statistics that modules carry"
+        rate = show.percent(result["reject"]["false_positive_rate"])
         show.note(
-            f"{OTHER} takes what is far from all classes, {source}; "
-            f"{show.percent(result['reject']['false_alarms'])} of known samples may be taken for it"
+            f"{OTHER} takes out-of-distribution samples, {source}; {rate} of the others may be rejected"
         )
     if result["adapted"]:
         entry = result["input"]

@@ -10,9 +10,10 @@ from typing import Any
 import click
 import numpy as np
 
+from graft.passes.base import Context
 from graft.passes.budget_search import BudgetSearch
 from graft.passes.compensate.fold import LADDER
-from graft.passes.compose import Compose
+from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose, DecomposeReport
 from graft.passes.identify import best
 from graft.passes.join.convert import Convert
@@ -185,7 +186,7 @@ class _Job:
         report = self.decompose(
             self.parent, self.profile, classes, plan, self.verify, self.samples, self.device
         )
-        self.convert(report.model)
+        self.convert(report.model, Context())
         if self.verify:
             check(report.model)
             self.device.open(report.model)
@@ -285,7 +286,7 @@ def _on_test(
     samples = Samples.match(data, card, names)
     parent = score(job.parent.model, samples, device, names)
     parents.warn_if_far_below(parent.summary()["top1"], job.parent.source)
-    joined = Compose("branches")([report.model for report in reports], {}).model
+    joined = Compose("branches")(Modules([report.model for report in reports]), Context()).model
     own = Samples.match(data, joined.require_card(), names, names=card.labels)
     composed = score(joined, own, device, names)
     top1 = parent.summary()["top1"]

@@ -11,7 +11,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from graft.passes.compose import Compose
+from graft.passes.base import Context
+from graft.passes.compose import Compose, Modules
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.dataset import Split
 from graft.rewriter.data.samples import Samples
@@ -118,7 +119,8 @@ class _Candidate:
         self.path = path
         self.files = module_files([path])
         if path.is_dir():
-            self.model = Compose("branches")([load_module(file) for file in self.files], {}).model
+            modules = Modules([load_module(file) for file in self.files])
+            self.model = Compose("branches")(modules, Context()).model
         else:
             self.model = Model.load(path, card)
         self.card = self.model.require_card(path)

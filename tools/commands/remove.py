@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from graft.passes.base import Context
 from graft.passes.remove import Remove
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
@@ -48,7 +49,7 @@ def command(
     refuse_overwrite(output, force)
     before = Model.load(model, card)
     before.card = before.require_card(model)
-    after = Remove(names)(before)
+    after = Remove(names)(before, Context(device=device)).model
     names = tuple(dict.fromkeys(names))
     result = {**about(after, output, device), "removed": list(names)}
     if data:

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from graft.passes.base import Context
+from graft.passes.compare.branch import joint_places
 from graft.passes.compare.calibrate import PENALTY, _fit
-from graft.passes.compare.joint_head import FOLDS, PENALTIES, READ, _ridge, known, spread
-from graft.passes.compose import Compose, ComposeReport
+from graft.passes.compare.fitting import READ
+from graft.passes.compare.ridge_head import FOLDS, PENALTIES, _ridge, spread
+from graft.passes.compose import Compose, ComposeReport, Modules
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
@@ -76,7 +79,7 @@ def learn(net: small.Net, last: str, labels: tuple[str, ...]) -> None:
 
 
 def joined(data: Split | None, output: str = "logits", **options: Any) -> ComposeReport:
-    return Compose(device=CPU, **options)(modules(output)[0], {}, data)
+    return Compose(**options)(Modules(modules(output)[0]), Context(data=data, device=CPU))
 
 
 @pytest.mark.parametrize("output", ["logits", "probabilities"])
@@ -117,8 +120,8 @@ def test_random_features_take_what_the_modules_save() -> None:
     roomy = [model.copy() for model in found]
     for model in roomy:  # as if the parents had been larger
         model.metadata["graft.metrics"] = '{"macs_ratio": 0.02}'
-    rich = Compose(device=CPU)(roomy, {}, ring(data)).joint
-    plain = Compose(device=CPU)(found, {}, ring(data)).joint
+    rich = Compose()(Modules(roomy), Context(data=ring(data), device=CPU)).joint
+    plain = Compose()(Modules(found), Context(data=ring(data), device=CPU)).joint
     assert rich is not None and plain is not None
     assert rich.hidden > 0 and rich.top1 > plain.top1
     assert parents > 0
@@ -175,8 +178,8 @@ def test_every_fold_has_every_class() -> None:
 def test_what_a_head_reads_of_a_module() -> None:
     """The first activations, averaged over positions, and the last features, once where they are the same."""
     model = small.model(small.conv_net())
-    assert [place.tensor for place in known(model)] == ["relu1", "flat"]
-    assert [place.tensor for place in known(small.model(small.dense_net()))] == ["relu"]
+    assert [place.tensor for place in joint_places(model)] == ["relu1", "flat"]
+    assert [place.tensor for place in joint_places(small.model(small.dense_net()))] == ["relu"]
 
 
 def test_few_samples_of_each_class_are_enough_to_choose() -> None:
@@ -235,7 +238,7 @@ def test_temperatures_are_the_likeliest() -> None:
 def test_votes(opset: int) -> None:
     """One vote decides; none, or several, leave it to the larger share."""
     three = modules()[0][0], *(vote_module(name) for name in "eh")
-    model = Compose(scores="vote", device=CPU, opset=max(17, opset))(three, {}).model
+    model = Compose(scores="vote", opset=max(17, opset))(Modules(three), Context(device=CPU)).model
     x = 3 * small.inputs([6], 300)
     shares, votes = [], []
     for module in three:
@@ -270,7 +273,7 @@ def test_the_same_bytes_twice() -> None:
 def test_classes_can_be_called_otherwise() -> None:
     names = ("one:a", "b", "c", "d", "e", "f", "g", "seven")
     rename = [{"a": "one:a"}, {"h": "seven"}]
-    report = Compose(device=CPU)(modules()[0], {}, split(1600, 2, names), rename)
+    report = Compose()(Modules(modules()[0], rename=rename), Context(data=split(1600, 2, names), device=CPU))
     assert report.model.require_card().labels == names
     assert report.joint is not None and report.joint.used
     plain = joined(split(1600, 2))
@@ -280,25 +283,27 @@ def test_classes_can_be_called_otherwise() -> None:
 
 def test_classes_of_one_name_are_refused_until_they_are_renamed() -> None:
     with pytest.raises(GraftError, match="--rename A=B"):
-        Compose(device=CPU)(modules()[0], {}, None, [{}, {"e": "a"}])
+        Compose()(Modules(modules()[0], rename=[{}, {"e": "a"}]), Context(device=CPU))
     twice = [modules()[0][0], modules("probabilities")[0][0]]
     with pytest.raises(GraftError, match="two modules are for class 'a'"):
-        Compose(scores="softmax")(twice, {})
+        Compose(scores="softmax")(Modules(twice), Context())
     called = [{}, {name: f"p:{name}" for name in FIRST}]
-    report = Compose(scores="softmax")(twice, {}, None, called)
+    report = Compose(scores="softmax")(Modules(twice, rename=called), Context())
     assert report.model.require_card().labels == (*FIRST, *called[1].values())
 
 
 def test_statistics_follow_the_names() -> None:
-    report = Compose(device=CPU, strategy="branches")(modules()[0], {}, None, [{"a": "z"}, {}])
+    report = Compose(strategy="branches")(Modules(modules()[0], rename=[{"a": "z"}, {}]), Context(device=CPU))
     assert report.scores == "typicality" and not report.declined
     assert report.model.require_card().labels == ("z", *FIRST[1:], *SECOND)
 
 
 def test_trunks_are_renamed() -> None:
     found, sources = modules()
-    report = Compose(device=CPU, strategy="trunk", scores="softmax")(found, sources, None, [{"a": "z"}, {}])
+    report = Compose(strategy="trunk", scores="softmax")(
+        Modules(found, sources, [{"a": "z"}, {}]), Context(device=CPU)
+    )
     assert report.model.require_card().labels == ("z", *FIRST[1:], *SECOND)
-    plain = Compose(device=CPU, strategy="trunk", scores="softmax")(found, sources)
+    plain = Compose(strategy="trunk", scores="softmax")(Modules(found, sources), Context(device=CPU))
     x = small.inputs([6], 20)
     np.testing.assert_array_equal(small.run(report.model, x)["y"], small.run(plain.model, x)["y"])

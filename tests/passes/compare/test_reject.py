@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from graft.passes.compare.reject import (
+from graft.passes.base import Context
+from graft.passes.compare.class_gaussians import (
     FEWEST_DIRECTIONS,
     LEAST_VARIANCE,
     PRIOR,
-    READ,
     ClassGaussians,
-    coarse,
     directions_for,
 )
-from graft.passes.compose import Compose
+from graft.passes.compare.reject import READ, coarse
+from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
 from graft.rewriter.card.card import OTHER, InputCard
 from graft.rewriter.data.dataset import Dataset
@@ -126,9 +126,9 @@ def far(count: int, seed: int = 0) -> Array:
 @pytest.mark.parametrize("with_data", [True, False])
 def test_what_is_far_from_all_classes_is_rejected(with_data: bool, output: str) -> None:
     data = split(1600, 2) if with_data else None
-    plain = Compose(device=CPU, scores="typicality")(modules(output)[0], {}, data).model
-    compose = Compose(device=CPU, other=True, false_alarms=0.1, scores="typicality")
-    report = compose(modules(output)[0], {}, data)
+    plain = Compose(scores="typicality")(Modules(modules(output)[0]), Context(data=data, device=CPU)).model
+    compose = Compose(other=True, false_positive_rate=0.1, scores="typicality")
+    report = compose(Modules(modules(output)[0]), Context(data=data, device=CPU))
     assert report.reject is not None and report.reject.samples == (1600 if with_data else 0)
     labels = report.model.require_card().labels
     assert labels == (*FIRST, *SECOND, OTHER) and len(report.model.graph.outputs) == 1
@@ -152,7 +152,9 @@ def test_what_is_far_from_all_classes_is_rejected(with_data: bool, output: str) 
 
 @pytest.mark.parametrize("scores", ["joint", "calibrated", "softmax", "vote"])
 def test_whatever_the_scores(scores: str) -> None:
-    report = Compose(device=CPU, other=True, scores=scores)(modules()[0], {}, split(1600, 2))
+    report = Compose(other=True, scores=scores)(
+        Modules(modules()[0]), Context(data=split(1600, 2), device=CPU)
+    )
     samples = Samples.match(split(800, 3), report.model.require_card())
     found = score(report.model, samples, CPU)
     assert 0.01 < (found.predictions == 8).mean() < 0.12
@@ -165,7 +167,7 @@ def test_one_network_with_all_classes_of_its_parent() -> None:
     module = Decompose(together=True)(of, small.profile(of.model, samples, of.sha256), FIRST).model
     assert KEY in module.metadata
     data = split(1600, 2)
-    report = Compose(device=CPU, other=True)([module], {}, data)
+    report = Compose(other=True)(Modules([module]), Context(data=data, device=CPU))
     assert report.model.require_card().labels == (*FIRST, OTHER) and report.scores == ""
     (known,) = split(400, 3).raw(np.arange(400)).values()
     np.testing.assert_allclose(run(report.model, known)[:, :4], run(module, known), atol=1e-5)
@@ -178,19 +180,19 @@ def test_lines_that_cannot_be() -> None:
     found = [model.copy() for model in modules()[0]]
     del found[0].metadata[KEY]
     with pytest.raises(GraftError, match="no class owns") as error:
-        Compose(other=True, scores="softmax")(found, {})
+        Compose(other=True, scores="softmax")(Modules(found), Context())
     assert error.value.code == "other-unknown" and "data" in error.value.hint
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_alarms_are_a_share_between(share: float) -> None:
     with pytest.raises(GraftError) as error:
-        Compose(other=True, false_alarms=share)
+        Compose(other=True, false_positive_rate=share)
     assert error.value.code == "false-alarms"
 
 
 def test_no_further_output_is_left() -> None:
-    report = Compose(device=CPU, other=True)(modules()[0], {}, split(1600, 2))
+    report = Compose(other=True)(Modules(modules()[0]), Context(data=split(1600, 2), device=CPU))
     assert READ not in {tensor.name for tensor in report.model.graph.outputs}
 
 
@@ -199,7 +201,7 @@ def test_samples_of_no_class_count_in_the_evaluation() -> None:
     names = ("a", "b", "c", "d", "zebra")
     labels = np.repeat([0, 4], [40, 20])
     part = Dataset.from_arrays(x, labels).split("train")
-    report = Compose(device=CPU, other=True)(modules()[0], {}, split(1600, 2))
+    report = Compose(other=True)(Modules(modules()[0]), Context(data=split(1600, 2), device=CPU))
     found = score(
         report.model, Samples.match(replace(part, class_names=names), report.model.require_card()), CPU
     ).summary()

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from graft.passes.compare.score import ATYPICAL, WITHOUT_DATA, Branch, Score
+from graft.passes.base import Declined
+from graft.passes.compare import COMPARISONS, comparison_called
+from graft.passes.compare.branch import ATYPICAL, Branch
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.rewriter.errors import GraftError
@@ -27,6 +29,7 @@ from tests import small
 from tests.small import Net
 
 Array = NDArray[Any]
+WITHOUT_DATA = tuple(each.name for each in COMPARISONS if not each.needs_data)
 KINDS = ("logits", "probabilities")
 OPSETS = (11, 13, 17, 18)
 LABELS = ("a", "b", "c", "d", "e")
@@ -62,15 +65,18 @@ def module(classes: str, kind: str, opset: int = 17, width: int = 9, **options: 
     return Decompose(keep=1.0, **options)(of, profile, list(classes)).model
 
 
-def scored(cut: Model, kind: str, classes: Sequence[str], x: Array = X) -> tuple[Array, str]:
-    """What :class:`Score` puts out for a module that stands alone."""
+def scored(cut: Model, kind: str, classes: Sequence[str], x: Array = X) -> tuple[Array, Declined | None]:
+    """The columns that a comparison makes for a module that stands alone."""
     model = cut.copy()
     known = Typicality.of(cut)
     tensors = model.graph.tensors()
     features = tensors.get(known.tensor) if known else None
     outputs = {tensor.name: tensor for tensor in model.graph.outputs}
     build = Builder(model.graph, model.opset, "test")
-    columns, declined = Score(kind)(Branch(cut.require_card(), build, outputs, known, features), classes)
+    made = comparison_called(kind).columns(
+        Branch(cut.require_card(), build, outputs, known, features), classes
+    )
+    columns, declined = made.scores, made.declined
     columns.dtype, columns.shape = next(iter(outputs.values())).dtype, ["N", len(classes)]
     model.graph.outputs = [columns]
     model.card = None
@@ -118,7 +124,7 @@ def test_the_weight_of_distances_is_a_quarter() -> None:
 def test_scores_of_modules_that_keep_everything(kind: str, output: str, opset: int, classes: str) -> None:
     cut = module(classes, output, opset)
     found, declined = scored(cut, kind, classes)
-    assert declined == ""
+    assert declined is None
     wanted = reference(kind, parent(output, opset), cut, classes)
     if kind == "logits" and output == "probabilities":
         # logarithms of shares: logits up to what all of them have in common
@@ -135,7 +141,7 @@ def test_wide_features_have_a_part_across(output: str, opset: int, classes: str)
     known = Typicality.of(cut)
     assert known is not None and known.across[0] > 0 and known.directions.shape == (WIDE, DIRECTIONS)
     found, declined = scored(cut, "typicality", classes)
-    assert declined == ""
+    assert declined is None
     wanted = reference("typicality", parent(output, opset, WIDE), cut, classes)
     shares = small.softmax(net_logits(parent(output, opset, WIDE)[0], X))
     clear = shares[:, [LABELS.index(name) for name in classes]].sum(axis=1) > 1e-4
@@ -235,7 +241,7 @@ def test_half_precision(output: str) -> None:
     cut = module("db", output, dtype=np.float16)
     x = X.astype(np.float16)
     found, declined = scored(cut, "typicality", "db", x)
-    assert declined == "" and found.dtype == np.float16
+    assert declined is None and found.dtype == np.float16
     wanted = reference("typicality", parent(output, dtype=np.float16), cut, "db", x)
     np.testing.assert_allclose(found, wanted, rtol=3e-2, atol=5e-2)
 
@@ -249,7 +255,7 @@ def test_no_statistics_no_distances() -> None:
     cut.metadata.clear()
     found, declined = scored(cut, "typicality", "db")
     np.testing.assert_array_equal(found, plain)
-    assert declined == "d, b: the module carries no statistics of its last features"
+    assert str(declined) == "d, b: the module carries no statistics of its last features"
 
 
 def test_features_that_are_not_in_the_graph() -> None:
@@ -257,7 +263,8 @@ def test_features_that_are_not_in_the_graph() -> None:
     known = Typicality.of(cut)
     outputs = {tensor.name: tensor for tensor in cut.graph.outputs}
     branch = Branch(cut.require_card(), Builder(cut.graph, cut.opset, "test"), outputs, known, None)
-    assert "no statistics of its last features" in branch.atypical_reason("d")
+    declined = branch.without_distances("d")
+    assert declined and "no statistics of its last features" in declined.reason
 
 
 def test_a_class_without_statistics() -> None:
@@ -269,13 +276,13 @@ def test_a_class_without_statistics() -> None:
     plain = scored(cut, "softmax", "db")[0]
     found, declined = scored(cut, "typicality", "db")
     np.testing.assert_array_equal(found, plain)
-    assert declined == "d, b: no statistics of class b"
-    assert scored(cut, "typicality", "d")[1] == ""
+    assert str(declined) == "d, b: no statistics of class b"
+    assert scored(cut, "typicality", "d")[1] is None
 
 
 def test_unknown_scores() -> None:
     with pytest.raises(GraftError) as caught:
-        Score("magic")
+        comparison_called("magic")
     assert caught.value.code == "scores-unknown"
 
 

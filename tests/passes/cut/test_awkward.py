@@ -9,8 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from graft.passes.base import Context
 from graft.passes.compare.score import Branch
-from graft.passes.compose import Compose
+from graft.passes.compose import Compose, Modules
 from graft.passes.cut.head import Head
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import Verify
@@ -155,7 +156,7 @@ def test_head_whose_activation_carries_the_classes() -> None:
     ]
     of, _ = source(network(nodes, [weight("w", 8, 3, 3, 3), weight("v", 4, 8, 1, 1)], ["N", 3, 6, 6], 4))
     modules = [Decompose(keep=0.7)(of.parent, of.profile, [name]).model for name in "ac"]
-    trunk = Compose("trunk")(modules, {of.parent.sha256: of}).model
+    trunk = Compose("trunk")(Modules(modules, {of.parent.sha256: of}), Context()).model
     assert trunk.require_card().labels == ("a", "c")
 
 
@@ -170,7 +171,7 @@ def test_probabilities_that_round_to_zero() -> None:
         network(nodes, [weight("w", 5, 8), weight("v", 8, 4)], ["N", 5], 4, "probabilities"), 1e3
     )
     modules = [Decompose(keep=1.0)(of.parent, of.profile, [name]).model for name in "abcd"]
-    joined = Compose("branches")(modules, {}).model
+    joined = Compose("branches")(Modules(modules), Context()).model
     inputs = next(samples.batches(48))[0]
     found = DEVICE.open(joined).run(inputs)["y"]
     parent = DEVICE.open(of.parent.model).run(inputs)["y"]

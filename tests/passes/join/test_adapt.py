@@ -10,6 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from graft.passes.base import Context
 from graft.passes.join.adapt import Adapt, raw_input
 from graft.rewriter.card.card import Card, InputCard
 from graft.rewriter.data.images import fit_images
@@ -47,7 +48,7 @@ def image(**changes: Any) -> InputCard:
 
 def adapted(card: InputCard, raw: InputCard, images: NDArray[Any], opset: int = 18) -> NDArray[Any]:
     model = identity(card, opset)
-    Adapt(raw, images.dtype.type)(model)
+    Adapt(raw, images.dtype.type)(model, Context())
     onnx.checker.check_model(model.proto(), full_check=True)
     return Device(("cpu",)).open(model).run({"image": images})["y"]
 
@@ -88,9 +89,12 @@ def test_it_resizes_as_image_files_are(interpolation: str, size: tuple[int, int]
 
 def test_what_cannot_be_done_is_said() -> None:
     raw = raw_input([image()])
-    assert "aliasing" in Adapt(raw)(identity(image(size=(5, 7)), opset=13)).declined[0]
-    assert "lanczos" in Adapt(raw)(identity(image(size=(5, 7), interpolation="lanczos"))).declined[0]
-    report = Adapt(raw)(identity(image(color="BGR", scale=2.0)))
+    assert "aliasing" in Adapt(raw)(identity(image(size=(5, 7)), opset=13), Context()).declined[0].reason
+    assert (
+        "lanczos"
+        in Adapt(raw)(identity(image(size=(5, 7), interpolation="lanczos")), Context()).declined[0].reason
+    )
+    report = Adapt(raw)(identity(image(color="BGR", scale=2.0)), Context())
     assert report.steps == ("RGB to BGR", "scale", "layout NCHW") and not report.declined
 
 
@@ -99,7 +103,7 @@ def test_float_images_and_half_precision() -> None:
     images = IMAGES.astype(np.float32) + 0.25
     np.testing.assert_array_equal(adapted(card, raw_input([card]), images), images * 0.5)
     model = identity(card, dtype=onnx.TensorProto.FLOAT16)
-    Adapt(raw_input([card]))(model)
+    Adapt(raw_input([card]))(model, Context())
     found = Device(("cpu",)).open(model).run({"image": IMAGES})["y"]
     np.testing.assert_array_equal(found, (IMAGES * np.float32(0.5)).astype(np.float16))
 
@@ -122,4 +126,4 @@ def test_tensors_and_tokens_are_refused() -> None:
     model = identity(image(layout="flat"))
     model.card = model.require_card().replace(inputs=(InputCard(name="x", kind="tensor"),))
     with pytest.raises(GraftError, match="one image"):
-        Adapt(raw_input([image()]))(model)
+        Adapt(raw_input([image()]))(model, Context())

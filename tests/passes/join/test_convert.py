@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from graft.passes.base import Context
 from graft.passes.join.convert import Convert
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -38,7 +39,7 @@ def content(of: Model) -> bytes:
 def test_up_conversion_keeps_the_function(before: int, after: int, head: str) -> None:
     of = model(before, head=head)
     wanted, card, outputs, inputs = small.run(of, X)["y"], of.card, of.outputs(), of.inputs()
-    report = Convert(after)(of)
+    report = Convert(after)(of, Context())
     assert of.opset == after and report.opset == (before, after)
     proto = of.proto()
     onnx.checker.check_model(proto, full_check=True)
@@ -55,7 +56,7 @@ def test_graphs_are_converted_truly_or_refused(proto: onnx.ModelProto, opset: in
     before = of.opset
     refusal = None
     try:
-        Convert(opset)(of)
+        Convert(opset)(of, Context())
     except GraftError as error:
         refusal = error
     assert of.opset == (before if refusal else opset)
@@ -72,7 +73,7 @@ def test_metadata_of_a_converted_model_stays() -> None:
     of.metadata["theirs"], of.header.doc_string, of.header.producer_name = "kept", "doc", "them"
     node = of.graph.nodes[0].name
     of.node_metadata[node] = {"layer": "7"}
-    Convert(18)(of)
+    Convert(18)(of, Context())
     proto = of.proto()
     assert (proto.doc_string, proto.producer_name) == ("doc", "them")
     assert {entry.key: entry.value for entry in proto.metadata_props}["theirs"] == "kept"
@@ -87,10 +88,10 @@ def test_metadata_of_a_converted_model_stays() -> None:
 def test_nothing_asked_nothing_changed(opset: int, ir_version: int) -> None:
     of = model(opset, ir_version)
     before, graph = content(of), of.graph
-    report = Convert()(of)
+    report = Convert()(of, Context())
     assert content(of) == before and of.graph is graph
     assert report.opset == (opset, opset) and report.ir_version == (ir_version, ir_version)
-    Convert(opset, ir_version)(of)
+    Convert(opset, ir_version)(of, Context())
     assert content(of) == before and of.graph is graph
 
 
@@ -98,20 +99,20 @@ def test_nothing_asked_nothing_changed(opset: int, ir_version: int) -> None:
 def test_the_ir_version_that_an_opset_needs(opset: int, least: int) -> None:
     """The table of versions in onnx/docs/Versioning.md."""
     of = model(11, 6)
-    report = Convert(opset)(of)
+    report = Convert(opset)(of, Context())
     assert report.ir_version == (6, least) and of.ir_version == least
     newer = model(11, 11)
-    Convert(opset)(newer)
+    Convert(opset)(newer, Context())
     assert newer.ir_version == 11
     for ir_version in range(least, onnx.IR_VERSION + 1):
         asked = model(opset, least)
-        Convert(None, ir_version)(asked)
+        Convert(None, ir_version)(asked, Context())
         assert asked.ir_version == ir_version == asked.proto().ir_version
     for ir_version in (1, 3, least - 1, onnx.IR_VERSION + 1, 99):
         refused = model(opset, least)
         before = content(refused)
         with pytest.raises(GraftError) as caught:
-            Convert(None, ir_version)(refused)
+            Convert(None, ir_version)(refused, Context())
         assert caught.value.code == "version-conflict"
         assert f"--ir-version {least}" in caught.value.hint
         assert content(refused) == before
@@ -122,7 +123,7 @@ def test_opsets_that_are_not_there(opset: int) -> None:
     of = model()
     before = content(of)
     with pytest.raises(GraftError) as caught:
-        Convert(opset)(of)
+        Convert(opset)(of, Context())
     assert caught.value.code == "version-unknown"
     assert caught.value.hint == f"choose one from 11 to {NEWEST}"
     assert content(of) == before
@@ -133,7 +134,7 @@ def test_what_cannot_be_converted_is_refused_and_left_alone() -> None:
     of = model(17)
     before = content(of)
     with pytest.raises(GraftError) as caught:
-        Convert(11)(of)
+        Convert(11)(of, Context())
     assert caught.value.code == "convert-failed" and "\n" not in str(caught.value)
     assert "opset 17 to 11" in caught.value.message and "leave it at 17" in caught.value.hint
     assert content(of) == before
@@ -152,7 +153,7 @@ def test_a_conversion_that_computes_something_else_is_refused(monkeypatch: pytes
     of = model(17)
     before = content(of)
     with pytest.raises(GraftError) as caught:
-        Convert(18)(of)
+        Convert(18)(of, Context())
     assert caught.value.code == "convert-failed" and "computes another y" in caught.value.message
     assert content(of) == before
 
@@ -161,14 +162,14 @@ def test_a_refused_ir_version_leaves_the_graph_alone() -> None:
     of = model(17)
     before = content(of)
     with pytest.raises(GraftError) as caught:
-        Convert(18, 3)(of)
+        Convert(18, 3)(of, Context())
     assert caught.value.code == "version-conflict"
     assert content(of) == before
 
 
 def test_ir_version_zero_is_refused() -> None:
     with pytest.raises(GraftError) as caught:
-        Convert(None, 0)(model())
+        Convert(None, 0)(model(), Context())
     assert caught.value.code == "version-conflict"
 
 
@@ -179,7 +180,7 @@ def test_a_copy_can_be_converted_while_the_original_stays() -> None:
     of = model(13, 7)
     before, header = content(of), of.header.SerializeToString()
     copy = of.copy()
-    Convert(21, 11)(copy)
+    Convert(21, 11)(copy, Context())
     assert (copy.opset, copy.ir_version) == (21, 11)
     assert content(of) == before and of.header.SerializeToString() == header
 
@@ -206,9 +207,9 @@ def test_operators_of_the_ml_domain() -> None:
     x = small.inputs([6], 5)
     wanted = small.run(of, x)["y"]
     before = content(of)
-    Convert()(of)
+    Convert()(of, Context())
     assert content(of) == before
-    Convert(None, 9)(of)
+    Convert(None, 9)(of, Context())
     assert of.ir_version == 9
     np.testing.assert_array_equal(small.run(of, x)["y"], wanted)
 
@@ -217,7 +218,7 @@ def test_operators_of_the_ml_domain() -> None:
 def test_operators_of_onnxruntime(opset: int | None) -> None:
     of = other_domain("com.microsoft", "Gelu")
     before = content(of)
-    Convert(opset)(of)
+    Convert(opset)(of, Context())
     assert content(of) == before
-    Convert(opset, 9)(of)
+    Convert(opset, 9)(of, Context())
     assert of.ir_version == 9

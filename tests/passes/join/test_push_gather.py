@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graft.passes.base import Context
 from graft.passes.join.push_gather import PushGather
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.cost import cost_of
@@ -40,7 +41,7 @@ def test_the_same_columns_come_out(widths: list[int], picks: list[list[int]], st
     model.refresh_shapes()
     x = small.inputs((5, 3) if steps else (3,))
     before, wanted = small.run(model, x)["y"], cost_of(model).macs
-    PushGather()(model)
+    PushGather()(model, Context())
     np.testing.assert_allclose(small.run(model, x)["y"], before, rtol=1e-6)
     kinds = [node.op for node in model.graph.nodes]
     assert kinds.count("Concat") <= 1 and cost_of(model).macs <= wanted

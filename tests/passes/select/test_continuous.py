@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graft.passes.compose import Compose
+from graft.passes.base import Context
+from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
 from graft.passes.select.continuous import Continuous
 from graft.passes.select.observe import Observe
@@ -51,16 +52,18 @@ def test_trunks_are_planned_with_what_they_will_meet() -> None:
         profile = small.profile(of.model, samples, of.sha256)
         found.append(Decompose(0.6, method="contrast", round_to=1)(of, profile, labels[:1]).model)
         sources[of.sha256] = Source(of, profile)
-    plain = Compose(device=CPU, scores="softmax")(found, sources)
-    learned = Compose(device=CPU, scores="softmax", continuous=True)(found, sources, data)
+    plain = Compose(scores="softmax")(Modules(found, sources), Context(device=CPU))
+    learned = Compose(scores="softmax", continuous=True)(
+        Modules(found, sources), Context(data=data, device=CPU)
+    )
     assert learned.strategy == "trunk" and learned.model.require_card().labels == ("a", "e")
     x = small.inputs((6,))
     outputs = [next(iter(small.run(each.model, x).values())) for each in (plain, learned)]
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-4
     for modules, parents, given in ((found, {}, data), (found, sources, None), (found[:1], sources, data)):
         with pytest.raises(GraftError) as error:
-            Compose(device=CPU, continuous=True)(modules, parents, given)
+            Compose(continuous=True)(Modules(modules, parents), Context(data=given, device=CPU))
         assert error.value.code == "continuous-data"
     named = replace(data, class_names=("a", *"pqrstuv"))
     with pytest.raises(GraftError, match="no samples of e"):
-        Compose(device=CPU, continuous=True)(found, sources, named)
+        Compose(continuous=True)(Modules(found, sources), Context(data=named, device=CPU))
