@@ -1,6 +1,6 @@
 """Networks with attention, and the ways in which exporters write it: cases of the law.
 
-Imported for its side effect: the functions enter themselves into :data:`tests.graphs.CASES`.
+:mod:`tests.cases` joins them with the others.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from tests.graphs import BATCH, CLASSES, Builder, Pick, T, _array, case, random_pick
+from tests.graphs import BATCH, CLASSES, Builder, Cases, Pick, T, _array, random_pick
 
 TOKENS = 4
+CASES = Cases()
+case = CASES.case
 
 
 def tokens(b: Builder, width: int = 6, *, steps: int = TOKENS) -> T:

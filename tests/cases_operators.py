@@ -15,15 +15,18 @@ from tests.graphs import (
     BATCH,
     CLASSES,
     Builder,
+    Cases,
     Pick,
+    Structure,
     T,
-    case,
     classify,
     convolution,
     features,
     gemm,
-    structure,
 )
+
+CASES = Cases()
+case = CASES.case
 
 # -------------------------------------------------------------------- pieces
 
@@ -164,7 +167,6 @@ def divisors(x: T, least: int = 1) -> list[int]:
     return [g for g in (1, 2, 3) if x.channels % g == 0 and x.channels // g >= least]
 
 
-@structure
 def transposed(b: Builder, x: T, pick: Pick) -> T:
     """ConvTranspose: dense, grouped, depthwise."""
     if x.spaces == 0:
@@ -180,7 +182,6 @@ def transposed(b: Builder, x: T, pick: Pick) -> T:
     return transposed_conv(b, x, group * pick([1, 2]), group, **more)
 
 
-@structure
 def grouped_statistics(b: Builder, x: T, pick: Pick) -> T:
     """InstanceNormalization; GroupNormalization as one operator and spelled out."""
     if x.spaces == 0 or min(x.shape[2:]) == 1:
@@ -192,7 +193,6 @@ def grouped_statistics(b: Builder, x: T, pick: Pick) -> T:
     return group_norm(b, x, groups) if kind == "group" and b.opset >= 21 else spelled_group_norm(b, x, groups)
 
 
-@structure
 def layer_statistics(b: Builder, x: T, pick: Pick) -> T:
     """LayerNormalization over the channels, as one operator and spelled out; LRN."""
     kind = pick(["layer", "rms", "spelled", "lrn"])
@@ -210,7 +210,6 @@ def layer_statistics(b: Builder, x: T, pick: Pick) -> T:
     return channels_first(b, y)
 
 
-@structure
 def reduced_gate(b: Builder, x: T, pick: Pick) -> T:
     """A gate for every place: a sum over the channels, or what no channel can leave."""
     operators = ["ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare"]
@@ -218,7 +217,6 @@ def reduced_gate(b: Builder, x: T, pick: Pick) -> T:
     return b.one("Mul", x, b.one("Sigmoid", y))
 
 
-@structure
 def selecting(b: Builder, x: T, pick: Pick) -> T:
     """Max, Min, Mean, Where, Div and Pow of a layer and what it reads."""
     y = b.layer(x, x.channels, 1)
@@ -233,7 +231,6 @@ def selecting(b: Builder, x: T, pick: Pick) -> T:
     return b.one(kind, x, y, uniform(b, x.channels, *[1] * x.spaces))
 
 
-@structure
 def smooth_activation(b: Builder, x: T, pick: Pick) -> T:
     """Gelu, Swish, HardSwish and Mish, spelled out or not."""
     spelled = [spelled_gelu, spelled_tanh_gelu, spelled_swish, spelled_hard_swish, spelled_mish]
@@ -244,7 +241,6 @@ def smooth_activation(b: Builder, x: T, pick: Pick) -> T:
     return b.one(kind, x) if b.opset in known.get(kind, [b.opset]) else spelled_swish(b, x)
 
 
-@structure
 def blocks(b: Builder, x: T, pick: Pick) -> T:
     """DepthToSpace and SpaceToDepth."""
     if x.spaces != 2:
@@ -256,7 +252,6 @@ def blocks(b: Builder, x: T, pick: Pick) -> T:
     return b.relu(x)
 
 
-@structure
 def enlarged(b: Builder, x: T, pick: Pick) -> T:
     """Tile of channels or space; Resize by scales and by sizes."""
     if x.spaces == 0 or max(x.shape[2:]) > 7 or pick([True, False]):
@@ -266,7 +261,6 @@ def enlarged(b: Builder, x: T, pick: Pick) -> T:
     return b.one("Tile", x, b.ints(1, 1, 2, *[1] * (x.spaces - 1)))
 
 
-@structure
 def branches(b: Builder, x: T, pick: Pick) -> T:
     """A dense block or an inception block."""
     if x.spaces and min(x.shape[2:]) >= 2 and pick([True, False]):
@@ -274,7 +268,6 @@ def branches(b: Builder, x: T, pick: Pick) -> T:
     return dense_block(b, x, 2)
 
 
-@structure
 def ordered(b: Builder, x: T, pick: Pick) -> T:
     """CumSum, LpNormalization and a Softmax along the channels or along space."""
     axis = pick([1, len(x.shape) - 1])
@@ -285,6 +278,20 @@ def ordered(b: Builder, x: T, pick: Pick) -> T:
         return b.one(kind, b.one("Add", b.one("Abs", x), scalar(b, 0.1)), axis=axis, p=pick([1, 2]))
     places = b.one("Cast", b.one("ArgMax", x, axis=axis), to=TensorProto.FLOAT)
     return b.one("Add", x, b.one("Sigmoid", places))
+
+
+STRUCTURES: list[Structure] = [
+    transposed,
+    grouped_statistics,
+    layer_statistics,
+    reduced_gate,
+    selecting,
+    smooth_activation,
+    blocks,
+    enlarged,
+    branches,
+    ordered,
+]
 
 
 # -------------------------------------------------------------------- convolutions

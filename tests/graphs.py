@@ -518,12 +518,6 @@ STRUCTURES: list[Structure] = [
 ]
 
 
-def structure(function: Structure) -> Structure:
-    """Enter a function into :data:`STRUCTURES`."""
-    STRUCTURES.append(function)
-    return function
-
-
 def head(b: Builder, x: T, pick: Pick) -> T:
     """From features to classes."""
     if x.spaces:
@@ -558,24 +552,24 @@ def gemm_head(b: Builder, x: T, pick: Pick) -> T:
     return b.matmul(x, CLASSES) if pick([False, True]) else b.gemm(x, CLASSES)
 
 
-def network(pick: Pick, seed: int, steps: int) -> onnx.ModelProto:
-    """A random network of ``steps`` structures between a first layer and a head."""
+def network(pick: Pick, seed: int, steps: int, structures: Sequence[Structure]) -> onnx.ModelProto:
+    """A random network of ``steps`` of the structures between a first layer and a head."""
     b = Builder(seed, pick(OPSETS), fixed=pick([False, False, False, True]))
     x = b.input(*pick([(3, 6, 5), (2, 7, 7), (2, 9), (6,), (2, 4, 3, 4)]))
     x = b.relu(b.layer(x, pick([3, 4, 6])))
     for _ in range(steps):
-        x = pick(STRUCTURES)(b, x, pick)
+        x = pick(structures)(b, x, pick)
         if x.channels > 12:  # keeps graphs small
             x = b.layer(x, 4, 1)
     return b.model(head(b, x, pick))
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> onnx.ModelProto:
+def networks(draw: st.DrawFn, structures: Sequence[Structure]) -> onnx.ModelProto:
     """Random networks; weights differ with the seed."""
     steps = draw(st.integers(1, 5))
     seed = draw(st.integers(0, 2**16))
-    return network(lambda options: draw(st.sampled_from(list(options))), seed, steps)
+    return network(lambda options: draw(st.sampled_from(list(options))), seed, steps, structures)
 
 
 def random_pick(seed: int) -> Pick:
@@ -733,23 +727,23 @@ def part_of_a_split(b: Builder, x: T) -> T:
 
 Case = Callable[[Builder], onnx.ModelProto]
 
-CASES: dict[str, tuple[Case, tuple[int, ...]]] = {}
-"""Name of a structure to the function that builds a network with it, and its opsets."""
+
+class Cases(dict[str, tuple[Case, tuple[int, ...]]]):
+    """Name of a structure to the function that builds a network with it, and its opsets."""
+
+    def case(self, *opsets: int) -> Callable[[Case], Case]:
+        """Enter a function."""
+
+        def enter(function: Case) -> Case:
+            self[function.__name__] = (function, opsets or (17,))
+            return function
+
+        return enter
 
 
-def case(*opsets: int) -> Callable[[Case], Case]:
-    """Enter a function into :data:`CASES`."""
-
-    def enter(function: Case) -> Case:
-        CASES[function.__name__] = (function, opsets or (17,))
-        return function
-
-    return enter
-
-
-def build(name: str, opset: int, seed: int = 7) -> onnx.ModelProto:
-    """The network of one case."""
-    return CASES[name][0](Builder(seed, opset))
+CASES = Cases()
+"""The cases of this module; :mod:`tests.cases` has them all."""
+case = CASES.case
 
 
 def features(b: Builder, channels: int = 6, *shape: int) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from itertools import product
 from pathlib import Path
@@ -19,15 +18,11 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import score
 from graft.rewriter.run.session import Device
+from tests.bench import MARKS
+from tests.bench import VISION as BENCH
 from tests.integration.kit import printed as graft
 
-ROOT = Path(__file__).resolve().parents[2]
-BENCH = Path(os.environ.get("GRAFT_BENCH", ROOT / "../shared/bench")) / "vision"
-
-pytestmark = [
-    pytest.mark.bench,
-    pytest.mark.skipif(not BENCH.is_dir(), reason="no benchmark models: set GRAFT_BENCH"),
-]
+pytestmark = MARKS
 
 
 FROM_PROFILE = ("--method", "relevance", "--compensate", "fold")

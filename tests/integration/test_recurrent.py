@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,11 @@ import pytest
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.graph.model import Model
 from graft.rewriter.run.session import Device
+from tests.bench import MARKS
+from tests.bench import RECURRENT as BENCH
 from tests.integration.kit import printed as graft
 
-BENCH = Path(os.environ.get("GRAFT_BENCH", Path(__file__).parents[2] / "../shared/bench")) / "rnn"
-
-pytestmark = [
-    pytest.mark.bench,
-    pytest.mark.skipif(not BENCH.is_dir(), reason="no benchmark models: set GRAFT_BENCH"),
-]
+pytestmark = MARKS
 
 
 def hidden(file: Path) -> int:

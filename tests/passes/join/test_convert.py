@@ -15,7 +15,7 @@ from graft.passes.base import Context
 from graft.passes.join.convert import Convert
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from tests import graphs, small
+from tests import cases, graphs, small
 from tests.small import CPU
 
 X = small.inputs([2, 6, 6], 5)
@@ -50,7 +50,7 @@ def test_up_conversion_keeps_the_function(before: int, after: int, head: str) ->
 
 
 @settings(max_examples=20, deadline=None)
-@given(graphs.networks(), st.sampled_from([13, 17, 18, 21]))
+@given(cases.convolutional(), st.sampled_from([13, 17, 18, 21]))
 def test_graphs_are_converted_truly_or_refused(proto: onnx.ModelProto, opset: int) -> None:
     of = Model.from_proto(proto)
     before = of.opset

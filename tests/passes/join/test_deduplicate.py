@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from graft.passes.base import Context
 from graft.passes.join.deduplicate import Deduplicate, DeduplicateReport
 from graft.rewriter.graph.model import Model
-from tests import graphs, small
+from tests import cases, graphs, small
 from tests.small import Net
 
 Array = NDArray[Any]
@@ -59,7 +59,7 @@ def of(net: Net, **outputs: list[int]) -> Model:
 
 
 @settings(max_examples=25, deadline=None)
-@given(graphs.networks(), st.integers(0, 100))
+@given(cases.convolutional(), st.integers(0, 100))
 def test_a_shared_model_computes_the_same(proto: onnx.ModelProto, seed: int) -> None:
     model = Model.from_proto(proto)
     result = model.copy()
@@ -96,7 +96,7 @@ def doubled(proto: onnx.ModelProto, other: bool) -> onnx.ModelProto:
 
 
 @settings(max_examples=25, deadline=None)
-@given(graphs.networks(), st.booleans())
+@given(cases.convolutional(), st.booleans())
 def test_a_graph_beside_its_copy_runs_once(proto: onnx.ModelProto, other: bool) -> None:
     """All but what makes the outputs, which keep their names; unless a weight differs."""
     model = Model.from_proto(doubled(proto, other))
@@ -116,9 +116,9 @@ def test_a_graph_beside_its_copy_runs_once(proto: onnx.ModelProto, other: bool) 
         assert report.nodes > 0 or len(proto.graph.node) == len(proto.graph.output)
 
 
-@pytest.mark.parametrize("name", sorted(graphs.CASES))
+@pytest.mark.parametrize("name", sorted(cases.CASES))
 def test_regression_graphs_compute_the_same(name: str) -> None:
-    proto = graphs.build(name, graphs.CASES[name][1][-1])
+    proto = cases.build(name)
     model = Model.from_proto(proto)
     result = model.copy()
     Deduplicate()(result, Context())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from graft.rewriter.card.card import Card, InputCard, OutputCard
 from graft.rewriter.errors import GraftError
+from tests import bench
 
-BENCH = Path(os.environ.get("GRAFT_BENCH", Path(__file__).parents[2] / "../shared/bench"))
 GOOD = """
 input: {name: x, kind: image, layout: NCHW, color: RGB, size: [4, 5], scale: 0.5,
         mean: [1, 2, 3], std: [2.0]}
@@ -351,10 +350,10 @@ def test_check_against_accepts_what_fits_or_is_unknown() -> None:
         binary.check_against({"x": IMAGES}, {"y": (None, shape)})
 
 
+@bench.needed
 def test_bench_cards_load_and_fit_their_models() -> None:
-    paths = sorted(BENCH.glob("*/*.yaml"))
-    if not paths:
-        pytest.skip(f"no bench at {BENCH}: set GRAFT_BENCH")
+    paths = sorted(bench.FOLDER.glob("*/*.yaml"))
+    assert paths
     onnx = pytest.importorskip("onnx")
     for path in paths:
         loaded = Card.load(path)

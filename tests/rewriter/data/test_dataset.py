@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from graft.rewriter.data import dataset as module
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.images import read_image
 from graft.rewriter.errors import GraftError
+from tests import bench
 
-BENCH = Path(os.environ.get("GRAFT_BENCH", Path(__file__).parents[2] / "../shared/bench"))
 X = np.arange(24, dtype=np.uint8).reshape(6, 4)
 Y = np.array([0, 1, 2, 0, 1, 2])
 NOISE = np.random.default_rng(0).integers(0, 256, (90, 130, 3)).astype(np.uint8)
@@ -331,15 +330,14 @@ def test_parquet_of_images_and_of_arrays(tmp_path: Path) -> None:
     assert caught.value.code == "data-unreadable"
 
 
+@bench.needed
 def test_bench_data() -> None:
-    if not BENCH.is_dir():
-        pytest.skip(f"no bench at {BENCH}: set GRAFT_BENCH")
-    cifar = Dataset.load(BENCH / "vision/cifar10.npz").split("train")
+    cifar = Dataset.load(bench.FOLDER / "vision/cifar10.npz").split("train")
     assert np.bincount(cifar.labels).tolist() == [500] * 10
     assert cifar.class_names is not None and cifar.class_names[8] == "ship"
-    brown = Dataset.load(BENCH / "rnn/brown.npz")
+    brown = Dataset.load(bench.FOLDER / "rnn/brown.npz")
     assert set(brown.splits) == {"train", "test", "test_paper", "train_full"}
     assert brown.split("train").labels.shape == (4842, 15)
-    images = Dataset.load(BENCH / "vision/imagenette").split("test")
+    images = Dataset.load(bench.FOLDER / "vision/imagenette").split("test")
     assert len(images) == 800
     assert images.raw([0, 799], image_card(size=(224, 224)))[""].shape == (2, 224, 224, 3)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +14,7 @@ from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset, Split
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
-
-BENCH = Path(os.environ.get("GRAFT_BENCH", Path(__file__).parents[2] / "../shared/bench"))
+from tests import bench
 
 
 def card(labels: str = "abc", steps: bool = False) -> Card:
@@ -165,20 +162,19 @@ def test_take_by_position_and_by_mask() -> None:
     assert list(samples.take([]).batches(2)) == []
 
 
+@bench.needed
 def test_bench_samples_match_their_cards() -> None:
-    if not BENCH.is_dir():
-        pytest.skip(f"no bench at {BENCH}: set GRAFT_BENCH")
-    efficientnet = Card.load(BENCH / "vision/efficientnet_lite0_imagenet.yaml")
+    efficientnet = Card.load(bench.FOLDER / "vision/efficientnet_lite0_imagenet.yaml")
     samples = Samples.match(
-        Dataset.load(BENCH / "vision/imagenette").split("test"), efficientnet, per_class=2
+        Dataset.load(bench.FOLDER / "vision/imagenette").split("test"), efficientnet, per_class=2
     )
     assert len(samples.counts()) == 10
     feed, labels = next(samples.batches(4))
     assert (feed["input"].shape, feed["input"].dtype) == ((4, 3, 224, 224), np.float32)
     assert efficientnet.labels[labels[0]] == "n01440764"
     assert -1 <= feed["input"].min() < feed["input"].max() <= 1
-    brown = Card.load(BENCH / "rnn/brown_lstm1_retrained.yaml")
-    steps = Samples.match(Dataset.load(BENCH / "rnn/brown.npz").split("test_paper"), brown)
+    brown = Card.load(bench.FOLDER / "rnn/brown_lstm1_retrained.yaml")
+    steps = Samples.match(Dataset.load(bench.FOLDER / "rnn/brown.npz").split("test_paper"), brown)
     assert steps.labels.shape == (650, 15)
 
 

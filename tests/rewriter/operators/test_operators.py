@@ -16,7 +16,7 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import cost_of
-from tests import cases_attention, graphs, masker, small  # noqa: F401  (registers its cases)
+from tests import cases, graphs, masker, small
 from tests.graphs import CLASSES, Builder, T
 from tests.masker import Array
 
@@ -192,14 +192,14 @@ def test_a_sum_ties() -> None:
 
 
 def test_a_sum_with_the_input_pins() -> None:
-    groups = groups_of(graphs.build("residual_with_input", 17))
+    groups = groups_of(cases.build("residual_with_input", 17))
     pinned = [group for group in groups if group.reason.startswith("Add")]
     assert [group.size for group in pinned] == [3]
     assert not pinned[0].cuttable.any()
 
 
 def test_a_shared_constant_is_cut_for_each_use() -> None:
-    proto = graphs.build("shared_scale", 17)
+    proto = cases.build("shared_scale", 17)
     whole = listed_all(proto, "Mul", 1)[0]
     pieces = [np.ravel(piece).tolist() for piece in listed_all(cut(proto, [0], [1, 2]), "Mul", 1)]
     flat = np.ravel(whole).tolist()
@@ -255,7 +255,7 @@ def test_concat_lays_lists_side_by_side() -> None:
 
 
 def test_concat_with_the_input_pins_only_the_input() -> None:
-    result = cut(graphs.build("concatenated_input", 17), [0, 5], [1])
+    result = cut(cases.build("concatenated_input", 17), [0, 5], [1])
     assert values(result, nodes(result, "Conv")[2], 1).shape[1] == 4 + 3 + 1
 
 
@@ -354,7 +354,7 @@ def test_gather_counts_what_is_left(
 
 
 def test_gather_of_one_channel_pins_it_and_stays_a_scalar() -> None:
-    proto = graphs.build("gathered_scalar", 17)
+    proto = cases.build("gathered_scalar", 17)
     assert next(iter(groups_of(proto))).cuttable.tolist() == [True, True, False, True, True, True]
     result = cut(proto, [0, 5])
     assert listed(result, "Gather", 1) == 1
@@ -381,7 +381,7 @@ def test_pad_makes_as_many_channels_as_are_left(dropped: list[int], amounts: tup
 
 
 def test_pad_of_some_axes_is_written_for_all() -> None:
-    result = cut(graphs.build("padded_axes", 18), [0])
+    result = cut(cases.build("padded_axes", 18), [0])
     (pad,) = nodes(result, "Pad")
     assert len(pad.input) == 3
     assert values(result, pad, 1).tolist() == [0, 1, 0, 0, 0, 2, 0, 1]
@@ -416,18 +416,18 @@ def test_reshape_writes_the_sizes_left(target: list[int], left: list[int]) -> No
 
 
 def test_a_shared_target_is_written_for_each_use() -> None:
-    result = cut(graphs.build("shared_target", 17), [0], [1, 2])
+    result = cut(cases.build("shared_target", 17), [0], [1, 2])
     assert listed_all(result, "Reshape", 1) == [[0, 5, 30], [0, 4, 30]]
 
 
 def test_reshape_that_splits_channels_makes_them_products_of_rows_and_columns() -> None:
-    assert sizes(graphs.build("shuffled", 17)) == [4, 3, 4, 5]
-    assert sizes(graphs.build("shuffled_to_groups", 17)) == [4, 1, 2, 5]
-    assert sizes(graphs.build("heads", 17))[:2] == [3, 4]
+    assert sizes(cases.build("shuffled", 17)) == [4, 3, 4, 5]
+    assert sizes(cases.build("shuffled_to_groups", 17)) == [4, 1, 2, 5]
+    assert sizes(cases.build("heads", 17))[:2] == [3, 4]
 
 
 def test_channels_that_are_merged_with_the_batch_stay_where_a_layer_reads_them() -> None:
-    group = next(iter(groups_of(graphs.build("batch_in_channels", 17))))
+    group = next(iter(groups_of(cases.build("batch_in_channels", 17))))
     assert not group.cuttable.any()
     assert "merged with the batch" in group.reason
 
@@ -516,7 +516,7 @@ ALWAYS_STAYS = {
 
 @pytest.mark.parametrize("name", sorted(ALWAYS_STAYS))
 def test_of_attention_all_can_go_but(name: str) -> None:
-    *groups, _ = groups_of(graphs.build(name, graphs.CASES[name][1][-1]))  # the last holds the classes
+    *groups, _ = groups_of(cases.build(name))  # the last holds the classes
     assert tuple(group.name for group in groups if not group.cuttable.any()) == ALWAYS_STAYS[name]
 
 
@@ -536,7 +536,7 @@ def test_softmax_before_opset_13_flattens(opset: int) -> None:
 
 
 def test_outputs_are_pinned_by_name() -> None:
-    proto = graphs.build("feature_output", 17)
+    proto = cases.build("feature_output", 17)
     reasons = [group.reason for group in groups_of(proto)]
     assert reasons == ["", *(f"output {output.name}" for output in reversed(proto.graph.output))]
 
@@ -551,9 +551,9 @@ def test_a_plan_that_cuts_what_is_pinned_is_refused() -> None:
 # -------------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("name", sorted(graphs.CASES))
+@pytest.mark.parametrize("name", sorted(cases.CASES))
 def test_a_cut_keeps_names_inputs_outputs_and_opset(name: str) -> None:
-    proto = graphs.build(name, graphs.CASES[name][1][-1])
+    proto = cases.build(name)
     model = Model.from_proto(proto)
     groups = ChannelGroups(model)
     one = next((g for g in groups if g.cuttable.sum() > 1), None)

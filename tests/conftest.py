@@ -1,0 +1,37 @@
+"""Options of the whole suite: the seed of random graphs, and one thread for onnxruntime."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import core, settings
+
+from tests.seeds import VARIABLE, graph_seed
+
+settings.register_profile("graft", database=None, deadline=None, print_blob=True)
+settings.load_profile("graft")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--graph-seed", type=int, help="seed of random graphs, to repeat a run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the seed before workers start, which take it from the environment."""
+    if config.getoption("--graph-seed") is not None:
+        os.environ[VARIABLE] = str(config.getoption("--graph-seed"))
+    core.global_force_seed = graph_seed()
+
+
+def pytest_report_header() -> str:
+    return _seed()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it at the end, too: the header is not printed with -q."""
+    terminalreporter.write_line(_seed())
+
+
+def _seed() -> str:
+    return f"random graphs: --graph-seed {graph_seed()}"
