@@ -329,6 +329,7 @@ def test_decompose_refits_with_data_only() -> None:
     assert small.run(found.model, small.inputs((2, 6, 5)))["y"].shape == (40, 2)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, where the sums overflow
 def test_values_that_are_not_finite_are_refused() -> None:
     net = small.conv_net()
     weight = small.numpy_helper.to_array(net.constants["conv1.w"])

@@ -55,7 +55,7 @@ def adapted(card: InputCard, raw: InputCard, images: NDArray[Any], opset: int = 
 
 @pytest.mark.parametrize(
     ("layout", "color", "raw_color"),
-    itertools.product(("NCHW", "NHWC", "flat"), ("RGB", "BGR", "GRAY"), ("RGB", "GRAY")),
+    list(itertools.product(("NCHW", "NHWC", "flat"), ("RGB", "BGR", "GRAY"), ("RGB", "GRAY"))),
 )
 @pytest.mark.parametrize("size", [SIZE, (5, 7), (18, 20)])
 @pytest.mark.parametrize("opset", [11, 13, 18, 21])
