@@ -16,10 +16,10 @@ import pytest
 Test = TypeVar("Test", bound=Callable[..., Any])
 FOLDER = Path(os.environ.get("GRAFT_BENCH") or "GRAFT_BENCH is not set")
 VISION, RECURRENT = FOLDER / "vision", FOLDER / "rnn"
-MARKS = (
+MARKS = [
     pytest.mark.bench,
     pytest.mark.skipif(not os.environ.get("GRAFT_BENCH"), reason="no benchmark models: set GRAFT_BENCH"),
-)
+]
 """For ``pytestmark`` of a module."""
 
 
