@@ -16,7 +16,6 @@ from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.measure.evaluation import check_finite, columns
-from graft.rewriter.operators import operator_of
 from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Profile, Statistic
 from graft.rewriter.run.session import Device, fit
 
@@ -37,7 +36,7 @@ class Observe:
     For a tensor X of shape (samples, channels, *space) and one-hot classes M (samples, classes) the
     graph gets ``MatMul(M', mean over space of f(X))``, with f(x) = x, x squared, and x > 0. With one label
     a time step, each step of a tensor that has as many is a sample of its own; a sample of any other
-    tensor counts once for every step. States of recurrent layers are recorded by time step, too.
+    tensor counts once for every step.
 
     Args:
         device: where to run; ``None``: the best there is.
@@ -73,7 +72,6 @@ class Observe:
         probe = _probe(model, samples.card.output.name, len(names), steps)
         session = self.device.open(probe.model)
         counts, correct = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
-        at_step = None if steps is None else np.zeros((len(names), steps), np.int64)
         sums: dict[tuple[str, str], Table] = {}
         for inputs, truth in samples.batches(session.batch or self.batch):
             counted = truth != IGNORED
@@ -84,8 +82,6 @@ class Observe:
             membership[: len(truth)][counted, rows] = 1  # what fills up a fixed batch belongs to no class
             outputs = session.run({**feed, MEMBERSHIP: membership})
             counts += np.bincount(rows, minlength=len(names))
-            if at_step is not None:
-                at_step += membership.sum(axis=0).T.astype(np.int64)
             scores = check_finite(outputs[samples.card.output.name], samples.card.output.name)[: len(truth)]
             hits = columns(scores, samples.card.output.kind, len(labels)).argmax(axis=-1) == truth
             correct += np.bincount(rows, hits[counted], len(names)).astype(np.int64)
@@ -101,7 +97,7 @@ class Observe:
             if statistic == PRODUCTS.name:
                 size = round(table.shape[1] ** 0.5)
                 tables.setdefault(SQUARES.name, {})[tensor] = table[:, :: size + 1].copy()
-        return Profile(parent, data, names, counts, correct, tables, at_step)
+        return Profile(parent, data, names, counts, correct, tables)
 
 
 @dataclass(frozen=True)
@@ -133,10 +129,6 @@ def _probe(model: Model, output: str, classes: int, steps: int | None) -> _Probe
         tap = _Tap(probe, tensors[place.tensor], place, groups, members)
         for statistic in statistics:
             outputs[statistic.name, key] = tap.add(statistic)
-    for place in _states(groups, tensors, classes, steps):
-        for statistic in (ACTIVE, SUM, SQUARES):
-            by_step = _by_step(probe, tensors[place.tensor], place, members, statistic)
-            outputs[statistic.by_step.name, groups.key(place.tensor, place.axis)] = by_step
     graph.toposort()
     return _Probe(probe, outputs)
 
@@ -148,7 +140,6 @@ class _Members:
         steps: labels a sample; ``None``: one, of the sample itself.
         samples: (classes, samples): how many labels of each class a sample has.
         rows: (classes, samples * steps), the class of every step.
-        by_step: (steps, classes, samples), or as ``samples`` where there is one label a sample.
     """
 
     def __init__(self, probe: Model, classes: int, steps: int | None) -> None:
@@ -164,7 +155,6 @@ class _Members:
             flat = build.node("Reshape", "by_step", [given, rows])
         self.samples = build.node("Transpose", "samples", [counts], perm=[1, 0])
         self.rows = build.node("Transpose", "rows", [flat], perm=[1, 0])
-        self.by_step = build.node("Transpose", "steps", [given], perm=[1, 2, 0]) if steps else self.samples
 
 
 def _wanted(
@@ -186,38 +176,6 @@ def _wanted(
         if PRODUCTS.name in known:
             known.pop(SQUARES.name)
     return [(place, list(known.values())) for place, known in found.values()]
-
-
-def _states(
-    groups: ChannelGroups, tensors: Mapping[str, gs.Tensor], classes: int, steps: int | None
-) -> list[Place]:
-    """States of recurrent layers at all time steps, (steps, directions, samples, units).
-
-    Where a sample has so many labels, or one, and the table is not too large.
-    """
-    found = []
-    for node in groups.nodes:
-        for read in operator_of(node).reads(node, groups):
-            tensor = read.tensor(node)
-            if read.own is not None and groups.sample_axis(tensors[tensor.name]) == 2:
-                length = groups.shapes[tensor.name][0] or 0
-                small = classes * length * len(read.channels) <= PRODUCT_NUMBERS
-                if small and length != 1 and steps in (None, length):
-                    found.append(Place(tensor.name, read.axis, read.channels))
-    return found
-
-
-def _by_step(probe: Model, tensor: gs.Tensor, place: Place, members: _Members, statistic: Statistic) -> str:
-    """Nodes for sums by class of the states of every step; the name of the output."""
-    build = Builder(probe.graph, probe.opset, f"graft/{statistic.by_step.name}/{place.tensor}")
-    if tensor.dtype != np.float32:
-        tensor = build.node("Cast", "float", [tensor], to=int(onnx.TensorProto.FLOAT))
-    value = build.reduce("ReduceMean", _value(build, statistic, tensor), [1], "mean", keep=False)
-    sums = build.node("MatMul", "by_class", [members.by_step, value])
-    result = build.node("Transpose", "classes_first", [sums], perm=[1, 0, 2])
-    result.dtype = np.dtype(np.float32)
-    probe.graph.outputs.append(result)
-    return str(result.name)
 
 
 def _value(build: Builder, statistic: Statistic, tensor: gs.Tensor) -> gs.Tensor:

@@ -171,22 +171,6 @@ def agreement(predictions_a: Array, predictions_b: Array) -> float:
     return accuracy(predictions_a, predictions_b)
 
 
-def jaccard(mask_a: Array, mask_b: Array) -> float:
-    """The size of the intersection over the size of the union; 1 for two empty masks.
-
-    Args:
-        mask_a: bool of any shape.
-        mask_b: bool of the same shape.
-
-    Raises:
-        GraftError: ``metric-input`` where shapes differ.
-    """
-    mask_a, mask_b = np.asarray(mask_a, bool), np.asarray(mask_b, bool)
-    _require(mask_a.shape == mask_b.shape, f"equal shapes, found {mask_a.shape}, {mask_b.shape}")
-    union = np.count_nonzero(mask_a | mask_b)
-    return float(np.count_nonzero(mask_a & mask_b) / union) if union else 1.0
-
-
 def standard_error(values: Array) -> float:
     """The standard error of the mean: sample standard deviation / sqrt(N).
 
@@ -216,25 +200,6 @@ def paired_difference(correct_a: Array, correct_b: Array) -> tuple[float, float]
     _require_same_shape(right_a, right_b)
     difference = right_a - right_b
     return float(difference.mean()), standard_error(difference)
-
-
-def wilson_interval(successes: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson score interval of a share; z=1.96 gives 95 %.
-
-    Returns:
-        (low, high) within 0..1; (0, 1) where total is 0.
-
-    Raises:
-        GraftError: ``metric-input`` unless 0 <= successes <= total.
-    """
-    _require(0 <= successes <= total, f"0 to {total} successes, found {successes}")
-    if total == 0:
-        return 0.0, 1.0
-    share = successes / total
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    middle = share + z * z / (2 * total)
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 def _share(part: Any, whole: Any) -> float:

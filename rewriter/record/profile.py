@@ -25,28 +25,26 @@ FORMAT = "graft/profile/1"
 
 @dataclass(frozen=True)
 class Statistic:
-    """A figure of one position of a channel axis for one sample, and how figures of samples merge.
+    """A figure of one position of a channel axis for one sample; the figures of samples add up.
 
     Attributes:
         name: key in files.
-        meaning: what it is, averaged over the other axes of the tensor (space, time).
-        merge: how tables of two profiles become one; ``sum`` is all there is so far.
     """
 
     name: str
-    meaning: str
-    merge: str = "sum"
-
-    @property
-    def by_step(self) -> Statistic:
-        """The same of every time step apart, step after step in a row."""
-        return replace(self, name=f"{self.name}@step", meaning=f"{self.meaning}, at every time step")
 
 
-ACTIVE = Statistic("active", "share of positions with a value above zero")
-SUM = Statistic("sum", "mean value")
-SQUARES = Statistic("squares", "mean squared value")
-PRODUCTS = Statistic("products", "mean product of the values at two positions, row by row")
+# Each is averaged over the other axes of the tensor (space, time).
+ACTIVE = Statistic("active")
+"""Share of positions with a value above zero."""
+SUM = Statistic("sum")
+"""Mean value."""
+SQUARES = Statistic("squares")
+"""Mean squared value."""
+PRODUCTS = Statistic("products")
+"""Mean product of the values at two positions, row by row."""
+
+STATISTICS = {statistic.name: statistic for statistic in (ACTIVE, SUM, SQUARES, PRODUCTS)}
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,7 @@ class Profile:
         counts: int64 (classes,), samples a row.
         correct: int64 (classes,), samples that the parent had right.
         tables: statistic name to tensor name to float64 (classes, positions of the channel axis): the
-            sum over the samples of the class. Of recurrent layers also by time step: (classes, steps *
-            positions).
-        steps: int64 (classes, steps), the labels of each class at each time step, where every step has one.
+            sum over the samples of the class.
     """
 
     parent: str
@@ -71,7 +67,6 @@ class Profile:
     counts: NDArray[np.int64]
     correct: NDArray[np.int64]
     tables: dict[str, dict[str, Table]] = field(default_factory=dict)
-    steps: NDArray[np.int64] | None = None
 
     def has(self, statistic: Statistic, tensor: str, positions: int) -> bool:
         """Whether ``statistic`` of ``tensor`` was recorded, for an axis of so many positions.
@@ -93,28 +88,6 @@ class Profile:
             )
         table = self.tables[statistic.name][tensor][rows]
         result: Table = (table / self.counts[rows][:, None]).mean(axis=0)
-        return result
-
-    def over_time(self, statistic: Statistic, tensor: str, name: str) -> Table:
-        """Mean over the samples of one class, at every time step: (steps, positions).
-
-        NaN where no sample has the class at that step.
-
-        Raises:
-            GraftError: the profile does not tell the class, or steps of the tensor, apart.
-        """
-        (row,) = self.rows([name])
-        table = self.tables.get(statistic.by_step.name, {}).get(tensor)
-        if table is None:
-            known = ", ".join(self.tables.get(statistic.by_step.name, {})) or "none"
-            raise GraftError(
-                "profile-step", f"no time steps of {tensor} were recorded", f"there are: {known}"
-            )
-        pooled = self.tables[statistic.name][tensor]
-        steps = table.shape[1] // pooled.shape[1]
-        counts = self.steps[row] if self.steps is not None else np.repeat(self.counts[row], steps)
-        with np.errstate(invalid="ignore"):
-            result: Table = table[row].reshape(steps, -1) / counts[:, None]
         return result
 
     def blend(self, statistic: Statistic, tensor: str, classes: Sequence[str]) -> Table:
@@ -158,7 +131,6 @@ class Profile:
             counts=self.counts + other.counts,
             correct=self.correct + other.correct,
             tables=tables,
-            steps=None if self.steps is None or other.steps is None else self.steps + other.steps,
         )
 
     def with_others(self, other: Profile) -> Profile:
@@ -182,7 +154,6 @@ class Profile:
                 name: {tensor: added(table, other.tables[name][tensor]) for tensor, table in tables.items()}
                 for name, tables in self.tables.items()
             },
-            steps=None if self.steps is None or other.steps is None else added(self.steps, other.steps),
         )
 
     @property
@@ -195,8 +166,6 @@ class Profile:
     def to_bytes(self) -> bytes:
         """The content of a profile file: safetensors, float64, with a JSON header."""
         tensors: dict[str, NDArray[Any]] = {"counts": self.counts, "correct": self.correct}
-        if self.steps is not None:
-            tensors["steps"] = self.steps
         for name in sorted(self.tables):
             for tensor in sorted(self.tables[name]):
                 tensors[f"{name}|{tensor}"] = np.ascontiguousarray(self.tables[name][tensor])
@@ -237,7 +206,7 @@ class Profile:
                 tables: dict[str, dict[str, Table]] = {}
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     name, _, tensor = key.partition("|")
-                    if tensor:
+                    if tensor and name in STATISTICS:  # earlier versions wrote others, too
                         tables.setdefault(name, {})[tensor] = file.get_tensor(key)
                 return cls(
                     header["parent"],
@@ -246,7 +215,6 @@ class Profile:
                     file.get_tensor("counts"),
                     file.get_tensor("correct"),
                     tables,
-                    file.get_tensor("steps") if "steps" in file.keys() else None,  # noqa: SIM118
                 )
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise GraftError(

@@ -9,7 +9,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graft.rewriter.record.profile import SUM, Profile
 from tests.integration.kit import Graft
 from tests.integration.kit import printed as found
 
@@ -47,15 +46,6 @@ def test_modules_are_cut_and_joined(capfd: pytest.CaptureFixture[str], tmp_path:
     baseline = ("--baseline", PARENT)
     measured = found(capfd, "evaluate", tmp_path / "romance.onnx", *DATA, *classes, *baseline)
     assert measured["top1"] > measured["baseline"]["top1"] - 0.05
-
-
-def test_its_profile_tells_every_step_apart(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    found(capfd, "profile", PARENT, *DATA, "-o", tmp_path / "languages.profile")
-    profile = Profile.load(tmp_path / "languages.profile")
-    (states,) = profile.tables[SUM.by_step.name]
-    finnish = profile.over_time(SUM, states, "Finnish")
-    assert finnish.shape == (32, UNITS)
-    assert abs(finnish - profile.over_time(SUM, states, "Polish")).max() > 0.1
 
 
 def test_its_letters_are_no_words(graft: Graft, tmp_path: Path) -> None:

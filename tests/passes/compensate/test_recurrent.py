@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
-from graft.rewriter.record.profile import PRODUCTS, SQUARES, SUM, Profile
+from graft.rewriter.record.profile import PRODUCTS, SQUARES, SUM
 from graft.rewriter.run.recurrent_cell import ACTIVATIONS, ALPHA, BETA, RecurrentCell
 from tests import small
 
@@ -180,22 +179,6 @@ def test_the_profile_of_steps_with_labels_of_their_own() -> None:
         np.testing.assert_allclose(profile.tables[SQUARES.name]["all"][row], (rows**2).sum(axis=0), atol=1e-3)
         products = profile.tables[PRODUCTS.name]["all"][row].reshape(UNITS, UNITS)
         np.testing.assert_allclose(products, rows.T @ rows, atol=1e-3)
-        assert profile.steps is not None
-        for step, found in enumerate(profile.over_time(SQUARES, "all", small.LABELS[row])):
-            at_step = states[:, step][samples.labels[:, step] == row]
-            assert profile.steps[row, step] == len(at_step)
-            np.testing.assert_allclose(found, (at_step**2).mean(axis=0), atol=1e-4)
-
-
-def test_steps_without_a_class_have_no_mean() -> None:
-    model = model_of(net("RNN", {}, steps=True), STEPS)
-    labels = np.random.default_rng(2).integers(0, 4, (60, STEPS))
-    labels[:, 2] = 3
-    samples = Samples.match(Dataset.from_arrays(data(60), labels).split("train"), model.require_card())
-    profile = Observe(small.CPU)(model, samples, "p")
-    missing = np.isnan(profile.over_time(SUM, "all", "a"))
-    assert missing[2].all()
-    assert not missing[[0, 1, 3, 4]].any()
 
 
 def _showing(model: Model) -> Any:
@@ -213,24 +196,6 @@ def test_the_profile_of_a_label_a_sequence_counts_all_steps() -> None:
     for row in range(4):
         rows = states[samples.labels == row].mean(axis=1)
         np.testing.assert_allclose(profile.tables[SUM.name]["all"][row], rows.sum(axis=0), atol=1e-3)
-        steps = states[samples.labels == row].mean(axis=0)
-        np.testing.assert_allclose(profile.over_time(SUM, "all", small.LABELS[row]), steps, atol=1e-5)
-
-
-def test_profiles_over_time_are_kept_merged_and_refused(tmp_path: Path) -> None:
-    model = model_of(net("RNN", {}, steps=True), STEPS)
-    labels = np.random.default_rng(2).integers(0, 4, (60, STEPS))
-    halves = [slice(0, 25), slice(25, 60)]
-    parts = [
-        Samples.match(Dataset.from_arrays(data(60)[half], labels[half]).split("train"), model.require_card())
-        for half in (*halves, slice(0, 60))
-    ]
-    one, two, both = (Observe(small.CPU)(model, samples, "p") for samples in parts)
-    one.save(tmp_path / "one.profile")
-    merged = Profile.load(tmp_path / "one.profile").merge(two)
-    np.testing.assert_allclose(merged.over_time(SUM, "all", "b"), both.over_time(SUM, "all", "b"), atol=1e-5)
-    with pytest.raises(GraftError, match="no time steps of x were recorded; there are: all"):
-        both.over_time(SUM, "x", "b")
 
 
 def question_of(model: Model, samples: Samples) -> ImportanceInputs:

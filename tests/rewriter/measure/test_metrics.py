@@ -58,10 +58,8 @@ def test_per_class_counts() -> None:
     assert metrics.balanced_accuracy(predictions, labels) == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
 
 
-def test_agreement_and_jaccard() -> None:
+def test_agreement() -> None:
     assert metrics.agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 0])) == 0.5
-    assert metrics.jaccard(np.array([1, 1, 0, 0]), np.array([1, 0, 1, 0])) == pytest.approx(1 / 3)
-    assert metrics.jaccard(np.zeros(3), np.zeros(3)) == 1.0
 
 
 def test_standard_errors() -> None:
@@ -76,20 +74,6 @@ def test_standard_errors() -> None:
     assert metrics.paired_difference(right_a, right_a) == (0.0, 0.0)
 
 
-def test_wilson_interval() -> None:
-    assert metrics.wilson_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert metrics.wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert metrics.wilson_interval(0, 0) == (0.0, 1.0)
-
-
-@given(st.integers(1, 500), st.data())
-def test_wilson_interval_holds_the_share(total: int, data: st.DataObject) -> None:
-    successes = data.draw(st.integers(0, total))
-    low, high = metrics.wilson_interval(successes, total)
-    assert 0 <= low <= successes / total + 1e-12
-    assert successes / total - 1e-12 <= high <= 1
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -100,8 +84,6 @@ def test_wilson_interval_holds_the_share(total: int, data: st.DataObject) -> Non
         lambda: metrics.top_k(np.zeros((2, 3)), np.array([0, 1]), 0),
         lambda: metrics.per_class(np.array([0]), np.array([2]), ["a", "b"]),
         lambda: metrics.auroc(np.array([np.nan, 1.0]), np.array([True, False])),
-        lambda: metrics.jaccard(np.zeros(2), np.zeros(3)),
-        lambda: metrics.wilson_interval(3, 2),
     ],
 )
 def test_what_cannot_be_compared_is_refused(call) -> None:  # type: ignore[no-untyped-def]

@@ -48,6 +48,15 @@ def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert after.sha256 == before.sha256 != profile(1).sha256
 
 
+def test_tables_by_time_step_of_earlier_versions_are_passed_over(tmp_path: Path) -> None:
+    tensors = {"counts": np.ones(1, np.int64), "correct": np.ones(1, np.int64), "steps": np.ones((1, 2))}
+    tensors |= {"sum|t": np.ones((1, 4)), "sum@step|t": np.ones((1, 8))}
+    header = {"format": FORMAT, "parent": "p", "data": "d", "classes": ["a"]}
+    (tmp_path / "old").write_bytes(save(tensors, {"graft": json.dumps(header)}))
+    found = Profile.load(tmp_path / "old")
+    assert {name: list(tables) for name, tables in found.tables.items()} == {"sum": ["t"]}
+
+
 def test_the_order_of_tables_does_not_matter() -> None:
     one, two = profile(), profile()
     tables = {name: dict(reversed(t.items())) for name, t in reversed(two.tables.items())}
