@@ -30,7 +30,7 @@ from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.replace import Replace
 from graft.passes.trunk import Source
 from graft.rewriter.arrays import Array
-from graft.rewriter.card.card import InputCard
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.dataset import Split
 from graft.rewriter.data.images import fit_images
 from graft.rewriter.data.samples import Samples

@@ -17,7 +17,8 @@ from graft.passes.compare.class_gaussians import ClassGaussians, directions_for
 from graft.passes.compare.fitting import read_outputs
 from graft.passes.compare.ridge_head import FOLDS, spread
 from graft.rewriter.arrays import Integers, Table
-from graft.rewriter.card.card import OTHER, InputCard
+from graft.rewriter.card.card import OTHER
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model

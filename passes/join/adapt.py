@@ -10,7 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context, Declined, Report
-from graft.rewriter.card.card import InputCard
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model

@@ -16,7 +16,7 @@ from graft.passes.join.compatibility import batch_of, signature
 from graft.passes.join.convert import Convert
 from graft.passes.join.deduplicate import Deduplicate
 from graft.passes.join.network import class_summary
-from graft.rewriter.card.card import InputCard
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.rewriter.arrays import Array
-from graft.rewriter.card.card import InputCard
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import fit_images, read_image, stack_images
 from graft.rewriter.errors import GraftError
 

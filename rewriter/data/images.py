@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from graft.rewriter.arrays import Array
-from graft.rewriter.card.card import InputCard
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.errors import GraftError
 
 

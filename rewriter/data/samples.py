@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.rewriter.arrays import Array, Integers
-from graft.rewriter.card.card import OTHER, Card, InputCard
+from graft.rewriter.card.card import OTHER, Card
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.dataset import Split
 from graft.rewriter.errors import GraftError
 

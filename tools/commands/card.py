@@ -9,7 +9,9 @@ from typing import Any
 import click
 import numpy as np
 
-from graft.rewriter.card.card import Card, InputCard, OutputCard
+from graft.rewriter.card.card import Card
+from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.card.output_card import OutputCard
 from graft.rewriter.data.dataset import Dataset, Split
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError

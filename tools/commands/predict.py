@@ -8,7 +8,7 @@ from typing import Any
 import click
 import numpy as np
 
-from graft.rewriter.card.card import InputCard
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import fit_images, read_image
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model

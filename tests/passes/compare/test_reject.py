@@ -23,7 +23,8 @@ from graft.passes.compare.class_gaussians import (
 from graft.passes.compare.reject import READ, coarse
 from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
-from graft.rewriter.card.card import OTHER, InputCard
+from graft.rewriter.card.card import OTHER
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError

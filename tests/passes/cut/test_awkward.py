@@ -19,7 +19,9 @@ from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
 from graft.passes.trunk import Source
-from graft.rewriter.card.card import Card, InputCard, OutputCard
+from graft.rewriter.card.card import Card
+from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.card.output_card import OutputCard
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph import model as model_file

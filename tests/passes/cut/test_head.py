@@ -10,7 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graft.passes.cut.head import REST, Head
-from graft.rewriter.card.card import OTHER, Card, InputCard, OutputCard
+from graft.rewriter.card.card import OTHER, Card
+from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.card.output_card import OutputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.cost import cost_of

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from graft.passes.base import Context
 from graft.passes.join.adapt import Adapt, raw_input
-from graft.rewriter.card.card import Card, InputCard
+from graft.rewriter.card.card import Card
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import fit_images
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model

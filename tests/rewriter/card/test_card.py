@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from graft.rewriter.card.card import Card, InputCard, OutputCard
+from graft.rewriter.card.card import Card
+from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.card.output_card import OutputCard
 from graft.rewriter.errors import GraftError
 from tests import bench
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graft.rewriter.card.card import InputCard
+from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data import dataset as module
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.images import read_image
