@@ -25,8 +25,9 @@ from graft.passes.compare import COMPARISONS
 from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
 from graft.passes.trunk import Source
-from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure import metrics
 from graft.rewriter.measure.cost import cost_of

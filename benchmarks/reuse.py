@@ -31,9 +31,9 @@ from graft.passes.replace import Replace
 from graft.passes.trunk import Source
 from graft.rewriter.arrays import Array
 from graft.rewriter.card.input_card import InputCard
-from graft.rewriter.data.dataset import Split
 from graft.rewriter.data.images import fit_images
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.cost import cost_of
 from graft.rewriter.measure.evaluation import Scored, score

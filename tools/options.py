@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from graft.rewriter.card.card import Card
-from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.run.session import Device
 

@@ -16,8 +16,9 @@ from graft.passes.join.merge import INPUTS
 from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.replace import Replace, ReplaceReport
 from graft.rewriter.card.card import OTHER
-from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model

@@ -6,8 +6,8 @@ import numpy as np
 
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
-from graft.rewriter.data.dataset import Split
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.session import Device

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.card.input_card import InputCard
-from graft.rewriter.data.dataset import Split
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 
 IGNORED = -1

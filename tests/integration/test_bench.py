@@ -13,8 +13,9 @@ import pytest
 
 from graft.passes.base import Context
 from graft.passes.compose import Compose, Modules
-from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import score
 from graft.rewriter.run.session import Device

@@ -12,8 +12,9 @@ import numpy as np
 from graft.rewriter.card.card import Card
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.card.output_card import OutputCard
-from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import writing
 from graft.rewriter.graph.model import Model

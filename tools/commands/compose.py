@@ -19,8 +19,9 @@ from graft.passes.join.merge import INPUTS
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER, Card
-from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model

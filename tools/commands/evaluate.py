@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from graft.passes.base import Context
 from graft.passes.compose import Compose, Modules
 from graft.rewriter.card.card import OTHER
-from graft.rewriter.data.dataset import Split
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure import metrics

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from graft.rewriter.card.input_card import InputCard
-from graft.rewriter.data import dataset as module
+from graft.rewriter.data import npz as module
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.images import read_image
 from graft.rewriter.errors import GraftError
@@ -62,8 +62,8 @@ def test_npz_samples_are_not_read_before_they_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    original = module._npz_array
-    monkeypatch.setattr(module, "_npz_array", lambda path, key: read.append(key) or original(path, key))
+    original = module._array
+    monkeypatch.setattr(module, "_array", lambda path, key: read.append(key) or original(path, key))
     train = Dataset.load(save(tmp_path, x_train=X, y_train=Y)).split("train")
     assert read == ["y_train"]
     train.raw([0])

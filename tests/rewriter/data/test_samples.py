@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graft.rewriter.card.card import Card
-from graft.rewriter.data.dataset import Dataset, Split
+from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import IGNORED, Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from tests import bench
 

@@ -1,0 +1,134 @@
+"""One part of a data set: labels in memory, samples read when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graft.rewriter.arrays import Array, Integers
+from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.data.images import fit_images
+from graft.rewriter.errors import GraftError
+
+Indices = Sequence[int] | npt.NDArray[np.integer[Any]]
+Reader = Callable[[Integers, InputCard | None], dict[str, Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set: labels in memory, samples read when they are needed.
+
+    Attributes:
+        name: its name in the data, e.g. ``train``.
+        labels: int64 (N,), or (N, T) for one label a time step.
+        class_names: names of the numbers; None: they count the card's labels.
+        reader: reads the samples at some positions.
+        ignore: a class whose labels do not count, as that of padding.
+    """
+
+    name: str
+    labels: Integers
+    class_names: tuple[str, ...] | None
+    reader: Reader
+    ignore: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def raw(self, indices: Indices, input_card: InputCard | None = None) -> dict[str, Array]:
+        """Read samples as they are, before any card prepares them.
+
+        Args:
+            indices: positions in the split, integers (n,).
+            input_card: the size, colour and resizing that files of images are brought to.
+
+        Returns:
+            One array (n, ...) for each input of the model, with the key "" where there is one
+            without a name. Image files: uint8 (n, H, W, 3) in RGB order, or (n, H, W) where the
+            colour of the card is GRAY. Arrays of images come the same way where the card says
+            ``resize``, and as they are where it does not.
+
+        Raises:
+            GraftError: ``data-unreadable``, ``data-image`` or ``data-shape``.
+        """
+        raw = self.reader(np.asarray(indices, np.int64), input_card)
+        if input_card is None or input_card.kind != "image" or input_card.resize is None:
+            return raw
+        return {name: fit_images(array, input_card) for name, array in raw.items()}
+
+    @staticmethod
+    def join(parts: Sequence[Split]) -> Split:
+        """Return the samples of several data sets, one after the other; classes of one name are one class.
+
+        Raises:
+            GraftError: ``data-names`` where the numbers of one of them have no names, ``data-labels``
+                where samples differ in their number of labels.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        for part in parts:
+            if part.class_names is None:
+                raise GraftError(
+                    "data-names",
+                    "several data sets are matched by the names of their classes, and one has numbers only",
+                    "add class_names to the .npz file",
+                )
+        names = tuple(dict.fromkeys(name for part in parts for name in part.class_names or ()))
+        labels = [part.labels[:, 0] if part.labels.shape[1:] == (1,) else part.labels for part in parts]
+        if len({each.shape[1:] for each in labels}) > 1:
+            raise GraftError(
+                "data-labels",
+                "several data sets are joined, and they differ in the labels that a sample has",
+                "name data sets with as many labels a sample",
+            )
+        renumbered = [
+            np.array([names.index(name) for name in part.class_names or ()], np.int64)[own]
+            for part, own in zip(parts, labels, strict=True)
+        ]
+        starts = np.cumsum([0, *map(len, parts)])
+
+        def read(indices: Integers, card: InputCard | None) -> dict[str, Array]:
+            owners = np.searchsorted(starts, indices, side="right") - 1
+            runs = np.split(np.arange(len(indices)), np.flatnonzero(np.diff(owners)) + 1)
+            found = [
+                parts[owners[run[0]]].raw(indices[run] - starts[owners[run[0]]], card)
+                for run in runs
+                if len(run)
+            ]
+            return _concatenated(found)
+
+        return Split(parts[0].name, np.concatenate(renumbered), names, read)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The splits of a data set where it lies.
+
+    Attributes:
+        splits: name to what opens the split.
+        digest: computes the fingerprint of the data.
+        incomplete: name to what is wrong with a split that cannot be opened.
+    """
+
+    splits: Mapping[str, Callable[[], Split]]
+    digest: Callable[[], str]
+    incomplete: Mapping[str, GraftError] = field(default_factory=dict)
+
+
+def _concatenated(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    first = parts[0]
+    for part in parts[1:]:
+        if {name: array.shape[1:] for name, array in part.items()} != {
+            name: array.shape[1:] for name, array in first.items()
+        }:
+            raise GraftError(
+                "data-shape",
+                "the data sets hold samples of different shapes, and the card does not say how to bring "
+                "them together",
+                "say resize: squash and a size in the card, or evaluate one data set at a time",
+            )
+    return {name: np.concatenate([part[name] for part in parts]) for name in first}
