@@ -17,7 +17,7 @@ from graft.rewriter.data.image_folder import open_folder
 from graft.rewriter.data.labels import check_samples, checked_labels, checked_names
 from graft.rewriter.data.npz import open_npz
 from graft.rewriter.data.parquet import open_parquet
-from graft.rewriter.data.split import Source, Split
+from graft.rewriter.data.split import Split, Storage
 from graft.rewriter.errors import GraftError
 
 Arrays = Array | Mapping[str, Array]
@@ -31,7 +31,7 @@ class Dataset:
         source: the splits where they lie.
     """
 
-    def __init__(self, name: str, source: Source) -> None:
+    def __init__(self, name: str, source: Storage) -> None:
         self.name = name
         self._source = source
         self._opened: dict[str, Split] = {}
@@ -94,7 +94,7 @@ class Dataset:
         if x_test is not None:
             parts["test"] = (x_test, y_test)
         makers = {name: partial(_array_split, name, x, y, names) for name, (x, y) in parts.items()}
-        dataset = cls("the data", Source(makers, lambda: _arrays_digest(parts, names)))
+        dataset = cls("the data", Storage(makers, lambda: _arrays_digest(parts, names)))
         for name in parts:
             dataset.split(name)  # wrong arrays are refused here, not where they are used
         return dataset

@@ -14,13 +14,13 @@ from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import read_image, stack_images
 from graft.rewriter.data.reading import reading
-from graft.rewriter.data.split import Source, Split
+from graft.rewriter.data.split import Split, Storage
 from graft.rewriter.errors import GraftError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
-def open_folder(path: Path) -> Source:
+def open_folder(path: Path) -> Storage:
     """Open a folder of images by split and class.
 
     Raises:
@@ -33,7 +33,7 @@ def open_folder(path: Path) -> Source:
             f"{path}: expected images as SPLIT/CLASS/NAME.jpg, found no such folders",
             "name the folder that holds train and test",
         )
-    return Source(
+    return Storage(
         {name: partial(_split, folder) for name, folder in splits.items()},
         lambda: _digest(path, splits.values()),
     )

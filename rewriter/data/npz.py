@@ -13,11 +13,11 @@ import numpy as np
 from graft.rewriter.arrays import Array
 from graft.rewriter.data.labels import check_samples, checked_labels, checked_names, object_array
 from graft.rewriter.data.reading import file_digest, reading
-from graft.rewriter.data.split import Source, Split
+from graft.rewriter.data.split import Split, Storage
 from graft.rewriter.errors import GraftError
 
 
-def open_npz(path: Path) -> Source:
+def open_npz(path: Path) -> Storage:
     """Open an ``.npz`` file; its arrays are read when they are needed.
 
     Raises:
@@ -47,7 +47,7 @@ def open_npz(path: Path) -> Source:
     if not complete:
         raise incomplete["train"]
     splits = {name: partial(_split, path, name, inputs[name], keys) for name in complete}
-    return Source(splits, lambda: file_digest(path), incomplete)
+    return Storage(splits, lambda: file_digest(path), incomplete)
 
 
 def _split(path: Path, name: str, inputs: Mapping[str, str], keys: Sequence[str]) -> Split:

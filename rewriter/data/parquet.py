@@ -16,18 +16,18 @@ from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import read_image, stack_images
 from graft.rewriter.data.labels import bad_labels, checked_labels, checked_names
 from graft.rewriter.data.reading import file_digest, reading
-from graft.rewriter.data.split import Source, Split
+from graft.rewriter.data.split import Split, Storage
 from graft.rewriter.errors import GraftError
 
 
-def open_parquet(files: Mapping[str, Path]) -> Source:
+def open_parquet(files: Mapping[str, Path]) -> Storage:
     """Open Parquet files, by the names of their splits.
 
     Raises:
         GraftError: ``extra-missing`` where pyarrow is not installed.
     """
     reader = _pyarrow()
-    return Source(
+    return Storage(
         {name: partial(_split, reader, name, file) for name, file in files.items()},
         lambda: file_digest(*files.values()),
     )

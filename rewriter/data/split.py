@@ -105,7 +105,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Source:
+class Storage:
     """The splits of a data set where it lies.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure import metrics
+from graft.rewriter.measure.probabilities import logsumexp
 from graft.rewriter.run.session import Device, Session, fit
 
 BATCH = 32
@@ -23,15 +24,15 @@ WARM_UPS, RUNS, BLOCKS = 3, 20, 4
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of a model for samples.
+    """Scores of a model for labelled samples.
 
     Attributes:
         scores: float (N, classes), or (N, T, classes) for one label a time step; where some of these are
             ignored, (N, classes) of those that count.
         labels: int64 (N,) or (N, T), positions in ``names``.
         names: names of the columns.
-        providers: what ran.
-        samples: how many there were.
+        providers: short names of the providers that ran.
+        samples: number of samples.
     """
 
     scores: NDArray[Any]
@@ -42,18 +43,19 @@ class Scored:
 
     @property
     def predictions(self) -> NDArray[np.int64]:
-        """Column with the highest score."""
+        """Column with the highest score: (N,) or (N, T)."""
         return np.asarray(self.scores.argmax(axis=-1))
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether the prediction is the label."""
+        """Predictions that are the label: (N,) or (N, T)."""
         return np.asarray(self.predictions == self.labels)
 
     def summary(self) -> dict[str, Any]:
-        """``samples, top1, top5, per_class``; with ``(other)`` ``auroc`` and ``fpr_at_95_recall``.
+        """Return ``samples, top1, top5, per_class``; with ``(other)`` ``auroc`` and ``fpr_at_95_recall``.
 
-        These tell how well samples of all named classes score against those of none.
+        The last two are of detecting out-of-distribution samples: the highest score of a named class
+        against that of ``(other)``.
         """
         flat = self.scores.reshape(-1, self.scores.shape[-1])
         labels = self.labels.reshape(-1)
@@ -72,6 +74,27 @@ class Scored:
             result["balanced_accuracy"] = metrics.balanced_accuracy(flat.argmax(axis=1), labels)
         return result
 
+    def restricted(self, columns: Sequence[str], kind: str) -> Scored:
+        """Return the scores of some classes, for the samples that have a label among them.
+
+        Args:
+            columns: the classes, in order. The column of ``(other)``, where the model lacks it, is
+                that of all other classes together.
+            kind: of the output, as in the card.
+        """
+        if tuple(columns) == self.names:
+            return self
+        places = [self.names.index(name) for name in columns if name in self.names]
+        scores = self.scores[..., places]
+        position = np.full(len(self.names), len(columns) - 1 if OTHER in columns else -1)
+        position[places] = np.arange(len(places))
+        if OTHER in columns and OTHER not in self.names:
+            rest = np.delete(self.scores, places, axis=-1)
+            rest = rest.sum(axis=-1, keepdims=True) if kind == "probabilities" else logsumexp(rest)
+            scores = np.concatenate([scores, rest], axis=-1)
+        scores, labels = counted(scores, position[self.labels])
+        return replace(self, scores=scores, labels=labels, names=tuple(columns))
+
 
 def score(
     model: Model,
@@ -81,7 +104,15 @@ def score(
     batch: int = BATCH,
     progress: Callable[[int], None] | None = None,
 ) -> Scored:
-    """Run ``samples`` through ``model``; restricted to ``classes``, where given.
+    """Run ``samples`` through ``model``.
+
+    Args:
+        model: a classifier.
+        samples: labelled samples, matched to its card.
+        device: where it runs.
+        classes: the only ones whose scores and samples count; ``None``: all.
+        batch: samples a run, unless the model fixes it.
+        progress: called with the number of samples done after each batch.
 
     Raises:
         GraftError: the outputs are not numbers, or a class is unknown.
@@ -109,13 +140,13 @@ def score(
 
 
 def counted(scores: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Scores and labels of what counts; as they are where all does."""
+    """Return scores and labels without those that are :data:`IGNORED`."""
     counts = labels != IGNORED
     return (scores, labels) if counts.all() else (scores[counts], labels[counts])
 
 
 def check_finite(scores: NDArray[Any], name: str) -> NDArray[Any]:
-    """``scores``, if all of them are numbers.
+    """Return ``scores``, if all of them are numbers.
 
     Raises:
         GraftError: NaN, infinity, or no floating-point numbers.
@@ -130,7 +161,7 @@ def check_finite(scores: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def latencies(runs: Sequence[tuple[Session, dict[str, NDArray[Any]]]], threads: int) -> list[dict[str, Any]]:
-    """Milliseconds a run: median and 90th percentile of 20 runs.
+    """Measure milliseconds a run: median and 90th percentile of 20 runs.
 
     Models that are to be compared take turns in blocks of 5 runs after 3 warm-ups, so that a machine
     that changes its speed is fair to all. Single runs in turn would not be: the waiting threads of one
@@ -138,7 +169,7 @@ def latencies(runs: Sequence[tuple[Session, dict[str, NDArray[Any]]]], threads: 
 
     Args:
         runs: a session and the batch that it is timed on, for each model.
-        threads: what the sessions were opened with, for the record.
+        threads: of the sessions, for the record.
     """
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(BLOCKS):
@@ -161,9 +192,14 @@ def latencies(runs: Sequence[tuple[Session, dict[str, NDArray[Any]]]], threads: 
 
 
 def columns(scores: NDArray[Any], kind: str, classes: int) -> NDArray[Any]:
-    """Scores with one column a class on the last axis.
+    """Return scores with one column a class on the last axis.
 
     Trailing axes of size 1 go (N, K, 1, 1), a single binary output becomes two columns.
+
+    Args:
+        scores: the output of a model.
+        kind: of the output, as in the card.
+        classes: number of labels.
     """
     while scores.ndim > 2 and scores.shape[-1] == 1 and scores.shape[-1] != classes:
         scores = scores[..., 0]

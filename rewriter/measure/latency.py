@@ -6,7 +6,7 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,7 @@ class LatencyTable:
 
     def __post_init__(self) -> None:
         self.model = self.model.copy()
-        self.device = Device(self.device.wanted, self.device.strict, threads=1)
+        self.device = replace(self.device, threads=1, patient=False)
         self.inputs = _inputs(self.model, self.batch)
         self.batch = len(next(iter(self.inputs.values())))
         session = self.device.open(self.model)

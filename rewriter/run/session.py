@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,38 +40,50 @@ TYPES = {
 _QUIET = 4  # nothing but fatal: errors are raised, and told by Graft in one line
 
 
+@dataclass(frozen=True)
 class Device:
     """Where models run.
 
-    Args:
+    Attributes:
         providers: short names in order of preference (``cuda``, ``cpu``); empty: the best there is.
-        strict: fail where the first provider cannot be had, instead of taking the next.
+        strict: fail where the first provider is missing, instead of taking the next.
         threads: onnxruntime's threads within an operator; 0 leaves it to onnxruntime.
         patient: threads wait asleep for work. Awake, as by default, they answer faster, but take the
             processor from other sessions and from numpy.
+
+    Raises:
+        GraftError: ``provider-unknown``.
     """
 
-    def __init__(
-        self, providers: Sequence[str] = (), strict: bool = False, threads: int = 0, patient: bool = False
-    ) -> None:
-        unknown = [name for name in providers if name not in SHORT_NAMES]
+    providers: Sequence[str] = ()
+    strict: bool = False
+    threads: int = 0
+    patient: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.providers if name not in SHORT_NAMES]
         if unknown:
             raise GraftError(
                 "provider-unknown",
                 f"unknown provider {unknown[0]}",
                 f"choose from {', '.join(SHORT_NAMES)}",
             )
-        self.strict = strict
-        self.threads = threads
-        self.patient = patient
-        self.wanted = tuple(providers) or (("cuda", "cpu") if _has_cuda() else ("cpu",))
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Short names in order of preference, never empty."""
+        return tuple(self.providers) or (("cuda", "cpu") if _has_cuda() else ("cpu",))
 
     def waiting(self) -> Device:
-        """The same, with threads that wait asleep: for sessions that take turns with others."""
-        return Device(self.wanted, self.strict, self.threads, patient=True)
+        """Return the device with threads that wait asleep: for sessions that take turns with others."""
+        return replace(self, patient=True)
 
     def open(self, model: Model | onnx.ModelProto) -> Session:
-        """A session for ``model`` here."""
+        """Return a session for ``model``.
+
+        Raises:
+            GraftError: ``model-not-runnable`` or ``provider-missing``.
+        """
         return Session(model, self)
 
 

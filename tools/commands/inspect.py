@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ from graft.passes.normalize.simplify import Normalize
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
-from graft.rewriter.measure.cost import CostModel
-from graft.rewriter.operators import Pinning, operator_of
-from graft.rewriter.record.provenance import ORIGIN_KEY, Origin, origin_of
+from graft.rewriter.measure.inspection import check_input_shapes, inspection
+from graft.rewriter.record.provenance import ORIGIN_KEY, origin_of
 from graft.tools import console as show
 from graft.tools import options
 
@@ -39,9 +37,9 @@ def command(file: Path, card: Path | None, input_shape: tuple[str, ...], as_json
     origin = origin_of(model) if ORIGIN_KEY in model.metadata else None
     ends = _ends(model.inputs()), _ends(model.outputs())
     Normalize()(model)
-    groups = ChannelGroups(model, _shapes(model, input_shape))
-    cost = CostModel(groups)
-    parameters = cost.parameters()
+    shapes = dict(map(_shape, input_shape))
+    check_input_shapes(model, shapes)
+    groups = ChannelGroups(model, shapes)
     result: dict[str, Any] = {
         "classes": list(model.card.labels) if model.card else [],
         "origin": origin.model_dump(mode="json", exclude={"plan"}) if origin else None,
@@ -49,36 +47,9 @@ def command(file: Path, card: Path | None, input_shape: tuple[str, ...], as_json
         "outputs": ends[1],
         "opset": model.opset,
         "ir_version": model.ir_version,
-        "macs": cost.macs(),
-        "parameters": parameters,
-        "operators": dict(Counter(node.op for node in groups.nodes).most_common()),
-        "operators_without_rule": sorted(
-            {node.op for node in groups.nodes if isinstance(operator_of(node), Pinning)}
-        ),
-        "groups": _groups(groups, cost, origin),
-        "cuttable_parameters_ratio": cost.cuttable_parameters() / max(1, parameters),
-        "cuttable_macs_ratio": cost.cuttable_macs() / max(1, cost.macs()),
+        **inspection(groups, origin.sizes if origin else None),
     }
     show.emit("inspect", result, as_json, lambda: _show(file, result))
-
-
-def _shapes(model: Model, given: tuple[str, ...]) -> dict[str, list[int]]:
-    """The shapes of ``--input-shape``, which have to fit the model."""
-    shapes = dict(map(_shape, given))
-    for name, shape in shapes.items():
-        known = model.inputs().get(name, (None, None))[1]
-        fits = known is not None and len(known) == len(shape)
-        if (
-            known is None
-            or not fits
-            or any(isinstance(fixed, int) and fixed != size for fixed, size in zip(known, shape, strict=True))
-        ):
-            raise GraftError(
-                "shape-unfit",
-                f"the model has no input {name} that takes the shape {shape}",
-                f"its inputs are {', '.join(f'{n} {list(s)}' for n, (_, s) in model.inputs().items())}",
-            )
-    return shapes
 
 
 def _shape(text: str) -> tuple[str, list[int]]:
@@ -98,23 +69,6 @@ def _shape(text: str) -> tuple[str, list[int]]:
 
 def _ends(ends: dict[str, tuple[Any, tuple[int | str | None, ...]]]) -> list[dict[str, Any]]:
     return [{"name": n, "type": str(t), "shape": list(s)} for n, (t, s) in ends.items()]
-
-
-def _groups(groups: ChannelGroups, cost: CostModel, origin: Origin | None) -> list[dict[str, Any]]:
-    """The groups; those of a module with their size in the parent."""
-    parameters = cost.parameters_by_group()
-    sizes = origin.sizes if origin else {}
-    return [
-        {
-            "name": group.name,
-            "size": sizes.get(group.name, group.size),
-            "kept": group.size,
-            "cuttable": int(group.cuttable.sum()),
-            "parameters": parameters[group.name],
-            "reason": group.reason or None,
-        }
-        for group in groups
-    ]
 
 
 def _show(file: Path, result: dict[str, Any]) -> None:

@@ -1,0 +1,209 @@
+"""A model measured on labelled samples, with a baseline beside it on the same ones."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graft.rewriter.arrays import Array
+from graft.rewriter.card.card import OTHER, Card
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure import metrics
+from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.measure.evaluation import BATCH, Scored, latencies, score
+from graft.rewriter.record.provenance import numbering
+from graft.rewriter.run.session import Device, Session, fit
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Called with the name of a model and the number of samples; gives what is called with those done."""
+
+
+def _silent(name: str, samples: int) -> AbstractContextManager[Callable[[int], None]]:
+    return contextlib.nullcontext(lambda done: None)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A model to be measured.
+
+    Attributes:
+        model: with a card.
+        files: that hold it; their sizes add up.
+        name: what the progress is called.
+    """
+
+    model: Model
+    files: tuple[Path, ...] = ()
+    name: str = "the model"
+
+    @property
+    def card(self) -> Card:
+        """The card of the model."""
+        return self.model.require_card()
+
+    def measure(
+        self, samples: Samples, columns: Sequence[str], device: Device, progress: Progress = _silent
+    ) -> tuple[dict[str, Any], Scored]:
+        """Measure accuracy, cost and size.
+
+        Args:
+            samples: matched to the card of the model.
+            columns: the classes that are compared.
+            device: where the model runs.
+            progress: shows how far it is.
+
+        Returns:
+            The figures, and the scores behind them, one column for each of ``columns``.
+
+        Raises:
+            GraftError: the model cannot be run, or its outputs are not numbers.
+        """
+        with progress(self.name, len(samples)) as step:
+            every = score(self.model, samples, device, progress=step)
+        scored = every.restricted(columns, self.card.output.kind)
+        cost = cost_of(self.model)
+        figures = {
+            **scored.summary(),
+            "left_out": samples.left_out,
+            "macs": cost.macs,
+            "parameters": cost.parameters,
+            "bytes": sum(file.stat().st_size for file in self.files),
+            "providers": list(scored.providers),
+            "labels": list(columns),
+        }
+        return figures, scored
+
+    def timed(self, samples: Samples, batch: int, device: Device) -> tuple[Session, dict[str, Array]]:
+        """Return a session and the batch that it is timed on.
+
+        Args:
+            samples: the first of them are the batch.
+            batch: number of samples, unless the model fixes it.
+            device: where the model runs.
+        """
+        inputs = next(samples.take(np.arange(min(batch, len(samples)))).batches(batch))[0]
+        session = device.open(self.model)
+        return session, fit(inputs, session.batch)
+
+    def samples(
+        self, part: Split, classes: Sequence[str] | None, per_class: int | None = None, seed: int = 0
+    ) -> Samples:
+        """Match the samples of a split to the card.
+
+        Args:
+            part: the data.
+            classes: only samples of these; ``None``: of all that the model has.
+            per_class: at most so many of each class.
+            seed: chooses among them.
+
+        Raises:
+            GraftError: as :meth:`Samples.match`.
+        """
+        return Samples.match(part, self.card, classes, per_class, seed, numbering(self.model))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What is measured of which models.
+
+    Attributes:
+        candidate: the model in question.
+        baseline: measured beside it; ``None``: alone.
+        classes: to which both are restricted; ``None``: those of the candidate.
+    """
+
+    candidate: Candidate
+    baseline: Candidate | None = None
+    classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.baseline is None:
+            return
+        lacking = set(self.columns) - {*self.baseline.card.labels, OTHER}
+        if lacking:
+            raise GraftError(
+                "baseline-class",
+                f"the baseline has no class '{min(lacking)}'",
+                "choose another baseline, or --classes that both have",
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The classes that are compared."""
+        return self.classes or self.candidate.card.labels
+
+    def samples(self, part: Split, per_class: int | None = None, seed: int = 0) -> Samples:
+        """Return the samples of the candidate.
+
+        Args:
+            part: the data.
+            per_class: at most so many of each class.
+            seed: chooses among them.
+
+        Raises:
+            GraftError: ``one-class``, and as :meth:`Samples.match`.
+        """
+        chosen = None if self.classes is None else [name for name in self.classes if name != OTHER]
+        samples = self.candidate.samples(part, chosen, per_class, seed)
+        if len(self.columns) < 2:
+            raise GraftError(
+                "one-class",
+                f"with the class '{self.columns[0]}' alone every answer is right",
+                "name two classes or more, or a module with (other)",
+            )
+        return samples
+
+    def measure(
+        self,
+        samples: Samples,
+        part: Split,
+        device: Device,
+        batch: int = BATCH,
+        progress: Progress = _silent,
+    ) -> dict[str, Any]:
+        """Measure the candidate and the baseline on the same samples, and time them in turn.
+
+        Args:
+            samples: of the candidate, by :meth:`samples`.
+            part: the data that they are from.
+            device: where both run.
+            batch: samples a run that is timed.
+            progress: shows how far it is.
+
+        Returns:
+            The figures of the candidate with ``latency_ms``; with a baseline its figures as
+            ``baseline``, ``agreement``, and ``delta``: accuracy of the candidate minus that of the
+            baseline on the same samples, with its standard error.
+
+        Raises:
+            GraftError: a model cannot be run, or its outputs are not numbers.
+        """
+        figures, scored = self.candidate.measure(samples, self.columns, device, progress)
+        timed = [self.candidate.timed(samples, batch, device)]
+        if self.baseline:
+            classes = None if OTHER in self.columns else self.columns
+            same = self.baseline.samples(part, classes)
+            same = same.take(np.isin(same.indices, samples.indices))
+            beside, reference = self.baseline.measure(same, self.columns, device, progress)
+            timed.append(self.baseline.timed(same, batch, device))
+            figures["agreement"] = metrics.agreement(
+                scored.predictions.ravel(), reference.predictions.ravel()
+            )
+            figures["delta"], figures["delta_standard_error"] = metrics.paired_difference(
+                scored.correct.ravel(), reference.correct.ravel()
+            )
+            figures["baseline"] = beside
+        times = latencies(timed, device.threads)
+        figures["latency_ms"] = times[0]
+        if self.baseline:
+            figures["baseline"]["latency_ms"] = times[1]
+        return figures

@@ -1,0 +1,104 @@
+"""Classify single samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from graft.rewriter.arrays import Array
+from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.data.images import fit_images, read_image
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure.evaluation import check_finite, columns
+from graft.rewriter.measure.probabilities import softmax
+from graft.rewriter.run.session import Device, fit
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The classes of one sample.
+
+    Attributes:
+        sample: its file.
+        top: the most likely labels, each with its probability, the most likely first.
+    """
+
+    sample: Path
+    top: tuple[tuple[str, float], ...]
+
+    @property
+    def label(self) -> str:
+        """The most likely label."""
+        return self.top[0][0]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The classes of several samples.
+
+    Attributes:
+        predictions: in the order of the samples.
+        providers: short names of the providers that ran.
+    """
+
+    predictions: tuple[Prediction, ...]
+    providers: tuple[str, ...]
+
+
+def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP) -> Predictions:
+    """Classify samples in files.
+
+    Args:
+        model: with a card of one input.
+        files: images, or ``.npy`` files of one raw sample each.
+        device: where the model runs.
+        top: how many labels are told at most.
+
+    Raises:
+        GraftError: ``data-inputs`` where the model has several inputs, ``output-nan``, and whatever
+            is wrong with a file.
+    """
+    card = model.require_card()
+    if len(card.inputs) != 1:
+        raise GraftError("data-inputs", "predict takes models with one input", "use 'graft evaluate'")
+    samples = [read_sample(path, card.inputs[0]) for path in files]
+    session, output = device.open(model), card.output
+    found = []
+    for path, sample in zip(files, samples, strict=True):
+        inputs = fit(card.prepare({"": sample[None]}), session.batch)
+        scores = check_finite(session.run(inputs, [output.name])[output.name], f"{output.name} for {path}")
+        scores = columns(scores, output.kind, len(card.labels))
+        last = scores.reshape(-1, scores.shape[-1])[-1]
+        likely = softmax(last) if output.kind == "logits" else last
+        order = np.argsort(-likely, kind="stable")[:top]
+        found.append(Prediction(path, tuple((card.labels[i], float(likely[i])) for i in order)))
+    return Predictions(tuple(found), session.providers)
+
+
+def read_sample(path: Path, card: InputCard) -> Array:
+    """Read one raw sample: an image file, or a ``.npy`` file.
+
+    Args:
+        path: the file.
+        card: the input that takes it.
+
+    Raises:
+        GraftError: ``data-missing``, ``data-unreadable`` or ``data-image``.
+    """
+    if not path.is_file():
+        raise GraftError("data-missing", f"no sample at {path}", "check the path")
+    if path.suffix.lower() != ".npy":
+        return read_image(path, card)
+    try:
+        sample: Array = np.asarray(np.load(path, allow_pickle=False))
+        return fit_images(sample[None], card)[0] if card.kind == "image" and card.resize else sample
+    except (ValueError, EOFError, OSError) as error:
+        raise GraftError(
+            "data-unreadable", f"{path} is no .npy file of numbers", "save it with numpy.save"
+        ) from error
