@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from graft.rewriter.arrays import Channels, Mask, Table
 from graft.rewriter.errors import GraftError
@@ -290,17 +291,9 @@ def _products(counts: Table) -> Table:
 
 
 def _not_negative(rows: Table, values: Table) -> Table:
-    """The least-squares solution without negative coefficients: the best of those on some columns only."""
-    columns = range(rows.shape[1])
-    best, least = np.zeros(rows.shape[1]), float((values**2).sum())
-    for size in columns:
-        for chosen in itertools.combinations(columns, size + 1):
-            found = np.linalg.lstsq(rows[:, chosen], values, rcond=None)[0]
-            error = float(((rows[:, chosen] @ found - values) ** 2).sum())
-            if (found >= 0).all() and error < least:
-                best, least = np.zeros(rows.shape[1]), error
-                best[list(chosen)] = found
-    return best
+    """Least-squares solution without negative coefficients."""
+    scale = np.linalg.norm(rows, axis=0)  # products of channel numbers differ by orders of magnitude
+    return np.asarray(nnls(rows / scale, values)[0] / scale)
 
 
 def _lists(node: gs.Node, groups: ChannelGroups) -> list[Channels]:
