@@ -26,7 +26,7 @@ from graft.rewriter.groups.outputs import last_features
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import Cost, CostModel, cost_of
 from graft.rewriter.measure.latency import LatencyTable, Timed
-from graft.rewriter.record.mahalanobis import Typicality
+from graft.rewriter.record.mahalanobis import Mahalanobis
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.record.provenance import Origin, stamp, versions
 from graft.rewriter.run.session import Device
@@ -213,14 +213,14 @@ class Decompose:
         return self.stopwatch.table(parent.sha256, parent.model) if self.unit == "latency" else None
 
     @staticmethod
-    def _typicality(model: Model, profile: Profile, classes: Sequence[str], plan: Plan) -> Typicality | None:
+    def _typicality(model: Model, profile: Profile, classes: Sequence[str], plan: Plan) -> Mahalanobis | None:
         """Statistics of the last features that ``plan`` leaves of ``model``, which is not cut yet."""
         groups = ChannelGroups(model)
         place = last_features(model, groups, model.require_card().output.name)
         if place is None:
             return None
         stays = plan.mask(groups)[place.channels]
-        found = Typicality.measure(profile, groups.key(place.tensor, place.axis), stays, classes)
+        found = Mahalanobis.fit(profile, groups.key(place.tensor, place.axis), stays, classes)
         return replace(found, tensor=place.tensor) if found else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class GraftError(Exception):
-    """A problem with a file, a model, data or a request, told in one line.
+    """A problem with a file, a model, data or a request, in one line.
 
     Args:
         code: a short, stable, kebab-case word that scripts can match, e.g. ``model-unreadable``.

@@ -13,7 +13,11 @@ from graft.rewriter.errors import GraftError
 
 @contextlib.contextmanager
 def writing(path: Path, force: bool = False) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends without an error."""
+    """Yield a temporary file beside ``path`` that takes its place when the block ends without an error.
+
+    Raises:
+        GraftError: ``output-exists`` or ``output-unwritable``.
+    """
     refuse_overwrite(path, force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,13 +39,17 @@ def writing(path: Path, force: bool = False) -> Iterator[Path]:
 
 
 def unwritable(path: Path, error: OSError) -> GraftError:
-    """What to say where ``path`` cannot be written."""
+    """Return the error for a ``path`` that cannot be written."""
     reason = error.strerror or str(error)
     return GraftError("output-unwritable", f"cannot write {path}: {reason}", "choose another -o")
 
 
 def refuse_overwrite(path: Path, force: bool) -> None:
-    """Raise unless ``path`` is free or ``force`` allows to replace it."""
+    """Raise unless ``path`` is free or ``force`` allows to replace it.
+
+    Raises:
+        GraftError: ``output-exists``.
+    """
     if path.is_dir():
         raise GraftError(
             "output-exists", f"{path} is a folder, a file name was expected", "choose another -o"

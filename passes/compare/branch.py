@@ -17,7 +17,7 @@ from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.groups.outputs import TINY, last_features, logits_behind
-from graft.rewriter.record.mahalanobis import Typicality
+from graft.rewriter.record.mahalanobis import Mahalanobis
 
 LOWEST = -30.0
 """Logarithms of shares are taken to be at least this where a joint head reads them."""
@@ -65,7 +65,7 @@ class Branch:
         card: Card,
         build: Builder,
         outputs: dict[str, gs.Tensor],
-        statistics: Typicality | None = None,
+        statistics: Mahalanobis | None = None,
         features: gs.Tensor | None = None,
         activations: Sequence[tuple[gs.Tensor, int]] = (),
     ) -> None:

@@ -57,7 +57,7 @@ class Reject:
     With samples the limit is a quantile of the distances of samples to the nearest class
     (:class:`graft.passes.compare.class_gaussians.ClassGaussians`, each sample measured without its fold);
     without, it is the same quantile of the distances that modules remember of their parents' samples, if
-    these were normally distributed (:class:`graft.rewriter.record.mahalanobis.Typicality`).
+    these were normally distributed (:class:`graft.rewriter.record.mahalanobis.Mahalanobis`).
 
     Attributes:
         false_positive_rate: share of in-distribution samples that the column may win.

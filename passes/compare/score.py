@@ -206,11 +206,11 @@ class Softmax(Comparison):
         return Columns(_log_shares(branch, classes))
 
 
-class Typicality(Comparison):
+class Mahalanobis(Comparison):
     """As softmax, minus a weighted distance of the sample to the class.
 
     The distance says how much farther the input's features are from the class than its own samples', in
-    standard deviations (:class:`graft.rewriter.record.mahalanobis.Typicality`). A network is as sure of
+    standard deviations (:class:`graft.rewriter.record.mahalanobis.Mahalanobis`). A network is as sure of
     images that none of its classes owns as of its own: only the distance separates them.
     """
 

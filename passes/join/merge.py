@@ -20,7 +20,7 @@ from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
-from graft.rewriter.record.mahalanobis import KEY, Typicality
+from graft.rewriter.record.mahalanobis import KEY, Mahalanobis
 
 INPUTS = ("raw", "parent")
 
@@ -217,7 +217,7 @@ def _branch(model: Model, prefix: str, graph: gs.Graph, names: Sequence[str], ac
     Its inputs, in the order of its card, become those of the graph that ``names`` says. With
     ``activations`` the branch says which ones a joint head reads.
     """
-    statistics = Typicality.of(model)
+    statistics = Mahalanobis.of(model)
     tensors: Mapping[str, gs.Tensor] = model.graph.tensors()
     places = joint_places(model) if activations else []
     named = {tensor.name: tensor for tensor in graph.inputs}

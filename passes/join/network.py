@@ -9,7 +9,7 @@ from graft.passes.base import Declined
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.cost import cost_of
-from graft.rewriter.record.mahalanobis import KEY, Typicality
+from graft.rewriter.record.mahalanobis import KEY, Mahalanobis
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Network:
             return
         labels = tuple(names.get(name, name) for name in self.card.labels)
         self.model.card = self.card.replace(labels=labels)
-        statistics = Typicality.of(self.model)
+        statistics = Mahalanobis.of(self.model)
         if statistics:
             classes = tuple(names.get(name, name) for name in statistics.classes)
             replace(statistics, classes=classes).attach(self.model)
@@ -66,7 +66,7 @@ class Network:
 
 def macs_with_distances(module: Model) -> int:
     """Return the multiply-accumulates of a module and of distances to its classes."""
-    statistics = Typicality.of(module)
+    statistics = Mahalanobis.of(module)
     return cost_of(module).macs + (statistics.directions.size if statistics else 0)
 
 

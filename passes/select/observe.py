@@ -160,7 +160,7 @@ class _Members:
 def _wanted(
     groups: ChannelGroups, tensors: Mapping[str, gs.Tensor], classes: int
 ) -> list[tuple[Place, list[Statistic]]]:
-    """What to record of which tensor; the squares are the diagonal of the products, where there are any."""
+    """Tensors and their statistics that are recorded; the squares are the diagonal of the products, where there are any."""
     found: dict[str, tuple[Place, dict[str, Statistic]]] = {}
     for place, statistics in [
         *((place, (ACTIVE, SUM, SQUARES)) for place in groups.activations()),
@@ -179,7 +179,7 @@ def _wanted(
 
 
 def _value(build: Builder, statistic: Statistic, tensor: gs.Tensor) -> gs.Tensor:
-    """What ``statistic`` averages of ``tensor``."""
+    """The values of ``tensor`` that ``statistic`` averages."""
     if statistic is SUM:
         return tensor
     if statistic is SQUARES:

@@ -1,4 +1,4 @@
-"""The card: how raw samples become a model's input, and what its output means."""
+"""The card of a model: preparation of raw samples, meaning of the output, labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TensorTypes = Mapping[str, tuple[Any, Shape | None]]
 
 
 class Card(CardPart):
-    """How raw samples become a model's inputs, what its output means, and its labels in order."""
+    """The preparation of raw samples, the meaning of the output, and the labels in order."""
 
     graft: Annotated[int, BeforeValidator(not_boolean), Field(ge=1)] = CARD_FORMAT
     name: str | None = None

@@ -1,4 +1,4 @@
-"""The card of one input: how raw samples become its values."""
+"""The card of one input: the preparation of raw samples."""
 
 from __future__ import annotations
 

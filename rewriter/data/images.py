@@ -1,4 +1,4 @@
-"""Images: files and arrays brought to the size and colour that a card asks for."""
+"""Images: files and arrays brought to the size and colour of a card."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from graft.rewriter.errors import GraftError
 def read_image(
     source: Path | bytes, input_card: InputCard | None = None, name: str = ""
 ) -> npt.NDArray[np.uint8]:
-    """Reads an image file, brought to the size and colour of a card.
+    """Read an image file, brought to the size and colour of a card.
 
     Args:
         source: the file, or its content.
         input_card: size, colour, resizing; None leaves the size and gives RGB.
-        name: what messages call the image; by default the path.
+        name: of the image in messages; by default the path.
 
     Returns:
         uint8 (H, W, 3) in RGB order, or (H, W) where the colour of the card is GRAY.
@@ -107,7 +107,7 @@ def _resize(image: Image.Image, card: InputCard, name: str) -> Image.Image:
 
 
 def fit_images(array: Array, card: InputCard) -> Array:
-    """Brings an array of raw images to the size and colour of a card, as image files are.
+    """Bring an array of raw images to the size and colour of a card, as image files are.
 
     Args:
         array: (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W), 0..255. What fits comes back as it is;
@@ -137,7 +137,11 @@ def fit_images(array: Array, card: InputCard) -> Array:
 
 
 def stack_images(images: Iterator[tuple[npt.NDArray[np.uint8], str]]) -> Array:
-    """Stacks images of one size, each with what messages call it: uint8 (N, H, W, 3) or (N, H, W)."""
+    """Stack images of one size, each with its name in messages: uint8 (N, H, W, 3) or (N, H, W).
+
+    Raises:
+        GraftError: ``data-shape`` where sizes differ.
+    """
     stacked: list[npt.NDArray[np.uint8]] = []
     for image, name in images:
         if stacked and image.shape != stacked[0].shape:

@@ -26,7 +26,7 @@ class Samples:
         split: where the samples are read from.
         indices: int64 (N,), positions in the split.
         labels: int64 (N,), or (N, T) for one label a time step: positions in ``card.labels``.
-        card: how samples are prepared, and what the labels are called.
+        card: preparation of samples, and names of labels.
         left_out: the number of samples of the split whose class the model lacks.
         mirrored: bool (N,), images that are turned left to right; ``None``: none.
     """
@@ -48,7 +48,7 @@ class Samples:
         seed: int = 0,
         names: Sequence[str] | None = None,
     ) -> Samples:
-        """Finds the samples of a split that a model has classes for.
+        """Find the samples of a split that a model has classes for.
 
         With one label a time step, a sample stays if the model has a class for any of its steps, and
         belongs to every class that one of its steps has; the other steps are :data:`IGNORED`.
@@ -60,7 +60,7 @@ class Samples:
             per_class: keep at most this many samples of each class: a random choice that depends
                 on seed and class only, in the order of the data; None: all.
             seed: 0 or more.
-            names: what class numbers mean where the data does not say; None: they count the
+            names: of class numbers where the data has none; None: they count the
                 card's labels. A module needs its parent's labels here.
 
         A card with the label ``(other)`` takes the samples of all classes that it does not name as
@@ -95,12 +95,12 @@ class Samples:
         return len(self.indices)
 
     def counts(self) -> dict[str, int]:
-        """The number of labels of each class that has any, in the order of the card."""
+        """Return the number of labels of each class that has any, in the order of the card."""
         counts = np.bincount(self.labels[self.labels != IGNORED], minlength=len(self.card.labels))
         return {name: int(count) for name, count in zip(self.card.labels, counts, strict=True) if count}
 
     def take(self, positions: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | Sequence[int]) -> Samples:
-        """The samples at some positions.
+        """Return the samples at some positions.
 
         Args:
             positions: integers (n,) below len(self), or bool (N,).
@@ -112,7 +112,7 @@ class Samples:
         return replace(self, indices=self.indices[chosen], labels=self.labels[chosen], mirrored=mirrored)
 
     def with_mirrored(self) -> Samples:
-        """The samples, and all of them once more as in a mirror.
+        """Return the samples, and all of them once more as in a mirror.
 
         Raises:
             GraftError: ``mirror-input`` unless the input is one image of a known size.
@@ -130,7 +130,7 @@ class Samples:
         )
 
     def folds(self, k: int, seed: int = 0) -> list[tuple[Samples, Samples]]:
-        """Cuts the samples into k parts, each class spread evenly over them.
+        """Divide the samples into k parts, each class spread evenly over them.
 
         Samples with one label a time step are spread at random.
 
@@ -148,7 +148,7 @@ class Samples:
             raise GraftError(
                 "bad-request",
                 f"expected from 2 folds to one for each of the {len(self)} samples, found {k}",
-                "give more samples, or ask for other folds",
+                "give more samples, or fewer folds",
             )
         order = _generator(seed).permutation(len(self))
         if self.labels.ndim == 1:
@@ -159,7 +159,7 @@ class Samples:
         return [(self.take(fold != part), self.take(fold == part)) for part in range(k)]
 
     def batches(self, size: int) -> Iterator[tuple[dict[str, Array], Integers]]:
-        """Reads and prepares the samples, in order.
+        """Read and prepare the samples, in order.
 
         Args:
             size: the number of samples in a batch; the last one may have fewer.
@@ -196,7 +196,7 @@ class Samples:
     def _at_most(self, count: int, seed: int) -> Samples:
         if count < 1:
             raise GraftError(
-                "bad-request", f"expected 1 sample a class or more, found {count}", "ask for more"
+                "bad-request", f"expected 1 sample a class or more, found {count}", "choose a larger number"
             )
         chosen = [
             # A generator for each class: its samples do not depend on the other classes.
@@ -256,7 +256,7 @@ def _card_labels(split: Split, card: Card) -> Integers:
 
 
 def _ignored(split: Split, card: Card) -> npt.NDArray[np.bool_]:
-    """Which labels of a split do not count."""
+    """Mask of the labels of a split that do not count."""
     if split.ignore is None:
         return np.zeros(split.labels.shape, bool).reshape(split.labels.shape[: 1 + card.output.steps])
     names = split.class_names or card.labels

@@ -1,1 +1,1 @@
-"""What a model costs and how good it is: MACs, latency, accuracy."""
+"""Measurements of models: MACs, latency, accuracy."""

@@ -38,7 +38,7 @@ class Candidate:
     Attributes:
         model: with a card.
         files: that hold it; their sizes add up.
-        name: what the progress is called.
+        name: shown with the progress.
     """
 
     model: Model
@@ -113,12 +113,15 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What is measured of which models.
+    """A candidate and a baseline, compared on the same classes.
 
     Attributes:
         candidate: the model in question.
         baseline: measured beside it; ``None``: alone.
         classes: to which both are restricted; ``None``: those of the candidate.
+
+    Raises:
+        GraftError: ``baseline-class`` where the baseline lacks a class.
     """
 
     candidate: Candidate

@@ -1,4 +1,4 @@
-"""What a model costs: multiply-accumulates, parameters and latency, whole or under a plan."""
+"""The cost of a model: multiply-accumulates, parameters and latency, whole or under a plan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graft.rewriter.operators.base import Parameter
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-accumulates for one sample, and numbers in floating-point constants."""
+    """Multiply-accumulates for one sample, and values in floating-point constants."""
 
     macs: int
     parameters: int
@@ -31,7 +31,7 @@ class CostModel:
     Args:
         groups: the analysis of the model.
         head: names of nodes whose parameters do not count (their work does).
-        table: of what nodes take, for the unit ``latency``; ``groups`` is its analysis of the model.
+        table: latencies of nodes, for the unit ``latency``; ``groups`` is its analysis of the model.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CostModel:
         self._samples = groups.samples
 
     def _collect(self, node: gs.Node, cuts: dict[int, Parameter]) -> None:
-        """Constants of a node; one that several nodes share counts once unless they cut it apart."""
+        """Constants of a node; one that several nodes share counts once unless they slice it differently."""
         for index, tensor in enumerate(node.inputs):
             if isinstance(tensor, gs.Constant) and np.dtype(tensor.dtype).kind in "fV":
                 cut = cuts.get(index)
@@ -60,7 +60,7 @@ class CostModel:
                 self._constants[(tensor.name, *axes)] = (tensor, cut)
 
     def macs(self, kept: Mask | None = None) -> int:
-        """Multiply-accumulates for one sample."""
+        """Return multiply-accumulates for one sample."""
         kept = self._groups.close(self._groups.everything() if kept is None else kept)
         total = sum(
             work.times * float(np.prod([float(kept[channels].sum()) for channels in work.channels]))
@@ -69,7 +69,7 @@ class CostModel:
         return round(total / self._samples)
 
     def parameters(self, kept: Mask | None = None) -> int:
-        """Numbers in floating-point constants."""
+        """Return the number of values in floating-point constants."""
         kept = self._groups.close(self._groups.everything() if kept is None else kept)
         pieces: dict[object, int] = {}
         for tensor, cut in self._constants.values():
@@ -84,23 +84,40 @@ class CostModel:
         return sum(pieces.values())
 
     def latency(self, kept: Mask | None = None) -> float:
-        """Milliseconds for a batch, as the table predicts."""
+        """Return milliseconds for a batch, as the table predicts.
+
+        Raises:
+            GraftError: ``latency-unmeasured`` where there is no table.
+        """
         return self._timed().milliseconds(kept)
 
     def _timed(self) -> LatencyModel:
         if self._latency is None:
-            raise GraftError(
-                "latency-unmeasured", "latency was asked for, and none was measured", "give a LatencyTable"
-            )
+            raise GraftError("latency-unmeasured", "latency is not measured", "give a LatencyTable")
         return self._latency
 
     def total(self, unit: str, kept: Mask | None = None) -> float:
-        """The figure that ``unit`` names: ``macs``, ``parameters`` or ``latency``."""
+        """Return one of the figures.
+
+        Args:
+            unit: ``macs``, ``parameters`` or ``latency``.
+            kept: bool (channel numbers,); ``None``: all.
+
+        Raises:
+            GraftError: ``latency-unmeasured``.
+        """
         measure = {"macs": self.macs, "parameters": self.parameters, "latency": self.latency}[unit]
         return float(measure(kept))
 
     def by_channel(self, unit: str) -> NDArray[np.float64]:
-        """What each atom alone would save, one a channel number: ``macs``, ``parameters``, ``latency``."""
+        """Return what pruning each atom alone would save: float64, one for each channel number.
+
+        Args:
+            unit: ``macs``, ``parameters`` or ``latency``.
+
+        Raises:
+            GraftError: ``latency-unmeasured``.
+        """
         if unit == "latency":
             return self._groups.to_atoms(self._timed().by_channel())
         saved = np.zeros(self._groups.count)
@@ -119,7 +136,7 @@ class CostModel:
         return self._groups.to_atoms(saved)
 
     def cuttable_parameters(self) -> int:
-        """Numbers that lie in a row or column that may be cut."""
+        """Return the number of values in rows or columns that may be pruned."""
         cuttable = self._groups.cuttable()
         found: dict[str, int] = {}
         for tensor, cut in self._constants.values():
@@ -131,11 +148,11 @@ class CostModel:
         return sum(found.values())
 
     def cuttable_macs(self) -> int:
-        """Multiply-accumulates that are gone when all that may go is."""
+        """Return the multiply-accumulates that pruning all removable channels would save."""
         return self.macs() - self.macs(~self._groups.cuttable())
 
     def parameters_by_group(self) -> dict[str, int]:
-        """Group name to the numbers in constants that are cut along one of its channels."""
+        """Return group name to the number of values in constants that are sliced along its channels."""
         constants: dict[str, dict[str, int]] = {group.name: {} for group in self._groups}
         owner = {c: group.name for group in self._groups for c in group.channels.tolist()}
         for tensor, cut in self._constants.values():
@@ -145,10 +162,10 @@ class CostModel:
         return {name: sum(sizes.values()) for name, sizes in constants.items()}
 
     def cost(self, kept: Mask | None = None) -> Cost:
-        """Both figures."""
+        """Return multiply-accumulates and parameters."""
         return Cost(self.macs(kept), self.parameters(kept))
 
 
 def cost_of(model: Model) -> Cost:
-    """What ``model`` costs as it is."""
+    """Return the cost of ``model`` as it is."""
     return CostModel(ChannelGroups(model)).cost()

@@ -1,4 +1,4 @@
-"""How good and how fast a model is on labelled samples."""
+"""Accuracy and latency of a model on labelled samples."""
 
 from __future__ import annotations
 

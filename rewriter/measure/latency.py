@@ -1,4 +1,4 @@
-"""What a model takes in milliseconds: measured whole, or predicted under a mask from a table of nodes."""
+"""Latency of a model: measured whole, or predicted under a mask from a table of nodes."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ STEP = 16
 LEVELS = (0.25, 1.0)
 """Shares of its channels that a node is measured with."""
 NODE_SECONDS, MODEL_SECONDS = 0.05, 0.3
-"""How long the runs of a node, and of a model, go on at least."""
+"""Least time for the runs of a node, and of a model."""
 RUNS, TURNS = 2, 3
-"""How many runs are timed at least, and how many turns models take that are compared."""
+"""Least number of timed runs, and number of turns that compared models take."""
 
 FINE = 1e-6
 """Seconds: clocks that tick slower cannot time a node."""
@@ -55,13 +55,13 @@ class Timed:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """What nodes of one kind take.
+    """Latency of nodes of one kind, as a function of their numbers of channels.
 
     Attributes:
         operator: their type.
-        counts: a row for each measurement: how many channels each list of the node had.
-        milliseconds: what it took.
-        coefficients: of the time, one for each set of lists whose numbers of channels are multiplied.
+        counts: float64 (measurements, lists), the number of channels of each list of the node.
+        milliseconds: float64 (measurements,).
+        coefficients: float64 (2 ** lists,), one for each set of lists whose numbers are multiplied.
     """
 
     operator: str
@@ -71,19 +71,25 @@ class Entry:
 
     @classmethod
     def of(cls, operator: str, counts: Table, milliseconds: Table) -> Entry:
-        """Interpolates: each list adds what it adds, never less than nothing."""
+        """Fit the coefficients, none of them negative, to measurements by relative least squares.
+
+        Args:
+            operator: type of the nodes.
+            counts: (measurements, lists), numbers of channels.
+            milliseconds: (measurements,).
+        """
         weight = 1 / milliseconds
         rows = _products(_blocked(counts)) * weight[:, None]
         return cls(operator, counts, milliseconds, _not_negative(rows, milliseconds * weight))
 
     def predict(self, counts: Table) -> float:
-        """Milliseconds with these numbers of channels; a node without channels is no node."""
+        """Return milliseconds with these numbers of channels (lists,); 0 without channels."""
         if not counts.all():
             return 0.0
         return float(_products(_blocked(counts)[None])[0] @ self.coefficients)
 
     def slopes(self, counts: Table) -> list[float]:
-        """What a channel of each list adds, beside all of the others."""
+        """Return milliseconds that one channel of each list adds, beside all of the others."""
         whole = _products(_blocked(counts)[None])[0]
         found = []
         for place, count in enumerate(counts):
@@ -95,11 +101,11 @@ class Entry:
 
 @dataclass
 class LatencyTable:
-    """What the nodes of a parent take on a device, measured once, kind by kind.
+    """Latencies of the nodes of a parent on a device, measured once, kind by kind.
 
-    A node that costs multiply-accumulates is run alone, with a few numbers of channels. What the whole
-    parent takes beyond the sum of its nodes is put down to the sizes of its tensors; where it takes
-    less (nodes that follow each other pass tensors on in the form they like) the nodes are scaled.
+    A node that costs multiply-accumulates is run alone, with a few numbers of channels. Time of the whole
+    parent beyond the sum of its nodes is attributed to the sizes of its tensors; where it takes less
+    (nodes pass tensors on in the layout of the next one) the nodes are scaled.
 
     On the CPU the time is that of one thread on its processor: shares of it are those of two threads
     within a tenth, and programs that run beside it, which can double what a clock shows, do not count.
@@ -110,7 +116,7 @@ class LatencyTable:
         batch: samples a run, unless the model fixes them.
 
     Attributes:
-        milliseconds: what the parent takes.
+        milliseconds: latency of the parent.
         scale: of the times of nodes.
         rate: milliseconds a number in a tensor.
     """
@@ -141,8 +147,8 @@ class LatencyTable:
         self.rate = max(0.0, self.milliseconds - alone) / max(1.0, float(numbers))
 
     def analyse(self, model: Model) -> ChannelGroups:
-        """The analysis of ``model``, which takes the parent's input, for the batch that is measured."""
-        model.refresh_shapes()  # tells the types of tensors, too
+        """Return the analysis of ``model``, which takes the parent's input, for the measured batch."""
+        model.refresh_shapes()  # infers the types of tensors, too
         return ChannelGroups(model, {name: array.shape for name, array in self.inputs.items()})
 
     def compare(self, model: Model) -> Timed:
@@ -155,7 +161,13 @@ class LatencyTable:
         return Timed(*best)
 
     def entry(self, node: gs.Node, lists: Sequence[Channels], groups: ChannelGroups) -> Entry | None:
-        """What nodes of the kind of ``node`` take; ``None`` where one cannot be run alone."""
+        """Return the latency of nodes of one kind; ``None`` where they cannot be run alone.
+
+        Args:
+            node: one of them.
+            lists: channels on its tensors that are counted separately.
+            groups: the analysis of its model.
+        """
         kind = _kind(node, lists, groups)
         if kind not in self._entries:
             self._entries[kind] = self._measure(node, lists, groups)
@@ -178,7 +190,7 @@ class LatencyTable:
         return Entry.of(node.op, counts, np.array(times))
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table, as results record it."""
+        """Return the table, as results record it."""
         return [
             {
                 "operator": entry.operator,
@@ -210,7 +222,7 @@ class LatencyModel:
                 self._nodes.append((entry, lists))
 
     def milliseconds(self, kept: Mask | None = None) -> float:
-        """Predicted for a batch."""
+        """Return the predicted milliseconds for a batch."""
         kept = self._groups.close(self._groups.everything() if kept is None else kept)
         nodes = sum(
             entry.predict(np.array([kept[channels].sum() for channels in lists], float))
@@ -223,7 +235,7 @@ class LatencyModel:
         return float(self._table.scale * nodes + self._table.rate * numbers)
 
     def by_channel(self) -> Table:
-        """What each channel number adds beside all the others."""
+        """Return milliseconds that each channel number adds beside all the others."""
         saved = np.zeros(self._groups.count)
         for entry, lists in self._nodes:
             slopes = entry.slopes(np.array([len(channels) for channels in lists], float))
@@ -297,14 +309,14 @@ def _not_negative(rows: Table, values: Table) -> Table:
 
 
 def _lists(node: gs.Node, groups: ChannelGroups) -> list[Channels]:
-    """The lists of channels on the node's tensors that can be counted apart; those in common, together."""
+    """The lists of channels on the node's tensors; lists with channels in common are joined."""
     found: list[set[int]] = []
     for tensor in (*node.inputs, *node.outputs):
         for channels in groups.of(tensor):
             if channels is not None:
                 numbers = set(channels.tolist())
-                found, apart = [], found
-                for each in apart:
+                found, before = [], found
+                for each in before:
                     if each & numbers:
                         numbers |= each
                     else:
@@ -314,14 +326,14 @@ def _lists(node: gs.Node, groups: ChannelGroups) -> list[Channels]:
 
 
 def _kind(node: gs.Node, lists: Sequence[Channels], groups: ChannelGroups) -> object:
-    """What nodes that take equally long have in common."""
+    """Key of nodes that take equally long."""
     attributes = sorted((name, str(value)) for name, value in node.attrs.items())
     shapes = [(groups.shape(tensor), str(tensor.dtype), is_constant(tensor)) for tensor in node.inputs]
     return (node.domain, node.op, *attributes, *shapes, *(len(channels) for channels in lists))
 
 
 def _numbers(tensor: gs.Tensor, groups: ChannelGroups) -> Work:
-    """How many numbers a tensor holds, by its channels."""
+    """Number of values in a tensor, by its channels."""
     axes, times = groups.of(tensor), 1.0
     for axis, size in enumerate(groups.shape(tensor) or ()):
         times *= 1 if axis < len(axes) and axes[axis] is not None else size or 1

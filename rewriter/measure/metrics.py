@@ -1,4 +1,4 @@
-"""What tells how well a classifier does. Pure numpy; every result is a plain Python number.
+"""Metrics of classifiers. Pure numpy; every result is a plain Python number.
 
 Where a number is not defined (one class only, one value only) the result is NaN.
 """
@@ -16,7 +16,7 @@ from graft.rewriter.errors import GraftError
 
 
 class ClassMetrics(TypedDict):
-    """How well one class is recognised."""
+    """Figures of one class."""
 
     precision: float
     recall: float
@@ -25,7 +25,7 @@ class ClassMetrics(TypedDict):
 
 
 def top_k(scores: Array, labels: Array, k: int) -> float:
-    """The share of samples whose label is among the k highest scores.
+    """Return the share of samples whose label is among the k highest scores.
 
     Equal scores rank in the order of the classes, so that k=1 agrees with the arg max; a label
     whose score is NaN counts as missed.
@@ -52,7 +52,7 @@ def top_k(scores: Array, labels: Array, k: int) -> float:
 
 
 def accuracy(predictions: Array, labels: Array) -> float:
-    """The share of equal entries.
+    """Return the share of equal entries.
 
     Args:
         predictions: integers of any shape.
@@ -67,7 +67,7 @@ def accuracy(predictions: Array, labels: Array) -> float:
 
 
 def per_class(predictions: Array, labels: Array, names: Sequence[str]) -> dict[str, ClassMetrics]:
-    """Precision, recall, F1 and support of every class; 0 where nothing can be counted.
+    """Return precision, recall, F1 and support of every class; 0 where nothing can be counted.
 
     Args:
         predictions: integers of any shape; numbers outside the names count as missed.
@@ -97,7 +97,7 @@ def per_class(predictions: Array, labels: Array, names: Sequence[str]) -> dict[s
 
 
 def balanced_accuracy(predictions: Array, labels: Array) -> float:
-    """The mean recall over the classes that have samples.
+    """Return the mean recall over the classes that have samples.
 
     Args:
         predictions: integers of any shape.
@@ -113,7 +113,7 @@ def balanced_accuracy(predictions: Array, labels: Array) -> float:
 
 
 def auroc(scores: Array, positive: Array) -> float:
-    """The chance that a positive sample scores higher than a negative one; ties count half.
+    """Return the probability that a positive sample scores higher than a negative one; ties count half.
 
     Args:
         scores: float (N,).
@@ -137,7 +137,7 @@ def auroc(scores: Array, positive: Array) -> float:
 
 
 def false_positives(scores: Array, positive: Array, recall: float = 0.95) -> float:
-    """The share of negative samples that pass where ``recall`` of the positive ones do.
+    """Return the share of negative samples that pass where ``recall`` of the positive ones do.
 
     Args:
         scores: float (N,); those pass that are as high as the threshold or higher.
@@ -159,7 +159,7 @@ def false_positives(scores: Array, positive: Array, recall: float = 0.95) -> flo
 
 
 def agreement(predictions_a: Array, predictions_b: Array) -> float:
-    """The share of samples on which two classifiers say the same.
+    """Return the share of samples on which two classifiers agree.
 
     Args:
         predictions_a: integers of any shape.
@@ -172,7 +172,7 @@ def agreement(predictions_a: Array, predictions_b: Array) -> float:
 
 
 def standard_error(values: Array) -> float:
-    """The standard error of the mean: sample standard deviation / sqrt(N).
+    """Return the standard error of the mean: sample standard deviation / sqrt(N).
 
     Args:
         values: numbers or bool (N,).
@@ -187,11 +187,11 @@ def standard_error(values: Array) -> float:
 
 
 def paired_difference(correct_a: Array, correct_b: Array) -> tuple[float, float]:
-    """The accuracy of a minus the accuracy of b on the same samples, and its standard error.
+    """Return the accuracy of a minus the accuracy of b on the same samples, and its standard error.
 
     Args:
-        correct_a: bool (N,), whether a is right on each sample.
-        correct_b: bool (N,), whether b is right on the same sample.
+        correct_a: bool (N,), samples that the result has right.
+        correct_b: bool (N,), samples that the parent has right.
 
     Raises:
         GraftError: ``metric-input`` where shapes differ or nothing is there.
@@ -207,7 +207,7 @@ def _share(part: Any, whole: Any) -> float:
 
 
 def _sides(scores: Array, positive: Array) -> tuple[Array, Array]:
-    """Scores without NaN (N,), and which of them are positive."""
+    """Scores without NaN (N,), and the mask of positive ones."""
     scores, positive = np.asarray(scores).ravel(), np.asarray(positive, bool).ravel()
     _require_same_shape(scores, positive)
     _require(not np.isnan(scores).any(), "scores that are numbers, found NaN")

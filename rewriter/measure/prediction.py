@@ -58,7 +58,7 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
         model: with a card of one input.
         files: images, or ``.npy`` files of one raw sample each.
         device: where the model runs.
-        top: how many labels are told at most.
+        top: the largest number of labels that are returned.
 
     Raises:
         GraftError: ``data-inputs`` where the model has several inputs, ``output-nan``, and whatever

@@ -1,1 +1,1 @@
-"""What is written down of a run: profiles, statistics of features, provenance, the folder of modules."""
+"""Records: profiles, statistics of features, provenance, the folder of modules."""

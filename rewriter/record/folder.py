@@ -1,4 +1,4 @@
-"""The DIR of ``decompose``: modules, their plans, the parent and its profile, and ``graft.json``."""
+"""The folder that ``decompose`` writes: modules, their plans, the parent and its profile, ``graft.json``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROFILE = Path("parent/profile.safetensors")
 
 
 def slugs(names: Sequence[str]) -> list[str]:
-    """File names for class names: other characters than A-Za-z0-9._- as _, made unique.
+    """Return file names for class names: other characters than A-Za-z0-9._- as _, made unique.
 
     >>> slugs(["a/b", "a b", "c"])
     ['a_b', 'a_b-2', 'c']
@@ -40,15 +40,16 @@ def slugs(names: Sequence[str]) -> list[str]:
     return found
 
 
-class Directory:
-    """A DIR that is written in a folder beside it and put in place when it is whole.
+class ModuleFolder:
+    """A folder of modules that is written beside its place, and moved there when it is whole.
 
     Args:
-        path: where it goes.
-        force: replace what the ``graft.json`` that is there lists; other files stay.
+        path: its place.
+        force: replace the files that an earlier ``graft.json`` lists; other files stay.
 
     Raises:
-        GraftError: something is there and may not be replaced.
+        GraftError: ``output-exists`` where files would be replaced, ``output-unwritable``, or
+            ``directory-unfinished`` where the folder to be replaced has no index.
     """
 
     def __init__(self, path: Path, force: bool) -> None:
@@ -57,7 +58,7 @@ class Directory:
         self._old = _replaceable(path, force)
         self._new: Path | None = None
 
-    def __enter__(self) -> Directory:
+    def __enter__(self) -> ModuleFolder:
         try:
             self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
             self._new = Path(tempfile.mkdtemp(dir=self.path.absolute().parent, prefix=".graft."))
@@ -66,20 +67,20 @@ class Directory:
         return self
 
     def file(self, name: str | Path) -> Path:
-        """Where to write the file ``name`` of the DIR."""
+        """Return the path at which to write the file ``name`` of the folder."""
         if self._new is None:
-            raise RuntimeError("the directory is not open")
+            raise RuntimeError("the folder is not open")
         target = self._new / name
         target.parent.mkdir(parents=True, exist_ok=True)
         self.files.append(Path(name).as_posix())
         return target
 
     def size(self, name: str | Path) -> int:
-        """Bytes of a file that was written."""
+        """Return the bytes of a file that was written."""
         return 0 if self._new is None else (self._new / name).stat().st_size
 
     def index(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Write ``graft.json``; what is in it: ``content``, and the list of all files."""
+        """Write ``graft.json`` with ``content`` and the list of all files, and return its content."""
         if self._new is not None:  # a large model lies in two files
             self.files = sorted(
                 p.relative_to(self._new).as_posix() for p in self._new.rglob("*") if p.is_file()
@@ -129,7 +130,7 @@ def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
 
 
 def _replaceable(path: Path, force: bool) -> list[str]:
-    """Files of an earlier DIR at ``path`` that may go."""
+    """Files of an earlier folder at ``path`` that may be replaced."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return []
     if not path.is_dir() or not force:
@@ -140,10 +141,10 @@ def _replaceable(path: Path, force: bool) -> list[str]:
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """``graft.json`` of a DIR.
+    """Return the content of ``graft.json`` of a folder.
 
     Raises:
-        GraftError: it is missing or broken: the DIR is unfinished, or none.
+        GraftError: ``directory-unfinished`` where it is missing or broken.
     """
     try:
         found: dict[str, Any] = json.loads((path / INDEX).read_text(encoding="utf-8"))
@@ -160,7 +161,11 @@ def read_index(path: Path) -> dict[str, Any]:
 
 
 def module_files(paths: Iterable[Path]) -> list[Path]:
-    """The module files that ``paths``, files and DIRs, stand for."""
+    """Return the module files among ``paths``, and those of folders.
+
+    Raises:
+        GraftError: ``directory-unfinished``.
+    """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -171,16 +176,16 @@ def module_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def parents_beside(files: Sequence[Path]) -> list[Path]:
-    """The folders of ``files`` that hold a parent and its profile, each once."""
+    """Return the folders of ``files`` that hold a parent and its profile, each once."""
     folders = dict.fromkeys(file.parent for file in files)
     return [each for each in folders if (each / PARENT).is_file() and (each / PROFILE).is_file()]
 
 
 def load_module(path: Path) -> Model:
-    """A module or composite with the card in its metadata.
+    """Load a module or composite with the card in its metadata.
 
     Raises:
-        GraftError: it is not readable, or Graft did not write it.
+        GraftError: ``not-a-module`` where Graft did not write it, and as :meth:`Model.load`.
     """
     model = Model.load(path)
     if kind_of(model) is None:

@@ -1,4 +1,4 @@
-"""How typical a feature vector is for a class: what a module remembers of its parent's training samples."""
+"""Mahalanobis statistics of features: class centres and covariance, kept in the metadata of a module."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from graft.rewriter.record.profile import PRODUCTS, SUM, Profile
 
 KEY = "graft.typicality"
 DIRECTIONS = 64
-"""The covariance is kept along so many directions, those of most variance; across them it is one number."""
+"""Number of directions of most variance that the covariance is kept along; across them it is one number."""
 LEAST_SPREAD = 0.1
-"""Of the mean spread: a class of few samples, or of samples that are all alike, is not believed beyond it."""
+"""Least spread relative to the mean one: few samples, or samples that are all alike, show too little."""
 RIDGE = 1e-2
 """Added to all variances, relative to their mean."""
 
 
 @dataclass(frozen=True)
-class Typicality:
-    """Where classes lie in a feature space, and how far their own samples are from their centres.
+class Mahalanobis:
+    """Centres of classes in a feature space, and the distances of their own samples from them.
 
     The distance of features f to class k is d = (f - m_k)' S (f - m_k), S the inverse of the covariance
-    within classes, the same for all of them (Mahalanobis; as a score of what a network knows: Lee et
-    al., NeurIPS 2018). Samples of class k have d = ``expected`` on average, with standard deviation
-    ``spread`` (that of normally distributed features with the covariance of class k).
+    within classes, the same for all of them (Mahalanobis distance; as a score for out-of-distribution
+    samples: Lee et al., NeurIPS 2018). Samples of class k have d = ``expected`` on average, with
+    standard deviation ``spread`` (that of normally distributed features with the covariance of class k).
 
     Attributes:
         tensor: name of the features (samples, features) in the graph.
@@ -55,10 +55,16 @@ class Typicality:
     spread: Single
 
     @classmethod
-    def measure(
+    def fit(
         cls, profile: Profile, tensor: str, stays: NDArray[np.bool_], classes: Sequence[str]
-    ) -> Typicality | None:
-        """From what ``profile`` recorded of ``tensor``, of whose features those of ``stays`` are left.
+    ) -> Mahalanobis | None:
+        """Fit the statistics to a profile.
+
+        Args:
+            profile: of the parent, with sums and products of the features.
+            tensor: name of the features.
+            stays: bool (features of the parent,), those that the module keeps.
+            classes: names of the classes of the module.
 
         Returns:
             ``None`` where the profile lacks products of the features, or a class on its own.
@@ -88,7 +94,7 @@ class Typicality:
         )
 
     def attach(self, model: Model) -> None:
-        """Write it into the metadata of ``model``."""
+        """Write the statistics into the metadata of ``model``."""
         names = ("centers", "directions", "across", "expected", "spread")
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in names}
         content = {
@@ -99,8 +105,8 @@ class Typicality:
         model.metadata[KEY] = json.dumps(content, sort_keys=True)
 
     @classmethod
-    def of(cls, model: Model) -> Typicality | None:
-        """What ``model`` carries, or ``None``.
+    def of(cls, model: Model) -> Mahalanobis | None:
+        """Return the statistics in the metadata of ``model``, or ``None``.
 
         Raises:
             GraftError: ``module-broken``.
@@ -119,7 +125,7 @@ class Typicality:
         return found
 
     def _check(self) -> None:
-        """Raise ValueError unless distances can be computed from it."""
+        """Raise ValueError unless distances can be computed from the statistics."""
         classes, features = self.centers.shape
         directions = self.directions.shape[1:]
         shapes = {
@@ -139,13 +145,13 @@ class Typicality:
 
     @property
     def weights(self) -> Single:
-        """What squares along the directions count, beside ``across`` times the whole square."""
+        """Weights of the squares along the directions, beside ``across`` times the whole square."""
         return np.asarray(_weights(self.directions, float(self.across[0])), np.float32)
 
     def distances(self, features: NDArray[np.floating]) -> Table:
-        """Standardised distances (samples, classes) of ``features`` (samples, features)."""
-        apart = features[:, None, :].astype(np.float64) - self.centers[None]
-        squares = (apart @ self.directions) ** 2 @ self.weights + self.across[0] * (apart**2).sum(axis=-1)
+        """Return standardised distances (samples, classes) of ``features`` (samples, features)."""
+        offset = features[:, None, :].astype(np.float64) - self.centers[None]
+        squares = (offset @ self.directions) ** 2 @ self.weights + self.across[0] * (offset**2).sum(axis=-1)
         return np.asarray((squares - self.expected) / self.spread)
 
 

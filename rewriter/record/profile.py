@@ -1,4 +1,4 @@
-"""A profile: what every channel does for every class, as statistics that add up."""
+"""A profile: statistics of every channel for every class, which add up over samples."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Profile:
     Attributes:
         parent: graph hash of the parent.
         data: fingerprint of the data it was made from, with the split.
-        classes: names of the rows; the last may be ``(other)``, all classes not asked for together.
+        classes: names of the rows; the last may be ``(other)``, all other classes together.
         counts: int64 (classes,), samples a row.
         correct: int64 (classes,), samples that the parent had right.
         tables: statistic name to tensor name to float64 (classes, positions of the channel axis): the
@@ -69,16 +69,30 @@ class Profile:
     tables: dict[str, dict[str, Table]] = field(default_factory=dict)
 
     def has(self, statistic: Statistic, tensor: str, positions: int) -> bool:
-        """Whether ``statistic`` of ``tensor`` was recorded, for an axis of so many positions.
+        """Return true where a statistic was recorded.
 
         Behind a head that kept some classes only, tensors of the parent's name can be narrower.
+
+        Args:
+            statistic: the figure.
+            tensor: its name in the parent.
+            positions: length of the channel axis.
         """
         table = self.tables.get(statistic.name, {}).get(tensor)
         columns = positions**2 if statistic is PRODUCTS else positions
         return table is not None and table.shape[1] == columns
 
     def mean(self, statistic: Statistic, tensor: str, classes: Sequence[str] | None = None) -> Table:
-        """Mean over samples, every class (of ``classes``, default all) weighing the same: (positions,)."""
+        """Return the mean over samples, every class weighing the same: float64 (positions,).
+
+        Args:
+            statistic: the figure.
+            tensor: its name in the parent.
+            classes: over which the mean is taken; ``None``: all.
+
+        Raises:
+            GraftError: ``profile-class`` where none of them has samples.
+        """
         rows = [row for row in self.rows(classes) if self.counts[row]]
         if not rows:
             raise GraftError(
@@ -91,7 +105,16 @@ class Profile:
         return result
 
     def blend(self, statistic: Statistic, tensor: str, classes: Sequence[str]) -> Table:
-        """As :meth:`mean`, with ``classes`` together weighing as much as all others together."""
+        """Return the mean with ``classes`` together weighing as much as all others together.
+
+        Args:
+            statistic: the figure.
+            tensor: its name in the parent.
+            classes: the classes of a module.
+
+        Raises:
+            GraftError: ``profile-class`` where ``classes`` have no samples.
+        """
         others = [name for name in self.seen if name not in classes]
         mean = self.mean(statistic, tensor, classes)
         return (mean + self.mean(statistic, tensor, others)) / 2 if others else mean
@@ -102,10 +125,10 @@ class Profile:
         return tuple(name for name, count in zip(self.classes, self.counts, strict=True) if count)
 
     def rows(self, classes: Sequence[str] | None = None) -> list[int]:
-        """Row numbers of ``classes``; of all where ``None``.
+        """Return the row numbers of ``classes``; of all where ``None``.
 
         Raises:
-            GraftError: a class that the profile did not record apart.
+            GraftError: ``profile-class`` where the profile has no row of its own for a class.
         """
         if classes is None:
             return list(range(len(self.classes)))
@@ -113,13 +136,17 @@ class Profile:
         if missing:
             raise GraftError(
                 "profile-class",
-                f"the profile does not tell class {missing[0]} apart",
+                f"the profile has no row for class {missing[0]}",
                 "profile again with that class",
             )
         return [self.classes.index(name) for name in classes]
 
     def merge(self, other: Profile) -> Profile:
-        """The profile of both sets of samples together."""
+        """Return the profile of both sets of samples together.
+
+        Raises:
+            GraftError: ``profile-merge`` where parents or classes differ.
+        """
         if (self.parent, self.classes) != (other.parent, other.classes):
             raise GraftError("profile-merge", "profiles of different models or classes do not add up")
         tables = {
@@ -134,7 +161,11 @@ class Profile:
         )
 
     def with_others(self, other: Profile) -> Profile:
-        """With all samples of ``other``, of the same parent, as samples of ``(other)``."""
+        """Return the profile with all samples of ``other``, of the same parent, as samples of ``(other)``.
+
+        Raises:
+            GraftError: ``profile-merge`` where parents differ.
+        """
         if self.parent != other.parent:
             raise GraftError("profile-merge", "profiles of different models do not add up")
         place = list(self.classes).index(OTHER) if OTHER in self.classes else len(self.classes)
@@ -164,7 +195,7 @@ class Profile:
     # --------------------------------------------------------------- files
 
     def to_bytes(self) -> bytes:
-        """The content of a profile file: safetensors, float64, with a JSON header."""
+        """Return the content of a profile file: safetensors, float64, with a JSON header."""
         tensors: dict[str, NDArray[Any]] = {"counts": self.counts, "correct": self.correct}
         for name in sorted(self.tables):
             for tensor in sorted(self.tables[name]):
@@ -179,11 +210,15 @@ class Profile:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Hash of :meth:`to_bytes`; taken once, since every module names it."""
+        """SHA-256 of :meth:`to_bytes` in hex; computed once, since every module names it."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def save(self, path: str | Path, force: bool = False) -> None:
-        """Write the profile, whole or not at all."""
+        """Write the profile, whole or not at all.
+
+        Raises:
+            GraftError: ``output-exists`` or ``output-unwritable``.
+        """
         with writing(Path(path), force) as temporary:
             temporary.write_bytes(self.to_bytes())
 
@@ -192,7 +227,7 @@ class Profile:
         """Read a profile file.
 
         Raises:
-            GraftError: it is missing, no profile, or of another format.
+            GraftError: ``profile-unreadable`` (missing, or no profile) or ``profile-format``.
         """
         try:
             with safe_open(str(path), "numpy") as file:

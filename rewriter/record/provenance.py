@@ -1,4 +1,4 @@
-"""Where a module or composite comes from: the record in its ``metadata_props``."""
+"""Provenance of a module or composite: the record in its ``metadata_props``."""
 
 from __future__ import annotations
 
@@ -33,12 +33,18 @@ class ParentRecord(BaseModel):
 
 
 class Origin(BaseModel):
-    """What a module or composite was made from, and how; names no time, host or path.
+    """The parents of a module or composite, and the options it was made with; no time, host or path.
 
-    ``plan`` and ``sizes``: what :class:`graft.rewriter.groups.plan.Plan` keeps of each group, and of how
-    many.
-    ``renamed``: what classes that are called otherwise here are called in their parent.
-    ``numbers``: what class numbers without names mean, where that is not the parent's order.
+    Attributes:
+        parents: the models it was made from.
+        classes: its classes.
+        options: of the command.
+        plan: channels that :class:`graft.rewriter.groups.plan.Plan` keeps, by group.
+        sizes: number of channels of each group in the parent.
+        renamed: name of a class here to its name in the parent, where they differ.
+        numbers: names of class numbers, where they do not count in the parent's order.
+        profile_sha256: hash of the profile.
+        versions: of the packages that wrote it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +75,7 @@ class Asked(BaseModel):
 
     @classmethod
     def of(cls, origin: Origin) -> Asked:
-        """Those of ``origin``.
+        """Read the options in the record of a module.
 
         Raises:
             GraftError: ``module-broken``.
@@ -81,19 +87,19 @@ class Asked(BaseModel):
 
 
 def terms(parents: Sequence[ParentRecord]) -> dict[str, str | None]:
-    """Licence and source of what was made from ``parents``, as a card says them."""
+    """Return licence and source of a model that was made from ``parents``, as a card has them."""
     licenses = dict.fromkeys(record.license for record in parents if record.license)
     sources = dict.fromkeys(record.source for record in parents if record.source)
     return {"license": "; ".join(licenses) or None, "source": "; ".join(sources) or None}
 
 
 def broken(message: str) -> GraftError:
-    """What to say of a module whose metadata makes no sense."""
+    """Return the error for a module whose metadata makes no sense."""
     return GraftError("module-broken", message, "decompose the parent again")
 
 
 def parent_record(model: Model) -> ParentRecord:
-    """The record of ``model`` as a parent."""
+    """Return the record of ``model`` as a parent."""
     card = model.require_card()
     return ParentRecord(
         graph_sha256=model.graph_sha256(),
@@ -106,7 +112,7 @@ def parent_record(model: Model) -> ParentRecord:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that shape a written model."""
+    """Return versions of the packages that shape a written model."""
     found = {}
     for name in ("onnx-graft", "onnx", "onnx-graphsurgeon", "onnxslim"):
         try:
@@ -117,7 +123,14 @@ def versions() -> dict[str, str]:
 
 
 def stamp(model: Model, kind: str, origin: Origin, metrics: dict[str, Any] | None = None) -> None:
-    """Write ``origin`` and ``metrics`` into the metadata of ``model``; other keys are kept."""
+    """Write ``origin`` and ``metrics`` into the metadata of ``model``; other keys are kept.
+
+    Args:
+        model: is changed.
+        kind: ``module`` or ``composite``.
+        origin: the record.
+        metrics: figures of the module.
+    """
     model.metadata[FORMAT_KEY] = str(FORMAT)
     model.metadata[KIND_KEY] = kind
     model.metadata[ORIGIN_KEY] = json.dumps(origin.model_dump(mode="json"), sort_keys=True)
@@ -125,7 +138,7 @@ def stamp(model: Model, kind: str, origin: Origin, metrics: dict[str, Any] | Non
 
 
 def metrics_of(model: Model) -> dict[str, Any]:
-    """What :func:`stamp` wrote as metrics; nothing where that cannot be read."""
+    """Return the metrics that :func:`stamp` wrote; nothing where they cannot be read."""
     try:
         found = json.loads(model.metadata.get(METRICS_KEY, "{}"))
     except (ValueError, RecursionError):
@@ -134,7 +147,7 @@ def metrics_of(model: Model) -> dict[str, Any]:
 
 
 def numbering(model: Model) -> tuple[str, ...] | None:
-    """What class numbers without names mean for a module or composite: its parent's labels, if it has one."""
+    """Return the names of class numbers for a module or composite: the labels of its only parent."""
     if ORIGIN_KEY not in model.metadata:
         return None
     origin = origin_of(model)
@@ -142,17 +155,17 @@ def numbering(model: Model) -> tuple[str, ...] | None:
         return origin.numbers
     if len(origin.parents) != 1:
         return None
-    called = {old: new for new, old in origin.renamed.items()}
-    return tuple(called.get(name, name) for name in origin.parents[0].labels)
+    new_name = {old: new for new, old in origin.renamed.items()}
+    return tuple(new_name.get(name, name) for name in origin.parents[0].labels)
 
 
 def kind_of(model: Model) -> str | None:
-    """``module``, ``composite``, or ``None`` for a model that Graft did not write."""
+    """Return ``module``, ``composite``, or ``None`` for a model that Graft did not write."""
     return model.metadata.get(KIND_KEY)
 
 
 def origin_of(model: Model) -> Origin:
-    """The record in ``model``.
+    """Return the record in ``model``.
 
     Raises:
         GraftError: there is none, or a newer Graft wrote it.
@@ -180,5 +193,5 @@ def origin_of(model: Model) -> Origin:
 
 
 def parents_of(model: Model) -> tuple[ParentRecord, ...]:
-    """The parents of a module or composite; any other classifier is its own."""
+    """Return the parents of a module or composite; any other classifier is its own."""
     return origin_of(model).parents if ORIGIN_KEY in model.metadata else (parent_record(model),)

@@ -1,4 +1,4 @@
-"""Whether a model is valid, and whether two models compute the same."""
+"""Validity of a model, and equivalence of two."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from graft.rewriter.run.session import Device
 
 
 def check(model: Model) -> None:
-    """onnx.checker on ``model``.
+    """Run onnx.checker on ``model``.
 
     Raises:
-        GraftError: it refuses the model.
+        GraftError: ``result-invalid`` where it refuses the model.
     """
     try:
         onnx.checker.check_model(model.proto(), full_check=True)
@@ -28,7 +28,7 @@ def check(model: Model) -> None:
 
 
 def differs(original: onnx.ModelProto, changed: onnx.ModelProto) -> str:
-    """Why ``changed`` cannot stand for ``original``, on seeded random inputs; ``""`` if it can."""
+    """Return how ``changed`` differs from ``original`` on seeded random inputs; ``""`` if it does not."""
     signature = [
         [(value.name, value.type.SerializeToString()) for value in ends]
         for graph in (original.graph, changed.graph)
@@ -55,7 +55,7 @@ def differs(original: onnx.ModelProto, changed: onnx.ModelProto) -> str:
 
 
 def random_inputs(graph: onnx.GraphProto) -> dict[str, np.ndarray] | None:
-    """Seeded inputs of the declared types and shapes; free dimensions count as 2 (batch) or 8."""
+    """Return seeded inputs of the declared types and shapes; free dimensions count as 2 (batch) or 8."""
     random = np.random.default_rng(0)
     stored = {tensor.name for tensor in graph.initializer}
     inputs = {}

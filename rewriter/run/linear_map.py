@@ -1,4 +1,4 @@
-"""The linear part of a node by itself, with any weights: what it makes of its input, and its transpose."""
+"""The linear part of a node by itself, with any weights, and its transpose."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ class LinearMap:
         self._sessions: dict[tuple[int, ...], Session] = {}
 
     def forward(self, data: Single, coefficients: Table, offset: Table | None = None) -> Single:
-        """What ``coefficients`` make of ``data``, and ``offset`` (groups * outputs,) added."""
+        """Apply the map.
+
+        Args:
+            data: float32, as the node's input.
+            coefficients: in place of the node's own.
+            offset: (groups * outputs,), added; ``None``: nothing.
+        """
         made = self._run(
             (),
             lambda build, *read: build.node(self._node.op, "made", read, **self._node.attrs),
@@ -43,7 +49,13 @@ class LinearMap:
         return made + offset.reshape(shape).astype(np.float32)
 
     def back(self, errors: Single, coefficients: Table, sizes: tuple[int, ...]) -> Single:
-        """What ``errors`` of the output are for the input, whose axes behind the samples have ``sizes``."""
+        """Apply the transpose: bring errors of the output to the input.
+
+        Args:
+            errors: float32, as the node's output.
+            coefficients: in place of the node's own.
+            sizes: of the axes of the input behind the samples.
+        """
         return self._run(
             sizes,
             lambda build, errors, weight: self._operator.transposed(self._node, build, errors, weight, sizes),

@@ -1,4 +1,4 @@
-"""A recurrent node step by step: what its gates read and make, told from the states of all steps."""
+"""A recurrent node step by step: inputs and outputs of its gates, from the states of all steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Single, float, float], Single]] = {
     "tanh": lambda x, *_: np.tanh(x),
     "thresholdedrelu": lambda x, alpha, _: np.where(x > alpha, x, 0),
 }
-"""Of the ONNX operators, by their names in lower case, with alpha and beta."""
+"""Activation functions of the ONNX operators, by their names in lower case, with alpha and beta."""
 ALPHA = {
     "elu": 1.0,
     "hardsigmoid": 0.2,
@@ -37,7 +37,7 @@ ALPHA = {
     "thresholdedrelu": 1.0,
 }
 BETA = {"hardsigmoid": 0.5, "affine": 0.0, "scaledtanh": 1.0}
-"""Of the functions that have them, if nothing is said."""
+"""Default alpha and beta of the functions that have them."""
 RESET, CANDIDATE = 1, 2
 """Gates of a ``GRU``."""
 
@@ -48,10 +48,10 @@ class Part:
 
     Attributes:
         gates: their numbers, in the order of the weights.
-        data: whether they read the data.
-        own: whether they read the units of the step before.
-        rows: (steps * samples, columns), what they read.
-        made: (steps * samples, gates * units), what comes before their activations.
+        data: true where they read the data.
+        own: true where they read the units of the step before.
+        rows: float32 (steps * samples, columns), the values they read.
+        made: float32 (steps * samples, gates * units), before their activations.
     """
 
     gates: tuple[int, ...]
@@ -80,7 +80,7 @@ class RecurrentCell:
 
     @staticmethod
     def fits(node: gs.Node) -> bool:
-        """Whether ``node`` can be told step by step."""
+        """Return true where the gates of ``node`` can be computed from its states."""
         if node.op not in Recurrent.types or not node.outputs[0].name or node.inputs[WEIGHT].shape[0] != 1:
             return False
         weights = [given(node, index) for index in (WEIGHT, RECURRENCE, BIAS)]
@@ -88,13 +88,13 @@ class RecurrentCell:
         return constant and given(node, LENGTHS) is None and not node.attrs.get("layout", 0)
 
     def reads(self) -> list[str]:
-        """Names of the tensors that :meth:`parts` takes, beside the states that the node makes."""
+        """Return the names of the tensors that :meth:`parts` takes, beside the states that the node makes."""
         start = given(self.node, HIDDEN)
         names = [self.node.inputs[DATA].name]
         return names if start is None or is_constant(start) else [*names, start.name]
 
     def parts(self, tensors: Mapping[str, NDArray[Any]], states: Single) -> list[Part]:
-        """The linear parts over all steps.
+        """Return the linear parts over all steps.
 
         Args:
             tensors: those that :meth:`reads` names.
@@ -112,7 +112,7 @@ class RecurrentCell:
         return [gates, self._part((CANDIDATE,), data, None), self._part((CANDIDATE,), None, before)]
 
     def opened(self, tensors: Mapping[str, NDArray[Any]], states: Single) -> Single:
-        """The gates behind their activations: (steps * samples, gates, units); peepholes left aside.
+        """Return the gates behind their activations, without peepholes: (steps * samples, gates, units).
 
         Args:
             tensors: as in :meth:`parts`.
@@ -128,7 +128,7 @@ class RecurrentCell:
         return np.stack([self.activation(self.place(gate))(made[gate]) for gate in sorted(made)], axis=1)
 
     def place(self, gate: int) -> int:
-        """Where the function of a gate stands in :attr:`functions`: the last gate is what is let in."""
+        """Return the place of the function of a gate in :attr:`functions`; the last gate is the candidate."""
         return int(gate == self.gates - 1 > 0)
 
     def _of(self, place: int) -> slice:
@@ -165,15 +165,21 @@ class RecurrentCell:
         return offset
 
     def coefficients(self, part: Part) -> Single:
-        """The weights of a part: (gates * units, columns)."""
+        """Return the weights of a part: float32 (gates * units, columns)."""
         return self._joined(part.gates, part.data, part.own)
 
     def offset(self, part: Part) -> Single:
-        """What is added to them: (gates * units,)."""
+        """Return the offset of a part: float32 (gates * units,)."""
         return self._offset(part.gates, part.data, part.own)
 
     def set(self, part: Part, coefficients: Single, offset: Single) -> None:
-        """Give a part other weights and another offset."""
+        """Give a part other weights and another offset.
+
+        Args:
+            part: of this node.
+            coefficients: (gates * units, columns).
+            offset: (gates * units,).
+        """
         rows, width = self._rows(part.gates), self.weight.shape[1] if part.data else 0
         if part.data:
             self.weight[rows] = coefficients[:, :width]
@@ -183,7 +189,7 @@ class RecurrentCell:
         self.bias[half, rows] += offset - self.offset(part)
 
     def write(self) -> None:
-        """Put the weights into the node."""
+        """Write the weights into the node."""
         kind = self.node.inputs[WEIGHT].dtype
         for index, values in (
             (WEIGHT, self.weight),
@@ -197,13 +203,13 @@ class RecurrentCell:
 
     @property
     def functions(self) -> list[str]:
-        """Names of the activation functions in lower case: of gates, of what they let in, of the output."""
+        """Names of the activation functions in lower case: of gates, candidate, and output."""
         usual = ["Tanh"] if self.node.op == "RNN" else ["Sigmoid", "Tanh", "Tanh"]
         named = self.node.attrs.get("activations") or usual
         return [(name.decode() if isinstance(name, bytes) else name).lower() for name in named]
 
     def activation(self, place: int) -> Callable[[Single], Single]:
-        """The function in this place of :attr:`functions`."""
+        """Return the function at this place of :attr:`functions`."""
         names = self.functions
         parameters = []
         for key, defaults in (("activation_alpha", ALPHA), ("activation_beta", BETA)):

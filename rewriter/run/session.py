@@ -1,4 +1,4 @@
-"""onnxruntime: choosing a device, running batches, and saying what really ran."""
+"""onnxruntime: choose a device, run batches, and report the providers that ran."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ TYPES = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
-_QUIET = 4  # nothing but fatal: errors are raised, and told by Graft in one line
+_QUIET = 4  # nothing but fatal: errors are raised as a GraftError of one line
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where models run.
+    """Providers and threads that run models.
 
     Attributes:
         providers: short names in order of preference (``cuda``, ``cpu``); empty: the best there is.
@@ -90,8 +90,15 @@ class Device:
 class Session:
     """A model loaded by onnxruntime.
 
+    Args:
+        model: in memory.
+        device: where it runs.
+
     Attributes:
-        providers: short names of the providers that really run it.
+        providers: short names of the providers that run it.
+
+    Raises:
+        GraftError: ``model-not-runnable`` or ``provider-missing``.
     """
 
     def __init__(self, model: Model | onnx.ModelProto, device: Device) -> None:
@@ -146,7 +153,18 @@ class Session:
     def run(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Run one batch; output name to array."""
+        """Run one batch.
+
+        Args:
+            inputs: input name to array.
+            outputs: names of the wanted outputs; ``None``: all.
+
+        Returns:
+            Output name to array.
+
+        Raises:
+            GraftError: ``run-failed``.
+        """
         names = list(outputs) if outputs is not None else self.outputs
         feed = self.typed(inputs)
         try:
@@ -161,7 +179,7 @@ class Session:
         return dict(zip(names, map(np.asarray, values), strict=True))
 
     def typed(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """``inputs`` in the types that the model takes, where they hold the same numbers."""
+        """Return ``inputs`` in the types that the model takes, where these hold the same numbers."""
         return {name: self._typed(name, array) for name, array in inputs.items()}
 
     def _typed(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
@@ -177,7 +195,7 @@ class Session:
 
 
 def _holds(kind: type, whole: NDArray[Any]) -> bool:
-    """Whether integers are within the range of an integer type."""
+    """True where integers are within the range of an integer type."""
     if np.dtype(kind).kind not in "iu":
         return False
     limits = np.iinfo(kind)
@@ -185,7 +203,7 @@ def _holds(kind: type, whole: NDArray[Any]) -> bool:
 
 
 def fit(inputs: Mapping[str, NDArray[Any]], batch: int | None) -> dict[str, NDArray[Any]]:
-    """``inputs`` with as many samples as a fixed ``batch`` wants: cut, or the last one repeated."""
+    """Return ``inputs`` with the number of samples of a fixed ``batch``: shortened, or the last repeated."""
     if batch is None:
         return dict(inputs)
     return {name: array[np.minimum(np.arange(batch), len(array) - 1)] for name, array in inputs.items()}
@@ -193,7 +211,7 @@ def fit(inputs: Mapping[str, NDArray[Any]], batch: int | None) -> dict[str, NDAr
 
 @functools.cache
 def _has_cuda() -> bool:
-    """Whether there is an NVIDIA device: onnxruntime-gpu lists its provider on any machine."""
+    """True where there is an NVIDIA device: onnxruntime-gpu lists its provider on any machine."""
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Run a graph piece by piece over many samples, so that its weights may change behind the walk."""
+"""Run a graph piece by piece over many samples, so that weights may change behind the current node."""
 
 from __future__ import annotations
 
@@ -35,10 +35,16 @@ class Batches:
 
     @classmethod
     def read(cls, samples: Samples, device: Device, model: Model, size: int) -> Batches:
-        """Batches as the model takes them; of a fixed size the rest is left out.
+        """Read batches as the model takes them; of a fixed size the rest is left out.
+
+        Args:
+            samples: matched to the card of the model.
+            device: where the model runs.
+            model: takes the batches.
+            size: samples a batch, unless the model fixes it.
 
         Raises:
-            GraftError: there are fewer samples than a batch of fixed size has.
+            GraftError: ``refit-few`` where there are fewer samples than a batch of fixed size has.
         """
         session = device.open(model)
         fixed = session.batch
@@ -55,11 +61,11 @@ class Batches:
 
 
 class StagedRun:
-    """A walk along the nodes of a model.
+    """A run along the nodes of a model, in stages.
 
     Args:
         model: its graph is in topological order. Weights of nodes that were not passed may change.
-        batches: what goes in.
+        batches: inputs of the model.
         device: where pieces run.
 
     Attributes:
@@ -74,14 +80,19 @@ class StagedRun:
         self.nodes: dict[str, gs.Node] = {node.name: node for node in model.graph.nodes}
 
     def known(self, node: gs.Node) -> frozenset[str]:
-        """Names of the tensors that nodes before ``node`` make."""
+        """Return the names of the tensors that nodes before ``node`` make."""
         nodes = self._model.graph.nodes
         return frozenset(t.name for before in nodes[: nodes.index(node)] for t in before.outputs) | {
             t.name for t in self._model.graph.inputs
         }
 
     def at(self, node: gs.Node, wanted: Sequence[str]) -> Iterator[Tensors]:
-        """The ``wanted`` tensors, batch after batch; the walk moves on to ``node`` where there is room."""
+        """Yield tensors, batch after batch; the run moves on to ``node`` where there is room.
+
+        Args:
+            node: of the model, not before the one of the last call.
+            wanted: names of tensors.
+        """
         names = self.living(node)
         piece = self._piece([*dict.fromkeys([*names, *wanted])])
         moved: list[Tensors] = []
@@ -93,7 +104,7 @@ class StagedRun:
             self._known = moved
 
     def living(self, node: gs.Node) -> list[str]:
-        """Tensors that are made before ``node`` and read from there on."""
+        """Return the tensors that are made before ``node`` and read from there on."""
         graph = self._model.graph
         place = graph.nodes.index(node)
         made = {t.name for before in graph.nodes[:place] for t in before.outputs}
@@ -102,7 +113,7 @@ class StagedRun:
         return [*dict.fromkeys(name for name in [*read, *(t.name for t in graph.outputs)] if name in made)]
 
     def _piece(self, wanted: Sequence[str]) -> _Piece | None:
-        """What computes ``wanted`` from what is known; ``None`` where that is all known."""
+        """The nodes between the known tensors and ``wanted``; ``None`` where all of these are known."""
         known, graph = self._known[0], self._model.graph
         missing = [name for name in wanted if name not in known]
         if not missing:
@@ -129,12 +140,12 @@ class _Piece:
         )
 
     def run(self, known: Tensors) -> Tensors:
-        """The wanted tensors of one batch."""
+        """Return the wanted tensors of one batch."""
         return self._session.run({name: known[name] for name in self._inputs}, self._outputs)
 
 
 def _reads(node: gs.Node) -> list[gs.Tensor]:
-    """What a node reads, in its bodies, too."""
+    """Tensors that a node reads, in its bodies, too."""
     bodies = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
     inner = [tensor for body in bodies for each in body.nodes for tensor in _reads(each)]
     return [t for t in (*node.inputs, *inner) if t.name]

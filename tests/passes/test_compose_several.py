@@ -28,7 +28,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.cost import cost_of
-from graft.rewriter.record.mahalanobis import KEY, Typicality
+from graft.rewriter.record.mahalanobis import KEY, Mahalanobis
 from graft.rewriter.record.provenance import FORMAT, FORMAT_KEY, ORIGIN_KEY, kind_of, origin_of
 from tests import small
 from tests.small import CPU
@@ -235,7 +235,7 @@ def prepared(images: Array, card: Card) -> Array:
 def score(module: Model, x: Array, kind: str) -> dict[str, Array]:
     """Class to its score, from what the module itself puts out."""
     card = module.require_card()
-    known = Typicality.of(module)
+    known = Mahalanobis.of(module)
     inside = (known.tensor,) if known and kind == "typicality" else ()
     found = run(module, {card.inputs[0].name: x}, *inside)
     logits = found[card.output.name].astype(np.float64)

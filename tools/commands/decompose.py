@@ -26,7 +26,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import CostModel
 from graft.rewriter.measure.evaluation import score
-from graft.rewriter.record.folder import INDEX, PARENT, PROFILE, Directory, slugs
+from graft.rewriter.record.folder import INDEX, PARENT, PROFILE, ModuleFolder, slugs
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.equivalence import check
 from graft.rewriter.run.session import Device
@@ -120,7 +120,7 @@ def command(
     """
     if sum(option is not None for option in (keep, max_drop, plan)) > 1:
         raise click.UsageError("give one of --keep, --max-drop and --plan")
-    directory = Directory(output, force)
+    directory = ModuleFolder(output, force)
     parent = parents.load_parent(model, card)
     labels = parent.card
     samples, fingerprint = options.samples_of(
@@ -298,7 +298,7 @@ def _on_test(
 
 
 def _write(
-    directory: Directory, job: _Job, reports: Sequence[DecomposeReport], result: dict[str, Any]
+    directory: ModuleFolder, job: _Job, reports: Sequence[DecomposeReport], result: dict[str, Any]
 ) -> dict[str, Any]:
     """Write the folder; what its ``graft.json`` holds."""
     top1 = result.pop("parent_top1", None)

@@ -28,7 +28,7 @@ from graft.tools import options
 )
 @options.common
 def command(file: Path, card: Path | None, input_shape: tuple[str, ...], as_json: bool) -> None:
-    """What can be cut in FILE, what cannot and why; where a module comes from.
+    """Show what can be pruned in FILE, what cannot and why; where a module comes from.
 
     A group is a set of channels that share one numbering: one layer, or all layers of a residual
     stream. A group is named after the first node that makes it.

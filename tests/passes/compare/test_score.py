@@ -23,7 +23,7 @@ from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.outputs import last_features
-from graft.rewriter.record.mahalanobis import DIRECTIONS, Typicality
+from graft.rewriter.record.mahalanobis import DIRECTIONS, Mahalanobis
 from graft.rewriter.record.profile import Profile
 from tests import small
 from tests.small import Net
@@ -68,7 +68,7 @@ def module(classes: str, kind: str, opset: int = 17, width: int = 9, **options: 
 def scored(cut: Model, kind: str, classes: Sequence[str], x: Array = X) -> tuple[Array, Declined | None]:
     """The columns that a comparison makes for a module that stands alone."""
     model = cut.copy()
-    known = Typicality.of(cut)
+    known = Mahalanobis.of(cut)
     tensors = model.graph.tensors()
     features = tensors.get(known.tensor) if known else None
     outputs = {tensor.name: tensor for tensor in model.graph.outputs}
@@ -102,7 +102,7 @@ def reference(
     shares = (logits - small.logsumexp(logits))[:, columns]
     if kind in ("softmax", "vote"):
         return shares
-    known = Typicality.of(cut)
+    known = Mahalanobis.of(cut)
     assert known is not None
     distances = known.distances(small.activations(net, x, "relu")["relu"])
     return shares - 0.25 * distances[:, [known.classes.index(name) for name in classes]]
@@ -138,7 +138,7 @@ def test_scores_of_modules_that_keep_everything(kind: str, output: str, opset: i
 @pytest.mark.parametrize("classes", ["b", "da"])
 def test_wide_features_have_a_part_across(output: str, opset: int, classes: str) -> None:
     cut = module(classes, output, opset, WIDE)
-    known = Typicality.of(cut)
+    known = Mahalanobis.of(cut)
     assert known is not None and known.across[0] > 0 and known.directions.shape == (WIDE, DIRECTIONS)
     found, declined = scored(cut, "typicality", classes)
     assert declined is None
@@ -227,7 +227,7 @@ def test_scores_far_from_the_data_are_finite() -> None:
 def test_an_unusual_input_speaks_against_the_class() -> None:
     """Between two inputs that the parent is equally sure of, the nearer one has the higher score."""
     cut = module("b", "logits")
-    known = Typicality.of(cut)
+    known = Mahalanobis.of(cut)
     assert known is not None
     distances = known.distances(small.activations(parent("logits")[0], X, "relu")["relu"])[:, 0]
     softmax, typical = (scored(cut, kind, "b")[0][:, 0] for kind in ("softmax", "typicality"))
@@ -260,7 +260,7 @@ def test_no_statistics_no_distances() -> None:
 
 def test_features_that_are_not_in_the_graph() -> None:
     cut = module("db", "logits")
-    known = Typicality.of(cut)
+    known = Mahalanobis.of(cut)
     outputs = {tensor.name: tensor for tensor in cut.graph.outputs}
     branch = Branch(cut.require_card(), Builder(cut.graph, cut.opset, "test"), outputs, known, None)
     declined = branch.without_distances("d")
@@ -270,7 +270,7 @@ def test_features_that_are_not_in_the_graph() -> None:
 def test_a_class_without_statistics() -> None:
     of, _, profile = parent("logits")[1], None, parent("logits")[2]
     cut = Decompose(keep=1.0, together=True)(of, profile, ["d", "b"]).model
-    known = Typicality.measure(profile, "relu", np.ones(9, bool), ["d"])
+    known = Mahalanobis.fit(profile, "relu", np.ones(9, bool), ["d"])
     assert known is not None
     known.attach(cut)
     plain = scored(cut, "softmax", "db")[0]

@@ -29,7 +29,7 @@ from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
-from graft.rewriter.record.folder import Directory
+from graft.rewriter.record.folder import ModuleFolder
 from graft.rewriter.run.session import Device
 
 DEVICE = Device(("cpu",))
@@ -226,7 +226,7 @@ def test_large_models_keep_their_data_file(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(model_file, "EXTERNAL_DATA_BYTES", 100)
     nodes = [helper.make_node("Gemm", ["x", "w"], ["y"])]
     model = network(nodes, [weight("w", 64, 4)], ["N", 64], 4)
-    with Directory(tmp_path / "out", force=False) as directory:
+    with ModuleFolder(tmp_path / "out", force=False) as directory:
         model.save(directory.file("m.onnx"))
         directory.index({})
     assert Model.load(tmp_path / "out/m.onnx").graph_sha256() == model.graph_sha256()

@@ -1,4 +1,4 @@
-"""Typicality: what is measured equals numpy's figures, and hostile metadata is told in one line."""
+"""Statistics of features: they equal numpy's figures, and hostile metadata is refused in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graft.passes.parent import Parent
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.record.mahalanobis import DIRECTIONS, KEY, LEAST_SPREAD, RIDGE, Typicality
+from graft.rewriter.record.mahalanobis import DIRECTIONS, KEY, LEAST_SPREAD, RIDGE, Mahalanobis
 from graft.rewriter.record.profile import Profile
 from tests import small
 
@@ -49,9 +49,9 @@ def profile(samples: list[Array], names: tuple[str, ...] = NAMES, products: bool
 
 def measured(
     samples: list[Array], stays: Array | None = None, classes: tuple[str, ...] = NAMES
-) -> Typicality:
+) -> Mahalanobis:
     keeps = np.ones(samples[0].shape[1], bool) if stays is None else stays
-    found = Typicality.measure(profile(samples), "t", keeps, classes)
+    found = Mahalanobis.fit(profile(samples), "t", keeps, classes)
     assert found is not None
     return found
 
@@ -154,18 +154,18 @@ def test_classes_in_the_order_asked_for_share_the_covariance_of_all() -> None:
 def test_what_a_profile_has_to_hold() -> None:
     samples = features(0, 4)
     stays = np.ones(4, bool)
-    assert Typicality.measure(profile(samples, products=False), "t", stays, ["a"]) is None
-    assert Typicality.measure(profile(samples), "u", stays, ["a"]) is None
-    assert Typicality.measure(profile(samples), "t", np.ones(5, bool), ["a"]) is None
-    assert Typicality.measure(profile(samples), "t", stays, ["a", "z"]) is None
+    assert Mahalanobis.fit(profile(samples, products=False), "t", stays, ["a"]) is None
+    assert Mahalanobis.fit(profile(samples), "u", stays, ["a"]) is None
+    assert Mahalanobis.fit(profile(samples), "t", np.ones(5, bool), ["a"]) is None
+    assert Mahalanobis.fit(profile(samples), "t", stays, ["a", "z"]) is None
     unseen = profile([*samples[:2], samples[2][:0]])
-    assert Typicality.measure(unseen, "t", stays, ["a", "c"]) is None
+    assert Mahalanobis.fit(unseen, "t", stays, ["a", "c"]) is None
     # a class without samples, and all others together, have no part in the covariance
-    found = Typicality.measure(unseen, "t", stays, ["a"])
+    found = Mahalanobis.fit(unseen, "t", stays, ["a"])
     assert found is not None
     rest = profile(samples, ("a", "b", OTHER))
-    assert Typicality.measure(rest, "t", stays, ["a", OTHER]) is None
-    again = Typicality.measure(rest, "t", stays, ["a"])
+    assert Mahalanobis.fit(rest, "t", stays, ["a", OTHER]) is None
+    again = Mahalanobis.fit(rest, "t", stays, ["a"])
     assert again is not None
     np.testing.assert_array_equal(again.directions, found.directions)
     np.testing.assert_array_equal(again.expected, found.expected)
@@ -210,7 +210,7 @@ def module(keep: float = 1.0) -> tuple[small.Net, Model, Array, Array]:
 
 def test_a_module_remembers_the_last_features_of_its_parent() -> None:
     net, cut, x, labels = module()
-    known = Typicality.of(cut)
+    known = Mahalanobis.of(cut)
     assert known is not None and known.classes == ("c", "a")
     values = small.activations(net, x, "hidden")["hidden"]
     groups = [values[labels == number] for number in range(4)]
@@ -227,7 +227,7 @@ def test_a_module_remembers_the_last_features_of_its_parent() -> None:
 
 def test_a_cut_module_remembers_what_is_left() -> None:
     net, cut, x, labels = module(0.5)
-    known = Typicality.of(cut)
+    known = Mahalanobis.of(cut)
     assert known is not None
     tensor = cut.graph.tensors()[known.tensor]
     assert tensor.shape[-1] == known.centers.shape[1] <= 7
@@ -238,10 +238,10 @@ def test_a_cut_module_remembers_what_is_left() -> None:
 def test_what_is_attached_is_read_back(tmp_path: Any) -> None:
     known = measured(features(1, 70))
     model = Model.from_proto(small.dense_net().proto(y=[4]), small.card())
-    assert Typicality.of(model) is None
+    assert Mahalanobis.of(model) is None
     known.attach(model)
     model.save(tmp_path / "m.onnx")
-    again = Typicality.of(Model.load(tmp_path / "m.onnx"))
+    again = Mahalanobis.of(Model.load(tmp_path / "m.onnx"))
     assert again is not None
     assert (again.tensor, again.classes) == (known.tensor, known.classes)
     for name in ("centers", "directions", "across", "expected", "spread"):
@@ -268,7 +268,7 @@ def told(text: str) -> GraftError:
     model = Model.from_proto(small.dense_net().proto(y=[4]))
     model.metadata[KEY] = text
     with pytest.raises(GraftError) as caught:
-        Typicality.of(model)
+        Mahalanobis.of(model)
     assert caught.value.hint and "\n" not in str(caught.value)
     return caught.value
 
@@ -276,7 +276,7 @@ def told(text: str) -> GraftError:
 def test_the_metadata_that_hostile_cases_start_from_is_sound() -> None:
     model = Model.from_proto(small.dense_net().proto(y=[4]))
     model.metadata[KEY] = attached()
-    assert Typicality.of(model) is not None
+    assert Mahalanobis.of(model) is not None
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", "7", '"text"', "{}", '{"tensor": "t"}', "\x00"])
