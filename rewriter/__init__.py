@@ -1,1 +1,104 @@
-"""What a graph is and how it may be cut, run and measured."""
+"""Models, cards, data, channel groups, runs and measurements: what every pass works on.
+
+The names in ``__all__`` are the public API; each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graft.rewriter.card.card import OTHER, Card
+    from graft.rewriter.card.input_card import InputCard
+    from graft.rewriter.card.output_card import OutputCard
+    from graft.rewriter.data.dataset import Dataset
+    from graft.rewriter.data.samples import Samples
+    from graft.rewriter.data.split import Split
+    from graft.rewriter.errors import GraftError
+    from graft.rewriter.graph.model import Model
+    from graft.rewriter.groups.groups import ChannelGroups
+    from graft.rewriter.groups.plan import Plan
+    from graft.rewriter.measure.baseline import Candidate, Comparison
+    from graft.rewriter.measure.card_draft import CardDraft, draft_card
+    from graft.rewriter.measure.cost import Cost, CostModel, cost_of
+    from graft.rewriter.measure.evaluation import Scored, score
+    from graft.rewriter.measure.inspection import inspection
+    from graft.rewriter.measure.latency import LatencyTable
+    from graft.rewriter.measure.prediction import Predictions, predict
+    from graft.rewriter.record.folder import ModuleFolder, load_module, read_index
+    from graft.rewriter.record.profile import Profile
+    from graft.rewriter.record.provenance import Origin, origin_of
+    from graft.rewriter.run.session import Device, Session
+
+__all__ = [
+    "OTHER",
+    "Candidate",
+    "Card",
+    "CardDraft",
+    "ChannelGroups",
+    "Comparison",
+    "Cost",
+    "CostModel",
+    "Dataset",
+    "Device",
+    "GraftError",
+    "InputCard",
+    "LatencyTable",
+    "Model",
+    "ModuleFolder",
+    "Origin",
+    "OutputCard",
+    "Plan",
+    "Predictions",
+    "Profile",
+    "Samples",
+    "Scored",
+    "Session",
+    "Split",
+    "cost_of",
+    "draft_card",
+    "inspection",
+    "load_module",
+    "origin_of",
+    "predict",
+    "read_index",
+    "score",
+]
+
+_MODULES = {
+    "card.card": ("Card", "OTHER"),
+    "card.input_card": ("InputCard",),
+    "card.output_card": ("OutputCard",),
+    "data.dataset": ("Dataset",),
+    "data.samples": ("Samples",),
+    "data.split": ("Split",),
+    "errors": ("GraftError",),
+    "graph.model": ("Model",),
+    "groups.groups": ("ChannelGroups",),
+    "groups.plan": ("Plan",),
+    "measure.baseline": ("Candidate", "Comparison"),
+    "measure.card_draft": ("CardDraft", "draft_card"),
+    "measure.cost": ("Cost", "CostModel", "cost_of"),
+    "measure.evaluation": ("Scored", "score"),
+    "measure.inspection": ("inspection",),
+    "measure.latency": ("LatencyTable",),
+    "measure.prediction": ("Predictions", "predict"),
+    "record.folder": ("ModuleFolder", "load_module", "read_index"),
+    "record.profile": ("Profile",),
+    "record.provenance": ("Origin", "origin_of"),
+    "run.session": ("Device", "Session"),
+}
+
+
+if not TYPE_CHECKING:  # type checkers see the imports above, and names that are missing
+
+    def __getattr__(name: str) -> Any:
+        for module, names in _MODULES.items():
+            if name in names:
+                return getattr(import_module(f"{__name__}.{module}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

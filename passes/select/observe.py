@@ -160,7 +160,7 @@ class _Members:
 def _wanted(
     groups: ChannelGroups, tensors: Mapping[str, gs.Tensor], classes: int
 ) -> list[tuple[Place, list[Statistic]]]:
-    """Tensors and their statistics that are recorded; the squares are the diagonal of the products, where there are any."""
+    """Tensors and the statistics to record; squares are the diagonal of the products, where there are any."""
     found: dict[str, tuple[Place, dict[str, Statistic]]] = {}
     for place, statistics in [
         *((place, (ACTIVE, SUM, SQUARES)) for place in groups.activations()),
