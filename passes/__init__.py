@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graft.passes.base import Context, Declined, Pass, Report
     from graft.passes.budget_search import BudgetSearch
-    from graft.passes.compose import Compose, ComposeReport
+    from graft.passes.compose import Compose, ComposeReport, Modules
     from graft.passes.curve import Curve, CurveReport
     from graft.passes.cut.slice import Slice
     from graft.passes.cut.verify import Verify
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from graft.passes.join.adapt import Adapt
     from graft.passes.join.convert import Convert
     from graft.passes.join.deduplicate import Deduplicate
+    from graft.passes.join.patch import Newcomer, Patch
     from graft.passes.normalize.simplify import Normalize
     from graft.passes.parent import Parent
     from graft.passes.remove import Remove
-    from graft.passes.replace import Newcomer, Replace, ReplaceReport
+    from graft.passes.replace import Replace, ReplaceReport
     from graft.passes.select.observe import Observe
     from graft.passes.trunk import Source
 
@@ -39,11 +40,13 @@ __all__ = [
     "Decompose",
     "DecomposeReport",
     "Deduplicate",
+    "Modules",
     "Newcomer",
     "Normalize",
     "Observe",
     "Parent",
     "Pass",
+    "Patch",
     "Remove",
     "Replace",
     "ReplaceReport",
@@ -56,7 +59,7 @@ __all__ = [
 _MODULES = {
     "base": ("Context", "Declined", "Pass", "Report"),
     "budget_search": ("BudgetSearch",),
-    "compose": ("Compose", "ComposeReport"),
+    "compose": ("Compose", "ComposeReport", "Modules"),
     "curve": ("Curve", "CurveReport"),
     "cut.slice": ("Slice",),
     "cut.verify": ("Verify",),
@@ -64,10 +67,11 @@ _MODULES = {
     "join.adapt": ("Adapt",),
     "join.convert": ("Convert",),
     "join.deduplicate": ("Deduplicate",),
+    "join.patch": ("Newcomer", "Patch"),
     "normalize.simplify": ("Normalize",),
     "parent": ("Parent",),
     "remove": ("Remove",),
-    "replace": ("Newcomer", "Replace", "ReplaceReport"),
+    "replace": ("Replace", "ReplaceReport"),
     "select.observe": ("Observe",),
     "trunk": ("Source",),
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graft.rewriter.graph.model import Model
     from graft.rewriter.groups.groups import ChannelGroups
     from graft.rewriter.groups.plan import Plan
-    from graft.rewriter.measure.baseline import Candidate, Comparison
+    from graft.rewriter.measure.baseline import Candidate, Evaluation
     from graft.rewriter.measure.card_draft import CardDraft, draft_card
     from graft.rewriter.measure.cost import Cost, CostModel, cost_of
     from graft.rewriter.measure.evaluation import Scored, score
@@ -37,11 +37,11 @@ __all__ = [
     "Card",
     "CardDraft",
     "ChannelGroups",
-    "Comparison",
     "Cost",
     "CostModel",
     "Dataset",
     "Device",
+    "Evaluation",
     "GraftError",
     "InputCard",
     "LatencyTable",
@@ -77,7 +77,7 @@ _MODULES = {
     "graph.model": ("Model",),
     "groups.groups": ("ChannelGroups",),
     "groups.plan": ("Plan",),
-    "measure.baseline": ("Candidate", "Comparison"),
+    "measure.baseline": ("Candidate", "Evaluation"),
     "measure.card_draft": ("CardDraft", "draft_card"),
     "measure.cost": ("Cost", "CostModel", "cost_of"),
     "measure.evaluation": ("Scored", "score"),

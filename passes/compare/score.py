@@ -206,7 +206,7 @@ class Softmax(Comparison):
         return Columns(_log_shares(branch, classes))
 
 
-class Mahalanobis(Comparison):
+class Typicality(Comparison):
     """As softmax, minus a weighted distance of the sample to the class.
 
     The distance says how much farther the input's features are from the class than its own samples', in

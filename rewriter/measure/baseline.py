@@ -112,8 +112,8 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
-    """A candidate and a baseline, compared on the same classes.
+class Evaluation:
+    """A candidate and a baseline, measured on the same classes.
 
     Attributes:
         candidate: the model in question.

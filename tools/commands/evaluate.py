@@ -13,7 +13,7 @@ import click
 from graft.passes.base import Context
 from graft.passes.compose import Compose, Modules
 from graft.rewriter.graph.model import Model
-from graft.rewriter.measure.baseline import Candidate, Comparison
+from graft.rewriter.measure.baseline import Candidate, Evaluation
 from graft.rewriter.record.folder import load_module, module_files
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
@@ -66,11 +66,11 @@ def command(
     candidate = _candidate(model, card)
     names = options.class_names(classes, candidate.card)
     other = _candidate(baseline, baseline_card) if baseline else None
-    comparison = Comparison(candidate, other, names)
-    samples = comparison.samples(part, samples_per_class, seed)
+    evaluation = Evaluation(candidate, other, names)
+    samples = evaluation.samples(part, samples_per_class, seed)
     counts = samples.counts().items()
-    parents.warn_if_few({name: number for name, number in counts if name in comparison.columns})
-    result = comparison.measure(samples, part, device, batch, _progress)
+    parents.warn_if_few({name: number for name, number in counts if name in evaluation.columns})
+    result = evaluation.measure(samples, part, device, batch, _progress)
     if names is None:
         parents.warn_if_far_below(result["top1"], candidate.model)
     show.emit("evaluate", result, as_json, lambda: _show(result, model, baseline))
