@@ -1,41 +1,38 @@
 """Measure whether layers of branches are faster together: one wide layer, a grouped convolution, a stack.
 
-Run with the benchmark models and data (see GRAFT_BENCH)::
+    python -m benchmarks.batched [--json batched.json]
 
-    python benchmarks/batched.py ../shared/bench/vision
-
-For layers of the sizes of ResNet-20 and of dense networks, for 2 and 10 branches, it times k layers side by
-side against one node that does the same: of branches that read the same tensor one layer with all outputs, of
-branches that read tensors of their own a grouped convolution over all channels, or a batch of matrices.
+For layers of the sizes of ResNet-20 and of dense networks, for 2 and 10 branches, it times k layers side
+by side against one node that does the same: of branches that read the same tensor one layer with all
+outputs, of branches that read tensors of their own a grouped convolution over all channels, or a batch of
+matrices.
 Whole composites of dense networks are timed with and without layers of one input put together. Prints time
 together over time apart; below 1 together is faster.
-"""
+"""  # fmt: skip
 
 from __future__ import annotations
 
-import argparse
-import platform
 import time
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
-from bench import Bench, row
 from onnx import TensorProto, helper, numpy_helper
-from reuse import DENSE, KEEP
 
-from graft.passes.base import Context
-from graft.passes.compose import Compose, Modules
-from graft.passes.decompose import Decompose
+from benchmarks.common import DENSE, Run, compose, start
 from graft.rewriter.graph.model import Model
 
 BATCH = 32
 RUNS, BLOCKS = 20, 6
 BRANCHES = (2, 10)
+KEEP = 0.6
+CONVOLUTIONS = ((16, 32), (32, 16), (64, 8))
+"""Channels, and height and width."""
+MATRICES = ((784, 49), (49, 49), (512, 512))
+"""Columns that are read, and that are made."""
 Graph = tuple[list[onnx.NodeProto], dict[str, np.ndarray]]
 
 
@@ -142,64 +139,53 @@ def stacked(model: Model) -> Model:
     return result
 
 
-def composites(folder: Path) -> None:
+def composites(run: Run) -> None:
     """Branches of dense networks, whole files."""
-    modules = []
-    for names in DENSE:
-        bench = Bench(folder, *names)
-        modules.append([report.model for report in bench.modules(Decompose(KEEP))])
-    print("\n## Composites of dense networks: layers of one input together, over apart\n")
-    row("branches", "threads", *[f"batch {size}" for size in (1, BATCH)])
-    row(*["---"] * 4)
+    modules = [[report.model for report in run.bench(name).modules(keep=KEEP)] for name in DENSE]
+    run.output.section("Composites of dense networks: layers of one input together, over apart")
+    run.output.header("branches", "threads", *[f"batch {size}" for size in (1, BATCH)])
     chosen = {
         "3 and Sneaker": [modules[0][3], modules[1][7]],
         "ten digits": modules[0],
         "twenty": [each for found in modules for each in found],
     }
-    for (title, found), threads in product(chosen.items(), (1, 2)):
-        apart = Compose("branches", scores="typicality")(Modules(found), Context()).model
+    for (title, found), threads in product(run.some(chosen.items()), (1, 2)):
+        apart = compose(found, strategy="branches", scores="typicality").model
         models = [each.proto().SerializeToString() for each in (stacked(apart), apart)]
         name, size = apart.graph.inputs[0].name, list(apart.graph.inputs[0].shape[1:])
         cells = []
         for batch in (1, BATCH):
             x = np.random.default_rng(0).integers(0, 256, (batch, *size)).astype(apart.graph.inputs[0].dtype)
             cells.append(_two(_turns([_open(each, threads) for each in models], {name: x})))
-        row(title, threads, *cells)
+        run.output.row(title, threads, *cells)
 
 
-def main() -> None:
-    """Single layers, then whole composites."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    print(f"Machine: {platform.machine()}, onnxruntime {ort.__version__} on CPU, batch {BATCH}.")
-    composites(folder)
+def layers(run: Run) -> None:
+    """Single layers."""
     for threads in (1, 2):
-        print(f"\n## Time together over time apart, {threads} threads\n")
-        row("layer", "branches read", *[f"{count} branches" for count in BRANCHES])
-        row(*["---"] * (2 + len(BRANCHES)))
-        for channels, size in ((16, 32), (32, 16), (64, 8)):
-            for shared in (True, False):
-                found = [
-                    ratio(
-                        *convolutions(count, channels, shared),
-                        [BATCH, channels * (1 if shared else count), size, size],
-                        threads,
-                    )
-                    for count in BRANCHES
-                ]
-                row(f"Conv 3x3, {channels} channels, {size} x {size}", _reads(shared), *map(_two, found))
-        for into, out in ((784, 49), (49, 49), (512, 512)):
-            for shared in (True, False):
-                found = [
-                    ratio(
-                        *matrices(count, into, out, shared),
-                        [BATCH, into] if shared else [count, BATCH, into],
-                        threads,
-                    )
-                    for count in BRANCHES
-                ]
-                row(f"MatMul {into} to {out}", _reads(shared), *map(_two, found))
+        run.output.section(f"Time together over time apart, batch {BATCH}, {threads} threads")
+        run.output.header("layer", "branches read", *[f"{count} branches" for count in BRANCHES])
+        for (channels, size), shared in run.some(product(CONVOLUTIONS, (True, False))):
+            found = [
+                ratio(
+                    *convolutions(count, channels, shared),
+                    [BATCH, channels * (1 if shared else count), size, size],
+                    threads,
+                )
+                for count in BRANCHES
+            ]
+            title = f"Conv 3x3, {channels} channels, {size} x {size}"
+            run.output.row(title, _reads(shared), *map(_two, found))
+        for (into, out), shared in run.some(product(MATRICES, (True, False))):
+            found = [
+                ratio(
+                    *matrices(count, into, out, shared),
+                    [BATCH, into] if shared else [count, BATCH, into],
+                    threads,
+                )
+                for count in BRANCHES
+            ]
+            run.output.row(f"MatMul {into} to {out}", _reads(shared), *map(_two, found))
 
 
 def _reads(shared: bool) -> str:
@@ -207,6 +193,7 @@ def _reads(shared: bool) -> str:
 
 
 _two: Callable[[float], str] = "{:.2f}".format
+SECTIONS = {each.__name__: each for each in (composites, layers)}
 
 if __name__ == "__main__":
-    main()
+    start(__doc__, SECTIONS)

@@ -1,181 +1,146 @@
-"""Measure composites of several parents and of many classes, and print it as Markdown.
+"""Measure what docs/results.md reports of composites of several parents and of many classes.
 
-Run with the benchmark models and data (see GRAFT_BENCH)::
+    python -m benchmarks.composites [--json composites.json] [--only trunk]
 
-    python benchmarks/composites.py ../shared/bench/vision
-
-Nothing is chosen here: test images only report. Times are ratios within one run. Takes about 10 minutes
-on two cores.
-"""
+Times are ratios within one run. Takes about 10 minutes on two cores.
+"""  # fmt: skip
 
 from __future__ import annotations
 
-import argparse
-import platform
 import statistics
 from importlib import resources
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-from bench import DEVICE, Bench, points, row
 
-from graft.passes.base import Context
-from graft.passes.compare import COMPARISONS
-from graft.passes.compose import Compose, Modules
-from graft.passes.decompose import Decompose
-from graft.passes.trunk import Source
-from graft.rewriter.data.dataset import Dataset
+from benchmarks.common import (
+    DENSE,
+    DEVICE,
+    EFFICIENTNET,
+    RESNET,
+    WITHOUT_DATA,
+    Bench,
+    Run,
+    compose,
+    difference,
+    percent,
+    points,
+    start,
+    time_ratio,
+    top1,
+)
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import Split
 from graft.rewriter.graph.model import Model
-from graft.rewriter.measure import metrics
 from graft.rewriter.measure.cost import cost_of
-from graft.rewriter.measure.evaluation import latencies, score
-from graft.rewriter.run.session import Device
+from graft.rewriter.measure.evaluation import score
 
 NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+BUNDLED = (
+    ("mnist_torch", "mnist_sample"),
+    ("fashion_keras", "fashion_sample"),
+    ("digits_sklearn", "digits_sample"),
+)
+DRAWS = 50
+KEEP = 0.85
 
 
 def accuracy(model: Model, split: Split) -> float:
-    """On all samples of the model's classes."""
+    """Percent of all samples of the model's classes that it classifies right."""
     card = model.require_card()
-    return float(score(model, Samples.match(split, card, card.labels), DEVICE).summary()["top1"])
+    return 100 * top1(score(model, Samples.match(split, card, card.labels), DEVICE))
 
 
-def pairs(folder: Path) -> None:
+def pairs(run: Run) -> None:
     """One MNIST class with one Fashion-MNIST class, all 100 pairs, no data given to compose."""
-    print("\n## One MNIST class with one Fashion-MNIST class: mean over all 100 pairs, no data\n")
-    parents = [Bench(folder, "dense_mnist_4", "mnist"), Bench(folder, "dense_fmnist_4", "fmnist")]
-    for split in ("train", "test"):
-        parts = [getattr(bench, split).split for bench in parents]
-        named = [
-            Split(part.name, part.labels, bench.card.labels, part.reader)
-            for part, bench in zip(parts, parents, strict=True)
-        ]
-        both = Split.join(named)
-        for keep in (1.0, 0.6):
-            modules = [
-                [report.model for report in bench.modules(Decompose(keep, rest=True))] for bench in parents
+    run.output.section("One MNIST class with one Fashion-MNIST class: all 100 pairs, no data")
+    run.output.header("images", "modules", "`--scores`", "mean", "worst pair")
+    parents = [run.bench(name) for name in DENSE]
+    for split, keep in product(("train", "test"), (1.0, 0.6)):
+        both = Split.join([bench.named(split) for bench in parents])
+        modules = [[report.model for report in bench.modules(keep=keep, rest=True)] for bench in parents]
+        for scores in WITHOUT_DATA:
+            found = [
+                accuracy(compose(pair, scores=scores).model, both) for pair in run.some(product(*modules))
             ]
-            for scores in [each.name for each in COMPARISONS if not each.needs_data]:
-                found = [
-                    accuracy(Compose(scores=scores)(Modules([one, two]), Context()).model, both)
-                    for one, two in product(*modules)
-                ]
-                print(
-                    f"- {split} images, modules at `--keep {keep:g}`, `--scores {scores}`: "
-                    f"{100 * statistics.mean(found):.2f} % (worst pair {100 * min(found):.1f} %)",
-                    flush=True,
-                )
+            mean, worst = f"{statistics.mean(found):.2f} %", f"{min(found):.1f} %"
+            run.output.row(split, f"`--keep {keep:g}`", scores, mean, worst)
 
 
-def frameworks() -> None:
+def frameworks(run: Run) -> None:
     """Two random classes of each of the three bundled models, 50 draws."""
-    print("\n## Two classes each of the bundled PyTorch, Keras and scikit-learn models: 50 random draws\n")
-    models = Path(str(resources.files("graft.models")))
-    names = (
-        ("mnist_torch", "mnist_sample"),
-        ("fashion_keras", "fashion_sample"),
-        ("digits_sklearn", "digits_sample"),
-    )
-    parents = [Bench(models, model, data) for model, data in names]
+    run.output.section("Two classes each of the bundled PyTorch, Keras and scikit-learn models: random draws")
+    run.output.header("images", "`--scores`", "mean", "from", "to")
+    folder = Path(str(resources.files("graft.models")))
+    parents = [Bench(folder / f"{model}.onnx", folder / data, run.samples) for model, data in BUNDLED]
     modules = [
-        dict(zip(bench.card.labels, (r.model for r in bench.modules(Decompose(0.6))), strict=True))
+        dict(zip(bench.card.labels, (r.model for r in bench.modules(keep=0.6)), strict=True))
         for bench in parents
     ]
-    sources = {bench.parent.sha256: Source(bench.parent, bench.profile) for bench in parents}
-    random = np.random.default_rng(0)
-    draws: list[list[list[str]]] = []
-    while len(draws) < 50:
-        draw = [[str(name) for name in random.choice(b.card.labels, 2, replace=False)] for b in parents]
-        if not {NUMERALS[int(name)] for name in draw[0]} & set(draw[2]):  # two networks for one digit
-            draws.append(draw)
+    sources = {key: source for bench in parents for key, source in bench.source().items()}
+    draws = run.some(_draws(parents))
     for split in ("train", "test"):
-        both = Split.join([getattr(bench, split).split for bench in parents])
+        both = Split.join([bench.named(split) for bench in parents])
         for scores in ("softmax", "typicality"):
             found = []
             for draw in draws:
                 chosen = [part[name] for part, some in zip(modules, draw, strict=True) for name in some]
-                found.append(
-                    accuracy(Compose(scores=scores)(Modules(chosen, sources), Context()).model, both)
-                )
-            print(
-                f"- {split} images, `--scores {scores}`: {100 * statistics.mean(found):.2f} % "
-                f"(from {100 * min(found):.1f} to {100 * max(found):.1f} %)",
-                flush=True,
-            )
+                found.append(accuracy(compose(chosen, sources, scores=scores).model, both))
+            cells = [f"{statistics.mean(found):.2f} %", f"{min(found):.1f} %", f"{max(found):.1f} %"]
+            run.output.row(split, scores, *cells)
 
 
-def ten_classes(folder: Path) -> None:
+def _draws(parents: list[Bench]) -> list[list[list[str]]]:
+    """Two classes of each parent, again and again; never one digit of two networks."""
+    random, draws = np.random.default_rng(0), []
+    while len(draws) < DRAWS:
+        draw = [[str(name) for name in random.choice(b.card.labels, 2, replace=False)] for b in parents]
+        if not {NUMERALS[int(name)] for name in draw[0]} & set(draw[2]):
+            draws.append(draw)
+    return draws
+
+
+def trunk(run: Run) -> None:
     """All ten modules of ResNet-20 as one trunk and as ten branches, beside the parent."""
-    print("\n## ResNet-20: ten modules of `--keep 0.85` as one trunk and as ten branches\n")
-    bench = Bench(folder, "resnet20_cifar10", "cifar10")
-    sources = {bench.parent.sha256: Source(bench.parent, bench.profile)}
-    row("", "MACs", "latency over the parent's", "loss")
-    row("---", "---", "---", "---")
-    timer = Device(("cpu",), threads=2)
-    inputs = next(bench.test.take(np.arange(32)).batches(32))[0]
-    whole = timer.open(bench.parent.model)
-    for name, strategy, round_to in (
-        ("trunk", "trunk", None),
-        ("trunk, `--round-to 8`", "trunk", 8),
-        ("trunk, `--round-to 1`", "trunk", 1),
-        ("ten branches", "branches", None),
+    run.output.section(f"ResNet-20: ten modules of `--keep {KEEP}` as one trunk and as ten branches")
+    run.output.header("", "MACs", "latency over the parent's", "difference")
+    bench = run.bench(RESNET)
+    modules = [report.model for report in bench.modules(keep=KEEP)]
+    for name, strategy, round_to in run.some(
+        (
+            ("trunk", "trunk", None),
+            ("trunk, `--round-to 8`", "trunk", 8),
+            ("trunk, `--round-to 1`", "trunk", 1),
+            ("ten branches", "branches", None),
+        )
     ):
-        modules = [report.model for report in bench.modules(Decompose(0.85))]
-        model = Compose(strategy, round_to=round_to)(Modules(modules, sources), Context()).model
-        session = timer.open(model)
-        ratios = []
-        for _ in range(7):
-            ours, theirs = latencies([(session, inputs), (whole, inputs)], 2)
-            ratios.append(ours["median"] / theirs["median"])
-        found = score(model, bench.test, DEVICE)
-        row(
+        model = compose(modules, bench.source(), strategy=strategy, round_to=round_to).model
+        ratios = [time_ratio(model, bench.parent.model, bench.test) for _ in range(7)]
+        run.output.row(
             name,
-            f"{100 * cost_of(model).macs / bench.parent.cost.macs:.0f} %",
+            percent(cost_of(model).macs / bench.parent.cost.macs, 0),
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-            points(bench.loss(found)),
+            points(bench.difference(score(model, bench.test, DEVICE))),
         )
 
 
-def thousand(folder: Path) -> None:
+def thousand(run: Run) -> None:
     """Ten of the 1,000 classes of EfficientNet-Lite0."""
-    print("\n## EfficientNet-Lite0: the ten classes of imagenette, `--together --keep 0.85`\n")
-    dataset = Dataset.load(folder / "imagenette")
-    names = dataset.split("train").class_names or ()
-    bench = Bench(folder, "efficientnet_lite0_imagenet", "imagenette", names)
-    test = Samples.match(dataset.split("test"), bench.card, names)
-    whole = score(bench.parent.model, test, DEVICE, names)
-    report = Decompose(0.85, together=True)(bench.parent, bench.profile, names)
-    card = report.model.require_card()
-    found = score(report.model, Samples.match(dataset.split("test"), card, names), DEVICE, names)
-    lost, error = metrics.paired_difference(whole.correct, found.correct)
-    print(
-        f"- {len(test)} test images: parent restricted to the ten {whole.summary()['top1']:.4f}, module "
-        f"{found.summary()['top1']:.4f}; loss {points((100 * lost, 100 * error))}; "
-        f"{100 * report.cost.macs / bench.parent.cost.macs:.1f} % of the MACs, "
-        f"{100 * report.cost.parameters / bench.parent.cost.parameters:.1f} % of the parameters"
+    run.output.section(f"EfficientNet-Lite0: the ten classes of imagenette, `--together --keep {KEEP}`")
+    bench = run.bench(EFFICIENTNET)
+    classes = bench.trained
+    report = bench.cut(classes, keep=KEEP, together=True)
+    whole, found = (bench.score(model, classes) for model in (bench.parent.model, report.model))
+    run.output.note(
+        f"{found.samples} test images: parent restricted to the ten {percent(top1(whole))}, module "
+        f"{percent(top1(found))}; difference {points(difference(found, whole))}; "
+        f"{percent(report.cost.macs / bench.parent.cost.macs, 1)} of the MACs, "
+        f"{percent(report.cost.parameters / bench.parent.cost.parameters, 1)} of the parameters"
     )
 
 
-def main() -> None:
-    """Run everything, or the section that is named."""
-    sections = {
-        "pairs": lambda folder: pairs(folder),
-        "frameworks": lambda folder: frameworks(),
-        "trunk": lambda folder: ten_classes(folder),
-        "thousand": lambda folder: thousand(folder),
-    }
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", choices=list(sections))
-    chosen = parser.parse_args()
-    print(f"Machine: {platform.machine()}, onnxruntime on CPU, 2 threads. Seed 0.")
-    for name, section in sections.items():
-        if chosen.only in (None, name):
-            section(chosen.folder)
-
+SECTIONS = {each.__name__: each for each in (pairs, frameworks, trunk, thousand)}
 
 if __name__ == "__main__":
-    main()
+    start(__doc__, SECTIONS)

@@ -2,7 +2,7 @@
 
 Export the zoo first (see benchmarks/zoo/README.md), then::
 
-    python -m benchmarks.coverage [-o docs/coverage.md] [--models NAME ...]
+    python -m benchmarks.coverage [-o docs/coverage.md] [--json coverage.json] [--models NAME ...]
 
 A model is normalized as ``graft inspect`` and ``graft decompose`` do; the law is checked on the graph as
 it was exported, too. Takes about half an hour on two cores; VGG-19 alone 8 minutes, and 19 GB of memory.
@@ -10,17 +10,17 @@ it was exported, too. Takes about half an hour on two cores; VGG-19 alone 8 minu
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import logging
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import argument_parser
 from benchmarks.zoo import FOLDER, Entry, counter
 from benchmarks.zoo.law import SHARES, TOLERANCE, Arrays, Law
 from benchmarks.zoo.pins import pins
@@ -184,9 +184,38 @@ def write(path: Path, lines: Sequence[str]) -> None:
     path.write_text(f"{before}{MARKS[0]}\n\n{body}\n\n{MARKS[1]}{after}", encoding="utf-8")
 
 
+def measure_all(chosen: Sequence[Subject], onnxsim: Mapping[str, Any]) -> tuple[list[Row], list[str]]:
+    """Measure every model; a model that fails is no reason not to measure the others.
+
+    Args:
+        chosen: the models.
+        onnxsim: figures of onnxsim, by model.
+
+    Returns:
+        What was measured, and what failed.
+    """
+    rows, failed = [], []
+    for subject in chosen:
+        try:
+            row = measure(subject)
+        except Exception as error:  # the others are measured all the same
+            failed.append(f"{subject.entry.name}: {type(error).__name__}: {error}")
+            print(failed[-1], file=sys.stderr, flush=True)
+            continue
+        finally:
+            gc.collect()
+        rows.append(row)
+        print(_line(_cells(row, onnxsim["models"].get(subject.entry.name))), file=sys.stderr, flush=True)
+        if row.error >= TOLERANCE:
+            failed.append(f"{row.entry.name}: error {row.error:.1e}")
+        if row.groups and row.shifted < 10 * TOLERANCE:
+            failed.append(f"{row.entry.name}: a shifted cut passes")
+    return rows, failed
+
+
 def main() -> None:
     """Measure the models that are named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--models", nargs="*", default=[])
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("-o", "--output", type=Path, help="file with marks; default: print")
@@ -194,24 +223,11 @@ def main() -> None:
     logging.disable(logging.WARNING)
     pruned = chosen.folder / "onnxsim.json"
     onnxsim = json.loads(pruned.read_text()) if pruned.is_file() else {"version": "?", "models": {}}
-    rows, failed = [], []
-    for subject in subjects(chosen.folder, chosen.models):
-        try:
-            rows.append(measure(subject))
-        except Exception as error:  # the others are measured all the same
-            failed.append(f"{subject.entry.name}: {type(error).__name__}: {error}")
-            print(failed[-1], file=sys.stderr, flush=True)
-            continue
-        finally:
-            gc.collect()
-        print(_line(_cells(rows[-1], onnxsim["models"].get(subject.entry.name))), file=sys.stderr, flush=True)
-    failed += [f"{row.entry.name}: error {row.error:.1e}" for row in rows if row.error >= TOLERANCE]
-    failed += [
-        f"{row.entry.name}: a shifted cut passes"
-        for row in rows
-        if row.groups and row.shifted < 10 * TOLERANCE
-    ]
+    rows, failed = measure_all(subjects(chosen.folder, chosen.models), onnxsim)
     lines = [*summary(rows, onnxsim), *(f"- **failed** {each}" for each in failed), "", *table(rows, onnxsim)]
+    if chosen.json:
+        figures = [{**asdict(row), "entry": row.entry.name} for row in rows]
+        chosen.json.write_text(json.dumps({"models": figures, "failed": failed}, indent=1) + "\n", "utf-8")
     if chosen.output:
         write(chosen.output, lines)
     else:

@@ -1,35 +1,44 @@
 """Measure what docs/reuse.md reports: classes of two networks in one, without and with data.
 
-Run with the benchmark models and data (see GRAFT_BENCH)::
+    python -m benchmarks.reuse [--json reuse.json] [--only pairs]
 
-    python benchmarks/reuse.py ../shared/bench/vision
-
-Nothing is chosen on test images: they only report. Takes about two hours on two cores.
-"""
+Takes about two hours on two cores.
+"""  # fmt: skip
 
 from __future__ import annotations
 
-import argparse
-import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
+from importlib import resources
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from bench import DEVICE, Bench, mean_over, points, row
-from numpy.typing import NDArray
 
+from benchmarks.common import (
+    DATA,
+    DENSE,
+    DEVICE,
+    EFFICIENTNET,
+    RESNET,
+    WITH_DATA,
+    WITHOUT_DATA,
+    Bench,
+    Run,
+    bench_folder,
+    compose,
+    difference,
+    mean_over,
+    points,
+    start,
+    top1,
+)
 from graft.passes.base import Context
-from graft.passes.compare import COMPARISONS
-from graft.passes.compose import Compose, Modules
-from graft.passes.decompose import Decompose
 from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.replace import Replace
-from graft.passes.trunk import Source
-from graft.rewriter.arrays import Array
+from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import fit_images
 from graft.rewriter.data.samples import Samples
@@ -38,197 +47,205 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.cost import cost_of
 from graft.rewriter.measure.evaluation import Scored, score
 
-FITTED = [each.name for each in COMPARISONS if each.needs_data]
-DENSE = (("dense_mnist_4", "mnist"), ("dense_fmnist_4", "fmnist"))
-IMAGES = (("resnet20_cifar10", "cifar10"), ("efficientnet_lite0_imagenet", "imagenette"))
 FEW = 200
-"""Samples of a class."""
-OWN = ("mnist_torch", "fashion_keras")
-"""Bundled with Graft."""
-BUNDLED = Path(str(import_module("graft.models").__path__[0]))
-KEEP, WHOLE = 0.6, 1.0
+"""Training samples of a class."""
+BETTER = {"dense_mnist_4": "mnist_torch", "dense_fmnist_4": "fashion_keras"}
+"""Networks that come with Graft, better than those of the same data."""
+KEEP = 0.6
 TESTED = 100
 """Test images of a class, where the networks are large."""
 SMALL = 32
 """Height and width of CIFAR-10's images."""
+BEST = {"compensate": "refit", "method": "ablation"}
 
 
 class Reuse:
     """Two parents, and the samples of both."""
 
-    def __init__(self, folder: Path, names: Sequence[tuple[str, str]]) -> None:
-        self.benches = [Bench(folder, model, data) for model, data in names]
-        self.train, self.test = (self._both(split) for split in ("train", "test"))
-
-    def _both(self, name: str) -> Split:
-        splits = [getattr(bench, name).split for bench in self.benches]
-        names = [bench.card.labels for bench in self.benches]
-        return Split.join([replace(part, class_names=part.class_names or own)
-                           for part, own in zip(splits, names, strict=True)])  # fmt: skip
+    def __init__(self, run: Run, names: Sequence[str]) -> None:
+        self.benches = [run.bench(name) for name in names]
+        self.train, self.test = (
+            Split.join([bench.named(split) for bench in self.benches]) for split in ("train", "test")
+        )
 
     def accuracy(self, model: Model, test: Split | None = None, most: int | None = None) -> float:
-        """On all test samples of the model's classes, or ``most`` of each, in percent."""
+        """Percent of test samples that a model classifies right.
+
+        Args:
+            model: with some classes of both data sets.
+            test: the samples; ``None``: the test samples of both.
+            most: at most so many of a class; ``None``: all.
+        """
         card = model.require_card()
-        found = score(model, Samples.match(test or self.test, card, card.labels, most), DEVICE)
-        return 100 * float(found.correct.mean())
+        return percent_right(score(model, Samples.match(test or self.test, card, card.labels, most), DEVICE))
+
+    def modules(self, **options: Any) -> list[list[Model]]:
+        """One module a class of each parent."""
+        return [[report.model for report in bench.modules(**options)] for bench in self.benches]
 
     def sets(self, chosen: Sequence[Sequence[str]], keep: float) -> list[Model]:
-        """A module of several classes from each parent."""
-        decompose = Decompose(keep, together=True, compensate="refit", method="ablation")
-        return [
-            decompose(bench.parent, bench.profile, classes, data=bench.train, device=DEVICE).model
-            for bench, classes in zip(self.benches, chosen, strict=True)
-        ]
+        """A module of several classes of each parent."""
+        pairs = zip(self.benches, chosen, strict=True)
+        return [bench.cut(classes, keep=keep, together=True, **BEST).model for bench, classes in pairs]
 
     def own(self, chosen: Sequence[Sequence[str]]) -> list[float]:
-        """How good each parent is among its own classes, in percent."""
-        found = []
-        for bench, classes in zip(self.benches, chosen, strict=True):
-            samples = Samples.match(bench.test.split, bench.card, classes)
-            found.append(100 * float(score(bench.parent.model, samples, DEVICE, classes).correct.mean()))
-        return found
+        """Percent right of each parent among its own classes."""
+        pairs = zip(self.benches, chosen, strict=True)
+        return [percent_right(bench.score(bench.parent.model, classes)) for bench, classes in pairs]
 
 
-def pairs(folder: Path) -> None:
+def percent_right(found: Scored) -> float:
+    """Accuracy in percent."""
+    return 100 * top1(found)
+
+
+def mean_and_worst(found: Sequence[float]) -> list[str]:
+    """Format mean and lowest accuracy."""
+    return [f"{statistics.mean(found):.2f} %", f"{min(found):.2f} %"]
+
+
+def pairs(run: Run) -> None:
     """One class of each parent, all 100 pairs."""
-    reuse = Reuse(folder, DENSE)
-    print(f"\n## One class of each parent, all 100 pairs, modules at `--keep {KEEP:g}`\n")
-    row("scores", "samples of a class", "mean", "worst pair")
-    row("---", "---", "---", "---")
-    modules = [[report.model for report in bench.modules(Decompose(KEEP))] for bench in reuse.benches]
-    sources = {bench.parent.sha256: Source(bench.parent, bench.profile) for bench in reuse.benches}
-    for scores, continuous in (
-        *((each.name, False) for each in sorted(COMPARISONS, key=lambda each: each.needs_data)),
-        *((scores, True) for scores in ("vote", "typicality")),
-    ):
-        data = reuse.train if scores in FITTED or continuous else None
-        compose = Compose(scores=scores, continuous=continuous, samples_per_class=FEW)
-        parents = sources if continuous else {}
-        context = Context(data=data, device=DEVICE)
-        found = [reuse.accuracy(compose(Modules(pair, parents), context).model) for pair in product(*modules)]
+    reuse = Reuse(run, DENSE)
+    run.output.section(f"One class of each parent, all 100 pairs, modules at `--keep {KEEP:g}`")
+    run.output.header("scores", "samples of a class", "mean", "worst pair")
+    modules = reuse.modules(keep=KEEP)
+    sources = {key: source for bench in reuse.benches for key, source in bench.source().items()}
+    ways = [(scores, False) for scores in (*WITHOUT_DATA, *WITH_DATA)]
+    for scores, continuous in (*ways, *((scores, True) for scores in ("vote", "typicality"))):
+        data = reuse.train if scores in WITH_DATA or continuous else None
+        options = {"scores": scores, "continuous": continuous, "samples_per_class": FEW}
+        known = sources if continuous else {}
+        found = [
+            reuse.accuracy(compose(pair, known, data, **options).model)
+            for pair in run.some(product(*modules))
+        ]
         used = "all, as unconcerned" if continuous else FEW if data else "-"
         title = f"`{scores}`, continuous learning" if continuous else f"`{scores}`"
-        row(title, used, f"{statistics.mean(found):.2f} %", f"{min(found):.2f} %")
+        run.output.row(title, used, *mean_and_worst(found))
 
 
-def fives(folder: Path) -> None:
+def fives(run: Run) -> None:
     """Five classes of each parent, whole, 10 draws."""
-    reuse = Reuse(folder, DENSE)
-    print(
-        "\n## Five classes of each parent, 10 draws (seed 0), all of the parent kept, all training samples\n"
-    )
-    row("scores", "mean", "parents among their own five", "mean of the parents")
-    row("---", "---", "---", "---")
+    reuse = Reuse(run, DENSE)
+    run.output.section("Five classes of each parent, 10 draws, all of the parent kept, all training samples")
+    run.output.header("scores", "mean", "parents among their own five", "mean of the parents")
     draw, labels = np.random.default_rng(0), [bench.card.labels for bench in reuse.benches]
-    chosen = [
+    chosen = run.some(
         [[names[n] for n in sorted(draw.permutation(10)[:5].tolist())] for names in labels] for _ in range(10)
-    ]
+    )
     modules = [reuse.sets(sets, 1.0) for sets in chosen]
     own = np.array([reuse.own(sets) for sets in chosen])
-    for scores in ("typicality", *FITTED):
-        data = reuse.train if scores in FITTED else None
-        compose = Compose(scores=scores)
-        context = Context(data=data, device=DEVICE)
-        found = [reuse.accuracy(compose(Modules(pair), context).model) for pair in modules]
+    for scores in ("typicality", *WITH_DATA):
+        data = reuse.train if scores in WITH_DATA else None
+        found = [reuse.accuracy(compose(pair, {}, data, scores=scores).model) for pair in modules]
         parents = "; ".join(f"{mean:.2f} %" for mean in own.mean(axis=0))
-        row(f"`{scores}`", f"{statistics.mean(found):.2f} %", parents, f"{own.mean():.2f} %")
+        run.output.row(f"`{scores}`", f"{statistics.mean(found):.2f} %", parents, f"{own.mean():.2f} %")
 
 
-def twenty(folder: Path) -> None:
+def twenty(run: Run) -> None:
     """All classes of both parents."""
-    reuse = Reuse(folder, DENSE)
+    reuse = Reuse(run, DENSE)
     chosen = [bench.card.labels for bench in reuse.benches]
     own = reuse.own(chosen)
-    print(f"\n## All 20 classes; the parents have {own[0]:.2f} and {own[1]:.2f} %, on average "
-          f"{statistics.mean(own):.2f} %\n")  # fmt: skip
-    row("modules", "scores", "top-1", "MACs over both parents'")
-    row("---", "---", "---", "---")
+    run.output.section(
+        f"All 20 classes; the parents have {own[0]:.2f} and {own[1]:.2f} %, on average "
+        f"{statistics.mean(own):.2f} %"
+    )
+    run.output.header("modules", "scores", "top-1", "MACs over both parents'")
     whole = sum(bench.parent.cost.macs for bench in reuse.benches)
     for keep in (1.0, 0.65):
         modules = reuse.sets(chosen, keep)
-        for scores in ("typicality", *FITTED):
-            data = reuse.train if scores in FITTED else None
-            model = Compose(scores=scores)(Modules(modules), Context(data=data, device=DEVICE)).model
+        for scores in ("typicality", *WITH_DATA):
+            data = reuse.train if scores in WITH_DATA else None
+            model = compose(modules, {}, data, scores=scores).model
             share = cost_of(model).macs / whole
-            row(f"`--keep {keep:g}`", f"`{scores}`", f"{reuse.accuracy(model):.2f} %", f"{share:.2f}")
+            run.output.row(
+                f"`--keep {keep:g}`", f"`{scores}`", f"{reuse.accuracy(model):.2f} %", f"{share:.2f}"
+            )
 
 
-def images(folder: Path) -> None:
+def images(run: Run) -> None:
     """A class of CIFAR-10 and one of imagenette, all 100 pairs."""
-    reuse = Reuse(folder, IMAGES)
-    chosen = [tuple(bench.train.counts()) for bench in reuse.benches]
-    modules = [
-        [Decompose(WHOLE)(bench.parent, bench.profile, [name]).model for name in classes]
-        for bench, classes in zip(reuse.benches, chosen, strict=True)
-    ]
-    print(f"\n## A class of CIFAR-10 and one of imagenette, all 100 pairs, modules at `--keep {WHOLE:g}`, "
-          f"at most {FEW} training and {TESTED} test images of a class\n")  # fmt: skip
-    row("imagenette", "joint", "worst pair", "typicality, training images")
-    row("---", "---", "---", "---")
+    reuse = Reuse(run, (RESNET, EFFICIENTNET))
+    modules = [[bench.cut([name], keep=1.0).model for name in bench.trained] for bench in reuse.benches]
+    run.output.section(
+        "A class of CIFAR-10 and one of imagenette, all 100 pairs, modules at `--keep 1`, "
+        f"at most {FEW} training and {TESTED} test images of a class"
+    )
+    run.output.header("imagenette", "joint", "worst pair", "typicality, training images")
     for size, title in ((None, "as it is, 224 x 224"), (SMALL, f"brought down to {SMALL} x {SMALL}")):
         train, test = (_shrunk(part, size) if size else part for part in (reuse.train, reuse.test))
-        compose, found, before = Compose(scores="joint", samples_per_class=FEW), [], []
-        for pair in product(*modules):
-            report = compose(Modules(pair), Context(data=train, device=DEVICE))
+        found, before = [], []
+        for pair in run.some(product(*modules)):
+            report = compose(pair, {}, train, scores="joint", samples_per_class=FEW)
             found.append(reuse.accuracy(report.model, test, TESTED))
             before.append(100 * report.joint.before if report.joint else float("nan"))
-        means = [f"{value:.2f} %" for value in (statistics.mean(found), min(found), statistics.mean(before))]
-        row(title, *means)
+        run.output.row(title, *mean_and_worst(found), f"{statistics.mean(before):.2f} %")
 
 
-def same(folder: Path) -> None:
+def same(run: Run) -> None:
     """Two classes of one parent, all 45 pairs."""
-    print(f"\n## Two classes of one parent, all 45 pairs, `--together --keep {KEEP:g} --compensate refit`\n")
-    row("parent", "points lost", "worst pair")
-    row("---", "---", "---")
-    decompose = Decompose(KEEP, together=True, compensate="refit", method="ablation")
-    for names in (IMAGES[0], *DENSE):
-        bench, lost = Bench(folder, *names), []
-        for pair in combinations(bench.card.labels, 2):
-            found = decompose(bench.parent, bench.profile, pair, data=bench.train, device=DEVICE).model
-            right = [
-                score(model, Samples.match(bench.test.split, model.require_card(), pair,
-                                           names=bench.card.labels), DEVICE, pair).correct.mean()
-                for model in (bench.parent.model, found)
-            ]  # fmt: skip
-            lost.append(100 * float(right[0] - right[1]))
-        row(bench.name, points(mean_over(lost)), f"{max(lost):+.2f}")
+    run.output.section(f"Two classes of one parent, all 45 pairs, `--together --keep {KEEP:g}`")
+    run.output.header("parent", "difference", "worst pair")
+    for name in (RESNET, *DENSE):
+        bench, found = run.bench(name), []
+        for pair in run.some(combinations(bench.card.labels, 2)):
+            model = bench.cut(pair, keep=KEEP, together=True, **BEST).model
+            found.append(difference(bench.score(model, pair), bench.score(bench.parent.model, pair))[0])
+        run.output.row(bench.name, points(mean_over(found)), f"{min(found):+.2f}")
 
 
-def replaced(folder: Path) -> None:
+# ------------------------------------------------------------------------------- replace
+
+
+def substitute(
+    base: Model, module: Model, classes: tuple[str, str], data: Split | None, **options: Any
+) -> Model:
+    """Let a module decide a class of ``base``.
+
+    Args:
+        base: a classifier.
+        module: what decides.
+        classes: the class of ``base``, and that of the module.
+        data: samples of all classes, or ``None``.
+        options: of :class:`graft.passes.replace.Replace`.
+    """
+    old, new = classes
+    patch = Patch(base, Newcomer(module, new, new), old)
+    return Replace(**options)(patch, Context(data=data, device=DEVICE)).model
+
+
+def replaced(run: Run) -> None:
     """Classes of a weak network, decided by modules of a strong one for the same classes."""
-    print(f"\n## Classes of a weak network decided by a strong one, modules at `--keep {KEEP:g}`\n")
-    row("weak, strong", "data", "before; strong", "one class: mean", "worst change of a class", "all ten",
-        "worst change of a class")  # fmt: skip
-    row(*["---"] * 7)
-    for (weak, data), strong in zip(DENSE, OWN, strict=True):
-        bench = Bench(folder, weak, data)
-        better = Bench(BUNDLED, strong, str((folder / data).resolve()))
-        modules = [report.model for report in better.modules(Decompose(KEEP))]
-        train = replace(bench.train.split, class_names=bench.card.labels)
-        before = bench.whole
-        for given in (None, train):
-            single, worst, whole = [], [], bench.model
-            for name, module in zip(bench.card.labels, modules, strict=True):
-                newcomer = Newcomer(module, name, name)
-                found = _again(
-                    bench,
-                    Replace()(Patch(bench.model, newcomer, name), Context(data=given, device=DEVICE)).model,
-                )
-                single.append(100 * float(found.correct.mean()))
-                worst.append(_worst(before, found))
-                whole = Replace()(Patch(whole, newcomer, name), Context(data=given, device=DEVICE)).model
-            last = _again(bench, whole)
-            accuracies = [f"{100 * each.correct.mean():.2f}" for each in (before, better.whole)]
-            row(f"{weak}, {strong}", "all training images" if given else "-", "; ".join(accuracies),
-                f"{statistics.mean(single):.2f}", f"{min(worst):+.2f}",
-                f"{100 * last.correct.mean():.2f}", f"{_worst(before, last):+.2f}")  # fmt: skip
-
-
-def _again(bench: Bench, model: Model) -> Scored:
-    return score(
-        model, Samples.match(bench.test.split, model.require_card(), names=bench.card.labels), DEVICE
+    run.output.section(f"Classes of a weak network decided by a strong one, modules at `--keep {KEEP:g}`")
+    run.output.header(
+        *("weak, strong", "data", "before; strong", "one class: mean", "worst change of a class"),
+        *("all ten", "worst change of a class"),
     )
+    for weak, strong in BETTER.items():
+        bench, data = run.bench(weak), bench_folder("vision") / DATA[weak]
+        better = Bench(Path(str(resources.files("graft.models"))) / f"{strong}.onnx", data, run.samples)
+        modules = [report.model for report in better.modules(keep=KEEP)]
+        accuracies = "; ".join(f"{percent_right(each.whole):.2f}" for each in (bench, better))
+        for given in (None, bench.named("train")):
+            cells = _replaced(run, bench, modules, given)
+            run.output.row(f"{weak}, {strong}", "all training images" if given else "-", accuracies, *cells)
+
+
+def _replaced(run: Run, bench: Bench, modules: Sequence[Model], data: Split | None) -> list[str]:
+    """One class at a time, and all one after the other."""
+    single, worst, whole = [], [], bench.model
+    for name, module in run.some(zip(bench.card.labels, modules, strict=True)):
+        found = bench.score(substitute(bench.model, module, (name, name), data))
+        single.append(percent_right(found))
+        worst.append(_worst(bench.whole, found))
+        whole = substitute(whole, module, (name, name), data)
+    last = bench.score(whole)
+    return [
+        *(f"{statistics.mean(single):.2f}", f"{min(worst):+.2f}"),
+        *(f"{percent_right(last):.2f}", f"{_worst(bench.whole, last):+.2f}"),
+    ]
 
 
 def _worst(before: Scored, after: Scored) -> float:
@@ -240,85 +257,73 @@ def _worst(before: Scored, after: Scored) -> float:
     return 100 * min(changes)
 
 
-def foreign(folder: Path) -> None:
+def foreign(run: Run) -> None:
     """A digit replaced by a piece of clothing, all 100 pairs, and the reverse."""
-    reuse = Reuse(folder, DENSE)
-    print(
-        f"\n## A class replaced by one of the other network, 100 pairs each, modules at `--keep {KEEP:g}`\n"
+    reuse = Reuse(run, DENSE)
+    run.output.section(
+        f"A class replaced by one of the other network, 100 pairs each, modules at `--keep {KEEP:g}`"
     )
-    row("network", "newcomer of", "data", "mean", "worst pair", "the network among its other nine")
-    row(*["---"] * 6)
+    run.output.header(
+        *("network", "newcomer of", "data", "mean", "worst pair", "the network among its other nine")
+    )
     for base, other in (reuse.benches, reuse.benches[::-1]):
-        modules = [report.model for report in other.modules(Decompose(KEEP))]
+        modules = [report.model for report in other.modules(keep=KEEP)]
         nine = []
         for name in base.card.labels:
             rest = [each for each in base.card.labels if each != name]
-            samples = Samples.match(base.test.split, base.card, rest)
-            nine.append(100 * float(score(base.parent.model, samples, DEVICE, rest).correct.mean()))
+            nine.append(percent_right(base.score(base.parent.model, rest)))
+        choices = list(product(base.card.labels, zip(modules, other.card.labels, strict=True)))
         for given in (None, reuse.train):
             found = [
-                reuse.accuracy(
-                    Replace(samples_per_class=FEW)(
-                        Patch(base.model, Newcomer(module, label, label), name),
-                        Context(data=given, device=DEVICE),
-                    ).model
-                )
-                for name in base.card.labels
-                for module, label in zip(modules, other.card.labels, strict=True)
+                reuse.accuracy(substitute(base.model, module, (name, label), given, samples_per_class=FEW))
+                for name, (module, label) in run.some(choices)
             ]
-            row(base.name, other.name, f"{FEW} a class" if given else "-", f"{statistics.mean(found):.2f} %",
-                f"{min(found):.2f} %", f"{statistics.mean(nine):.2f} %")  # fmt: skip
+            data, mean = f"{FEW} a class" if given else "-", f"{statistics.mean(nine):.2f} %"
+            run.output.row(base.name, other.name, data, *mean_and_worst(found), mean)
 
 
-def rejected(folder: Path) -> None:
+# ------------------------------------------------------------------------------- out-of-distribution
+
+
+def rejected(run: Run) -> None:
     """Images of the one data set on a composite of the other's classes."""
-    reuse = Reuse(folder, DENSE)
-    print(f"\n## What no class owns: test images of the other data set, ten modules at `--keep {KEEP:g}`, "
-          "`--other`, 5 % false alarms wanted\n")  # fmt: skip
-    row("composite of", "as", "fitted to", "AUROC", "FPR at 95 % recall", "false alarms", "top-1 of all")
-    row(*["---"] * 7)
+    reuse = Reuse(run, DENSE)
+    run.output.section(
+        "Out-of-distribution: test images of the other data set, ten modules at "
+        f"`--keep {KEEP:g}`, `--other`, 5 % false alarms wanted"
+    )
+    run.output.header(
+        *("composite of", "as", "fitted to", "AUROC", "FPR at 95 % recall", "false alarms", "top-1 of all")
+    )
     for bench in reuse.benches:
-        modules = [
-            report.model for report in bench.modules(Decompose(KEEP, compensate="refit", method="ablation"))
-        ]
-        train = replace(bench.train.split, class_names=bench.card.labels)
-        sources = {bench.parent.sha256: Source(bench.parent, bench.profile, bench.train)}
-        for strategy, data in product(("trunk", "branches"), (None, train)):
-            compose = Compose(strategy, other=True)
-            at_hand = sources if strategy == "trunk" else {}
-            model = compose(Modules(modules, at_hand), Context(data=data, device=DEVICE)).model
+        modules = [report.model for report in bench.modules(keep=KEEP, **BEST)]
+        for strategy, data in product(("trunk", "branches"), (None, bench.named("train"))):
+            sources = bench.source(samples=True) if strategy == "trunk" else {}
+            model = compose(modules, sources, data, strategy=strategy, other=True).model
             found = score(model, Samples.match(reuse.test, model.require_card()), DEVICE)
-            said, known = found.summary(), found.labels != len(found.names) - 1
+            summary, known = found.summary(), found.labels != len(found.names) - 1
             alarms = float((found.predictions[known] == len(found.names) - 1).mean())
-            row(bench.name, strategy, "its training images" if data else "-", f"{said['auroc']:.4f}",
-                f"{100 * said['fpr_at_95_recall']:.2f} %", f"{100 * alarms:.2f} %",
-                f"{100 * said['top1']:.2f} %")  # fmt: skip
+            shares = (summary["fpr_at_95_recall"], alarms, summary["top1"])
+            run.output.row(
+                *(bench.name, strategy, "its training images" if data else "-", f"{summary['auroc']:.4f}"),
+                *(f"{100 * share:.2f} %" for share in shares),
+            )
 
 
 def _shrunk(split: Split, size: int) -> Split:
     """The images of ``split``, brought to ``size`` first."""
 
-    def read(indices: NDArray[np.int64], card: InputCard | None) -> dict[str, Array]:
+    def read(indices: Integers, card: InputCard | None) -> dict[str, Array]:
         small = card.model_copy(update={"size": (size, size), "resize": "squash"}) if card else None
-        return {name: fit_images(values, small) if small else values
-                for name, values in split.raw(indices, small).items()}  # fmt: skip
+        return {
+            name: fit_images(values, small) if small else values
+            for name, values in split.raw(indices, small).items()
+        }
 
     return replace(split, reader=read)
 
 
 SECTIONS = {each.__name__: each for each in (pairs, fives, twenty, images, same, replaced, foreign, rejected)}
 
-
-def main() -> None:
-    """Run everything, or the sections that are named."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", choices=SECTIONS, nargs="+", default=[*SECTIONS])
-    chosen = parser.parse_args()
-    print(f"Machine: {platform.machine()}, onnxruntime on CPU. Seed 0.")
-    for section in chosen.only:
-        SECTIONS[section](chosen.folder)
-
-
 if __name__ == "__main__":
-    main()
+    start(__doc__, SECTIONS)

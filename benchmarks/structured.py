@@ -1,6 +1,6 @@
-"""Prune a model with onnxsim, for benchmarks/accuracy.py, which runs this in an environment of its own.
+"""Prune a model with onnxsim, for ``benchmarks.accuracy``, which runs this file in an environment of its own.
 
-    ENVIRONMENT/bin/python structured.py MODEL.onnx PRUNED.onnx SPARSITY
+    ENVIRONMENT/bin/python benchmarks/structured.py MODEL.onnx PRUNED.onnx SPARSITY
 
 BatchNormalization is folded first, by onnxsim's simplifier; every layer loses the same share, its
 default, which loses less than ranking the whole network.

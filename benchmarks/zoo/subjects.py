@@ -13,7 +13,6 @@ from benchmarks.zoo import FOLDER, Entry, Input, image, light
 from benchmarks.zoo.entries import ENTRIES
 
 ROOT = Path(__file__).parents[2]
-BENCH = Path(os.environ.get("GRAFT_BENCH", ROOT / "../shared/bench")) / "vision"
 
 PUBLISHED = (
     Entry("resnet20_cifar10", "dynamo", "ResNet-20 (trained)", "cnn", (image("input"),)),
@@ -68,7 +67,9 @@ def subjects(folder: Path = FOLDER, wanted: Sequence[str] = ()) -> list[Subject]
         SystemExit: a model that is wanted is not there.
     """
     files = [(entry, folder / f"{entry.name}.onnx") for entry in ENTRIES.values()]
-    files += [(entry, BENCH / f"{entry.name}.onnx") for entry in PUBLISHED]
+    bench = os.environ.get("GRAFT_BENCH")
+    if bench:
+        files += [(entry, Path(bench) / "vision" / f"{entry.name}.onnx") for entry in PUBLISHED]
     files += [(entry, ROOT / "models" / f"{entry.name}.onnx") for entry in BUNDLED]
     found = {entry.name: Subject(entry, path) for entry, path in files if path.is_file()}
     found |= {entry.name: Subject(entry, None) for entry in light.entries()}
