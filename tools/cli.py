@@ -7,18 +7,43 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import click
 
 from graft.rewriter.errors import GraftError
-from graft.tools.exits import BAD_REQUEST, DONE, INTERRUPTED
 
-COMMANDS = (
-    *("demo", "card", "profile", "plan", "decompose", "compose"),
-    *("replace", "add", "remove", "evaluate", "curve", "predict", "inspect"),
-)
+DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes of every command."""
+
+GROUPS = {
+    "Start": {
+        "demo": "Build one classifier from parts of three, trained with three frameworks",
+        "card": "Draft the card of a model: its inputs, its outputs and its labels",
+        "inspect": "List channel groups: what can be pruned, what cannot, and why",
+    },
+    "Prune": {
+        "profile": "Record channel statistics for every class, in one pass over the samples",
+        "plan": "Choose the channels that a set of classes needs",
+        "decompose": "Prune a classifier to a smaller module for each class",
+        "curve": "Plot accuracy against MACs for several methods and budgets",
+    },
+    "Combine": {
+        "compose": "Join modules into a new classifier, without training",
+        "replace": "Let another module decide a class",
+        "add": "Add a class that another module decides",
+        "remove": "Remove classes",
+    },
+    "Measure": {
+        "evaluate": "Measure accuracy, size and latency, beside a baseline",
+        "predict": "Classify images or arrays",
+    },
+}
+"""Every command by topic, with its line in ``graft --help``, which imports none of them."""
+
+COMMANDS = tuple(name for group in GROUPS.values() for name in group)
 
 
 def _version() -> str:
@@ -29,7 +54,7 @@ def _version() -> str:
 
 
 class _Commands(click.Group):
-    """Imports a command's module only when it is asked for: ``graft --help`` stays fast."""
+    """Imports the module of a command only when the command is run: ``graft --help`` stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -40,6 +65,21 @@ class _Commands(click.Group):
         command: click.Command = import_module(f"graft.tools.commands.{name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            meant = f"; did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"there is no command '{args[0]}'{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, line in commands.items()])
+
 
 @click.group(
     cls=_Commands,
@@ -48,14 +88,10 @@ class _Commands(click.Group):
 )
 @click.version_option(_version(), prog_name="graft")
 def graft() -> None:
-    r"""Cut trained ONNX classifiers into per-class modules, and join modules into new classifiers.
+    """Structured pruning of ONNX classifiers, without training.
 
-    \b
-    graft profile    what does every channel do for every class?
-    graft decompose  cut the channels that a class needs out as a smaller model, a module
-    graft compose    join modules into a new classifier, without training
-    graft replace    let another module decide a class (add, remove: one more, one less)
-    graft evaluate   accuracy, size and speed, beside a baseline
+    Graft prunes a trained classifier to smaller modules, one for each class or set of classes, and joins
+    modules, also of different networks, into new classifiers.
     """
 
 

@@ -1,9 +1,10 @@
-"""How results look: one JSON object, or tables and notes; progress bars on standard error."""
+"""Printing: one JSON object, or tables and notes; progress bars and log lines on standard error."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,14 @@ WIDTH = 240
 
 
 def emit(command: str, result: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
-    """Print ``result`` as JSON with its schema, or let ``show`` print it for people."""
+    """Print ``result`` as JSON with its schema, or let ``show`` print it for people.
+
+    Args:
+        command: its name, which the schema holds.
+        result: what was done.
+        as_json: print JSON.
+        show: prints tables and notes.
+    """
     if as_json:
         click.echo(json.dumps({"schema": f"graft/{command}/1", **plain(result)}))
     else:
@@ -27,7 +35,7 @@ def emit(command: str, result: dict[str, Any], as_json: bool, show: Callable[[],
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON knows it: paths as strings, NaN as null."""
+    """Return ``value`` as JSON has it: paths as strings, NaN as null."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -40,7 +48,13 @@ def plain(value: Any) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first column is left aligned, the others right."""
+    """Print a table; the first column is left aligned, the others right.
+
+    Args:
+        title: the line above.
+        columns: their heads.
+        rows: the cells.
+    """
     found = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for position, column in enumerate(columns):
         found.add_column(column, justify="left" if position == 0 else "right")
@@ -53,13 +67,24 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def note(text: str) -> None:
-    """A line for people, on standard output."""
+    """Print a line for people, on standard output."""
     click.echo(text)
+
+
+def declined(reasons: Sequence[str], where: str = "") -> None:
+    """Log what was left as it was, and why: a line each on standard error, with ``-v``.
+
+    Args:
+        reasons: as ``"where: reason"``.
+        where: the module that they are of, where there are several.
+    """
+    for reason in reasons:
+        logging.getLogger("graft").info("declined: %s%s", f"{where}: " if where else "", reason)
 
 
 @contextlib.contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error that vanishes when done, and where nobody would see it."""
+    """Show a bar on standard error that vanishes when done; no terminal, no bar."""
     console = Console(stderr=True)
     quiet = click.get_current_context().meta.get("quiet", False)
     with Progress(
@@ -76,22 +101,22 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """``91.73 %``."""
+    """Format a share, as ``91.73 %``."""
     return "-" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
 def rejection(result: dict[str, Any]) -> str:
-    """How well (other) tells samples of no class from the others."""
+    """Describe how well (other) detects out-of-distribution samples."""
     if not math.isfinite(result["auroc"]):
-        return "(other): there are samples of one side only"
+        return "(other): AUROC needs samples of the classes and others"
     return (
-        f"(other): AUROC {result['auroc']:.4f}; where 95 % of the samples of classes pass, "
-        f"{percent(result['fpr_at_95_recall'])} of the rest do"
+        f"(other): AUROC {result['auroc']:.4f}, false positive rate at 95 % recall "
+        f"{percent(result['fpr_at_95_recall'])}"
     )
 
 
 def classes(names: Sequence[str]) -> str:
-    """Names, or how many there are.
+    """List names, or count them where there are more than four.
 
     >>> classes(["cat", "dog"])
     'cat, dog'
@@ -100,7 +125,7 @@ def classes(names: Sequence[str]) -> str:
 
 
 def count(value: int) -> str:
-    """``40.6 M``."""
+    """Format a count, as ``40.6 M``."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.1f} {unit}"

@@ -1,105 +1,95 @@
-"""Options that commands share, so that they are spelled and explained alike everywhere."""
+"""The options of commands: groups that several share, spelled and explained alike everywhere."""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
+from pydantic import Field
 
+from graft.passes.compensate.fold import LADDER
+from graft.passes.identify import DEFAULT, MEASURED, METHODS, PUBLISHED
+from graft.passes.select.budget import UNITS
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.run.session import Device
+from graft.tools.command import GENERAL, Argument, Option, Options, Reads, one_of
 
-Command = Callable[..., Any]
-
-
-def common(function: Command) -> Command:
-    """``--json``, ``-q``, ``-v`` and ``--debug``."""
-
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-    @click.option("-q", "--quiet", is_flag=True, help="No progress bars, no warnings.")
-    @click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    @functools.wraps(function)
-    def wrapped(*args: Any, quiet: bool, verbose: bool, debug: bool, **options: Any) -> Any:
-        level = logging.ERROR if quiet else logging.INFO if verbose or debug else logging.WARNING
-        logging.getLogger("graft").setLevel(level)
-        click.get_current_context().meta["quiet"] = quiet
-        return function(*args, **options)
-
-    return wrapped
+PRUNE = "What to prune"
+MODEL = "Model"
+DATA = "Data"
+METHOD = "Method"
+SCORES = "Scores"
+RUN = "Run"
+OUTPUT = "Output"
+METHOD_NAMES = tuple(method.name for method in (*METHODS, *PUBLISHED))
+REPEATABLE = "Repeatable: classes are matched by name; PREFIX=PATH calls them PREFIX:NAME."
+HELD_OUT = "Split of held-out samples to report on."
+FORMATS = "Labelled samples: an .npz file, a folder train/CLASS/*.jpg, or Parquet."
+TIMING_THREADS = 2
 
 
-def running(function: Command) -> Command:
-    """``--providers``, ``--strict-providers`` and ``--threads``, handed over as ``device``."""
-
-    @click.option(
-        "--providers",
-        default="",
-        metavar="NAMES",
-        help="Where to run, in order: cuda,cpu ... Default: the best there is.",
-    )
-    @click.option("--strict-providers", is_flag=True, help="Fail where the first is not to be had.")
-    @click.option("--threads", default=0, type=click.IntRange(0), help="Threads; 0: onnxruntime decides.")
-    @functools.wraps(function)
-    def wrapped(*args: Any, providers: str, strict_providers: bool, threads: int, **options: Any) -> Any:
-        names = [name.strip() for name in providers.split(",") if name.strip()]
-        return function(*args, device=Device(names, strict_providers, threads), **options)
-
-    return wrapped
+# ---- values
 
 
-def writing(what: str, required: bool = True) -> Callable[[Command], Command]:
-    """``-o``, ``--force`` and ``--dry-run``."""
+def share(value: Any) -> float:
+    """Return a share of 1 given as 0.5 or 50%.
 
-    def decorate(function: Command) -> Command:
-        for option in (
-            click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
-            click.option("--force", is_flag=True, help="Replace what is there."),
-            click.option("-o", "--output", required=required, type=click.Path(path_type=Path), help=what),
-        ):
-            function = option(function)
-        return function
-
-    return decorate
+    Raises:
+        ValueError: it is none above 0 and at most 1.
+    """
+    found = _number(value)
+    if not 0 < found <= 1:
+        raise ValueError(f"expected a share above 0 and at most 1 (100%), found {value}")
+    return found
 
 
-card = click.option(
-    "--card",
-    type=click.Path(path_type=Path),
-    help="The model's card. Default: NAME.yaml beside it.",
-)
-seed = click.option("--seed", default=0, type=click.IntRange(0), help="For everything that is drawn.")
-split = click.option("--split", default="train", help="Split to learn from.", show_default=True)
-test_split = click.option("--test-split", default="test", help="Split to report on.", show_default=True)
-samples_per_class = click.option(
-    "--samples-per-class", type=click.IntRange(1), help="Use at most this many of each class."
-)
-ignore_label = click.option(
-    "--ignore-label", metavar="CLASS", help="Labels of this class do not count, as those of padding."
-)
-classes = click.option(
-    "--classes",
-    multiple=True,
-    metavar="A,B|@FILE",
-    help="Classes by name, separated by commas; repeatable; @FILE: one a line. Default: all.",
-)
+def share_or_zero(value: Any) -> float:
+    """Return a share of 1, as :func:`share`, or 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _number(value)
+    if not 0 <= found <= 1:
+        raise ValueError(f"expected a share from 0 to 1 (100%), found {value}")
+    return found
 
 
-round_to = click.option(
-    "--round-to",
-    type=click.IntRange(1),
-    help="Channels fall so many at a time. Default: what their operators are fast with; 1: one by one.",
-)
+def _number(value: Any) -> float:
+    text = str(value).strip()
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise ValueError(f"expected a share such as 0.5 or 50%, found {value}") from None
+
+
+def _points(value: Any) -> float:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected a number of percentage points, found {value}") from None
+    if found < 0:
+        raise ValueError(f"expected 0 percentage points or more, found {value}")
+    return found
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    words = value.split(",") if isinstance(value, str) else value
+    return tuple(str(word).strip() for word in words if str(word).strip())
+
+
+PREFIX = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -110,79 +100,297 @@ class Prefixed:
     prefix: str = ""
 
     def name(self, label: str) -> str:
-        """What a class of it is called."""
+        """Return the name of a class of it."""
         return f"{self.prefix}:{label}" if self.prefix else label
 
     def __str__(self) -> str:
         return str(self.path)
 
 
-class PrefixedPath(click.ParamType):  # type: ignore[type-arg]
-    """``PATH`` or ``PREFIX=PATH``; a file whose name holds ``=`` is that file."""
-
-    name = "path"
-
-    def convert(
-        self, value: str | Prefixed, parameter: click.Parameter | None, context: click.Context | None
-    ) -> Prefixed:
-        """The path and its prefix."""
-        if isinstance(value, Prefixed):
-            return value
-        prefix, sign, path = value.partition("=")
-        if sign and PREFIX.fullmatch(prefix) and not Path(value).exists():
-            return Prefixed(Path(path), prefix)
-        return Prefixed(Path(value))
+def prefixed(value: str | Path | Prefixed) -> Prefixed:
+    """Read ``PATH`` or ``PREFIX=PATH``; a file whose name holds ``=`` is that file."""
+    if isinstance(value, Prefixed):
+        return value
+    prefix, sign, path = str(value).partition("=")
+    if sign and PREFIX.fullmatch(prefix) and not Path(value).exists():
+        return Prefixed(Path(path), prefix)
+    return Prefixed(Path(value))
 
 
-PREFIX = re.compile(r"[\w.-]+")
+SHARE = Reads("share", share)
+Share = Annotated[float, SHARE]
+ShareOrZero = Annotated[float, Reads("share", share_or_zero)]
+Points = Annotated[float, Reads("points", _points)]
+Names = Annotated[tuple[str, ...], Reads("names", _names)]
+PrefixedPath = Annotated[Prefixed, Reads("path", prefixed)]
 
 
-def data(required: bool = True, multiple: bool = False) -> Callable[[Command], Command]:
-    """``--data``, once or several times."""
-    several = (
-        " Repeatable: classes are matched by name; PREFIX=PATH calls them PREFIX:NAME." if multiple else ""
-    )
-    return click.option(
-        "--data",
-        required=required,
-        multiple=multiple,
-        type=PrefixedPath() if multiple else click.Path(path_type=Path),
-        help=f"Labelled samples: .npz, folder train/CLASS/*.jpg, or Parquet.{several}",
-    )
+# ---- what is worked on
 
 
-def versions(function: Command) -> Command:
-    """``--opset`` and ``--ir-version``."""
-    for option in (
-        click.option("--ir-version", type=click.IntRange(4), help="Version of the file format to write."),
-        click.option("--opset", type=click.IntRange(11), help="Operator set to write."),
-    ):
-        function = option(function)
-    return function
+class ModelOptions(Options):
+    """A trained classifier and its card."""
+
+    model: Annotated[Path, Argument("MODEL", "A trained classifier, an ONNX file.")]
+    card: Annotated[Path | None, Option("Card of the model. Default: NAME.yaml beside it.", MODEL)] = None
 
 
-class Share(click.ParamType):  # type: ignore[type-arg]
-    """A share of 1, as 0.5 or 50%; with ``zero`` it may be 0."""
+class ClassOptions(ModelOptions):
+    """A trained classifier, and some of its classes."""
 
-    name = "share"
+    classes: Annotated[
+        tuple[str, ...],
+        Option(
+            "Names of classes, separated by commas; repeatable; @FILE: one a line. Default: all.",
+            PRUNE,
+            metavar="A,B|@FILE",
+        ),
+    ] = ()
 
-    def __init__(self, zero: bool = False) -> None:
-        self.zero = zero
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """The number."""
-        try:
-            text = str(value).strip()
-            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        except ValueError:
-            self.fail(f"expected a share such as 0.5 or 50%, found {value}", param, ctx)
-        if not (0 < share <= 1 or (self.zero and share == 0)):
-            self.fail(f"expected a share above 0 and at most 1 (100%), found {value}", param, ctx)
-        return share
+class BudgetOptions(Options):
+    """How much is kept."""
+
+    keep: Annotated[Share | None, Option("Share of the cost to keep: 0.5 or 50%.", PRUNE)] = None
+    keep_by: Annotated[
+        str,
+        one_of(UNITS),
+        Option(
+            "Cost that --keep counts: MACs (head included), parameters (head excluded), or latency, measured "
+            "on this machine.",
+            PRUNE,
+            metavar="COST",
+            show_default=True,
+        ),
+    ] = "macs"
+    round_to: Annotated[
+        int | None,
+        Field(ge=1),
+        Option(
+            "Prune channels in multiples of N. Default: what their operators run fast with.",
+            PRUNE,
+            metavar="N",
+        ),
+    ] = None
+
+
+class MethodOptions(Options):
+    """How channels are chosen."""
+
+    method: Annotated[
+        str | None,
+        one_of(METHOD_NAMES),
+        Option(
+            f"Importance of channels. Default: {MEASURED} with --data, {DEFAULT} without it and for "
+            "recurrent models.",
+            METHOD,
+        ),
+    ] = None
+
+
+class CompensateOptions(MethodOptions):
+    """How channels are chosen, and how the others make up for them."""
+
+    compensate: Annotated[
+        str,
+        one_of(LADDER),
+        Option("How the kept channels make up for the pruned ones.", METHOD, show_default=True),
+    ] = "refit"
+    mirror: Annotated[
+        bool,
+        Option("Use mirrored images too, to choose channels and to refit layers.", METHOD),
+    ] = False
+    profile: Annotated[
+        Path | None, Option("Profile from 'graft profile', which saves profiling again.", METHOD)
+    ] = None
+
+
+# ---- data
+
+
+class CalibrationOptions(Options):
+    """The calibration set."""
+
+    data: Annotated[Path | None, Option(FORMATS, DATA)] = None
+    split: Annotated[
+        str, Option("Split of the calibration set.", DATA, metavar="NAME", show_default=True)
+    ] = "train"
+    samples_per_class: Annotated[
+        int | None, Field(ge=1), Option("Use at most N samples of each class.", DATA, metavar="N")
+    ] = None
+    ignore_label: Annotated[
+        str | None,
+        Option("Ignore labels of this class, such as those of padding.", DATA, metavar="CLASS"),
+    ] = None
+
+    def samples(self, card: Card, seed: int = 0) -> tuple[Samples, str]:
+        """Load the calibration set.
+
+        Args:
+            card: of the model that takes the samples.
+            seed: chooses them where there are more than :attr:`samples_per_class`.
+
+        Returns:
+            The samples, and the fingerprint of data and split.
+
+        Raises:
+            GraftError: there is no such data or split, or it does not fit the card.
+        """
+        if self.data is None:
+            raise GraftError("data-missing", "there are no samples", "name some: --data DATA")
+        dataset = Dataset.load(self.data)
+        found = replace(dataset.split(self.split), ignore=self.ignore_label)
+        samples = Samples.match(found, card, None, self.samples_per_class, seed)
+        if samples.left_out:
+            logging.getLogger("graft").info("%d samples of other classes are left out", samples.left_out)
+        without = "" if self.ignore_label is None else f"/without {self.ignore_label}"
+        return samples, f"{dataset.fingerprint()}/{self.split}{without}"
+
+
+class DataOptions(CalibrationOptions):
+    """The calibration set, which is needed."""
+
+    data: Annotated[Path, Option(FORMATS, DATA)]
+
+
+class HeldOutOptions(DataOptions):
+    """The calibration set, and the held-out samples that results are measured on."""
+
+    test_split: Annotated[str, Option(HELD_OUT, DATA, metavar="NAME", show_default=True)] = "test"
+
+
+class SeveralDataOptions(Options):
+    """Several data sets, whose classes are matched by name."""
+
+    data: Annotated[
+        tuple[PrefixedPath, ...],
+        Option(
+            f"{FORMATS} Repeatable: classes are matched by name; PREFIX=PATH calls them PREFIX:NAME.", DATA
+        ),
+    ] = ()
+    test_split: Annotated[str, Option(HELD_OUT, DATA, metavar="NAME", show_default=True)] = "test"
+    ignore_label: Annotated[
+        str | None,
+        Option("Ignore labels of this class, such as those of padding.", DATA, metavar="CLASS"),
+    ] = None
+
+
+class SampledDataOptions(SeveralDataOptions):
+    """Several data sets, of which some samples are used."""
+
+    samples_per_class: Annotated[
+        int | None, Field(ge=1), Option("Use at most N samples of each class.", DATA, metavar="N")
+    ] = None
+
+
+# ---- how to run, what to write
+
+
+class RunOptions(Options):
+    """Where models run."""
+
+    providers: Annotated[
+        Names,
+        Option("Where to run, in order of preference: cuda,cpu. Default: the best that is there.", RUN),
+    ] = ()
+    strict_providers: Annotated[bool, Option("Fail where the first provider is missing.", RUN)] = False
+    threads: Annotated[
+        int, Field(ge=0), Option("Number of threads. Default: onnxruntime decides.", RUN, metavar="N")
+    ] = 0
+
+    def device(self) -> Device:
+        """Return where models run.
+
+        Raises:
+            GraftError: a provider is unknown.
+        """
+        return Device(self.providers, self.strict_providers, self.threads)
+
+    def timing_device(self) -> Device:
+        """Return where models run whose latency is measured: with two threads unless others are given.
+
+        Raises:
+            GraftError: a provider is unknown.
+        """
+        return Device(self.providers, self.strict_providers, self.threads or TIMING_THREADS)
+
+
+class SeededRunOptions(RunOptions):
+    """Where models run, and the seed."""
+
+    seed: Annotated[
+        int, Field(ge=0), Option("Seed for everything that is drawn.", RUN, metavar="N", show_default=True)
+    ] = 0
+
+
+class PrintOptions(Options):
+    """What is printed."""
+
+    as_json: Annotated[
+        bool, Option("Print one JSON object on standard output.", OUTPUT, flags=("--json",))
+    ] = Field(default=False, alias="json")
+    quiet: Annotated[bool, Option("No progress bars, no warnings.", GENERAL, flags=("-q", "--quiet"))] = False
+    verbose: Annotated[
+        bool, Option("Say more on standard error, such as what was declined.", GENERAL, ("-v", "--verbose"))
+    ] = False
+    debug: Annotated[bool, Option("Show the traceback of an error.", GENERAL)] = False
+
+    def prepare(self) -> None:
+        """Set the level of the log; progress bars ask the context whether they are wanted."""
+        level = logging.INFO if self.verbose or self.debug else logging.WARNING
+        logging.getLogger("graft").setLevel(logging.ERROR if self.quiet else level)
+        click.get_current_context().meta["quiet"] = self.quiet
+
+
+class _Writing(Options):
+    """Where the result goes."""
+
+    output: Annotated[Path | None, Option("File to write.", OUTPUT, ("-o", "--output"))] = None
+    force: Annotated[bool, Option("Replace what is there.", OUTPUT)] = False
+    dry_run: Annotated[bool, Option("Compute everything, print the result, write nothing.", OUTPUT)] = False
+
+
+class OutputOptions(PrintOptions, _Writing):
+    """Where the result goes, and what is printed."""
+
+    @contextlib.contextmanager
+    def target(self, path: Path) -> Iterator[Path]:
+        """Hand out where to write what is for ``path``: in a dry run, a temporary folder that vanishes."""
+        if not self.dry_run:
+            yield path
+            return
+        with tempfile.TemporaryDirectory(prefix="graft-dry-run-") as folder:
+            yield Path(folder) / path.name
+
+    def dry(self) -> dict[str, bool]:
+        """Return what the result of a dry run says beside that of a real one."""
+        return {"dry_run": True} if self.dry_run else {}
+
+
+class ModelOutputOptions(OutputOptions):
+    """Where the model goes, and what is printed."""
+
+    output: Annotated[Path, Option("Model to write.", OUTPUT, ("-o", "--output"))]
+
+
+class VersionedOutputOptions(OutputOptions):
+    """Where models go, and the versions of the format."""
+
+    opset: Annotated[
+        int | None, Field(ge=11), Option("Operator set of the written model.", OUTPUT, metavar="N")
+    ] = None
+    ir_version: Annotated[
+        int | None,
+        Field(ge=4),
+        Option("Version of the ONNX format of the written model.", OUTPUT, metavar="N"),
+    ] = None
+
+
+# ---- classes and samples that options name
 
 
 def class_names(given: Sequence[str], card: Card) -> tuple[str, ...] | None:
-    """The classes that ``--classes`` names, or ``None`` where it was not given.
+    """Return the classes that ``--classes`` names, or None where it was not given.
 
     A whole label beats splitting at commas.
 
@@ -207,7 +415,11 @@ def class_names(given: Sequence[str], card: Card) -> tuple[str, ...] | None:
 
 
 def classes_with_samples(given: Sequence[str], samples: Samples) -> tuple[str, ...] | None:
-    """As :func:`class_names`; each of them has to have samples."""
+    """Return the classes that ``--classes`` names, as :func:`class_names`; each has samples.
+
+    Raises:
+        GraftError: as :func:`class_names`, or a class has no samples.
+    """
     names = class_names(given, samples.card)
     if names:
         Samples.match(samples.split, samples.card, names)  # says which of them has none
@@ -220,9 +432,16 @@ def split_of(
     ignore: str | None = None,
     numbers: Mapping[str, Sequence[str]] | None = None,
 ) -> Split:
-    """One split of one or several data sets.
+    """Load one split of one or several data sets.
 
-    ``numbers``: what class numbers without names mean, by prefix.
+    Args:
+        paths: the data sets.
+        split: its name.
+        ignore: class whose labels do not count.
+        numbers: meaning of class numbers without names, by prefix.
+
+    Raises:
+        GraftError: a data set lacks the split, or its numbers mean nothing.
     """
     parts = [_named(Dataset.load(each.path).split(split), each, numbers or {}) for each in paths]
     return replace(Split.join(parts), ignore=ignore)
@@ -237,26 +456,6 @@ def _named(part: Split, named: Prefixed, numbers: Mapping[str, Sequence[str]]) -
             "add class_names to the .npz file",
         )
     return replace(part, class_names=tuple(map(named.name, names)) if names else None)
-
-
-def samples_of(
-    path: Path,
-    split: str,
-    card: Card,
-    classes: Sequence[str] | None = None,
-    per_class: int | None = None,
-    seed: int = 0,
-    names: Sequence[str] | None = None,
-    ignore: str | None = None,
-) -> tuple[Samples, str]:
-    """Samples of a data set for a card, and the fingerprint of the data and split."""
-    dataset = Dataset.load(path)
-    found = replace(dataset.split(split), ignore=ignore)
-    samples = Samples.match(found, card, classes, per_class, seed, names)
-    if samples.left_out:
-        logging.getLogger("graft").info("%d samples of other classes left out", samples.left_out)
-    without = "" if ignore is None else f"/without {ignore}"
-    return samples, f"{dataset.fingerprint()}/{split}{without}"
 
 
 def _lines(path: Path) -> list[str]:

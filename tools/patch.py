@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import click
 import numpy as np
+from pydantic import Field
 
 from graft.passes.base import Context
 from graft.passes.compare import names as comparison_names
@@ -31,103 +31,107 @@ from graft.rewriter.run.equivalence import check
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options
+from graft.tools.command import Option, Options, one_of
 from graft.tools.naming import parsed
 
 TRAIN = "train"
-Command = Callable[..., Any]
+NEWCOMER = "Module"
 
 
-def newcomer_options(function: Command) -> Command:
-    """MODEL, ``--with``, how the newcomer is compared, data and output: handed to :func:`bring_in`."""
-    for option in (
-        options.common,
-        options.writing("The model to write."),
-        options.running,
-        options.test_split,
-        options.card,
-        options.data(required=False, multiple=True),
-        options.seed,
-        options.ignore_label,
-        options.samples_per_class,
-        click.option(
-            "--input",
-            "input_",
-            type=click.Choice(INPUTS),
-            help="raw: images 0..255, prepared in the graph; parent: MODEL's own. Default: MODEL's own where "
+class NewcomerOptions(options.ModelOptions):
+    """A classifier, and the module that decides one of its classes, or one more."""
+
+    module: Annotated[
+        options.PrefixedPath,
+        Option(
+            "Module that decides, or a folder of them; PREFIX=MODULE calls its class PREFIX:NAME.",
+            NEWCOMER,
+            flags=("--with",),
+            metavar="MODULE",
+        ),
+    ] = Field(alias="with")
+    with_class: Annotated[
+        str | None, Option("Class of the module, where it has several.", NEWCOMER, metavar="NAME")
+    ] = None
+    rename: Annotated[
+        tuple[str, ...],
+        Option("Call class A of the module B, in the data too.", NEWCOMER, metavar="A=B"),
+    ] = ()
+
+
+class CompareOptions(Options):
+    """How the score of the module is compared with the others."""
+
+    scores: Annotated[
+        str | None,
+        one_of(comparison_names(patches=True)),
+        Option(
+            "Comparison of the module with the classes of MODEL. Default: fitted to --data (calibrated or "
+            "joint); without, odds where it knows all classes of MODEL, else typicality.",
+            options.SCORES,
+        ),
+    ] = None
+    kind: Annotated[
+        str | None,
+        one_of(INPUTS),
+        Option(
+            "raw: images 0..255, prepared in the graph; parent: as MODEL takes them. Default: parent where "
             "the module takes the same, else raw.",
+            options.SCORES,
+            flags=("--input",),
         ),
-        click.option(
-            "--scores",
-            type=click.Choice(comparison_names(patches=True)),
-            help="How the newcomer is compared. Default: fitted to --data (calibrated or joint); without, "
-            "odds where it knows all classes of MODEL, else typicality.",
-        ),
-        click.option(
-            "--rename",
-            metavar="A=B",
-            multiple=True,
-            help="The newcomer's class A is called B, in the data too.",
-        ),
-        click.option("--with-class", metavar="NAME", help="Which class of the module, if it has several."),
-        click.option(
-            "--with",
-            "module",
-            required=True,
-            type=options.PrefixedPath(),
-            help="The module that decides, or a folder of them; PREFIX=MODULE calls its class PREFIX:NAME.",
-        ),
-        click.argument("model", type=click.Path(path_type=Path)),
-    ):
-        function = option(function)
-    return function
+    ] = Field(default=None, alias="input")
 
 
 def bring_in(
-    command: str,
     name: str | None,
-    *,
-    model: Path,
-    module: options.Prefixed,
-    with_class: str | None,
-    rename: tuple[str, ...],
-    scores: str | None,
-    input_: str | None,
-    data: tuple[options.Prefixed, ...],
-    card: Path | None,
-    test_split: str,
-    samples_per_class: int | None,
-    ignore_label: str | None,
-    seed: int,
-    device: Device,
-    output: Path,
-    force: bool,
-    dry_run: bool,
-    as_json: bool,
+    subject: NewcomerOptions,
+    compare: CompareOptions,
+    data: options.SampledDataOptions,
+    run: options.SeededRunOptions,
+    output: options.ModelOutputOptions,
 ) -> None:
-    """Let the newcomer decide class ``name``, or one more, and say what that did."""
-    refuse_overwrite(output, force)
-    before = Model.load(model, card)
-    before.card = before.require_card(model)
-    replacing = Replace(scores, input_, samples_per_class=samples_per_class)
-    context = Context(device=device, seed=seed)
-    report, newcomer, samples, reason = _patch(
-        before, name, module, with_class, rename, data, ignore_label, replacing, context
+    """Let the module decide class ``name``, or one more, and report what that did.
+
+    Args:
+        name: the class; None: one more.
+        subject: the classifier and the module.
+        compare: how the module is compared.
+        data: what its score is fitted to, and what is measured.
+        run: where models run.
+        output: where the model goes.
+
+    Raises:
+        GraftError: the module does not fit, or the output is there.
+    """
+    refuse_overwrite(output.output, output.force)
+    before = Model.load(subject.model, subject.card)
+    before.card = before.require_card(subject.model)
+    device, module = run.device(), subject.module
+    replacing = Replace(
+        compare.scores,
+        compare.kind,
+        samples_per_class=data.samples_per_class,
     )
+    context = Context(device=device, seed=run.seed)
+    report, newcomer, samples, reason = _patch(before, name, subject, data, replacing, context)
     result = {
-        **about(report.model, output, device),
+        **about(report.model, output.output, device),
         "class": name,
         **_described(report, newcomer, module, reason),
     }
-    if data:
+    if data.data:
         old = [name] if name else []
-        result.update(measured(before, report.model, old, [newcomer.name], samples, test_split, device))
-    result.update(written(report.model, output, force, dry_run))
+        result.update(measured(before, report.model, old, [newcomer.name], samples, data.test_split, device))
+    result.update(written(report.model, output))
     what = f"{newcomer.name} of {module} was added"
     if name:
         what = f"{name} is decided by {module} now" + (
             "" if newcomer.name == name else f", as {newcomer.name}"
         )
-    show.emit(command, result, as_json, lambda: told(result, what))
+    command = "replace" if name else "add"
+    show.declined(result["declined"])
+    show.emit(command, result, output.as_json, lambda: told(result, what))
 
 
 @dataclass(frozen=True)
@@ -159,25 +163,23 @@ class Data:
 def _patch(
     model: Model,
     name: str | None,
-    module: options.Prefixed,
-    with_class: str | None,
-    rename: Sequence[str],
-    data: Sequence[options.Prefixed],
-    ignore: str | None,
+    subject: NewcomerOptions,
+    data: options.SampledDataOptions,
     replacing: Replace,
     context: Context,
 ) -> tuple[ReplaceReport, Newcomer, Data, str]:
     """Replace class ``name`` of ``model``, or add one; and why it was not fitted to data, if it was not."""
-    newcomer = _newcomer(module, name, with_class)
+    module = subject.module
+    newcomer = _newcomer(module, name, subject.with_class)
     called = module.name(newcomer.column)
-    renamed = dict(parsed(text, [called]) for text in rename)
+    renamed = dict(parsed(text, [called]) for text in subject.rename)
     newcomer = replace(newcomer, name=renamed.get(called, called))
     numbers = {"": numbering(model) or model.require_card().labels}
     if module.prefix and (meaning := numbering(newcomer.model)):
         numbers[module.prefix] = meaning
-    samples = Data(data, ignore, renamed, numbers)
+    samples = Data(data.data, data.ignore_label, renamed, numbers)
     train, reason = None, ""
-    if data:
+    if data.data:
         lacking = samples.lacks(TRAIN)
         reason = f"scores are not fitted to data: {lacking} has no training split" if lacking else ""
         train = None if lacking else samples.split(TRAIN)
@@ -310,12 +312,11 @@ def about(model: Model, output: Path, device: Device) -> dict[str, Any]:
     }
 
 
-def written(model: Model, output: Path, force: bool, dry_run: bool) -> dict[str, Any]:
-    """Save a model, unless it is a ``dry_run``."""
-    if dry_run:
-        return {"dry_run": True}
-    model.save(output, force)
-    return {"bytes": output.stat().st_size}
+def written(model: Model, output: options.ModelOutputOptions) -> dict[str, Any]:
+    """Save a model; its size, and whether this was a dry run."""
+    with output.target(output.output) as path:
+        model.save(path, output.force)
+        return {"bytes": path.stat().st_size, **output.dry()}
 
 
 def told(result: dict[str, Any], what: str) -> None:
@@ -326,10 +327,10 @@ def told(result: dict[str, Any], what: str) -> None:
     )
     fitted = result.get("fitted")
     if fitted:
-        stays = "" if fitted["used"] else "; not better, so it is left out"
+        stays = "" if fitted["used"] else "; it is not better and is not used"
         show.note(
-            f"fitted to {fitted['samples']} training samples: top-1 {show.percent(fitted['top1'])} on folds "
-            f"left out, {show.percent(fitted['before'])} without{stays}"
+            f"fitted to {fitted['samples']} training samples: top-1 {show.percent(fitted['top1'])} on "
+            f"held-out folds, {show.percent(fitted['before'])} without{stays}"
         )
     if result.get("adapted"):
         entry = result["inputs"][0]

@@ -242,9 +242,10 @@ def test_all_or_nothing(graft: Graft, small: Place, monkeypatch: pytest.MonkeyPa
 def test_dry_run_writes_nothing(graft: Graft, small: Place) -> None:
     before = kit.listing(small.folder)
     told = made(graft, small, *FEW, "-o", small / "curve.json", "--dry-run")
-    assert told["points"] == len(passes.METHODS) * 2
+    assert len(told["points"]) == len(passes.METHODS) * 2
     assert (told["output"], told["plot"]) == (str(small / "curve.json"), str(small / "curve.svg"))
     assert kit.listing(small.folder) == before
+    assert told == {**made(graft, small, *FEW, "-o", small / "curve.json"), "dry_run": True}
 
 
 def test_help_says_what_is_left_out(graft: Graft) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import click
 import numpy as np
+from pydantic import Field
 
 from graft.passes.base import Context
 from graft.passes.compare import comparison_called
 from graft.passes.compare import names as comparison_names
 from graft.passes.compare.reject import FALSE_POSITIVE_RATE
-from graft.passes.compose import STRATEGIES, Compose, Modules
+from graft.passes.compose import STRATEGIES, Compose, ComposeReport, Modules
 from graft.passes.join.merge import INPUTS
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
@@ -34,108 +34,130 @@ from graft.rewriter.run.equivalence import check
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options
+from graft.tools.command import Argument, Option, Options, one_of, takes_options
 from graft.tools.naming import Naming
 
 TRAIN = "train"
+JOIN = "What to join"
+INPUT = "Input"
 
 
-@click.command(epilog="Example: graft compose modules/cat.onnx modules/dog.onnx -o pets.onnx")
-@click.argument("modules", nargs=-1, required=True, type=options.PrefixedPath())
-@options.data(required=False, multiple=True)
-@click.option(
-    "--strategy",
-    default="auto",
-    type=click.Choice(STRATEGIES),
-    show_default=True,
-    help="trunk: one network for the modules of a parent; branches: side by side.",
-)
-@click.option("--keep", type=options.Share(), help="Budget of a trunk. Default: the largest of its modules.")
-@options.round_to
-@click.option(
-    "--other",
-    is_flag=True,
-    help="One more column, (other): for the parent's other classes in a single trunk, else for "
-    "out-of-distribution samples.",
-)
-@click.option(
-    "--false-positive-rate",
-    "--false-alarms",
-    default=FALSE_POSITIVE_RATE,
-    type=options.Share(),
-    show_default=True,
-    help="Share of in-distribution samples that may be rejected as (other).",
-)
-@click.option(
-    "--scores",
-    type=click.Choice(comparison_names()),
-    help="How networks side by side are compared. Default: odds for one parent, else joint with --data, "
-    "typicality without.",
-)
-@click.option(
-    "--continuous",
-    is_flag=True,
-    help="Plan trunks anew, with samples of the other networks' classes as unconcerned examples.",
-)
-@click.option(
-    "--rename",
-    multiple=True,
-    metavar="A=B",
-    help="Class A (of the last module that has one) is called B. Repeatable.",
-)
-@click.option(
-    "--input",
-    "input_",
-    type=click.Choice(INPUTS),
-    help="raw: images 0..255, prepared in the graph; parent: as the parents take them. Default: parent "
-    "for one parent, else raw.",
-)
-@click.option(
-    "--input-type",
-    default="uint8",
-    type=click.Choice(("uint8", "float32")),
-    show_default=True,
-    help="Type of raw images.",
-)
-@click.option("--parent", multiple=True, type=click.Path(path_type=Path), help="Default: beside the modules.")
-@click.option(
-    "--profile", multiple=True, type=click.Path(path_type=Path), help="Default: beside the modules."
-)
-@options.versions
-@options.test_split
-@options.samples_per_class
-@options.ignore_label
-@options.seed
-@click.option("--no-verify", is_flag=True, help="Do not compare a trunk with its masked parent.")
-@options.running
-@options.writing("The model to write.")
-@options.common
+class ModuleOptions(Options):
+    """The modules, and how they are joined."""
+
+    modules: Annotated[
+        tuple[options.PrefixedPath, ...],
+        Argument(
+            "MODULES...", "Files or folders that 'graft decompose' wrote; PREFIX=MODULE prefixes classes."
+        ),
+    ]
+    rename: Annotated[
+        tuple[str, ...],
+        Option("Call class A, of the last module that has one, B. Repeatable.", JOIN, metavar="A=B"),
+    ] = ()
+    strategy: Annotated[
+        str,
+        one_of(STRATEGIES),
+        Option(
+            "trunk: one network for all modules of a parent; branches: side by side.",
+            JOIN,
+            show_default=True,
+        ),
+    ] = "auto"
+    keep: Annotated[
+        options.Share | None,
+        Option("Share of the cost that a trunk keeps. Default: that of the largest of its modules.", JOIN),
+    ] = None
+    round_to: Annotated[
+        int | None,
+        Field(ge=1),
+        Option(
+            "Prune channels in multiples of N. Default: what their operators run fast with.",
+            JOIN,
+            metavar="N",
+        ),
+    ] = None
+    continuous: Annotated[
+        bool,
+        Option("Plan trunks with samples of the classes of other networks as further examples.", JOIN),
+    ] = False
+    parent: Annotated[
+        tuple[Path, ...], Option("Parent of a trunk; repeatable. Default: beside the modules.", JOIN)
+    ] = ()
+    profile: Annotated[
+        tuple[Path, ...], Option("Profile of a parent; repeatable. Default: beside the modules.", JOIN)
+    ] = ()
+
+
+class CompareOptions(Options):
+    """How scores of different networks are compared."""
+
+    scores: Annotated[
+        str | None,
+        one_of(comparison_names()),
+        Option(
+            "Comparison of networks side by side. Default: odds for one parent, else joint with --data, "
+            "typicality without.",
+            options.SCORES,
+        ),
+    ] = None
+    other: Annotated[
+        bool,
+        Option(
+            "Add the column (other): for the other classes of the parent in a single trunk, else for "
+            "out-of-distribution samples.",
+            options.SCORES,
+        ),
+    ] = False
+    false_positive_rate: Annotated[
+        options.Share,
+        Option(
+            "Share of in-distribution samples that may be rejected as (other).",
+            options.SCORES,
+            hidden=("--false-alarms",),
+            show_default=True,
+        ),
+    ] = FALSE_POSITIVE_RATE
+
+
+class InputOptions(Options):
+    """The input of the composite."""
+
+    kind: Annotated[
+        str | None,
+        one_of(INPUTS),
+        Option(
+            "raw: images 0..255, prepared in the graph; parent: as the parents take them. Default: parent "
+            "for one parent, else raw.",
+            INPUT,
+            flags=("--input",),
+        ),
+    ] = Field(default=None, alias="input")
+    input_type: Annotated[
+        str, one_of(("uint8", "float32")), Option("Type of raw images.", INPUT, show_default=True)
+    ] = "uint8"
+
+
+class ComposeRun(options.SeededRunOptions):
+    """Where models run, and what is checked."""
+
+    no_verify: Annotated[bool, Option("Do not compare a trunk with its masked parent.", options.RUN)] = False
+
+
+class ComposeOutput(options.VersionedOutputOptions):
+    """Where the composite goes."""
+
+    output: Annotated[Path, Option("Model to write.", options.OUTPUT, ("-o", "--output"))]
+
+
+@takes_options(epilog="Example: graft compose modules/cat.onnx modules/dog.onnx -o pets.onnx")
 def command(
-    modules: tuple[options.Prefixed, ...],
-    data: tuple[options.Prefixed, ...],
-    strategy: str,
-    keep: float | None,
-    round_to: int | None,
-    other: bool,
-    false_positive_rate: float,
-    scores: str | None,
-    continuous: bool,
-    rename: tuple[str, ...],
-    input_: str | None,
-    input_type: str,
-    parent: tuple[Path, ...],
-    profile: tuple[Path, ...],
-    opset: int | None,
-    ir_version: int | None,
-    test_split: str,
-    samples_per_class: int | None,
-    ignore_label: str | None,
-    seed: int,
-    no_verify: bool,
-    device: Device,
-    output: Path,
-    force: bool,
-    dry_run: bool,
-    as_json: bool,
+    join: ModuleOptions,
+    compare: CompareOptions,
+    entry: InputOptions,
+    data: options.SampledDataOptions,
+    run: ComposeRun,
+    output: ComposeOutput,
 ) -> None:
     """Join MODULES, files or folders that 'graft decompose' wrote, into one classifier.
 
@@ -144,69 +166,89 @@ def command(
     be compared. With --data the scores of several parents come from a joint head, fitted to the training
     split, and the result is measured on the test split. PREFIX=MODULE calls its classes PREFIX:NAME.
     """
-    refuse_overwrite(output, force)
-    named = [options.Prefixed(file, each.prefix) for each in modules for file in module_files([each.path])]
+    refuse_overwrite(output.output, output.force)
+    named = [
+        options.Prefixed(file, each.prefix) for each in join.modules for file in module_files([each.path])
+    ]
     files = [each.path for each in named]
     loaded = [load_module(file) for file in files]
-    compose = Compose(
-        strategy=strategy,
-        keep=keep,
-        other=other,
-        false_positive_rate=false_positive_rate,
-        scores=scores,
-        continuous=continuous,
-        input=input_,
-        dtype=np.uint8 if input_type == "uint8" else np.float32,
-        opset=opset,
-        ir_version=ir_version,
-        round_to=round_to,
-        verify=not no_verify,
-        samples_per_class=samples_per_class,
-    )
-    naming = Naming.of(loaded, named, rename)
-    sources = {} if strategy == "branches" else _sources(loaded, files, parent, profile)
+    device = run.device()
+    compose = _compose(join, compare, entry, data, run, output)
+    naming = Naming.of(loaded, named, join.rename)
+    sources = {} if join.strategy == "branches" else _sources(loaded, files, join.parent, join.profile)
     owners = [origin_of(module).parents[0].graph_sha256 for module in loaded]
     for sha256, source in sources.items():
         prefixes = {each.prefix for each, owner in zip(named, owners, strict=True) if owner == sha256}
-        samples = _training(data, prefixes, source.parent.card, ignore_label, len(set(owners)) == 1)
+        samples = _training(data.data, prefixes, source.parent.card, data.ignore_label, len(set(owners)) == 1)
         sources[sha256] = replace(source, samples=samples)
-    common, reason = _common(data, ignore_label, naming)
-    context = Context(data=common, device=device, seed=seed)
+    common, reason = _common(data.data, data.ignore_label, naming)
+    context = Context(data=common, device=device, seed=run.seed)
     report = compose(Modules(loaded, sources, naming.modules), context)
     fitted = bool(report.scores) and comparison_called(report.scores).needs_data
     several = len(set(owners)) > 1 and not fitted
     check(report.model)
-    session = device.open(report.model)
-    cost = cost_of(report.model)
-    origin = origin_of(report.model)
-    result: dict[str, Any] = {
-        "output": output,
-        "strategy": report.strategy,
-        "strategy_reason": report.reason,
-        "scores": report.scores,
-        "classes": list(report.model.require_card().labels),
-        "input": report.model.require_card().inputs[0].plain(),
-        "adapted": [list(steps) for steps in report.adapted],
+    result = {
+        "output": output.output,
+        **_described(report),
         "declined": [*map(str, report.declined), *([reason] if reason and several else [])],
-        "joint": report.joint.plain() if report.joint else None,
-        "reject": report.reject.plain() if report.reject else None,
-        "parents": [record.model_dump(mode="json", exclude={"labels"}) for record in origin.parents],
         "modules": [
             {"file": file, "classes": list(origin_of(m).classes)}
             for file, m in zip(files, loaded, strict=True)
         ],
+        "providers": list(device.open(report.model).providers),
+    }
+    if data.data:
+        result.update(_measured(report.model, data.data, data.test_split, data.ignore_label, naming, device))
+    with output.target(output.output) as path:
+        report.model.save(path, output.force)
+        result.update(bytes=path.stat().st_size, **output.dry())
+    show.declined(result["declined"])
+    show.emit("compose", result, output.as_json, lambda: _show(result))
+
+
+def _compose(
+    join: ModuleOptions,
+    compare: CompareOptions,
+    entry: InputOptions,
+    data: options.SampledDataOptions,
+    run: ComposeRun,
+    output: ComposeOutput,
+) -> Compose:
+    return Compose(
+        strategy=join.strategy,
+        keep=join.keep,
+        other=compare.other,
+        false_positive_rate=compare.false_positive_rate,
+        scores=compare.scores,
+        continuous=join.continuous,
+        input=entry.kind,
+        dtype=np.uint8 if entry.input_type == "uint8" else np.float32,
+        opset=output.opset,
+        ir_version=output.ir_version,
+        round_to=join.round_to,
+        verify=not run.no_verify,
+        samples_per_class=data.samples_per_class,
+    )
+
+
+def _described(report: ComposeReport) -> dict[str, Any]:
+    """The composite, for ``--json``."""
+    card, cost = report.model.require_card(), cost_of(report.model)
+    return {
+        "strategy": report.strategy,
+        "strategy_reason": report.reason,
+        "scores": report.scores,
+        "classes": list(card.labels),
+        "input": card.inputs[0].plain(),
+        "adapted": [list(steps) for steps in report.adapted],
+        "joint": report.joint.plain() if report.joint else None,
+        "reject": report.reject.plain() if report.reject else None,
+        "parents": [
+            record.model_dump(mode="json", exclude={"labels"}) for record in origin_of(report.model).parents
+        ],
         "macs": cost.macs,
         "parameters": cost.parameters,
-        "providers": list(session.providers),
     }
-    if data:
-        result.update(_measured(report.model, data, test_split, ignore_label, naming, device))
-    if dry_run:
-        result["dry_run"] = True
-    else:
-        report.model.save(output, force)
-        result["bytes"] = output.stat().st_size
-    show.emit("compose", result, as_json, lambda: _show(result))
 
 
 def _common(data: Sequence[options.Prefixed], ignore: str | None, naming: Naming) -> tuple[Split | None, str]:
@@ -306,10 +348,10 @@ def _show(result: dict[str, Any]) -> None:
         show.note(f"scores compared by {result['scores']}")
     if result["joint"]:
         joint = result["joint"]
-        used = "" if joint["used"] else "; not better than the scores without data, which stay"
+        used = "" if joint["used"] else "; it is not better than the scores without data, which are used"
         show.note(
             f"joint head of {joint['samples']} training samples: top-1 {show.percent(joint['top1'])} on "
-            f"folds left out, {show.percent(joint['before'])} without it{used}"
+            f"held-out folds, {show.percent(joint['before'])} without it{used}"
         )
     if result["reject"]:
         fitted = result["reject"]["samples"]

@@ -6,145 +6,142 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import click
+from pydantic import Field
 
 from graft.passes.compensate.fold import LADDER as COMPENSATE
 from graft.passes.curve import LADDER, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT, MEASURED, PUBLISHED, best
-from graft.passes.identify import METHODS as IDENTIFY
+from graft.passes.identify import DEFAULT, MEASURED, best
+from graft.passes.parent import Parent
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite, writing
-from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options, parents, plot
+from graft.tools.command import Option, Options, one_of, several, takes_options
 
 
-class _Several(click.ParamType):  # type: ignore[type-arg]
-    """Values of one type, separated by commas."""
+class CurveOptions(options.ClassOptions):
+    """A trained classifier, and the set of classes whose modules are measured."""
 
-    def __init__(self, each: Any) -> None:
-        self.each = each
-        self.name = each.name
+    no_rest: Annotated[bool, Option("Leave out the output 'rest' of the modules.", options.PRUNE)] = False
+    budgets: Annotated[
+        tuple[Annotated[tuple[float, ...], several(options.SHARE)], ...],
+        Option(
+            "Shares of the MACs to keep, separated by commas; repeatable. Default: "
+            f"{', '.join(f'{share:g}' for share in LADDER)}.",
+            options.PRUNE,
+            metavar="F,F",
+        ),
+    ] = ()
+    round_to: Annotated[
+        int | None,
+        Field(ge=1),
+        Option(
+            "Prune channels in multiples of N. Default: what their operators run fast with.",
+            options.PRUNE,
+            metavar="N",
+        ),
+    ] = None
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
-        """The values."""
-        words = [word.strip() for word in str(value).split(",") if word.strip()]
-        if not words:
-            self.fail(f"expected one or more, separated by commas, found '{value}'", param, ctx)
-        return tuple(self.each.convert(word, param, ctx) for word in words)
+
+class CurveMethods(Options):
+    """How channels are chosen and compensated, each a line of the picture."""
+
+    methods: Annotated[
+        tuple[Annotated[tuple[str, ...], several(one_of((*options.METHOD_NAMES, ONE_PLAN)))], ...],
+        Option(
+            f"Importance of channels, as --method of decompose, or {ONE_PLAN}: one plan for all classes. "
+            f"Separated by commas; repeatable. Default: {', '.join(METHODS)}. "
+            f"One of: {', '.join((*options.METHOD_NAMES, ONE_PLAN))}.",
+            options.METHOD,
+            metavar="A,B",
+        ),
+    ] = ()
+    compensate: Annotated[
+        tuple[Annotated[tuple[str, ...], several(one_of(COMPENSATE))], ...],
+        Option(
+            f"How the kept channels make up for the pruned ones: {', '.join(COMPENSATE)}. Separated by "
+            f"commas; repeatable. Default: {COMPENSATE[-1]}.",
+            options.METHOD,
+            metavar="A,B",
+        ),
+    ] = ()
+    profile: Annotated[
+        Path | None, Option("Profile from 'graft profile', which saves profiling again.", options.METHOD)
+    ] = None
 
 
-@click.command(
+class CurveOutput(options.OutputOptions):
+    """Where figures and picture go."""
+
+    output: Annotated[Path, Option("Figures to write, as JSON.", options.OUTPUT, ("-o", "--output"))]
+    plot: Annotated[
+        Path | None,
+        Option("Picture to write, .svg or .png. Default: as -o, with the ending .svg.", options.OUTPUT),
+    ] = None
+
+
+@takes_options(
     epilog="Example: graft curve resnet20.onnx --data cifar10.npz --classes cat,dog "
     "--budgets 0.3,0.5,0.7 -o curve.json"
 )
-@click.argument("model", type=click.Path(path_type=Path))
-@options.data()
-@options.card
-@options.classes
-@click.option("--no-rest", is_flag=True, help="A set does without the output 'rest'.")
-@click.option(
-    "--budgets",
-    multiple=True,
-    type=_Several(options.Share()),
-    metavar="F,F",
-    help=f"Shares of the MACs to keep; repeatable. Default: {', '.join(f'{share:g}' for share in LADDER)}.",
-)
-@click.option(
-    "--methods",
-    multiple=True,
-    type=_Several(click.Choice([*(method.name for method in (*IDENTIFY, *PUBLISHED)), ONE_PLAN])),
-    metavar="A,B",
-    help=f"How channels are chosen, as --method of decompose, or {ONE_PLAN}: one plan for all classes; "
-    f"repeatable. Default: {', '.join(METHODS)}.",
-)
-@click.option(
-    "--compensate",
-    multiple=True,
-    type=_Several(click.Choice(COMPENSATE)),
-    metavar="A,B",
-    help=f"How kept channels stand in for removed ones: {', '.join(COMPENSATE)}; repeatable. "
-    f"Default: {COMPENSATE[-1]}.",
-)
-@options.round_to
-@click.option("--profile", type=click.Path(path_type=Path), help="From 'graft profile'; saves that pass.")
-@options.split
-@options.test_split
-@options.samples_per_class
-@options.ignore_label
-@options.seed
-@options.running
-@click.option(
-    "--plot",
-    "picture",
-    type=click.Path(path_type=Path),
-    help="The picture, .svg or .png. Default: as -o, with the ending .svg.",
-)
-@options.writing("The figures to write, as JSON.")
-@options.common
 def command(
-    model: Path,
-    data: Path,
-    card: Path | None,
-    classes: tuple[str, ...],
-    no_rest: bool,
-    budgets: tuple[tuple[float, ...], ...],
-    methods: tuple[tuple[str, ...], ...],
-    compensate: tuple[tuple[str, ...], ...],
-    round_to: int | None,
-    profile: Path | None,
-    split: str,
-    ignore_label: str | None,
-    test_split: str,
-    samples_per_class: int | None,
-    seed: int,
-    device: Device,
-    picture: Path | None,
-    output: Path,
-    force: bool,
-    dry_run: bool,
-    as_json: bool,
+    subject: CurveOptions,
+    method: CurveMethods,
+    data: options.HeldOutOptions,
+    run: options.SeededRunOptions,
+    output: CurveOutput,
 ) -> None:
-    """Accuracy of modules of MODEL against their MACs, by several methods, as figures and a picture.
+    """Plot accuracy of modules of MODEL against their MACs, for several methods and budgets.
 
     Cuts a module for --classes together (of one class: against (other)) at every budget by every
     method, and measures each on the test split, as it measures MODEL restricted to the classes. The
     modules are not written: 'graft decompose' does that.
     """
-    picture = picture or output.with_suffix(".svg")
-    _check_files(output, picture, force)
-    parent = parents.load_parent(model, card)
-    samples, fingerprint = options.samples_of(
-        data, split, parent.card, None, samples_per_class, seed, ignore=ignore_label
-    )
-    names = options.classes_with_samples(classes, samples) or tuple(samples.counts())
-    test = Samples.match(options.split_of([options.Prefixed(data)], test_split, ignore_label), parent.card)
+    picture = output.plot or output.output.with_suffix(".svg")
+    _check_files(output.output, picture, output.force)
+    parent = parents.load_parent(subject.model, subject.card)
+    samples, fingerprint = data.samples(parent.card, run.seed)
+    names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
+    part = options.split_of([options.Prefixed(data.data)], data.test_split, data.ignore_label)
+    test = Samples.match(part, parent.card)
     Samples.match(test.split, parent.card, names)  # says which of them has none
-    shares = sorted(_each(budgets, LADDER))
-    method = best(parent.groups, samples=True)
-    usual = (method, *METHODS[1:])
-    ways, steps = _each(methods, usual), _each(compensate, COMPENSATE[-1:])
-    merged = parents.apart(parent, names) and set(samples.counts()) - set(names)
-    if ONE_PLAN in ways and merged and not profile:
-        raise classes_merged()
-    count = len(shares) * len(ways) * len(steps)
-    if dry_run:
-        would = {"output": output, "plot": picture, "dry_run": True, "classes": names, "points": count}
-        note = f"would cut and measure {count} modules, and write {output} and {picture}"
-        show.emit("curve", would, as_json, lambda: show.note(note))
-        return
-    observed = parents.profile_of(parent, names, profile, samples, fingerprint, device)
-    decompose = Decompose(
-        method=method, together=len(names) > 1, rest=not no_rest, seed=seed, round_to=round_to
+    chosen = best(parent.groups, samples=True)
+    curve = Curve(
+        run.device(),
+        sorted(_each(subject.budgets, LADDER)),
+        _each(method.methods, (chosen, *METHODS[1:])),
+        _each(method.compensate, COMPENSATE[-1:]),
     )
-    with show.progress("cutting", count) as step:
-        curve = Curve(device, shares, ways, steps, progress=step)
+    merged = parents.apart(parent, names) and set(samples.counts()) - set(names)
+    if ONE_PLAN in curve.methods and merged and not method.profile:
+        raise classes_merged()
+    observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, curve.device)
+    decompose = Decompose(
+        method=chosen,
+        together=len(names) > 1,
+        rest=not subject.no_rest,
+        seed=run.seed,
+        round_to=subject.round_to,
+    )
+    count = len(curve.budgets) * len(curve.methods) * len(curve.compensate)
+    with show.progress("pruning", count) as step:
+        curve.progress = step
         report = curve(parent, observed, samples, test, decompose, names)
-    result: dict[str, Any] = {
+    result = _result(parent, report, names, run.seed)
+    title = f"{show.classes(names)} of {subject.model.name}"
+    with output.target(output.output) as figures, output.target(picture) as drawn:
+        _write(result, report, title, figures, drawn, output.force)
+    printed = {**result, "output": output.output, "plot": picture, **output.dry()}
+    show.emit("curve", printed, output.as_json, lambda: _show(report, names, output.output, picture))
+
+
+def _result(parent: Parent, report: CurveReport, names: Sequence[str], seed: int) -> dict[str, Any]:
+    """The figures, as they are written."""
+    return {
         "classes": list(names),
         "seed": seed,
         "samples": report.test_samples,
@@ -158,9 +155,6 @@ def command(
         "points": [asdict(point) for point in report.points],
         "providers": list(report.providers),
     }
-    _write(result, report, f"{show.classes(names)} of {model.name}", output, picture, force)
-    told = {**result, "output": output, "plot": picture}
-    show.emit("curve", told, as_json, lambda: _show(report, names, output, picture))
 
 
 def _each(given: Sequence[Sequence[Any]], default: Sequence[Any]) -> tuple[Any, ...]:
@@ -210,7 +204,7 @@ def _lines(report: CurveReport) -> list[plot.Line]:
 
 
 def _drawn(points: Sequence[Point]) -> tuple[tuple[float, float, float], ...]:
-    """Share of MACs, accuracy and the standard error of the loss, in percent, of what was reached.
+    """Share of MACs, accuracy and the standard error of the difference, in percent, of every budget reached.
 
     Balanced accuracy is drawn without an error: the one that is known is of top-1.
     """
@@ -237,7 +231,7 @@ def _show(report: CurveReport, names: Sequence[str], output: Path, picture: Path
         start = [_named(point.method), point.compensate]
         rows.setdefault((point.method, point.compensate), start).append(_cell(point))
     show.table(
-        f"points lost against the parent, {show.classes(names)}, by share of its MACs; "
+        f"difference from the parent in percentage points, {show.classes(names)}, by share of its MACs; "
         f"ran on {', '.join(report.providers)}",
         ["method", "compensate", *(f"<= {show.percent(keep, 0)}" for keep in budgets)],
         list(rows.values()),
@@ -249,4 +243,4 @@ def _show(report: CurveReport, names: Sequence[str], output: Path, picture: Path
 
 
 def _cell(point: Point) -> str:
-    return "-" if point.loss is None else f"{point.loss:+.2f} ± {point.standard_error:.2f}"
+    return "-" if point.loss is None else f"{0 - point.loss:+.2f} ± {point.standard_error:.2f}"

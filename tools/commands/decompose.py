@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import click
 import numpy as np
+from pydantic import model_validator
 
 from graft.passes.base import Context
-from graft.passes.budget_search import BudgetSearch
-from graft.passes.compensate.fold import LADDER
+from graft.passes.budget_search import BudgetSearch, BudgetSearchReport
 from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose, DecomposeReport
 from graft.passes.identify import best
@@ -32,141 +31,130 @@ from graft.rewriter.run.equivalence import check
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options, parents
-from graft.tools.commands.plan import keep_by_option, method_option
+from graft.tools.command import Option, takes_options
 
 VERIFY_SAMPLES = 8
+MAX_DROP = 0.5
+"""Percentage points, where no budget is given."""
 
 
-@click.command(
+class ModuleOptions(options.ClassOptions):
+    """A trained classifier, and the modules that are cut from it."""
+
+    together: Annotated[
+        bool, Option("One module for the set of classes, not one for each.", options.PRUNE)
+    ] = False
+    other: Annotated[bool, Option("Give the module of a set one more column, (other).", options.PRUNE)] = (
+        False
+    )
+    no_rest: Annotated[bool, Option("Leave out the output 'rest' of the module of a set.", options.PRUNE)] = (
+        False
+    )
+
+
+class DecomposeBudget(options.BudgetOptions):
+    """How much is kept: a share, an accuracy, or a plan."""
+
+    max_drop: Annotated[
+        options.Points | None,
+        Option(
+            "Instead of --keep: the smallest module that is at most so many percentage points worse, by "
+            "cross-validation on the calibration set. Default: 0.5.",
+            options.PRUNE,
+        ),
+    ] = None
+    plan: Annotated[Path | None, Option("Instead of --keep: a plan from 'graft plan'.", options.PRUNE)] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> DecomposeBudget:
+        if sum(each is not None for each in (self.keep, self.max_drop, self.plan)) > 1:
+            raise ValueError("give one of --keep, --max-drop and --plan")
+        return self
+
+
+class DecomposeRun(options.SeededRunOptions):
+    """Where models run, and what is checked."""
+
+    no_verify: Annotated[bool, Option("Do not compare each module with the masked parent.", options.RUN)] = (
+        False
+    )
+
+
+class DecomposeOutput(options.VersionedOutputOptions):
+    """Where the modules go."""
+
+    output: Annotated[Path, Option("Folder to write.", options.OUTPUT, ("-o", "--output"))]
+
+
+@takes_options(
     epilog="Example: graft decompose resnet20.onnx --data cifar10.npz --classes cat,dog --together "
     "--keep 0.5 -o pets"
 )
-@click.argument("model", type=click.Path(path_type=Path))
-@options.data()
-@options.card
-@options.classes
-@click.option("--together", is_flag=True, help="One module for the set of classes, not one for each.")
-@click.option("--other", is_flag=True, help="A set gets one more column, (other).")
-@click.option("--no-rest", is_flag=True, help="A set does without the output 'rest'.")
-@click.option("--keep", type=options.Share(), help="Share of the cost to keep: 0.5 or 50%.")
-@keep_by_option
-@options.round_to
-@click.option(
-    "--max-drop",
-    type=click.FloatRange(0),
-    help="Instead of --keep: the smallest module that loses at most so many points on held-back "
-    "training samples. Default: 0.5.",
-)
-@method_option
-@click.option(
-    "--compensate",
-    default=LADDER[-1],
-    type=click.Choice(LADDER),
-    show_default=True,
-    help="How kept channels stand in for removed ones.",
-)
-@click.option(
-    "--mirror",
-    is_flag=True,
-    help="Images count as in a mirror, too, where channels are chosen and layers refitted.",
-)
-@click.option("--profile", type=click.Path(path_type=Path), help="From 'graft profile'; saves that pass.")
-@click.option("--plan", type=click.Path(path_type=Path), help="From 'graft plan': cut along it.")
-@options.split
-@options.test_split
-@options.samples_per_class
-@options.ignore_label
-@options.seed
-@options.versions
-@click.option("--no-verify", is_flag=True, help="Do not compare each cut with its masked parent.")
-@options.running
-@options.writing("The folder to write.")
-@options.common
 def command(
-    model: Path,
-    data: Path,
-    card: Path | None,
-    classes: tuple[str, ...],
-    together: bool,
-    other: bool,
-    no_rest: bool,
-    keep: float | None,
-    keep_by: str,
-    round_to: int | None,
-    max_drop: float | None,
-    method: str | None,
-    compensate: str,
-    mirror: bool,
-    profile: Path | None,
-    plan: Path | None,
-    split: str,
-    ignore_label: str | None,
-    test_split: str,
-    samples_per_class: int | None,
-    seed: int,
-    opset: int | None,
-    ir_version: int | None,
-    no_verify: bool,
-    device: Device,
-    output: Path,
-    force: bool,
-    dry_run: bool,
-    as_json: bool,
+    subject: ModuleOptions,
+    budget: DecomposeBudget,
+    method: options.CompensateOptions,
+    data: options.HeldOutOptions,
+    run: DecomposeRun,
+    output: DecomposeOutput,
 ) -> None:
-    """Cut the part of MODEL that each class needs out as a smaller ONNX model.
+    """Prune MODEL to a smaller module for each class: the part that the class needs.
 
     Writes a folder: a module CLASS.onnx for each class (or one for the set, with --together), their
-    plans, the parent and its profile, and graft.json, which says what --json prints.
+    plans, the parent and its profile, and graft.json, which holds what --json prints.
     """
-    if sum(option is not None for option in (keep, max_drop, plan)) > 1:
-        raise click.UsageError("give one of --keep, --max-drop and --plan")
-    directory = ModuleFolder(output, force)
-    parent = parents.load_parent(model, card)
-    labels = parent.card
-    samples, fingerprint = options.samples_of(
-        data, split, labels, None, samples_per_class, seed, ignore=ignore_label
-    )
-    names = options.classes_with_samples(classes, samples)
-    names = names or tuple(samples.counts())
-    sets = [names] if together else [(name,) for name in names]
-    planned = _plan(plan, parent) if plan else None
+    ModuleFolder(output.output, output.force)  # refuses before the work
+    device = run.device()
+    parent = parents.load_parent(subject.model, subject.card)
+    samples, fingerprint = data.samples(parent.card, run.seed)
+    names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
+    sets = [names] if subject.together else [(name,) for name in names]
+    planned = _plan(budget.plan, parent) if budget.plan else None
     decompose = Decompose(
-        keep,
-        keep_by,
-        method or best(parent.groups, samples=True),
-        *(compensate, together, other, not no_rest, seed, round_to),
+        budget.keep,
+        budget.keep_by,
+        method.method or best(parent.groups, samples=True),
+        *(method.compensate, subject.together, subject.other, not subject.no_rest, run.seed, budget.round_to),
     )
-    decompose = replace(decompose, mirror=mirror, stopwatch=Stopwatch(device))
-    if dry_run:
-        would = {"output": output, "dry_run": True, "modules": [{"classes": list(each)} for each in sets]}
-        note = f"would write {len(sets)} modules to {output}"
-        show.emit("decompose", would, as_json, lambda: show.note(note))
-        return
-    observed = parents.profile_of(parent, names, profile, samples, fingerprint, device)
-    if not as_json:
-        show.note(f"parent: top-1 {show.percent(observed.top1)} on the {split} samples")
-    verify = None if no_verify else (_few(samples), device)
-    job = _Job(parent, observed, samples, decompose, verify, device, Convert(opset, ir_version))
-    search = None
-    if keep is None and plan is None:
-        search = BudgetSearch(0.5 if max_drop is None else max_drop, device)
-    reports, found = [], []
-    with show.progress("cutting", len(sets)) as step:
-        for part in sets:
-            if search:
-                outcome = search(parent, samples, decompose, part)
-                job = replace(job, decompose=replace(decompose, keep=outcome.keep))
-                found.append(outcome)
-            reports.append(job.cut(part, planned))
-            step(1)
+    decompose = replace(decompose, mirror=method.mirror, stopwatch=Stopwatch(device))
+    observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
+    if not output.as_json:
+        show.note(f"parent: top-1 {show.percent(observed.top1)} on the {data.split} samples")
+    verify = None if run.no_verify else (_few(samples), device)
+    convert = Convert(output.opset, output.ir_version)
+    job = _Job(parent, observed, samples, decompose, verify, device, convert)
+    reports, searches = _cut(job, budget, sets, planned)
     result = _result(parent, reports, sets, observed)
-    for entry, outcome in zip(result["modules"], found, strict=False):
+    for entry, outcome in zip(result["modules"], searches, strict=False):
         entry.update(drop=outcome.drop, drop_standard_error=outcome.standard_error)
-    result.update(_on_test(job, reports, names, Dataset.load(data), test_split, ignore_label, device))
+    result.update(_on_test(job, reports, names, data))
     result.update(_timed(result["modules"], reports, decompose.stopwatch))
     result["providers"] = list(device.open(parent.model).providers)
-    written = _write(directory, job, reports, result)
-    show.emit("decompose", {**written, "output": output}, as_json, lambda: _show(written, output))
+    with output.target(output.output) as folder:
+        written = _write(ModuleFolder(folder, output.force), job, reports, result)
+    for entry in written["modules"]:
+        show.declined(entry["declined"], ", ".join(entry["classes"]))
+    printed = {**written, "output": output.output, **output.dry()}
+    show.emit("decompose", printed, output.as_json, lambda: _show(written, output.output))
+
+
+def _cut(
+    job: _Job, budget: DecomposeBudget, sets: Sequence[Sequence[str]], planned: Plan | None
+) -> tuple[list[DecomposeReport], list[BudgetSearchReport]]:
+    """Cut a module for each set; with ``--max-drop``, also what its search found."""
+    search = None
+    if budget.keep is None and planned is None:
+        search = BudgetSearch(MAX_DROP if budget.max_drop is None else budget.max_drop, job.device)
+    reports, searches = [], []
+    with show.progress("pruning", len(sets)) as step:
+        for part in sets:
+            if search:
+                outcome = search(job.parent, job.samples, job.decompose, part)
+                job = replace(job, decompose=replace(job.decompose, keep=outcome.keep))
+                searches.append(outcome)
+            reports.append(job.cut(part, planned))
+            step(1)
+    return reports, searches
 
 
 @dataclass(frozen=True)
@@ -270,26 +258,20 @@ def _timed(
 
 
 def _on_test(
-    job: _Job,
-    reports: Sequence[DecomposeReport],
-    names: Sequence[str],
-    dataset: Dataset,
-    split: str,
-    ignore: str | None,
-    device: Device,
+    job: _Job, reports: Sequence[DecomposeReport], names: Sequence[str], data: options.HeldOutOptions
 ) -> dict[str, Any]:
     """Accuracy of the parent, restricted to the classes, and of all modules joined as branches."""
+    dataset, split, card = Dataset.load(data.data), data.test_split, job.parent.card
     if split not in dataset.splits and not (split == "test" and "val" in dataset.splits):
         return {}
-    card = job.parent.card
-    data = replace(dataset.split(split), ignore=ignore)
-    samples = Samples.match(data, card, names)
-    parent = score(job.parent.model, samples, device, names)
-    parents.warn_if_far_below(parent.summary()["top1"], job.parent.source)
-    joined = Compose("branches")(Modules([report.model for report in reports]), Context()).model
-    own = Samples.match(data, joined.require_card(), names, names=card.labels)
-    composed = score(joined, own, device, names)
+    part = replace(dataset.split(split), ignore=data.ignore_label)
+    samples = Samples.match(part, card, names)
+    parent = score(job.parent.model, samples, job.device, names)
     top1 = parent.summary()["top1"]
+    parents.warn_if_far_below(top1, job.parent.source)
+    joined = Compose("branches")(Modules([report.model for report in reports]), Context()).model
+    own = Samples.match(part, joined.require_card(), names, names=card.labels)
+    composed = score(joined, own, job.device, names)
     return {
         "parent_top1": top1,
         "composed_top1": composed.summary()["top1"],
@@ -332,12 +314,13 @@ def _show(result: dict[str, Any], output: Path) -> None:
     for entry in result["modules"]:
         if "drop" in entry:
             show.note(
-                f"{', '.join(entry['classes'])}: lost {entry['drop']:+.2f} points on held-back training "
-                f"samples (standard error {entry['drop_standard_error']:.2f}; less cannot be told apart)"
+                f"{', '.join(entry['classes'])}: {-entry['drop']:+.2f} percentage points on training samples "
+                f"left out by cross-validation (standard error {entry['drop_standard_error']:.2f}; "
+                "smaller ones are noise)"
             )
     dead = result["parent"]["dead_channels"]
     if dead:
-        show.note(f"{dead} channels of the parent are zero for every sample: the first to fall")
+        show.note(f"{dead} channels of the parent are zero for every sample: pruned first")
     if "composed_top1" in result:
         show.note(
             f"{result['test_samples']} test samples: parent {show.percent(result['parent'].get('top1'))}, "

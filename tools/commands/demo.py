@@ -10,9 +10,8 @@ import tempfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import click
 import numpy as np
 import onnxruntime as ort
 
@@ -22,6 +21,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import CARD_KEY
 from graft.tools import console as show
 from graft.tools import options
+from graft.tools.command import Option, takes_options
 
 KEEP = "0.6"
 
@@ -44,26 +44,34 @@ BUNDLED = (
 """The classes were chosen on training images; docs/results.md has the mean over random choices."""
 
 
-@click.command()
-@options.writing("Keep what is made in this folder.", required=False)
-@options.common
-def command(output: Path | None, force: bool, dry_run: bool, as_json: bool) -> None:
+class DemoOutput(options.OutputOptions):
+    """Where the files of the demo go."""
+
+    output: Annotated[
+        Path | None,
+        Option("Folder for the files. Default: they are deleted.", options.OUTPUT, ("-o", "--output")),
+    ] = None
+
+
+@takes_options()
+def command(output: DemoOutput) -> None:
     """Build one classifier from parts of three, trained with PyTorch, Keras and scikit-learn.
 
-    Uses the models and the samples of their data that come with Graft, and prints the commands it
-    runs. Nothing is trained.
+    Uses the models and the samples that come with Graft, and prints the commands that it runs. Nothing is
+    trained. Takes about a minute.
     """
-    if output is not None and output.exists() and not force:
-        raise GraftError("output-exists", f"{output} exists", "choose another -o or add --force")
+    target = output.output
+    if target is not None and target.exists() and not output.force:
+        raise GraftError("output-exists", f"{target} exists", "choose another -o or add --force")
     with contextlib.ExitStack() as stack:
-        if output is None or dry_run:
+        if target is None or output.dry_run:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="graft-demo-")))
         else:
-            folder = output
+            folder = target
         models = stack.enter_context(resources.as_file(resources.files("graft.models")))
-        result = _Story(models, folder, force, quiet=as_json).tell()
-        result.update({"output": output, "dry_run": True} if dry_run else {"output": output})
-        show.emit("demo", result, as_json, lambda: _show(result, None if dry_run else output))
+        result = _Story(models, folder, output.force, quiet=output.as_json).tell()
+        result.update({"output": target, **output.dry()})
+        show.emit("demo", result, output.as_json, lambda: _show(result, None if output.dry_run else target))
 
 
 class _Story:

@@ -4,78 +4,106 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
+from pydantic import Field
 
 from graft.passes.base import Context
 from graft.passes.compose import Compose, Modules
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.baseline import Candidate, Evaluation
 from graft.rewriter.record.folder import load_module, module_files
-from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options, parents
-from graft.tools.exits import CHECK_FAILED, DONE
+from graft.tools.cli import CHECK_FAILED, DONE
+from graft.tools.command import Option, Options, takes_options
 
-THREADS = 2
-"""Of onnxruntime, where ``--threads`` does not say: latencies of different machines compare."""
+MEASURE = "What to measure"
 
 
-@click.command(epilog="Example: graft evaluate pets.onnx --data cifar10.npz --baseline resnet20.onnx")
-@click.argument("model", type=click.Path(path_type=Path))
-@options.data(multiple=True)
-@options.card
-@options.classes
-@click.option("--baseline", type=click.Path(path_type=Path), help="Measured in the same run, beside MODEL.")
-@click.option("--baseline-card", type=click.Path(path_type=Path), help="The baseline's card.")
-@click.option("--min-top1", type=options.Share(zero=True), help="Exit code 1 where the accuracy is lower.")
-@click.option("--batch", default=32, show_default=True, type=click.IntRange(1), help="For the latency.")
-@click.option("--split", default="test", show_default=True, help="Split to measure on.")
-@options.samples_per_class
-@options.ignore_label
-@options.seed
-@options.running
-@options.common
+
+class EvaluateOptions(options.ModelOptions):
+    """A classifier, some of its classes, and a baseline."""
+
+    classes: Annotated[
+        tuple[str, ...],
+        Option(
+            "Names of classes, separated by commas; repeatable; @FILE: one a line. Default: all.",
+            MEASURE,
+            metavar="A,B|@FILE",
+        ),
+    ] = ()
+    baseline: Annotated[Path | None, Option("Model to measure in the same run, for comparison.", MEASURE)] = (
+        None
+    )
+    baseline_card: Annotated[
+        Path | None, Option("Card of the baseline. Default: NAME.yaml beside it.", MEASURE)
+    ] = None
+    min_top1: Annotated[
+        options.ShareOrZero | None, Option("Exit with code 1 where top-1 accuracy is lower.", MEASURE)
+    ] = None
+    batch: Annotated[
+        int,
+        Field(ge=1),
+        Option("Batch size for the latency.", MEASURE, metavar="N", show_default=True),
+    ] = 32
+
+
+class EvaluateData(Options):
+    """What is measured on."""
+
+    data: Annotated[
+        tuple[options.PrefixedPath, ...],
+        Option(
+            f"{options.FORMATS} Repeatable: classes are matched by name; PREFIX=PATH calls them PREFIX:NAME.",
+            options.DATA,
+        ),
+    ]
+    split: Annotated[str, Option("Split to measure on.", options.DATA, metavar="NAME", show_default=True)] = (
+        "test"
+    )
+    samples_per_class: Annotated[
+        int | None,
+        Field(ge=1),
+        Option("Use at most N samples of each class.", options.DATA, metavar="N"),
+    ] = None
+    ignore_label: Annotated[
+        str | None,
+        Option("Ignore labels of this class, such as those of padding.", options.DATA, metavar="CLASS"),
+    ] = None
+
+
+@takes_options(epilog="Example: graft evaluate pets.onnx --data cifar10.npz --baseline resnet20.onnx")
 def command(
-    model: Path,
-    data: tuple[options.Prefixed, ...],
-    card: Path | None,
-    classes: tuple[str, ...],
-    baseline: Path | None,
-    baseline_card: Path | None,
-    min_top1: float | None,
-    batch: int,
-    split: str,
-    ignore_label: str | None,
-    samples_per_class: int | None,
-    seed: int,
-    device: Device,
-    as_json: bool,
+    subject: EvaluateOptions,
+    data: EvaluateData,
+    run: options.SeededRunOptions,
+    output: options.PrintOptions,
 ) -> int:
-    """Accuracy, cost, size and latency of MODEL on labelled samples.
+    """Measure accuracy, cost, size and latency of MODEL on labelled samples.
 
     Restricted to --classes, or to the classes that MODEL has, the highest of their scores counts. A
     module of one class takes all other samples as (other). A folder that 'graft decompose' wrote is
     measured as all of its modules joined side by side.
     """
-    device = replace(device, threads=device.threads or THREADS)
-    part = options.split_of(data, split, ignore_label)
-    candidate = _candidate(model, card)
-    names = options.class_names(classes, candidate.card)
-    other = _candidate(baseline, baseline_card) if baseline else None
+    device = run.timing_device()
+    part = options.split_of(data.data, data.split, data.ignore_label)
+    candidate = _candidate(subject.model, subject.card)
+    names = options.class_names(subject.classes, candidate.card)
+    other = _candidate(subject.baseline, subject.baseline_card) if subject.baseline else None
     evaluation = Evaluation(candidate, other, names)
-    samples = evaluation.samples(part, samples_per_class, seed)
+    samples = evaluation.samples(part, data.samples_per_class, run.seed)
     counts = samples.counts().items()
     parents.warn_if_few({name: number for name, number in counts if name in evaluation.columns})
-    result = evaluation.measure(samples, part, device, batch, _progress)
+    result = evaluation.measure(samples, part, device, subject.batch, _progress)
     if names is None:
         parents.warn_if_far_below(result["top1"], candidate.model)
-    show.emit("evaluate", result, as_json, lambda: _show(result, model, baseline))
-    if min_top1 is not None and result["top1"] < min_top1:
-        click.echo(f"graft: top-1 {result['top1']:.4f} is below --min-top1 {min_top1:g}", err=True)
+    show.emit("evaluate", result, output.as_json, lambda: _show(result, subject.model, subject.baseline))
+    least = subject.min_top1
+    if least is not None and result["top1"] < least:
+        click.echo(f"graft: top-1 {result['top1']:.4f} is below --min-top1 {least:g}", err=True)
         return CHECK_FAILED
     return DONE
 
@@ -128,5 +156,6 @@ def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:
     if baseline:
         show.note(
             f"agreement {show.percent(result['agreement'])}, difference "
-            f"{100 * result['delta']:+.2f} points (standard error {100 * result['delta_standard_error']:.2f})"
+            f"{100 * result['delta']:+.2f} percentage points "
+            f"(standard error {100 * result['delta_standard_error']:.2f})"
         )

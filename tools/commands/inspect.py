@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import click
+from typing import Annotated, Any
 
 from graft.passes.normalize.simplify import Normalize
 from graft.rewriter.errors import GraftError
@@ -15,29 +13,39 @@ from graft.rewriter.measure.inspection import check_input_shapes, inspection
 from graft.rewriter.record.provenance import ORIGIN_KEY, origin_of
 from graft.tools import console as show
 from graft.tools import options
+from graft.tools.command import Argument, Option, Options, takes_options
 
 
-@click.command(epilog="Example: graft inspect resnet20.onnx")
-@click.argument("file", type=click.Path(path_type=Path))
-@options.card
-@click.option(
-    "--input-shape",
-    multiple=True,
-    metavar="NAME:1,3,224,224",
-    help="Shape of an input whose dimensions (beside the batch) are free; repeatable.",
-)
-@options.common
-def command(file: Path, card: Path | None, input_shape: tuple[str, ...], as_json: bool) -> None:
-    """Show what can be pruned in FILE, what cannot and why; where a module comes from.
+class InspectOptions(Options):
+    """A file, its card, and sizes that its graph leaves open."""
+
+    file: Annotated[Path, Argument("FILE", "A classifier, a module or a composite, an ONNX file.")]
+    card: Annotated[
+        Path | None, Option("Card of the model. Default: NAME.yaml beside it.", options.MODEL)
+    ] = None
+    input_shape: Annotated[
+        tuple[str, ...],
+        Option(
+            "Shape of an input with free dimensions (beside the batch); repeatable.",
+            options.MODEL,
+            metavar="NAME:1,3,224,224",
+        ),
+    ] = ()
+
+
+@takes_options(epilog="Example: graft inspect resnet20.onnx")
+def command(subject: InspectOptions, output: options.PrintOptions) -> None:
+    """List channel groups of FILE: what can be pruned, what cannot, and why; and the origin of a module.
 
     A group is a set of channels that share one numbering: one layer, or all layers of a residual
     stream. A group is named after the first node that makes it.
     """
-    model = Model.load(file, card)
+    file = subject.file
+    model = Model.load(file, subject.card)
     origin = origin_of(model) if ORIGIN_KEY in model.metadata else None
     ends = _ends(model.inputs()), _ends(model.outputs())
     Normalize()(model)
-    shapes = dict(map(_shape, input_shape))
+    shapes = dict(map(_shape, subject.input_shape))
     check_input_shapes(model, shapes)
     groups = ChannelGroups(model, shapes)
     result: dict[str, Any] = {
@@ -49,7 +57,7 @@ def command(file: Path, card: Path | None, input_shape: tuple[str, ...], as_json
         "ir_version": model.ir_version,
         **inspection(groups, origin.sizes if origin else None),
     }
-    show.emit("inspect", result, as_json, lambda: _show(file, result))
+    show.emit("inspect", result, output.as_json, lambda: _show(file, result))
 
 
 def _shape(text: str) -> tuple[str, list[int]]:
@@ -74,9 +82,9 @@ def _ends(ends: dict[str, tuple[Any, tuple[int | str | None, ...]]]) -> list[dic
 def _show(file: Path, result: dict[str, Any]) -> None:
     show.note(
         f"{file}: opset {result['opset']}, {show.count(result['macs'])} MACs "
-        f"({show.percent(result['cuttable_macs_ratio'], 1)} can be cut), "
+        f"({show.percent(result['cuttable_macs_ratio'], 1)} can be pruned), "
         f"{show.count(result['parameters'])} parameters "
-        f"({show.percent(result['cuttable_parameters_ratio'], 1)} can be cut)"
+        f"({show.percent(result['cuttable_parameters_ratio'], 1)} can be pruned)"
     )
     show.note("operators: " + ", ".join(f"{name} {n}" for name, n in result["operators"].items()))
     if result["classes"]:
@@ -96,4 +104,4 @@ def _show(file: Path, result: dict[str, Any]) -> None:
         ]
         for group in result["groups"]
     ]
-    show.table("channel groups", ["group", "channels", "cuttable", "parameters", "why not"], rows)
+    show.table("channel groups", ["group", "channels", "prunable", "parameters", "why not"], rows)

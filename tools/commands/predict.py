@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.prediction import predict
-from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options
+from graft.tools.command import Argument, takes_options
 
 
-@click.command(epilog="Example: graft predict pets.onnx photo.jpg other.npy")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("samples", nargs=-1, required=True, type=click.Path(path_type=Path))
-@options.card
-@options.running
-@options.common
-def command(model: Path, samples: tuple[Path, ...], card: Path | None, device: Device, as_json: bool) -> None:
-    """Classify SAMPLES: image files, or .npy files of one raw sample each."""
-    loaded = Model.load(model, card)
-    loaded.require_card(model)
-    found = predict(loaded, samples, device)
+class PredictOptions(options.ModelOptions):
+    """A classifier and samples."""
+
+    samples: Annotated[
+        tuple[Path, ...], Argument("SAMPLES...", "Image files, or .npy files of one raw sample each.")
+    ]
+
+
+@takes_options(epilog="Example: graft predict pets.onnx photo.jpg other.npy")
+def command(subject: PredictOptions, run: options.RunOptions, output: options.PrintOptions) -> None:
+    """Classify SAMPLES by MODEL: image files, or .npy files of one raw sample each."""
+    loaded = Model.load(subject.model, subject.card)
+    loaded.require_card(subject.model)
+    found = predict(loaded, subject.samples, run.device())
     predictions = [
         {
             "sample": each.sample,
@@ -34,7 +37,7 @@ def command(model: Path, samples: tuple[Path, ...], card: Path | None, device: D
         for each in found.predictions
     ]
     result: dict[str, Any] = {"predictions": predictions, "providers": list(found.providers)}
-    show.emit("predict", result, as_json, lambda: _show(result))
+    show.emit("predict", result, output.as_json, lambda: _show(result))
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-import click
+from pydantic import Field
 
-from graft.tools.patch import bring_in, newcomer_options
+from graft.tools import options
+from graft.tools.command import Option, takes_options
+from graft.tools.patch import NEWCOMER, CompareOptions, NewcomerOptions, bring_in
 
 
-@click.command(
+class ReplaceOptions(NewcomerOptions):
+    """A classifier, one of its classes, and the module that decides it."""
+
+    name: Annotated[
+        str, Option("Class of MODEL that the module decides.", NEWCOMER, flags=("--class",), metavar="NAME")
+    ] = Field(alias="class")
+
+
+@takes_options(
     epilog="Example: graft replace digits.onnx --class 3 --with better/3.onnx --data mnist.npz -o new.onnx"
 )
-@click.option("--class", "name", required=True, metavar="NAME", help="The class to be decided anew.")
-@newcomer_options
-def command(name: str, **given: Any) -> None:
+def command(
+    subject: ReplaceOptions,
+    compare: CompareOptions,
+    data: options.SampledDataOptions,
+    run: options.SeededRunOptions,
+    output: options.ModelOutputOptions,
+) -> None:
     """Let another module decide class NAME of MODEL, a composite or any classifier with a card.
 
-    All other columns stay as they are. Where the module's class is called otherwise, so is the class of the
-    result, unless --rename says not. With --data the newcomer's score is fitted to the training split, and
-    the patch is reported on the test split.
+    All other columns stay as they are. The class is called as in the module, unless --rename gives another
+    name. With --data the module's score is fitted to the training split, and accuracy before and after is
+    measured on the test split.
     """
-    bring_in("replace", name, **given)
+    bring_in(subject.name, subject, compare, data, run, output)

@@ -193,5 +193,5 @@ def test_the_drop_is_printed_with_its_standard_error(graft: Graft, here: Place) 
     told = graft(*line, "-o", "out")
     (module,) = json.loads((here / "out/graft.json").read_text())["modules"]
     assert module["drop_standard_error"] > 0
-    drop, error = f"{module['drop']:+.2f} points", f"{module['drop_standard_error']:.2f}"
-    assert re.search(rf"cow.*{re.escape(drop)}.*standard error {error}.*cannot be told apart", told.out)
+    drop, error = f"{-module['drop']:+.2f} percentage points", f"{module['drop_standard_error']:.2f}"
+    assert re.search(rf"cow.*{re.escape(drop)}.*standard error {error}.*noise", told.out)

@@ -37,7 +37,7 @@ from tests.integration.kit import Graft, Place
 
 
 def options_of(command: str) -> set[str]:
-    found: click.Command = import_module(f"graft.tools.{command}").command
+    found: click.Command = import_module(f"graft.tools.commands.{command}").command
     return {name for parameter in found.params for name in parameter.opts}
 
 
