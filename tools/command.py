@@ -130,10 +130,12 @@ class Command(click.Command):
     """A command whose help has titled groups.
 
     Attributes:
+        function: what it runs; its parameters are :attr:`models`.
         models: the models that its function takes, by parameter.
         groups: the title of every option, by its name.
     """
 
+    function: Callable[..., Any]
     models: dict[str, type[Options]]
     groups: dict[str, str]
 
@@ -186,6 +188,7 @@ def takes_options(epilog: str | None = None) -> Callable[[Callable[..., Any]], C
             help=function.__doc__,
             epilog=epilog,
         )
+        found.function = function
         found.models = models
         found.groups = {name: meta.group for name, meta in _described(models) if isinstance(meta, Option)}
         return found

@@ -20,6 +20,7 @@ from PIL import Image
 
 from graft.rewriter.card.card import Card
 from graft.tools.cli import COMMANDS, run
+from graft.tools.commands import demo
 from tests.integration import kit
 from tests.integration.kit import FEW, Graft, Place, Result
 
@@ -284,7 +285,6 @@ def test_max_drop(budget: list[str], graft: Graft, small: Place) -> None:
         "card {model} -o {out}",
         "profile {model} --data {data} -o {out}",
         "plan {model} --profile {profile} --classes 1 --keep 0.5 -o {out}",
-        "decompose {model} --data {data} --samples-per-class 20 --keep 0.5 -o {out}",
         "compose {made}/modules/1.onnx {made}/modules/2.onnx -o {out}",
     ],
     ids=lambda line: str(line).split()[0],
@@ -590,6 +590,25 @@ def test_demo(graft: Graft, tmp_path: Path) -> None:
     assert result["alone"]["input"] == ["uint8", 100, 28, 28, 1] and result["alone"]["recall"] > 0.9
     session = ort.InferenceSession(tmp_path / "demo/six_classes.onnx")
     assert [(tensor.name, tensor.type) for tensor in session.get_inputs()] == [("image", "tensor(uint8)")]
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_dry_demo_writes_nothing(
+    dry: bool, graft: Graft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is run, in a folder that vanishes."""
+
+    def tell(story: demo._Story) -> dict[str, Any]:
+        story.folder.mkdir(exist_ok=True)
+        (story.folder / "six_classes.onnx").write_text("a model")
+        return {"commands": []}
+
+    monkeypatch.setattr(demo._Story, "tell", tell)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    output = tmp_path / "demo"
+    result = found(graft("demo", "--json", "-o", output, *(["--dry-run"] if dry else [])), "demo")
+    assert (result.get("dry_run", False), result["output"]) == (dry, str(output))
+    assert [path.name for path in tmp_path.iterdir()] == ([] if dry else ["demo"])
 
 
 def test_commands_print_tables_for_people(graft: Graft, made: Place) -> None:

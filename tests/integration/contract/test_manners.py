@@ -188,13 +188,25 @@ def test_logs_go_to_standard_error(graft: Graft, here: Place) -> None:
 
 @pytest.mark.parametrize("command", WRITING)
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
-def test_a_dry_run_leaves_nothing_behind(there: bool, command: str, graft: Graft, here: Place) -> None:
-    """``--dry-run`` on commands that write."""
-    assert not there or graft(*words(command, "deep/er/out")).code == 0
+def test_a_dry_run_prints_what_a_real_one_prints_and_leaves_nothing_behind(
+    there: bool, command: str, graft: Graft, here: Place
+) -> None:
+    """``--dry-run`` on commands that write: everything is computed, nothing is written."""
+    line = (*words(command, "deep/er/out"), "--force")
+    assert not there or graft(*line).code == 0
     before = kit.listing(here.folder.parent)
-    told = graft(*words(command, "deep/er/out"), "--dry-run", "--force", "--json")
-    assert found(told, command)["output"] == "deep/er/out"
+    told = found(graft(*line, "--dry-run", "--json"), command)
+    assert told["output"] == "deep/er/out"
+    assert graft(*line, "--dry-run").code == 0
     assert kit.listing(here.folder.parent) == before
+    assert told == {**found(graft(*line, "--json"), command), "dry_run": True}
+    assert (here / "deep/er/out").exists()
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_dry_run_refuses_what_a_real_one_refuses(command: str, graft: Graft, here: Place) -> None:
+    (here / "out").write_text("mine")
+    refused(graft(*words(command), "--dry-run", "--json"), "output-exists")
 
 
 @pytest.mark.parametrize("command", WRITING)
