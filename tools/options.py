@@ -242,7 +242,7 @@ class CalibrationOptions(Options):
         found = replace(dataset.split(self.split), ignore=self.ignore_label)
         samples = Samples.match(found, card, None, self.samples_per_class, seed)
         if samples.left_out:
-            logging.getLogger("graft").info("%d samples of other classes are left out", samples.left_out)
+            logging.getLogger("graft").info("%d samples of other classes left out", samples.left_out)
         without = "" if self.ignore_label is None else f"/without {self.ignore_label}"
         return samples, f"{dataset.fingerprint()}/{self.split}{without}"
 

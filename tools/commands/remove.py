@@ -44,7 +44,11 @@ def command(
     report = Remove(subject.names)(before, Context(device=device))
     after = report.model
     names = tuple(dict.fromkeys(subject.names))
-    result = {**about(after, output.output, device), "removed": list(names), "declined": list(map(str, report.declined))}
+    result = {
+        **about(after, output.output, device),
+        "removed": list(names),
+        "declined": list(map(str, report.declined)),
+    }
     if data.data:
         numbers = {"": numbering(before) or before.require_card().labels}
         samples = Data(data.data, data.ignore_label, {}, numbers)
