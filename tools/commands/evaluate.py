@@ -23,7 +23,6 @@ from graft.tools.command import Option, Options, takes_options
 MEASURE = "What to measure"
 
 
-
 class EvaluateOptions(options.ModelOptions):
     """A classifier, some of its classes, and a baseline."""
 
