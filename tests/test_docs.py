@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,70 @@ def test_a_broken_operator_class_is_left_out_with_a_warning(
     for name, reason in (("broken", "no such library"), ("plain", "no Operator"), ("plain", "Missing")):
         assert any(f"of {name} is left out" in line and reason in line for line in caplog.messages)
     sys.modules.pop("plain_operators")
+
+
+# -------------------------------------------------------------------- the pages themselves
+
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "models/*.md", "benchmarks/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+BESIDE = "../" + "shared"
+"""What lies beside the repository."""
+
+
+def test_there_are_pages() -> None:
+    assert {"README.md", "CONTRIBUTING.md", "architecture.md"} <= {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    targets = [target.partition("#")[0] for target in LINK.findall(text) if "://" not in target]
+    assert [target for target in targets if target and not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("folder", ["docs", "tests", "benchmarks", "models", "tools", "passes", "rewriter"])
+def test_nothing_looks_beside_the_repository(folder: str) -> None:
+    texts = [path for suffix in ("py", "md", "yaml") for path in (ROOT / folder).rglob(f"*.{suffix}")]
+    assert texts
+    found = [path for path in (*texts, *PAGES) if BESIDE in path.read_text("utf-8")]
+    assert [str(path.relative_to(ROOT)) for path in found] == []
+
+
+def test_the_layers_are_those_of_the_contracts() -> None:
+    """docs/architecture.md prints the list of pyproject.toml, in its order."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    (printed,) = re.findall(r"```\n(graft\.tools\n.*?)```", page, re.DOTALL)
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    by_name = {contract["id"]: contract["layers"] for contract in contracts}
+    expected = []
+    for floor in by_name["floors"]:
+        inside = by_name.get(floor.removeprefix("graft."), [])
+        expected += [floor, *(f"    {layer}" for layer in inside)]
+    assert printed.splitlines() == expected
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_paths_of_the_code_exist(page: str) -> None:
+    """Every path below a folder of the code that a page names in backticks is there."""
+    named = re.findall(
+        r"`((?:rewriter|passes|tools|tests|benchmarks|models)/[\w./]*)`", (ROOT / page).read_text()
+    )
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+COMMAND = re.compile(r"python\s-m\sbenchmarks\.(\w+)(?:\s--only((?:\s[a-z]+)+))?")
+
+
+def test_figures_name_benchmarks_that_exist() -> None:
+    """Every ``python -m benchmarks.NAME --only SECTION`` of the documentation can be called."""
+    found = {pair for page in PAGES for pair in COMMAND.findall(page.read_text("utf-8")) if pair[0] != "NAME"}
+    assert len({name for name, _ in found}) > 5
+    for name, sections in found:
+        module = import_module(f"benchmarks.{name}")
+        assert set(sections.split()) <= set(getattr(module, "SECTIONS", ())), name
