@@ -69,9 +69,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            meant = f"; did you mean '{near[0]}'?" if near else ""
-            raise click.UsageError(f"there is no command '{args[0]}'{meant}", ctx)
+            raise click.UsageError(f"there is no command '{args[0]}'{_meant(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -106,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(given, error.code, error.message, error.hint)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "graft"
-        return _fail(given, "usage", error.format_message().rstrip("."), f"see '{command} --help'")
+        return _fail(given, "usage", _usage(error), f"see '{command} --help'")
     except (click.Abort, KeyboardInterrupt):
         if "--json" in given:
             _print_error("interrupted", "interrupted", "run it again")
@@ -132,6 +130,21 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         word = "warning: " if record.levelno >= logging.WARNING else ""
         click.echo(f"graft: {word}{record.getMessage()}", err=True)
+
+
+def _usage(error: click.UsageError) -> str:
+    """Return what is wrong with a command line."""
+    if isinstance(error, click.NoSuchOption):
+        return (
+            f"there is no option '{error.option_name}'{_meant(error.option_name, error.possibilities or ())}"
+        )
+    message = error.format_message().rstrip(".")
+    return message[:1].lower() + message[1:]
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _fail(arguments: Sequence[str], code: str, message: str, hint: str) -> int:

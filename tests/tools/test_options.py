@@ -1,0 +1,116 @@
+"""Models of options: made from plain values, as a recipe has them, and strict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from graft.tools import options
+from graft.tools.cli import COMMANDS
+from graft.tools.command import Options, fields
+from tests.tools.test_command import command_of
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "card": {"subject": {"model": "m.onnx"}},
+    "inspect": {"subject": {"file": "m.onnx", "input_shape": ["x:1,3"]}},
+    "profile": {"subject": {"model": "m.onnx"}, "data": {"data": "d.npz"}, "output": {"output": "p"}},
+    "plan": {
+        "subject": {"model": "m.onnx", "classes": ["a,b"]},
+        "budget": {"keep": "50%", "keep_by": "parameters"},
+        "method": {"profile": "p", "method": "contrast"},
+        "output": {"output": "plan.json"},
+    },
+    "decompose": {
+        "subject": {"model": "m.onnx", "together": True},
+        "budget": {"keep": 0.5, "round_to": 4},
+        "method": {"compensate": "fold"},
+        "data": {"data": "d.npz", "samples_per_class": 20},
+        "run": {"providers": ["cuda", "cpu"], "seed": 3},
+        "output": {"output": "out", "opset": 17},
+    },
+    "curve": {
+        "subject": {"model": "m.onnx", "budgets": [0.5, "70%"]},
+        "method": {"methods": ["ablation", "one-plan"]},
+        "data": {"data": "d.npz"},
+        "output": {"output": "curve.json"},
+    },
+    "compose": {
+        "join": {"modules": ["a.onnx", "k=b.onnx"], "strategy": "branches"},
+        "compare": {"scores": "odds", "other": True, "false_positive_rate": "10%"},
+        "entry": {"input": "raw"},
+        "data": {"data": ["a.npz", "k=b.npz"]},
+        "output": {"output": "m.onnx"},
+    },
+    "replace": {
+        "subject": {"model": "m.onnx", "class": "3", "with": "3.onnx"},
+        "output": {"output": "n.onnx"},
+    },
+    "add": {"subject": {"model": "m.onnx", "with": "k=3.onnx"}, "output": {"output": "n.onnx"}},
+    "remove": {"subject": {"model": "m.onnx", "class": ["3"]}, "output": {"output": "n.onnx"}},
+    "evaluate": {"subject": {"model": "m.onnx", "min_top1": 0}, "data": {"data": ["d.npz"]}},
+    "predict": {"subject": {"model": "m.onnx", "samples": ["a.png"]}},
+    "demo": {},
+}
+
+
+def built(name: str) -> dict[str, Options]:
+    return {key: model(**PLAIN[name].get(key, {})) for key, model in command_of(name).models.items()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_models_are_made_from_plain_values(name: str) -> None:
+    models = built(name)
+    for key, given in PLAIN[name].items():
+        again = models[key].model_dump()
+        assert again.keys() == {each for each, *_ in fields(type(models[key]))}
+        assert len(given) <= len(again)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_models_refuse_unknown_keys_and_are_frozen(name: str) -> None:
+    for key, model in command_of(name).models.items():
+        given = PLAIN[name].get(key, {})
+        with pytest.raises(ValidationError, match="magic"):
+            model(**given, magic=1)
+        made = model(**given)
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(made, next(iter(model.model_fields)), None)
+
+
+def test_values_are_read_alike_from_a_recipe_and_the_command_line() -> None:
+    decompose, compose = built("decompose"), built("compose")
+    assert decompose["budget"].model_dump()["keep"] == 0.5
+    assert built("plan")["budget"].model_dump()["keep"] == 0.5
+    assert decompose["run"].model_dump()["providers"] == ("cuda", "cpu")
+    assert options.RunOptions(providers="cuda, cpu").providers == ("cuda", "cpu")  # type: ignore[arg-type]
+    assert built("curve")["subject"].model_dump()["budgets"] == ((0.5,), (0.7,))
+    assert compose["compare"].model_dump()["false_positive_rate"] == 0.1
+    data = compose["data"]
+    assert isinstance(data, options.SampledDataOptions)
+    assert [(each.prefix, each.path) for each in data.data] == [("", Path("a.npz")), ("k", Path("b.npz"))]
+    assert data.data[1].name("3") == "k:3"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "given", "says"),
+    [
+        ("decompose", "budget", {"keep": 0}, "above 0"),
+        ("decompose", "budget", {"keep": "2"}, "100%"),
+        ("decompose", "budget", {"keep": "much"}, "50%"),
+        ("decompose", "budget", {"keep": 0.5, "max_drop": 1}, "one of"),
+        ("decompose", "budget", {"max_drop": -1}, "-1"),
+        ("decompose", "budget", {"keep_by": "joules"}, "'macs', 'parameters'"),
+        ("decompose", "budget", {"round_to": 0}, "greater than or equal to 1"),
+        ("decompose", "method", {"method": "contrst"}, "did you mean 'contrast'"),
+        ("decompose", "data", {}, "data"),
+        ("compose", "join", {"modules": ["a"], "strategy": "trunc"}, "did you mean 'trunk'"),
+        ("curve", "subject", {"model": "m", "budgets": [","]}, "one or more"),
+        ("evaluate", "subject", {"model": "m", "min_top1": 1.5}, "from 0 to 1"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(name: str, key: str, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        command_of(name).models[key](**given)
