@@ -122,6 +122,13 @@ def dead_channels(groups: ChannelGroups, profile: Profile) -> Mask:
     return np.asarray(silent & groups.cuttable())
 
 
+def dead_by_group(groups: ChannelGroups, profile: Profile) -> dict[str, int]:
+    """Return the number of dead channels of each group that has any."""
+    dead = dead_channels(groups, profile)
+    counts = {group.name: int(dead[group.channels].sum()) for group in groups}
+    return {name: count for name, count in counts.items() if count}
+
+
 def _size(count: int, preferred: int) -> int:
     """How many of ``count`` channels of one kind fall together by themselves.
 

@@ -21,6 +21,7 @@ from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import Work, operator_of
 from graft.rewriter.operators.base import is_constant
+from graft.rewriter.run.equivalence import draw_inputs
 from graft.rewriter.run.session import Device, Session
 
 log = logging.getLogger("graft")
@@ -266,8 +267,7 @@ def _best(session: Session, inputs: Mapping[str, NDArray[Any]], seconds: float) 
 
 def _inputs(model: Model, batch: int) -> dict[str, NDArray[Any]]:
     """Seeded inputs for a run; a free first dimension counts as the batch."""
-    random = np.random.default_rng(0)
-    found = {}
+    signature = {}
     for name, (dtype, shape) in model.inputs().items():
         sizes = [size for size in (*[batch][: len(shape)], *shape[1:]) if isinstance(size, int)]
         if shape and isinstance(shape[0], int):
@@ -278,9 +278,8 @@ def _inputs(model: Model, batch: int) -> dict[str, NDArray[Any]]:
                 f"latency cannot be measured: input {name} of shape {list(shape)} has free dimensions",
                 "export the model with fixed sizes, or use --keep-by macs",
             )
-        draw = random.normal(size=sizes) if dtype.kind == "f" else random.integers(0, 2, sizes)
-        found[name] = draw.astype(dtype)
-    return found
+        signature[name] = (dtype, sizes)
+    return draw_inputs(signature)
 
 
 def _level(size: int, share: float) -> int:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import onnx
 
+from graft.rewriter.arrays import Array
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.run.session import Device
+
+LARGEST_INPUT = 1e8
+"""Values in an input beyond which models are not compared on random numbers."""
 
 
 def check(model: Model) -> None:
@@ -54,11 +61,13 @@ def differs(original: onnx.ModelProto, changed: onnx.ModelProto) -> str:
     return ""
 
 
-def random_inputs(graph: onnx.GraphProto) -> dict[str, np.ndarray] | None:
-    """Return seeded inputs of the declared types and shapes; free dimensions count as 2 (batch) or 8."""
-    random = np.random.default_rng(0)
+def random_inputs(graph: onnx.GraphProto) -> dict[str, Array] | None:
+    """Return seeded inputs of the declared types and shapes; free dimensions count as 2 (batch) or 8.
+
+    ``None`` where a shape is unknown, or an input would have more than 1e8 values.
+    """
     stored = {tensor.name for tensor in graph.initializer}
-    inputs = {}
+    signature = {}
     for value in graph.input:
         tensor = value.type.tensor_type
         if value.name in stored:
@@ -66,10 +75,22 @@ def random_inputs(graph: onnx.GraphProto) -> dict[str, np.ndarray] | None:
         if not tensor.HasField("shape"):
             return None
         shape = [d.dim_value or (8 if axis else 2) for axis, d in enumerate(tensor.shape.dim)]
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        if np.prod(shape, dtype=float) > 1e8:
+        if np.prod(shape, dtype=float) > LARGEST_INPUT:
             return None
+        signature[value.name] = (np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape)
+    return draw_inputs(signature)
+
+
+def draw_inputs(signature: Mapping[str, tuple[np.dtype[Any], Sequence[int]]]) -> dict[str, Array]:
+    """Draw seeded inputs: normally distributed numbers, bytes of all values, other integers 0 or 1.
+
+    Args:
+        signature: input name to dtype and shape, in the order of the draw.
+    """
+    random = np.random.default_rng(0)
+    inputs = {}
+    for name, (dtype, shape) in signature.items():
         high = 256 if dtype == np.uint8 else 2
-        draw = random.normal(size=shape) if np.dtype(dtype).kind == "f" else random.integers(0, high, shape)
-        inputs[value.name] = draw.astype(dtype)
+        draw = random.normal(size=shape) if dtype.kind == "f" else random.integers(0, high, shape)
+        inputs[name] = np.asarray(draw).astype(dtype)
     return inputs

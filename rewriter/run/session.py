@@ -68,6 +68,7 @@ class Device:
                 f"unknown provider {unknown[0]}",
                 f"choose from {', '.join(SHORT_NAMES)}",
             )
+        object.__setattr__(self, "providers", tuple(self.providers))  # hashable, like every device
 
     @property
     def wanted(self) -> tuple[str, ...]:

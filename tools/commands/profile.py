@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from graft.passes.select.budget import dead_channels
+from graft.passes.select.budget import dead_by_group
 from graft.rewriter.files import refuse_overwrite
 from graft.tools import console as show
 from graft.tools import options, parents
@@ -38,14 +38,12 @@ def command(
     profile = parents.observe(parent, samples, fingerprint, device, names)
     with output.target(output.output) as path:
         profile.save(path, output.force)
-    dead = dead_channels(parent.groups, profile)
-    by_group = {group.name: int(dead[group.channels].sum()) for group in parent.groups}
     result: dict[str, Any] = {
         "output": output.output,
         "samples": int(profile.counts.sum()),
         "top1": profile.top1,
         "classes": dict(zip(profile.classes, profile.counts.tolist(), strict=True)),
-        "dead": {name: number for name, number in by_group.items() if number},
+        "dead": dead_by_group(parent.groups, profile),
         "providers": list(device.open(parent.model).providers),
         **output.dry(),
     }
