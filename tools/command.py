@@ -34,7 +34,7 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class Option:
-    """How a field is given on the command line.
+    """Form of a field on the command line.
 
     Attributes:
         help: a sentence or two, in the field's words.

@@ -149,7 +149,7 @@ class ClassOptions(ModelOptions):
 
 
 class BudgetOptions(Options):
-    """How much is kept."""
+    """Budget: the share that is kept."""
 
     keep: Annotated[Share | None, Option("Share of the cost to keep: 0.5 or 50%.", PRUNE)] = None
     keep_by: Annotated[
@@ -175,7 +175,7 @@ class BudgetOptions(Options):
 
 
 class MethodOptions(Options):
-    """How channels are chosen."""
+    """Importance of channels."""
 
     method: Annotated[
         str | None,
@@ -189,7 +189,7 @@ class MethodOptions(Options):
 
 
 class CompensateOptions(MethodOptions):
-    """How channels are chosen, and how the others make up for them."""
+    """Importance of channels, and compensation for the pruned ones."""
 
     compensate: Annotated[
         str,
@@ -287,7 +287,7 @@ class SampledDataOptions(SeveralDataOptions):
 
 
 class RunOptions(Options):
-    """Where models run."""
+    """Providers and threads."""
 
     providers: Annotated[
         Names,
@@ -316,7 +316,7 @@ class RunOptions(Options):
 
 
 class SeededRunOptions(RunOptions):
-    """Where models run, and the seed."""
+    """Providers, threads and the seed."""
 
     seed: Annotated[
         int, Field(ge=0), Option("Seed for everything that is drawn.", RUN, metavar="N", show_default=True)
@@ -324,7 +324,7 @@ class SeededRunOptions(RunOptions):
 
 
 class PrintOptions(Options):
-    """What is printed."""
+    """Printing and logging."""
 
     as_json: Annotated[
         bool, Option("Print one JSON object on standard output.", OUTPUT, flags=("--json",))
@@ -343,7 +343,7 @@ class PrintOptions(Options):
 
 
 class _Writing(Options):
-    """Where the result goes."""
+    """Output path, and how it is written."""
 
     output: Annotated[Path | None, Option("File to write.", OUTPUT, ("-o", "--output"))] = None
     force: Annotated[bool, Option("Replace what is there.", OUTPUT)] = False
@@ -351,7 +351,7 @@ class _Writing(Options):
 
 
 class OutputOptions(PrintOptions, _Writing):
-    """Where the result goes, and what is printed."""
+    """Output, printing and logging."""
 
     @contextlib.contextmanager
     def target(self, path: Path) -> Iterator[Path]:
@@ -368,13 +368,13 @@ class OutputOptions(PrintOptions, _Writing):
 
 
 class ModelOutputOptions(OutputOptions):
-    """Where the model goes, and what is printed."""
+    """Output of commands that write one model."""
 
     output: Annotated[Path, Option("Model to write.", OUTPUT, ("-o", "--output"))]
 
 
 class VersionedOutputOptions(OutputOptions):
-    """Where models go, and the versions of the format."""
+    """Output of commands that write models of a given version."""
 
     opset: Annotated[
         int | None, Field(ge=11), Option("Operator set of the written model.", OUTPUT, metavar="N")

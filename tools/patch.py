@@ -60,7 +60,7 @@ class NewcomerOptions(options.ModelOptions):
 
 
 class CompareOptions(Options):
-    """How the score of the module is compared with the others."""
+    """Comparison of the module's score with the others."""
 
     scores: Annotated[
         str | None,

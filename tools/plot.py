@@ -33,7 +33,7 @@ class Line:
     Attributes:
         name: what the legend calls it.
         color: lines of one number have one colour; 0 stands out.
-        style: lines of one number are broken alike.
+        style: lines of one number are dashed alike.
         points: x, y and the standard error of y, in percent, by x.
     """
 
@@ -44,10 +44,10 @@ class Line:
 
 
 def check_format(path: Path) -> None:
-    """Whether a picture can be written to ``path``.
+    """Check that a picture can be written to ``path``.
 
     Raises:
-        GraftError: its ending stands for neither SVG nor PNG.
+        GraftError: it ends in neither .svg nor .png.
     """
     if path.suffix.lower() not in FORMATS:
         raise GraftError(
@@ -59,14 +59,14 @@ def draw(path: Path, suffix: str, title: str, measure: str, parent: float, lines
     """Write accuracy against MACs to ``path``.
 
     Args:
-        path: the file, called as it may be.
+        path: the file, with any name.
         suffix: one of :data:`FORMATS`: what to write.
         title: above the picture.
         measure: what the accuracy is called.
         parent: accuracy of the parent, in percent.
         lines: one for each method.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs that it builds its font cache
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -26,7 +26,7 @@ class CardData(Options):
 
 
 class CardOutput(options.OutputOptions):
-    """Where the card goes."""
+    """Output of ``graft card``."""
 
     output: Annotated[
         Path | None, Option("Card to write. Default: print it.", options.OUTPUT, ("-o", "--output"))

@@ -43,7 +43,7 @@ INPUT = "Input"
 
 
 class ModuleOptions(Options):
-    """The modules, and how they are joined."""
+    """Modules, and the way they are joined."""
 
     modules: Annotated[
         tuple[options.PrefixedPath, ...],
@@ -90,7 +90,7 @@ class ModuleOptions(Options):
 
 
 class CompareOptions(Options):
-    """How scores of different networks are compared."""
+    """Comparison of the scores of different networks."""
 
     scores: Annotated[
         str | None,
@@ -139,13 +139,13 @@ class InputOptions(Options):
 
 
 class ComposeRun(options.SeededRunOptions):
-    """Where models run, and what is checked."""
+    """Providers, threads, seed and checks."""
 
     no_verify: Annotated[bool, Option("Do not compare a trunk with its masked parent.", options.RUN)] = False
 
 
 class ComposeOutput(options.VersionedOutputOptions):
-    """Where the composite goes."""
+    """Output of ``graft compose``."""
 
     output: Annotated[Path, Option("Model to write.", options.OUTPUT, ("-o", "--output"))]
 
@@ -232,7 +232,7 @@ def _compose(
 
 
 def _described(report: ComposeReport) -> dict[str, Any]:
-    """The composite, for ``--json``."""
+    """Describe the composite, for ``--json``."""
     card, cost = report.model.require_card(), cost_of(report.model)
     return {
         "strategy": report.strategy,

@@ -48,7 +48,7 @@ class CurveOptions(options.ClassOptions):
 
 
 class CurveMethods(Options):
-    """How channels are chosen and compensated, each a line of the picture."""
+    """Importance methods and compensations, each a line of the picture."""
 
     methods: Annotated[
         tuple[Annotated[tuple[str, ...], several(one_of((*options.METHOD_NAMES, ONE_PLAN)))], ...],
@@ -75,7 +75,7 @@ class CurveMethods(Options):
 
 
 class CurveOutput(options.OutputOptions):
-    """Where figures and picture go."""
+    """Output of ``graft curve``."""
 
     output: Annotated[Path, Option("Figures to write, as JSON.", options.OUTPUT, ("-o", "--output"))]
     plot: Annotated[
@@ -140,7 +140,7 @@ def command(
 
 
 def _result(parent: Parent, report: CurveReport, names: Sequence[str], seed: int) -> dict[str, Any]:
-    """The figures, as they are written."""
+    """Return the figures, as they are written."""
     return {
         "classes": list(names),
         "seed": seed,
@@ -158,12 +158,12 @@ def _result(parent: Parent, report: CurveReport, names: Sequence[str], seed: int
 
 
 def _each(given: Sequence[Sequence[Any]], default: Sequence[Any]) -> tuple[Any, ...]:
-    """What an option was given, each value once, over all its uses."""
+    """Return the values of all uses of an option, each once."""
     return tuple(dict.fromkeys(value for values in given for value in values)) or tuple(default)
 
 
 def _check_files(output: Path, picture: Path, force: bool) -> None:
-    """Say before the work what would go wrong after it."""
+    """Fail before the work where writing would fail after it."""
     plot.check_format(picture)
     if picture.resolve() == output.resolve():
         raise GraftError(
@@ -176,7 +176,7 @@ def _check_files(output: Path, picture: Path, force: bool) -> None:
 def _write(
     result: dict[str, Any], report: CurveReport, title: str, output: Path, picture: Path, force: bool
 ) -> None:
-    """Both files, or none."""
+    """Write both files, or none."""
     balanced = report.balanced_accuracy
     measure = "top-1" if balanced is None else "balanced accuracy"
     text = json.dumps({"schema": "graft/curve/1", **show.plain(result)}, indent=1)
@@ -187,7 +187,7 @@ def _write(
 
 
 def _lines(report: CurveReport) -> list[plot.Line]:
-    """A curve for each method and compensation, Graft's own choice first in colour."""
+    """Return a curve for each method and compensation; Graft's own choice stands out."""
     methods = dict.fromkeys(point.method for point in report.points)
     own = next((name for name in (MEASURED, DEFAULT) if name in methods), None)
     colors = {name: number for number, name in enumerate(sorted(methods, key=lambda name: name != own))}
@@ -204,7 +204,7 @@ def _lines(report: CurveReport) -> list[plot.Line]:
 
 
 def _drawn(points: Sequence[Point]) -> tuple[tuple[float, float, float], ...]:
-    """Share of MACs, accuracy and the standard error of the difference, in percent, of every budget reached.
+    """Return share of MACs, accuracy and standard error of its difference, in percent, by budget reached.
 
     Balanced accuracy is drawn without an error: the one that is known is of top-1.
     """

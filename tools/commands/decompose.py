@@ -53,7 +53,7 @@ class ModuleOptions(options.ClassOptions):
 
 
 class DecomposeBudget(options.BudgetOptions):
-    """How much is kept: a share, an accuracy, or a plan."""
+    """Budget of every module: a share, an accuracy, or a plan."""
 
     max_drop: Annotated[
         options.Points | None,
@@ -73,7 +73,7 @@ class DecomposeBudget(options.BudgetOptions):
 
 
 class DecomposeRun(options.SeededRunOptions):
-    """Where models run, and what is checked."""
+    """Providers, threads, seed and checks."""
 
     no_verify: Annotated[bool, Option("Do not compare each module with the masked parent.", options.RUN)] = (
         False
@@ -81,7 +81,7 @@ class DecomposeRun(options.SeededRunOptions):
 
 
 class DecomposeOutput(options.VersionedOutputOptions):
-    """Where the modules go."""
+    """Output of ``graft decompose``."""
 
     output: Annotated[Path, Option("Folder to write.", options.OUTPUT, ("-o", "--output"))]
 
@@ -159,7 +159,7 @@ def _cut(
 
 @dataclass(frozen=True)
 class _Job:
-    """What every cut needs."""
+    """Inputs that all cuts share."""
 
     parent: Parent
     profile: Profile
@@ -170,7 +170,7 @@ class _Job:
     convert: Convert
 
     def cut(self, classes: Sequence[str], plan: Plan | None) -> DecomposeReport:
-        """The module for ``classes``."""
+        """Return the module for ``classes``."""
         report = self.decompose(
             self.parent, self.profile, classes, plan, self.verify, self.samples, self.device
         )
@@ -182,7 +182,7 @@ class _Job:
 
 
 def _plan(path: Path, parent: Parent) -> Plan:
-    """The plan at ``path``, which must be for ``parent``."""
+    """Load a plan, which must be for ``parent``."""
     plan = Plan.load(path)
     if plan.parent != parent.sha256:
         raise GraftError(

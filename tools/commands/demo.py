@@ -45,7 +45,7 @@ BUNDLED = (
 
 
 class DemoOutput(options.OutputOptions):
-    """Where the files of the demo go."""
+    """Output of ``graft demo``."""
 
     output: Annotated[
         Path | None,
@@ -85,7 +85,7 @@ class _Story:
         self.commands: list[str] = []
 
     def tell(self) -> dict[str, Any]:
-        """Run the commands; what they found."""
+        """Run the commands and return their results."""
         self._say("1. From each of three networks, a module for each of two classes: the part that it needs.")
         decomposed = []
         for each in BUNDLED:
@@ -205,6 +205,6 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
 
 
 def _recall(result: dict[str, Any], classes: tuple[str, ...]) -> float:
-    """The share of the samples of ``classes`` that were found."""
+    """Return the recall of all samples of ``classes``."""
     entries = [result["per_class"][name] for name in classes]
     return float(sum(e["recall"] * e["support"] for e in entries) / sum(e["support"] for e in entries))

@@ -51,7 +51,7 @@ class EvaluateOptions(options.ModelOptions):
 
 
 class EvaluateData(Options):
-    """What is measured on."""
+    """Data sets to measure on."""
 
     data: Annotated[
         tuple[options.PrefixedPath, ...],
@@ -108,7 +108,7 @@ def command(
 
 
 def _candidate(path: Path, card: Path | None) -> Candidate:
-    """The model at ``path``; a DIR of modules counts as all of them joined as branches."""
+    """Load the model at ``path``; a folder of modules counts as all of them joined as branches."""
     files = module_files([path])
     if path.is_dir():
         modules = Modules([load_module(file) for file in files])

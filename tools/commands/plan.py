@@ -17,19 +17,19 @@ from graft.tools.command import Option, takes_options
 
 
 class PlanBudget(options.BudgetOptions):
-    """How much is kept."""
+    """Budget: the share that is kept."""
 
     keep: Annotated[options.Share, Option("Share of the cost to keep: 0.5 or 50%.", options.PRUNE)]
 
 
 class PlanMethod(options.MethodOptions):
-    """How channels are chosen, by the statistics of a profile."""
+    """Importance of channels, from the statistics of a profile."""
 
     profile: Annotated[Path, Option("Profile from 'graft profile'.", options.METHOD)]
 
 
 class PlanOutput(options.OutputOptions):
-    """Where the plan goes."""
+    """Output of ``graft plan``."""
 
     output: Annotated[Path, Option("Plan to write.", options.OUTPUT, ("-o", "--output"))]
 

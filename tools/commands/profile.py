@@ -13,7 +13,7 @@ from graft.tools.command import Option, takes_options
 
 
 class ProfileOutput(options.OutputOptions):
-    """Where the profile goes."""
+    """Output of ``graft profile``."""
 
     output: Annotated[Path, Option("Profile to write.", options.OUTPUT, ("-o", "--output"))]
 

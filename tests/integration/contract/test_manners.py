@@ -209,6 +209,25 @@ def test_a_dry_run_refuses_what_a_real_one_refuses(command: str, graft: Graft, h
     refused(graft(*words(command), "--dry-run", "--json"), "output-exists")
 
 
+@pytest.mark.parametrize("command", ["replace", "add"])
+def test_what_was_declined_is_said_with_its_reason(command: str, graft: Graft, here: Place) -> None:
+    """In ``--json``, and with ``-v`` as lines on standard error."""
+    resaved(here, x_train=None, y_train=None)
+    line = (*words(command), "--data", "dense.npz", "--json")
+    reason = "scores are not fitted to data: dense.npz has no training split"
+    quiet = graft(*line)
+    assert found(quiet, command)["declined"] == [reason]
+    assert quiet.err == ""
+    assert graft(*line, "-v", "--force").err == f"graft: declined: {reason}\n"
+
+
+@pytest.mark.parametrize("command", ["decompose", "compose", "replace", "add", "remove"])
+def test_what_was_declined_is_in_the_result(command: str, graft: Graft, here: Place) -> None:
+    result = found(graft(*words(command), "--json"), command)
+    for entry in result["modules"] if command == "decompose" else [result]:
+        assert all(isinstance(reason, str) for reason in entry["declined"])
+
+
 @pytest.mark.parametrize("command", WRITING)
 def test_output_is_written_whole_or_not_at_all(
     command: str, graft: Graft, here: Place, monkeypatch: pytest.MonkeyPatch
