@@ -135,7 +135,7 @@ def pruned(bench: Bench, keep: float, python: Path) -> Model:
 
 
 def wanted(run: Run, *ways: Way) -> list[Way]:
-    """Those of ``ways`` that ``--methods`` names."""
+    """Return the ``ways`` that ``--methods`` names."""
     return [way for way in ways if way.method in run.options.methods]
 
 
@@ -194,7 +194,7 @@ class Table:
         return float(run.output.measured(name, measure)["difference"])
 
     def _lead(self, measured: Measured, way: Way) -> str:
-        """How much better than the one plan a way is, paired by set."""
+        """Format the difference to the one plan, paired by set."""
         cells = []
         for keep in self.keeps:
             other = measured.get((Way(ONE_PLAN, way.compensate), keep))

@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, models and data, printed tables, and a parent with its samples.
+"""Arguments, models and data, printed tables, and a parent with its samples, for all benchmarks.
 
 Test samples only report here; nothing is chosen by them.
 """

@@ -49,7 +49,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one model."""
+    """Figures of one model."""
 
     entry: Entry
     opset: int
@@ -106,7 +106,7 @@ def measure(subject: Subject) -> Row:
 
 
 def compared(model: Model, groups: ChannelGroups, inputs: Arrays) -> str:
-    """How far Graft's multiply-accumulates of nodes with a matrix are from those of onnx-tool."""
+    """Compare Graft's multiply-accumulates of nodes with a matrix with those of onnx-tool, in percent."""
     one = {name: values[:1] for name, values in inputs.items()}
     try:
         theirs = counter.matrix_macs(model.proto(), one)
@@ -153,7 +153,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def summary(rows: Sequence[Row], onnxsim: Mapping[str, Any]) -> list[str]:
-    """What the table comes to."""
+    """Summarize the table."""
     lines = []
     for family, share, name in (("cnn", 0.9, "CNNs"), ("transformer", 0.8, "transformers")):
         some = [row for row in rows if row.entry.family == family]
@@ -192,7 +192,7 @@ def measure_all(chosen: Sequence[Subject], onnxsim: Mapping[str, Any]) -> tuple[
         onnxsim: figures of onnxsim, by model.
 
     Returns:
-        What was measured, and what failed.
+        The rows, and what failed.
     """
     rows, failed = [], []
     for subject in chosen:

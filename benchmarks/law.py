@@ -67,7 +67,7 @@ def begin(run: Run, title: str) -> int:
 
 
 def graphs(run: Run) -> int:
-    """How many graphs to draw."""
+    """Return the number of graphs to draw."""
     return run.few or int(run.options.graphs)
 
 

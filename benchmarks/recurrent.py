@@ -59,7 +59,7 @@ TRUNK = 0.7
 """Share of the multiply-accumulates that a module of all classes keeps."""
 PAPERS = ("icse23:rolled", "icse23:rolled-gates")
 CAP = 0.05
-"""What the paper removes at most."""
+"""Share of the units that the paper removes at most."""
 OWN = ((DEFAULT, "refit"), (ONE_PLAN, "refit"))
 OTHERS = (
     *((DEFAULT, "fold"), (DEFAULT, "none"), (MEASURED, "refit")),

@@ -122,7 +122,7 @@ def train_model(images: Bytes, labels: Bytes) -> MLPClassifier:
         random_state=SEED,
     )
     with warnings.catch_warnings():
-        # The number of epochs is fixed, so that the loss still falls at the end is no fault.
+        # The number of epochs is fixed, so it does no harm that the loss still decreases at the end.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(inputs, targets)
 

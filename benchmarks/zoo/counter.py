@@ -57,7 +57,7 @@ def _shapes(
 
 
 def our_macs(groups: ChannelGroups) -> dict[str, int]:
-    """The same as Graft counts it."""
+    """Multiply-accumulates of each node with a matrix, as Graft counts them."""
     found = {}
     for node in groups.nodes:
         if node.op in MATRIX:

@@ -1,4 +1,4 @@
-"""What is in the zoo."""
+"""The list of the zoo."""
 
 from __future__ import annotations
 

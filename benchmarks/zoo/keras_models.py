@@ -63,7 +63,7 @@ def build(entry: Entry) -> keras.Model:
 
 
 def narrowed(whole: keras.Model, by: int) -> keras.Model:
-    """The same architecture with every layer but the last narrower, by its configuration."""
+    """Make every layer of an architecture but the last narrower, by its configuration."""
     config = whole.get_config()
     for layer in config["layers"]:
         layer.pop("build_config", None)  # of the wide layer
@@ -83,7 +83,7 @@ def narrow_layer(config: dict[str, Any], by: int) -> None:
 
 
 def fan_in(name: str, shape: tuple[int, ...]) -> int | None:
-    """How many values one output of the layer sums up."""
+    """Count the values that one output of the layer sums up."""
     if "kernel" not in name.rpartition("/")[2]:
         return None
     depthwise = "depthwise" in name.rpartition("/")[2] or ("depthwise" in name and len(shape) == 4)

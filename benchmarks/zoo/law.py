@@ -59,22 +59,25 @@ class Law:
         return {logits.get(name, name): np.concatenate(values) for name, values in found}
 
     def varies(self) -> tuple[float, float]:
-        """How much the outputs differ between samples and between classes, relative to the largest."""
+        """Spread of the outputs between samples and between classes, relative to the largest value."""
         found = [(v.reshape(len(v), -1), float(np.abs(v).max())) for v in self.whole.values()]
         return (
             min(float(values.std(axis=0).max()) / scale for values, scale in found),
             min(float(values.std(axis=1).max()) / scale for values, scale in found),
         )
 
-    def plan(self, share: float, seed: int, fall: bool = False) -> Plan:
-        """A random plan that keeps about ``share`` of what can go, and a channel where one has to stay.
+    def plan(self, share: float, seed: int, whole: bool = False) -> Plan:
+        """Draw a plan that keeps about ``share`` of what can go, and a channel where one has to stay.
 
-        With ``fall`` every list falls to nothing that may.
+        Args:
+            share: of the channels.
+            seed: of the draw.
+            whole: every list of channels that may be removed as a whole is.
         """
         random = np.random.default_rng(seed)
         kept = random.random(self.groups.count) < share
         needed = np.concatenate([self.groups.behind(channels) for channels in self.groups.needed()])
-        if fall:
+        if whole:
             kept &= np.isin(np.arange(self.groups.count), needed)
         return self._plan(kept, random)
 
@@ -106,11 +109,11 @@ class Law:
         return self.run(verify.mask(self.model, plan).proto())
 
     def error(self, plan: Plan) -> float:
-        """How far the cut graph is from the masked parent."""
+        """Largest relative difference of the cut graph to the masked parent."""
         return difference(self.run(self.cut(plan)), self.masked(plan))
 
     def shifted(self, groups: Sequence[Group], enough: float = math.inf) -> float:
-        """How far off the cut is that removes the next channel of every group.
+        """Return how far off the cut is that removes the next channel of every group.
 
         The largest of four tries; the first that is ``enough`` will do. Each group loses an eighth of its
         channels: a random network is deaf to a single one.

@@ -1,7 +1,7 @@
 """The ``light_*.onnx`` models inside the ``onnx`` package, with random weights.
 
 As they are, their weights are constants that a ConstantOfShape makes, and every input gives the same
-output. Here each becomes an initializer of seeded He-normal values: made when it is asked for, for
+output. Here each becomes an initializer of seeded He-normal values: made when it is used, for
 VGG-19 would be a file of 575 MB.
 """
 
@@ -115,7 +115,7 @@ def _spread_last(proto: onnx.ModelProto, entry: Entry) -> None:
 
 
 def _logits(proto: onnx.ModelProto, entry: Entry, tensor: str) -> Array:
-    """What ``tensor`` is for a few samples, averaged over space."""
+    """Values of ``tensor`` for a few samples, averaged over space."""
     tapped = onnx.ModelProto()
     tapped.CopyFrom(proto)
     tapped.graph.output.append(helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))

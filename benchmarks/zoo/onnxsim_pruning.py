@@ -1,10 +1,10 @@
-"""What onnxsim's structured pruning cuts of every model, as JSON for ``benchmarks.coverage``.
+"""Prune every model by onnxsim's structured pruning; figures as JSON for ``benchmarks.coverage``.
 
 Run in an environment of its own with onnxsim 0.8 or newer, onnx, onnxruntime and numpy::
 
     python -m benchmarks.zoo.onnxsim_pruning [-o .zoo/onnxsim.json] [NAME ...]
 
-Half of the channels of everything it can prune are asked for (``sparsity=0.5``), of linear and
+Half of the channels of everything it can prune are to go (``sparsity=0.5``), of linear and
 convolution chains and of attention heads, on the graph as exported and on the one its own simplifier
 makes of it (which folds BatchNormalization); the result that is smaller and still runs counts.
 """
@@ -34,7 +34,7 @@ FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOU
 
 @dataclass(frozen=True)
 class Pruned:
-    """What became of one model.
+    """Figures of one model.
 
     Attributes:
         parameters: before, in floating-point constants.
@@ -107,7 +107,7 @@ def run(proto: onnx.ModelProto, entry: Entry) -> None:
 
 
 def main() -> None:
-    """Prune everything and write what came of it."""
+    """Prune everything and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("-o", "--output", type=Path, default=FOLDER / "onnxsim.json")

@@ -14,7 +14,7 @@ from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
 
 STREAM = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "ReduceMean")
-"""What reads the residual stream of a transformer whole; ReduceMean where it is spelled out."""
+"""Operators that read the residual stream of a transformer whole; ReduceMean where it is spelled out."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Pinned:
 
     numbers: Counter[str]
     aside: int
-    """Of these: embeddings, and what only the residual stream behind a LayerNormalization reads or writes."""
+    """Embeddings among these, and what only the residual stream behind a LayerNormalization touches."""
 
 
 def pins(groups: ChannelGroups) -> Pinned:
-    """What lies in no row or column that may be cut, each tensor once."""
+    """Count the numbers that lie in no row or column that may be cut, each tensor once."""
     found: dict[str, tuple[int, str, bool]] = {}
     reasons = {c: g.reason for g in groups for c in g.channels[~g.cuttable].tolist()}
     for node in groups.nodes:
@@ -48,7 +48,7 @@ def pins(groups: ChannelGroups) -> Pinned:
 def _left(
     tensor: gs.Constant, axes: Mapping[int, Channels], cuttable: Mask, reasons: Mapping[int, str]
 ) -> tuple[int, list[str]]:
-    """How many numbers of a constant lie in no row or column that may be cut, and why."""
+    """Count the numbers of a constant that lie in no row or column that may be cut; say why."""
     sizes, whys = list(tensor.shape), []
     for axis, channels in axes.items():
         fixed = channels[~cuttable[channels]]

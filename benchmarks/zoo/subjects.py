@@ -49,7 +49,7 @@ class Subject:
 
     Attributes:
         entry: what it is.
-        path: its file; ``None`` for a model that is made when it is asked for.
+        path: its file; ``None`` for a model that is made when it is used.
     """
 
     entry: Entry

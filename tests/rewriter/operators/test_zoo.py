@@ -80,7 +80,7 @@ def test_the_law_holds(name: str, normalized: bool) -> None:
 @models
 def test_the_law_holds_when_all_falls_that_may(name: str) -> None:
     law = law_of(name, normalized=True)
-    cut, plan = law.cut(law.plan(1.0, 0, fall=True)), law.plan(1.0, 0, fall=True)
+    cut, plan = law.cut(law.plan(1.0, 0, whole=True)), law.plan(1.0, 0, fall=True)
     assert difference(law.run(cut), law.masked(plan)) < TOLERANCE
     fell = any(not kept.any() for kept in plan.kept.values())
     assert fell == (name in WITH_BRANCHES)
@@ -96,7 +96,7 @@ def test_the_law_holds_by_the_independent_mask(name: str) -> None:
         cut = law.cut(law.plan(share, seed))
         expected = masked.run(kept_outputs(proto, cut), law.inputs)
         assert difference(run(cut, law.inputs), expected) < TOLERANCE, share
-    cut = law.cut(law.plan(0.6, 0, fall=True))
+    cut = law.cut(law.plan(0.6, 0, whole=True))
     assert difference(run(cut, law.inputs), masked.run(kept_outputs(proto, cut), law.inputs)) < TOLERANCE
 
 
