@@ -246,7 +246,9 @@ class Bench:
         self.parent = Parent(self.model)
         self.trained = tuple(self.train.counts())
         apart = self.trained if len(self.trained) < len(self.card.labels) else None
-        self.profile: Profile = Observe(DEVICE, apart)(self.parent.model, self.train, self.parent.sha256, "")
+        seen = Context(samples=self.train, device=DEVICE)
+        self.profile: Profile = Observe(apart)(self.parent, seen).profile
+        self.context = replace(seen, profile=self.profile)
 
     @functools.cached_property
     def whole(self) -> Scored:
@@ -258,20 +260,23 @@ class Bench:
         part = {"train": self.train, "test": self.test}[split].split
         return replace(part, class_names=part.class_names or self.card.labels)
 
-    def cut(self, classes: Sequence[str], plan: Plan | None = None, **options: Any) -> DecomposeReport:
+    def cut(
+        self, classes: Sequence[str], plan: Plan | None = None, seed: int = 0, **options: Any
+    ) -> DecomposeReport:
         """Cut a module.
 
         Args:
             classes: its classes.
             plan: channels to keep; ``None``: chosen here.
+            seed: for methods that draw.
             options: of :class:`graft.passes.decompose.Decompose`.
         """
-        decompose = Decompose(**options)
-        return decompose(self.parent, self.profile, classes, plan, data=self.train, device=DEVICE)
+        decompose = Decompose(classes, fixed_plan=plan, **options)
+        return decompose(self.parent, replace(self.context, seed=seed))
 
     def plan(self, classes: Sequence[str], **options: Any) -> Plan:
         """Choose the channels of a module; options as for :meth:`cut`."""
-        return Decompose(**options).plan(self.parent, self.profile, classes, self.train, DEVICE)
+        return Decompose(classes, **options).plan(self.parent, self.context)
 
     def modules(self, plan: Plan | None = None, **options: Any) -> list[DecomposeReport]:
         """Cut one module a class; options as for :meth:`cut`."""

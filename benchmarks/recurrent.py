@@ -34,6 +34,7 @@ from benchmarks.common import (
     start,
     top1,
 )
+from graft.passes.base import Context
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED, ImportanceInputs, method_called
 from graft.passes.parent import Parent
@@ -41,7 +42,6 @@ from graft.passes.select.observe import Observe
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure import metrics
 from graft.rewriter.measure.evaluation import score
@@ -96,7 +96,7 @@ class Part:
         train, test = (
             Samples.match(replace(limited(each, most), ignore=ignore), parent.card) for each in splits
         )
-        profile = Observe(DEVICE)(parent.model, train, parent.sha256)
+        profile = Observe()(parent, Context(samples=train, device=DEVICE)).profile
         return cls(f"{name}, without {ignore}" if ignore else name, parent, profile, train, test)
 
     @property
@@ -114,12 +114,11 @@ class Part:
             method: importance method.
             together: one module for all of ``classes``.
         """
-        headed = self.parent.model.copy()
-        Decompose(together=together).head(classes)(headed)
-        groups = ChannelGroups(headed)
+        headed = Decompose(classes, together=together).headed(self.parent, self.context)
+        groups = headed.groups
         labels = self.parent.record.labels
         question = ImportanceInputs(
-            headed, groups, self.profile, labels, tuple(classes), 0, self.train, DEVICE
+            headed.model, groups, self.profile, labels, tuple(classes), 0, self.train, DEVICE
         )
         scores, kept = method_called(method).scores(question), groups.everything()
         for node in groups.nodes:
@@ -144,8 +143,15 @@ class Part:
             method, plan = DEFAULT, self.plan(self.classes, removed, DEFAULT, together=True)
         else:
             plan = self.plan(classes, removed, method, together)
-        decompose = Decompose(method=method, compensate=compensate, together=together)
-        return decompose(self.parent, self.profile, classes, plan, data=self.train, device=DEVICE).model
+        decompose = Decompose(
+            classes, method=method, compensate=compensate, together=together, fixed_plan=plan
+        )
+        return decompose(self.parent, self.context).model
+
+    @property
+    def context(self) -> Context:
+        """The samples and the profile that modules are made from."""
+        return Context(samples=self.train, profile=self.profile, device=DEVICE)
 
     def joined(self, removed: float, method: str, compensate: str) -> dict[str, Any]:
         """Measure one module a class, side by side; arguments as for :meth:`cut`."""
@@ -227,9 +233,8 @@ def trunk(run: Run) -> None:
 
 
 def _trunk(part: Part) -> dict[str, Any]:
-    decompose = Decompose(keep=TRUNK, compensate="refit", together=True)
-    given = {"data": part.train, "device": DEVICE}
-    model = decompose(part.parent, part.profile, part.classes, **given).model
+    decompose = Decompose(part.classes, keep=TRUNK, compensate="refit", together=True)
+    model = decompose(part.parent, part.context).model
     return {**part.compared(model), "units": _units(model) / _units(part.parent.model)}
 
 

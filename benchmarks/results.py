@@ -28,7 +28,7 @@ from benchmarks.common import (
     top1,
 )
 from graft.passes.cut.slice import Slice
-from graft.passes.cut.verify import Verify
+from graft.passes.cut.verify import Pruned, Verify
 from graft.passes.decompose import DecomposeReport
 from graft.passes.select.budget import dead_channels
 from graft.passes.select.observe import BATCH, Observe
@@ -126,9 +126,10 @@ def law(run: Run) -> None:
             for channels in groups.lists():
                 kept[channels[0]] = True
             plan = Plan.of(groups, kept, bench.parent.sha256)
-            model = bench.parent.model.copy()
-            Slice(plan)(model)
-            worst = max(worst, Verify(inputs, DEVICE)(bench.parent.model, plan, model).difference)
+            cut = bench.parent.analysed.copy()
+            Slice(plan)(cut, bench.context)
+            pruned = Pruned(bench.parent.analysed, plan, cut.model, inputs)
+            worst = max(worst, Verify()(pruned, bench.context).difference or 0.0)
         run.output.note(f"{len(seeds)} random plans that keep {share:.0%}: largest error {worst:.1e}")
     cost = CostModel(groups)
     share = cost.cuttable_parameters() / cost.parameters()
@@ -174,7 +175,7 @@ def profiling(run: Run) -> None:
             plain.run(inputs)
 
     def profile() -> None:
-        Observe(DEVICE)(bench.parent.model, bench.train, bench.parent.sha256, "")
+        Observe()(bench.parent, bench.context)
 
     ratios = [_seconds(profile) / _seconds(infer) for _ in range(5)]
     run.output.section("Time of profiling")

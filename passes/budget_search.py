@@ -1,12 +1,14 @@
-"""Find the smallest module that loses little enough, by cross-validation on training samples."""
+"""Find the smallest module that is hardly worse, by cross-validation on training samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
+from numpy.typing import NDArray
 
+from graft.passes.base import Context, Report
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
@@ -25,105 +27,142 @@ STEPS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 """Budgets that are tried, by bisection."""
 
 
-@dataclass(frozen=True)
-class BudgetSearchReport:
-    """The budget that was found.
+@dataclass(frozen=True, kw_only=True)
+class BudgetSearchReport(Report):
+    """The budget that was found; ``changed`` counts the budgets that were tried.
 
     Attributes:
         keep: share of the parent's cost.
-        drop: points lost against the parent on held-back samples, positive is worse.
-        standard_error: of the drop, in points, from sample to sample.
+        difference: accuracy against the parent's on held-out folds, in percentage points, negative is worse.
+        standard_error: of the difference, in points, from sample to sample.
     """
 
     keep: float
-    drop: float
+    difference: float
     standard_error: float
 
 
-class BudgetSearch:
-    """Search budgets: statistics from four folds, the drop measured on the fifth, pooled over all five.
+@dataclass(frozen=True)
+class _Fold:
+    """A part of the samples that is held out, and what the others tell.
 
-    For a module of one class the drop is one of balanced accuracy, for a set of accuracy among the set.
-    A network is nearly perfect on samples that it was trained on: the search cannot resolve a drop
-    smaller than the standard error it reports.
-
-    Args:
-        points: largest drop allowed.
-        device: where to run.
+    Attributes:
+        profile: of the others.
+        samples: the others.
+        held_out: the part.
     """
 
-    def __init__(self, points: float, device: Device) -> None:
-        if np.isnan(points):
-            raise GraftError("max-drop-range", "--max-drop is nan, no number", "use points such as 0.5")
-        self.points = points
-        self.device = device
-        self._folds: list[tuple[Profile, Samples, Samples]] = []
-        self._of: tuple[str, int] | None = None
+    profile: Profile
+    samples: Samples
+    held_out: Samples
 
-    def __call__(
-        self, parent: Parent, samples: Samples, decompose: Decompose, classes: Sequence[str]
-    ) -> BudgetSearchReport:
-        """The smallest budget for a module for ``classes``; keeping everything is always allowed."""
-        self._profile(parent, samples)
-        best = BudgetSearchReport(1.0, 0.0, 0.0)
-        low, high = -1, len(STEPS)
+
+@dataclass(frozen=True)
+class BudgetSearch:
+    """Search budgets: statistics from four folds, accuracy measured on the fifth, pooled over all five.
+
+    For a module of one class accuracy is balanced accuracy, for a set it is accuracy among the set.
+    A network is nearly perfect on samples that it was trained on: the search cannot resolve a difference
+    smaller than the standard error it reports.
+
+    Attributes:
+        max_drop: largest drop of accuracy allowed, in percentage points.
+        decompose: the module, but for its budget.
+    """
+
+    max_drop: float
+    decompose: Decompose
+
+    def __post_init__(self) -> None:
+        if np.isnan(self.max_drop):
+            raise GraftError("max-drop-range", "--max-drop is nan, no number", "use points such as 0.5")
+
+    def __call__(self, parent: Parent, context: Context) -> BudgetSearchReport:
+        """Find the smallest budget; keeping everything is always allowed.
+
+        Args:
+            parent: the parent.
+            context: training samples, of which folds are held out; device and seed.
+
+        Returns:
+            The budget, and what the module differed by on held-out folds.
+
+        Raises:
+            GraftError: there are too few samples, or a module cannot be cut for another reason than its
+                budget.
+        """
+        folds = _folds(parent, context)
+        whole = self.decompose.headed(parent, context)
+        before = [_weighted(whole.model, fold.held_out, context.device) for fold in folds]
+        best = BudgetSearchReport(keep=1.0, difference=0.0, standard_error=0.0)
+        low, high, tried = -1, len(STEPS), 0
         while high - low > 1:
             middle = (low + high) // 2
-            try:
-                found = self._measure(
-                    parent, replace(decompose, keep=float(STEPS[middle]), samples=SAMPLES), classes
-                )
-            except GraftError as error:
-                if error.code != "budget-unreachable":
-                    raise
-                found = None
-            if found is not None and found.drop <= self.points:
+            tried += 1
+            found = self._measured(parent, context, float(STEPS[middle]), folds, before)
+            if found is not None and found.difference >= -self.max_drop:
                 best, high = found, middle
             else:
                 low = middle
-        return best
+        return replace(best, changed=tried)
 
-    def _profile(self, parent: Parent, samples: Samples) -> None:
-        """One profile a fold; those of four folds add up to what a candidate may know."""
-        key = (parent.sha256, len(samples))
-        if self._of == key:
-            return
-        if len(samples) < FOLDS * 2:
-            raise GraftError(
-                "too-few-samples",
-                f"a drop cannot be measured on {len(samples)} training samples",
-                "give more samples, or a budget with --keep",
-            )
-        parts = samples.folds(FOLDS)
-        profiles = [Observe(self.device)(parent.model, part, parent.sha256, "") for _, part in parts]
-        self._folds = []
-        for number, (rest, part) in enumerate(parts):
-            others = [profile for other, profile in enumerate(profiles) if other != number]
-            merged = others[0]
-            for profile in others[1:]:
-                merged = merged.merge(profile)
-            self._folds.append((merged, rest, part))
-        self._of = key
-
-    def _measure(self, parent: Parent, decompose: Decompose, classes: Sequence[str]) -> BudgetSearchReport:
-        drops = []
-        for profile, rest, held in self._folds:
-            module = decompose(parent, profile, classes, data=rest, device=self.device).model
-            whole = parent.model.copy()
-            decompose.head(classes)(whole)
-            drops.append(self._weighted(module, held) - self._weighted(whole, held))
-        lost = -100 * np.concatenate(drops)
+    def _measured(
+        self,
+        parent: Parent,
+        context: Context,
+        keep: float,
+        folds: list[_Fold],
+        before: list[NDArray[np.float64]],
+    ) -> BudgetSearchReport | None:
+        """Return the accuracy of modules of this budget, or None where it cannot be reached."""
+        decompose = replace(self.decompose, keep=keep, refit_samples=SAMPLES)
+        differences = []
+        for fold, hits in zip(folds, before, strict=True):
+            own = replace(context, samples=fold.samples, profile=fold.profile)
+            try:
+                module = decompose(parent, own).model
+            except GraftError as error:
+                if error.code != "budget-unreachable":
+                    raise
+                return None
+            differences.append(_weighted(module, fold.held_out, context.device) - hits)
+        points = 100 * np.concatenate(differences)
         return BudgetSearchReport(
-            float(decompose.keep or 1.0), float(lost.mean()), metrics.standard_error(lost)
+            keep=keep, difference=float(points.mean()), standard_error=metrics.standard_error(points)
         )
 
-    def _weighted(self, model: Model, held: Samples) -> np.ndarray:
-        """Hits of every sample, weighed so that their mean is balanced accuracy."""
-        card = model.require_card()
-        own = Samples.match(held.split, card, names=held.card.labels)
-        own = own.take(np.isin(own.indices, held.indices))
-        scored = score(model, own, self.device)
-        counts = np.bincount(scored.labels.ravel(), minlength=len(card.labels)).astype(float)
-        present = counts > 0
-        weight = np.where(present, counts.sum() / np.maximum(counts, 1) / present.sum(), 0.0)
-        return np.asarray(scored.correct * weight[scored.labels])
+
+def _folds(parent: Parent, context: Context) -> list[_Fold]:
+    """Return the folds of the samples, each with a profile of the others; made once for many modules."""
+    samples = context.samples
+    if samples is None or len(samples) < FOLDS * 2:
+        raise GraftError(
+            "too-few-samples",
+            f"a drop cannot be measured on {len(samples or ())} training samples",
+            "give more samples, or a budget with --keep",
+        )
+    key = ("folds", context.device.wanted, context.device.strict)
+    return parent.once(samples, key, lambda: _profiled(parent, samples, context))
+
+
+def _profiled(parent: Parent, samples: Samples, context: Context) -> list[_Fold]:
+    """Profile each fold once: the profiles of four of them add up to what a candidate may know."""
+    parts = samples.folds(FOLDS)
+    observe = Observe()
+    profiles = [observe(parent, replace(context, samples=part)).profile for _, part in parts]
+    return [
+        _Fold(reduce(Profile.merge, profiles[:number] + profiles[number + 1 :]), others, part)
+        for number, (others, part) in enumerate(parts)
+    ]
+
+
+def _weighted(model: Model, held_out: Samples, device: Device) -> NDArray[np.float64]:
+    """Return the hits of every sample, weighted so that their mean is balanced accuracy."""
+    card = model.require_card()
+    own = Samples.match(held_out.split, card, names=held_out.card.labels)
+    own = own.take(np.isin(own.indices, held_out.indices))
+    scored = score(model, own, device)
+    counts = np.bincount(scored.labels.ravel(), minlength=len(card.labels)).astype(float)
+    present = counts > 0
+    weight = np.where(present, counts.sum() / np.maximum(counts, 1) / present.sum(), 0.0)
+    return np.asarray(scored.correct * weight[scored.labels])

@@ -382,8 +382,8 @@ class Compose:
                 if origin.parents[0].graph_sha256 != sha256
                 for name in origin.classes
             }
-            profile = Continuous(context.device)(source.parent, source.profile, data, others)
-            found[sha256] = replace(source, profile=profile)
+            learned = Continuous(frozenset(others))(source.parent, replace(context, profile=source.profile))
+            found[sha256] = replace(source, profile=learned.profile)
         return found
 
     # ------------------------------------------------------------ the record

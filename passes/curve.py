@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from graft.passes.compensate.fold import LADDER as COMPENSATE
+from graft.passes.base import Context, Report
+from graft.passes.compensate.fold import REFIT
 from graft.passes.decompose import Decompose
 from graft.passes.identify import MEASURED
 from graft.passes.parent import Parent
@@ -15,18 +16,16 @@ from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure import metrics
 from graft.rewriter.measure.cost import CostModel
 from graft.rewriter.measure.evaluation import Scored, score
-from graft.rewriter.record.profile import Profile
-from graft.rewriter.run.session import Device
 
 ONE_PLAN = "one-plan"
 """The baseline that knows no classes: one plan for all of them, cut for the head of the set."""
 
-LADDER = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+BUDGETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 METHODS = (MEASURED, "activity", "magnitude", "random", ONE_PLAN)
 UNREACHABLE = "budget-unreachable"
 HALVINGS = 12
@@ -39,15 +38,15 @@ class Point:
 
     Attributes:
         method: what chose its channels.
-        compensate: how kept channels stand in for removed ones.
+        compensate: how removed channels were made up for.
         keep: share of the parent's MACs that it was allowed.
         unreachable: even the smallest cut costs more.
         macs: what it costs.
         macs_ratio: over the MACs of the parent.
         parameters: numbers in its constants.
-        top1: share of the test samples that it has right.
-        loss: parent minus module, in points of top-1.
-        standard_error: of the loss, from sample to sample, both having seen the same ones.
+        top1: share of the held-out samples that it has right.
+        difference: module minus parent, in percentage points of top-1; negative is worse.
+        standard_error: of the difference, from sample to sample, both having seen the same ones.
         balanced_accuracy: for a module of one class, most of whose samples are (other).
     """
 
@@ -59,19 +58,19 @@ class Point:
     macs_ratio: float | None = None
     parameters: int | None = None
     top1: float | None = None
-    loss: float | None = None
+    difference: float | None = None
     standard_error: float | None = None
     balanced_accuracy: float | None = None
 
 
-@dataclass(frozen=True)
-class CurveReport:
-    """The parent, restricted to the classes, and the points by method, budget and compensation.
+@dataclass(frozen=True, kw_only=True)
+class CurveReport(Report):
+    """The parent, restricted to the classes, and the points; ``changed`` counts the modules that were cut.
 
     Attributes:
-        top1: share of the test samples that the parent has right.
+        top1: share of the held-out samples that the parent has right.
         balanced_accuracy: of the parent, for one class against (other).
-        points: one for each module.
+        points: one for each module, by method, budget and compensation.
         train_samples: how many the modules could learn from.
         test_samples: how many everything was measured on.
         providers: what ran.
@@ -85,100 +84,102 @@ class CurveReport:
     providers: tuple[str, ...]
 
 
+@dataclass(frozen=True)
 class Curve:
     """Cut a module for the same classes by every method, at every budget, with every compensation.
 
-    Args:
-        device: where to run.
+    Attributes:
+        decompose: the classes, and the remaining options of a cut.
         budgets: shares of the parent's MACs, each a point of every curve.
-        methods: names of methods of concern identification, and :data:`ONE_PLAN`.
-        compensate: steps of :data:`graft.passes.compensate.fold.LADDER`.
+        methods: names of importance methods, and :data:`ONE_PLAN`.
+        compensate: steps of :data:`graft.passes.compensate.fold.STEPS`.
         progress: called with 1 after each point.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        budgets: Sequence[float] = LADDER,
-        methods: Sequence[str] = METHODS,
-        compensate: Sequence[str] = (COMPENSATE[-1],),
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
-        self.device = device
-        self.budgets = tuple(budgets)
-        self.methods = tuple(methods)
-        self.compensate = tuple(compensate)
-        self.progress = progress
+    decompose: Decompose
+    budgets: tuple[float, ...] = BUDGETS
+    methods: tuple[str, ...] = METHODS
+    compensate: tuple[str, ...] = (REFIT,)
+    progress: Callable[[int], None] | None = field(default=None, compare=False)
 
-    def __call__(
-        self,
-        parent: Parent,
-        profile: Profile,
-        train: Samples,
-        test: Samples,
-        decompose: Decompose,
-        classes: Sequence[str],
-    ) -> CurveReport:
-        """Cut and measure; nothing is chosen by the test samples.
+    def __call__(self, parent: Parent, context: Context) -> CurveReport:
+        """Cut and measure; nothing is chosen by the held-out samples.
 
         Args:
             parent: the parent.
-            profile: of ``train``.
-            train: what modules may learn from, matched to the parent's card.
-            test: what they are measured on, matched to the parent's card.
-            decompose: the remaining options of a cut.
-            classes: names, in the order of the modules' columns; one alone is told from ``(other)``.
+            context: samples that modules may learn from, and their profile; held-out samples that modules
+                are measured on; all matched to the parent's card.
+
+        Returns:
+            The points.
 
         Raises:
-            GraftError: an option is unknown, or the profile does not tell all classes apart and
-                :data:`ONE_PLAN` is among the methods.
+            GraftError: an option is unknown, samples or profile are missing, or the profile has no row for
+                each class and :data:`ONE_PLAN` is among the methods.
         """
+        train, test, profile = context.samples, context.held_out, context.profile
+        if train is None or test is None or profile is None:
+            raise GraftError(
+                "curve-data", "a curve takes samples, their profile, and held-out samples", "give all three"
+            )
         if ONE_PLAN in self.methods and OTHER in profile.seen:
             raise classes_merged()
-        job = _Job(parent, profile, train, test, self.device, tuple(classes))
-        whole = job.scored(job.headed(decompose))
+        job = _Job(parent, context, test, self.decompose.headed(parent, context))
+        whole = job.scored(job.headed.model)
         points = []
-        for point in self._points(job, decompose, whole):
+        for point in self._points(job, whole):
             points.append(point)
             if self.progress:
                 self.progress(1)
         return CurveReport(
-            whole.summary()["top1"],
-            whole.summary().get("balanced_accuracy"),
-            tuple(points),
-            len(train),
-            len(whole.labels),
-            whole.providers,
+            changed=sum(not point.unreachable for point in points),
+            top1=whole.summary()["top1"],
+            balanced_accuracy=whole.summary().get("balanced_accuracy"),
+            points=tuple(points),
+            train_samples=len(train),
+            test_samples=len(whole.labels),
+            providers=whole.providers,
         )
 
-    def _points(self, job: _Job, decompose: Decompose, whole: Scored) -> Iterator[Point]:
+    def _points(self, job: _Job, whole: Scored) -> Iterator[Point]:
         for method in self.methods:
-            own = replace(decompose, unit="macs")
+            own = replace(self.decompose, unit="macs")
             own = own if method == ONE_PLAN else replace(own, method=method)
             for keep in self.budgets:
                 plan = _reached(job.one_plan if method == ONE_PLAN else job.plan, replace(own, keep=keep))
                 for step in self.compensate:
                     point = Point(method, step, keep, unreachable=plan is None)
-                    cut = replace(own, keep=keep, compensate=step)
-                    yield point if plan is None else job.measured(point, cut, plan, whole)
+                    cut = replace(own, keep=keep, compensate=step, fixed_plan=plan)
+                    yield point if plan is None else job.measured(point, cut, whole)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What every point needs."""
+    """What every point needs.
+
+    Attributes:
+        parent: the parent.
+        context: samples and profile that modules are made from.
+        test: what they are measured on.
+        headed: the parent with the output of a module.
+    """
 
     parent: Parent
-    profile: Profile
-    train: Samples
+    context: Context
     test: Samples
-    device: Device
-    classes: tuple[str, ...]
+    headed: Analysed
 
-    def measured(self, point: Point, decompose: Decompose, plan: Plan, whole: Scored) -> Point:
-        """``point`` with the figures of the module that ``plan`` leaves."""
-        report = decompose(self.parent, self.profile, self.classes, plan, data=self.train, device=self.device)
+    def measured(self, point: Point, decompose: Decompose, whole: Scored) -> Point:
+        """Return ``point`` with the figures of the module that the plan leaves.
+
+        Args:
+            point: the point.
+            decompose: cuts the module.
+            whole: what the parent says of the held-out samples.
+        """
+        report = decompose(self.parent, self.context)
         scored = self.scored(report.model)
-        loss, error = metrics.paired_difference(whole.correct.ravel(), scored.correct.ravel())
+        difference, error = metrics.paired_difference(scored.correct.ravel(), whole.correct.ravel())
         summary = scored.summary()
         return replace(
             point,
@@ -186,28 +187,22 @@ class _Job:
             macs_ratio=report.cost.macs / max(1, self.parent.cost.macs),
             parameters=report.cost.parameters,
             top1=summary["top1"],
-            loss=100 * loss,
+            difference=100 * difference,
             standard_error=100 * error,
             balanced_accuracy=summary.get("balanced_accuracy"),
         )
 
     def scored(self, model: Model) -> Scored:
-        """What a module, or the parent with the head of one, says of the test samples of its classes."""
+        """Return what a module, or the parent with the head of one, says of the samples of its classes."""
         own = Samples.match(self.test.split, model.require_card(), names=self.parent.card.labels)
-        return score(model, own.take(np.isin(own.indices, self.test.indices)), self.device)
-
-    def headed(self, decompose: Decompose) -> Model:
-        """The parent with the output of a module: by the law, the parent restricted to the classes."""
-        model = self.parent.model.copy()
-        decompose.head(self.classes)(model)
-        return model
+        return score(model, own.take(np.isin(own.indices, self.test.indices)), self.context.device)
 
     def plan(self, decompose: Decompose) -> Plan:
-        """The plan for the classes."""
-        return decompose.plan(self.parent, self.profile, self.classes, self.train, self.device)
+        """Return the plan for the classes."""
+        return decompose.plan(self.parent, self.context)
 
     def one_plan(self, decompose: Decompose) -> Plan:
-        """The plan for all classes of the parent that leaves the largest module within the budget.
+        """Return the plan for all classes of the parent that leaves the largest module within the budget.
 
         The plan is one of the whole parent, whose head may cost more or less than the module's: by no
         more than both differ uncut. Within this difference the plan's own budget is bisected.
@@ -216,10 +211,10 @@ class _Job:
             GraftError: none is within the budget.
         """
         keep = 1.0 if decompose.keep is None else decompose.keep
-        groups = ChannelGroups(self.headed(decompose))
+        groups = self.headed.groups
         cost, whole = CostModel(groups), max(1, self.parent.cost.macs)
-        apart = abs(cost.macs() - whole) / whole
-        low, high, best = max(0.0, keep - apart), min(1.0, keep + apart), None
+        between = abs(cost.macs() - whole) / whole
+        low, high, best = max(0.0, keep - between), min(1.0, keep + between), None
         for turn in range(HALVINGS):
             middle = (low + high) / 2 if turn else high
             plan = _reached(self._plan_of_all, replace(decompose, keep=middle))
@@ -234,22 +229,22 @@ class _Job:
         return best
 
     def _plan_of_all(self, decompose: Decompose) -> Plan:
-        labels = self.parent.card.labels
-        together = replace(decompose, together=True)
-        return together.plan(self.parent, self.profile, labels, self.train, self.device)
+        return replace(decompose, classes=self.parent.card.labels, together=True).plan(
+            self.parent, self.context
+        )
 
 
 def classes_merged() -> GraftError:
-    """What to say where classes that were not asked for share a row of the profile."""
+    """Return the error for a profile where other classes share a row."""
     return GraftError(
         "one-plan-profile",
-        "one plan for all classes needs a profile that tells all of them apart",
+        "one plan for all classes needs a profile with a row for each of them",
         f"leave {ONE_PLAN} out of --methods, or use samples of fewer classes",
     )
 
 
 def _reached(plan: Callable[[Decompose], Plan], decompose: Decompose) -> Plan | None:
-    """What ``plan`` says; ``None`` where the budget cannot be reached."""
+    """Return what ``plan`` says; ``None`` where the budget cannot be reached."""
     try:
         return plan(decompose)
     except GraftError as error:

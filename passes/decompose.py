@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
 
-from numpy.typing import NDArray
-
-from graft.passes.compensate.fold import Compensate, CompensateReport
+from graft.passes.base import Context, Declined, Report
+from graft.passes.compensate.fold import REFIT, Fold
 from graft.passes.compensate.refit import SAMPLES, Refit
-from graft.passes.cut.head import Head
+from graft.passes.cut.head import Head, HeadReport
 from graft.passes.cut.slice import Slice
-from graft.passes.cut.verify import Verify
+from graft.passes.cut.verify import Pruned, Verify
 from graft.passes.identify import DEFAULT, ImportanceInputs, method_called
 from graft.passes.parent import Parent
-from graft.passes.select.budget import Budget, dead_channels
-from graft.passes.select.latency_budget import Stopwatch, within
+from graft.passes.select.budget import Budget, BudgetReport, Candidates, dead_channels
+from graft.passes.select.latency_budget import LatencyBudget, Timeable
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.outputs import last_features
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import Cost, CostModel, cost_of
-from graft.rewriter.measure.latency import LatencyTable, Timed
+from graft.rewriter.measure.latency import Timed
 from graft.rewriter.record.mahalanobis import Mahalanobis
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.record.provenance import Origin, stamp, versions
-from graft.rewriter.run.session import Device
 
 
-@dataclass(frozen=True)
-class DecomposeReport:
-    """What came of one set of classes.
+@dataclass(frozen=True, kw_only=True)
+class DecomposeReport(Report):
+    """A module; ``changed`` counts the channels of the parent that it lacks.
+
+    ``declined`` holds what every pass on the way left as it was.
 
     Attributes:
         model: the module, with its card.
         plan: the channels of the parent that it kept.
         cost: what it costs.
-        dead: channels of the parent that are zero for every sample: the first to fall.
-        compensated: what was changed to make up for removed channels.
         difference: how far the cut was from the masked parent, or ``None`` where it was not verified.
         timed: milliseconds of the module and of its parent, where the budget was one of latency.
     """
@@ -49,34 +45,49 @@ class DecomposeReport:
     model: Model
     plan: Plan
     cost: Cost
-    dead: int
-    compensated: CompensateReport
     difference: float | None = None
     timed: Timed | None = None
 
 
-@dataclass(frozen=True)
-class Decompose:
-    """Cut modules out of a parent.
-
-    >>> decompose = Decompose(keep=0.5)                                       # doctest: +SKIP
-    >>> module = decompose(parent, profile, ["cat"]).model                    # doctest: +SKIP
+@dataclass(frozen=True, eq=False)
+class _Headed:
+    """A parent with the output of a module: what channels are chosen and cut of.
 
     Attributes:
-        keep: share of the parent's cost that a module may have; ``None``: nothing falls.
+        parent: the parent.
+        analysed: its model with the output of the module, and the analysis of that.
+        head: what the output is made of.
+    """
+
+    parent: Parent
+    analysed: Analysed
+    head: HeadReport
+
+
+@dataclass(frozen=True)
+class Decompose:
+    """Cut the module for a set of classes out of a parent.
+
+    >>> decompose = Decompose(["cat"], keep=0.5)                              # doctest: +SKIP
+    >>> module = decompose(parent, Context(profile=profile)).model            # doctest: +SKIP
+
+    Attributes:
+        classes: names, in the order of the module's columns.
+        keep: share of the parent's cost that a module may have; ``None``: nothing is pruned.
         unit: what is counted, see :class:`graft.passes.select.budget.Budget`.
         method: name of the method of concern identification.
-        compensate: step of :data:`graft.passes.compensate.fold.LADDER`.
+        compensate: step of :data:`graft.passes.compensate.fold.STEPS`.
         together: one module for the set of classes, even for a set of one.
         other: a column ``(other)`` beside the classes.
         rest: the output ``rest`` beside the classes of a set.
-        seed: for methods that draw.
         round_to: see :class:`graft.passes.select.budget.Budget`.
-        samples: at most so many are used to refit.
+        refit_samples: at most so many are used to refit.
         mirror: images of the data count as in a mirror, too.
-        stopwatch: where latency is measured, for that unit.
+        fixed_plan: the channels to keep; ``None``: as :meth:`plan` chooses them.
+        verify: compare the cut with its masked parent, see :class:`graft.passes.cut.verify.Verify`.
     """
 
+    classes: Sequence[str]
     keep: float | None = None
     unit: str = "macs"
     method: str = DEFAULT
@@ -84,147 +95,175 @@ class Decompose:
     together: bool = False
     other: bool = False
     rest: bool = True
-    seed: int = 0
     round_to: int | None = None
-    samples: int = SAMPLES
+    refit_samples: int = SAMPLES
     mirror: bool = False
-    stopwatch: Stopwatch = field(default_factory=Stopwatch, compare=False, repr=False)
+    fixed_plan: Plan | None = field(default=None, compare=False)
+    verify: bool = False
 
-    def options(self) -> dict[str, object]:
-        """The options, as modules record them."""
-        names = (
-            "keep",
-            "unit",
-            "method",
-            "compensate",
-            "together",
-            "other",
-            "rest",
-            "seed",
-            "round_to",
-            "mirror",
-        )
-        return {name: getattr(self, name) for name in names}
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
 
-    def plan(
-        self,
-        parent: Parent,
-        profile: Profile,
-        classes: Sequence[str],
-        data: Samples | None = None,
-        device: Device | None = None,
-    ) -> Plan:
-        """Which channels a module for ``classes`` keeps.
+    def options(self, seed: int = 0) -> dict[str, object]:
+        """Return the options, as modules record them."""
+        before = ("keep", "unit", "method", "compensate", "together", "other", "rest")
+        found = {name: getattr(self, name) for name in before}
+        return {**found, "seed": seed, "round_to": self.round_to, "mirror": self.mirror}
+
+    @property
+    def head(self) -> Head:
+        """The pass that gives the module its output."""
+        return Head(tuple(self.classes), self.together, self.other, self.rest)
+
+    def headed(self, parent: Parent, context: Context) -> Analysed:
+        """Return ``parent`` with the output of the module: the parent, restricted to the classes."""
+        return self._headed(parent, context).analysed
+
+    def plan(self, parent: Parent, context: Context) -> Plan:
+        """Choose the channels that a module for the classes keeps.
 
         Args:
             parent: the parent.
-            profile: its profile.
-            classes: names.
-            data: labelled samples, for methods that run the parent.
-            device: where they run it; ``None``: the best there is.
+            context: its profile; samples and device for methods that run the parent; the seed for those
+                that draw.
+
+        Raises:
+            GraftError: there is no profile, the budget cannot be reached, a class or method is unknown,
+                or the method lacks samples.
         """
-        headed = parent.model.copy()
-        head = self.head(classes)(headed)
-        table = self._table(parent)
-        groups = table.analyse(headed) if table else ChannelGroups(headed)
-        budget = Budget(self.keep if self.keep is not None else 1.0, self.unit, self.round_to)
-        uncounted = head.nodes if self.unit == "parameters" else frozenset()
-        cost = CostModel(groups, uncounted, table)
-        whole = table.milliseconds if table else CostModel(parent.groups, uncounted).total(self.unit)
-        method = method_called(self.method)
-        asked = tuple(name for name in profile.classes if name in set(classes))
-        labels = parent.record.labels
-        question = ImportanceInputs(headed, groups, profile, labels, asked, self.seed, data, device)
-        scores = method.scores(question)
-        choose = partial(budget.choose, groups, scores, cost, dead=dead_channels(groups, profile))
-        kept = within(budget.keep, choose, headed, groups, table) if table else choose(whole)
-        plan = Plan.of(groups, kept, parent.sha256)
-        return Plan(parent.sha256, {name: mask for name, mask in plan.kept.items() if name in parent.groups})
+        context = self._with_mirrored(context)
+        return self._planned(self._headed(parent, context), context)[0]
 
-    def head(self, classes: Sequence[str]) -> Head:
-        """The pass that gives a module for ``classes`` its output."""
-        return Head(classes, self.together, self.other, self.rest)
-
-    def __call__(
-        self,
-        parent: Parent,
-        profile: Profile,
-        classes: Sequence[str],
-        plan: Plan | None = None,
-        verify: tuple[Mapping[str, NDArray[Any]], Device] | None = None,
-        data: Samples | None = None,
-        device: Device | None = None,
-    ) -> DecomposeReport:
-        """Cut the module for ``classes``.
+    def __call__(self, parent: Parent, context: Context) -> DecomposeReport:
+        """Cut the module for the classes.
 
         Args:
             parent: the parent.
-            profile: its profile.
-            classes: names, in the order of the module's columns.
-            plan: channels to keep; ``None``: as planned by :meth:`plan`.
-            verify: samples and device to check the law on; ``None``: no check.
-            data: as in :meth:`plan`; a compensation by refit takes it, too.
-            device: as in :meth:`plan`.
+            context: as in :meth:`plan`; a compensation by refit takes samples, too.
+
+        Returns:
+            The module, with its plan.
+
+        Raises:
+            GraftError: as :meth:`plan` does; the plan does not fit; the law does not hold for the cut.
         """
-        if self.mirror and data is not None and data.mirrored is None:
-            data = data.with_mirrored()
-        plan = plan or self.plan(parent, profile, classes, data, device)
-        model = parent.model.copy()
-        self.head(classes)(model)
-        kept, channels = plan.counts()
-        headed = model.copy() if self.compensate == "refit" and kept < channels else None
-        typicality = self._typicality(model, profile, classes, plan)
-        compensated = Compensate(self.compensate, profile, classes, self.together)(model, plan)
-        whole = model.copy()
-        Slice(plan)(model)
-        difference = Verify(*verify)(whole, plan, model).difference if verify else None
-        if headed:
-            alone = self.together and not self.other
-            refit = Refit(_required(data), classes, device or Device(), alone, self.seed, self.samples)
-            refit(model, headed, plan)
+        mirrored = self._with_mirrored(context)
+        headed = self._headed(parent, mirrored)
+        plan, chosen = self.fixed_plan, Report()
+        if plan is None:
+            plan, chosen = self._planned(headed, mirrored)
+        reports: list[Report] = [headed.head, chosen]
+        typicality = _typicality(headed.analysed, _profile(context), self.classes, plan)
+        whole = headed.analysed.copy()
+        reports.append(Fold(plan, tuple(self.classes), self.compensate, self.together)(whole, mirrored))
+        cut = whole.copy()
+        sliced = Slice(plan)(cut, mirrored)
+        model, difference = cut.model, None
+        if self.verify:
+            verified = Verify()(Pruned(whole, plan, model), context)
+            difference = verified.difference
+            reports.append(verified)
+        if self.compensate == REFIT and sliced.changed:
+            refit = Refit(tuple(self.classes), self.together and not self.other, self.refit_samples)
+            reports.append(refit(Pruned(headed.analysed, plan, model), mirrored))
         if typicality and typicality.tensor in model.graph.tensors():
             typicality.attach(model)
-        dead = int(dead_channels(parent.groups, profile).sum())
-        table = self._table(parent)
-        timed = table.compare(model) if table else None
-        cost = cost_of(model)
-        stamp(
-            model,
-            "module",
-            Origin(
-                parents=(parent.record,),
-                classes=tuple(classes),
-                options=self.options(),
-                plan=plan.ranges(),
-                sizes=plan.sizes(),
-                profile_sha256=profile.sha256,
-                versions=versions(),
-            ),
-            {
-                "macs": cost.macs,
-                "macs_ratio": cost.macs / max(1, parent.cost.macs),
-                "parameters": cost.parameters,
-            },
+        timed = parent.latency_table(context.device).compare(model) if self.unit == "latency" else None
+        cost = self._stamp(parent, model, plan, context)
+        return DecomposeReport(
+            changed=sliced.changed,
+            declined=_declined(parent, reports),
+            model=model,
+            plan=plan,
+            cost=cost,
+            difference=difference,
+            timed=timed,
         )
-        return DecomposeReport(model, plan, cost, dead, compensated, difference, timed)
 
-    def _table(self, parent: Parent) -> LatencyTable | None:
-        """What the nodes of ``parent`` take, for a budget of latency."""
-        return self.stopwatch.table(parent.sha256, parent.model) if self.unit == "latency" else None
+    def _with_mirrored(self, context: Context) -> Context:
+        samples: Samples | None = context.samples
+        if not self.mirror or samples is None or samples.mirrored is not None:
+            return context
+        return replace(context, samples=samples.with_mirrored())
 
-    @staticmethod
-    def _typicality(model: Model, profile: Profile, classes: Sequence[str], plan: Plan) -> Mahalanobis | None:
-        """Statistics of the last features that ``plan`` leaves of ``model``, which is not cut yet."""
-        groups = ChannelGroups(model)
-        place = last_features(model, groups, model.require_card().output.name)
-        if place is None:
-            return None
-        stays = plan.mask(groups)[place.channels]
-        found = Mahalanobis.fit(profile, groups.key(place.tensor, place.axis), stays, classes)
-        return replace(found, tensor=place.tensor) if found else None
+    def _headed(self, parent: Parent, context: Context) -> _Headed:
+        model = parent.model.copy()
+        report = self.head(model, context)
+        return _Headed(parent, Analysed.of(model), report)
+
+    def _planned(self, headed: _Headed, context: Context) -> tuple[Plan, Report]:
+        """Return the plan, and what the budget says of it."""
+        parent, profile = headed.parent, _profile(context)
+        table = parent.latency_table(context.device) if self.unit == "latency" else None
+        groups = table.analyse(headed.analysed.model.copy()) if table else headed.analysed.groups
+        asked = tuple(name for name in profile.classes if name in self.classes)
+        inputs = ImportanceInputs(
+            headed.analysed.model,
+            groups,
+            profile,
+            parent.record.labels,
+            asked,
+            context.seed,
+            context.samples,
+            context.device,
+        )
+        scores = method_called(self.method).scores(inputs)
+        uncounted = headed.head.nodes if self.unit == "parameters" else frozenset()
+        whole = table.milliseconds if table else CostModel(parent.groups, uncounted).total(self.unit)
+        cost, dead = CostModel(groups, uncounted, table), dead_channels(groups, profile)
+        candidates = Candidates(groups, scores, cost, whole, dead)
+        keep = self.keep if self.keep is not None else 1.0
+        report: BudgetReport
+        if table:
+            timeable = Timeable(candidates, headed.analysed, table)
+            report = LatencyBudget(keep, self.round_to)(timeable, context)
+        else:
+            report = Budget(keep, self.unit, self.round_to)(candidates, context)
+        kept = Plan.of(groups, report.kept, parent.sha256).kept
+        return Plan(
+            parent.sha256, {name: mask for name, mask in kept.items() if name in parent.groups}
+        ), report
+
+    def _stamp(self, parent: Parent, model: Model, plan: Plan, context: Context) -> Cost:
+        """Write into the module what it was made from; return what it costs."""
+        cost = cost_of(model)
+        origin = Origin(
+            parents=(parent.record,),
+            classes=tuple(self.classes),
+            options=self.options(context.seed),
+            plan=plan.ranges(),
+            sizes=plan.sizes(),
+            profile_sha256=_profile(context).sha256,
+            versions=versions(),
+        )
+        figures = {
+            "macs": cost.macs,
+            "macs_ratio": cost.macs / max(1, parent.cost.macs),
+            "parameters": cost.parameters,
+        }
+        stamp(model, "module", origin, figures)
+        return cost
 
 
-def _required(data: Samples | None) -> Samples:
-    if data is None:
-        raise GraftError("refit-data", "to refit takes labelled samples", "give them, or compensate by fold")
-    return data
+def _declined(parent: Parent, reports: Sequence[Report]) -> tuple[Declined, ...]:
+    """Return what normalization and the passes of one module declined."""
+    return (*parent.declined, *(declined for report in reports for declined in report.declined))
+
+
+def _typicality(headed: Analysed, profile: Profile, classes: Sequence[str], plan: Plan) -> Mahalanobis | None:
+    """Return statistics of the last features that ``plan`` leaves of a model that is not cut yet."""
+    model, groups = headed.model, headed.groups
+    place = last_features(model, groups, model.require_card().output.name)
+    if place is None:
+        return None
+    stays = plan.mask(groups)[place.channels]
+    found = Mahalanobis.fit(profile, groups.key(place.tensor, place.axis), stays, classes)
+    return replace(found, tensor=place.tensor) if found else None
+
+
+def _profile(context: Context) -> Profile:
+    if context.profile is None:
+        raise GraftError(
+            "profile-missing", "a module takes a profile of its parent", "make one with 'graft profile'"
+        )
+    return context.profile

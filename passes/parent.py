@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from graft.passes.base import Declined
 from graft.passes.normalize.simplify import Normalize
 from graft.rewriter.card.card import Card
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.outputs import keep_output
-from graft.rewriter.measure.cost import Cost, cost_of
+from graft.rewriter.measure.cost import Cost, CostModel
+from graft.rewriter.measure.latency import LatencyTable
 from graft.rewriter.record.provenance import ParentRecord, parent_record
+from graft.rewriter.run.session import Device
+
+Found = TypeVar("Found")
 
 
 class Parent:
     """A parent that is ready to be cut: normalized, analysed, measured.
+
+    Many modules of one parent share all of this.
 
     Args:
         model: a classifier with a card; left as it is.
@@ -21,8 +34,8 @@ class Parent:
         source: the model as it came.
         record: its hashes, labels and licence, as modules record them.
         sha256: its graph hash, which plans and profiles carry.
-        model: the normalized model.
-        groups: the analysis of the normalized model.
+        analysed: the normalized model with its analysis.
+        declined: why the model was not normalized, if it was not.
         cost: what the normalized model costs.
     """
 
@@ -30,13 +43,52 @@ class Parent:
         self.source = model
         self.record: ParentRecord = parent_record(model)
         self.sha256 = self.record.graph_sha256
-        self.model = model.copy()
-        keep_output(self.model, model.require_card().output.name)
-        self.normalized = Normalize()(self.model)
-        self.groups = ChannelGroups(self.model)
-        self.cost: Cost = cost_of(self.model)
+        normalized = model.copy()
+        keep_output(normalized, model.require_card().output.name)
+        declined = Normalize()(normalized).declined
+        self.declined = (Declined(self.record.name or "parent", declined),) if declined else ()
+        self.analysed = Analysed.of(normalized)
+        self.cost: Cost = CostModel(self.groups).cost()
+        self._memory: WeakKeyDictionary[Samples, dict[Hashable, Any]] = WeakKeyDictionary()
+        self._tables: dict[tuple[object, ...], LatencyTable] = {}
 
     @property
     def card(self) -> Card:
         """What goes in and what comes out."""
         return self.source.require_card()
+
+    @property
+    def model(self) -> Model:
+        """The normalized model."""
+        return self.analysed.model
+
+    @property
+    def groups(self) -> ChannelGroups:
+        """The analysis of the normalized model."""
+        return self.analysed.groups
+
+    def once(self, samples: Samples, key: Hashable, make: Callable[[], Found]) -> Found:
+        """Return what ``make`` makes of ``samples``; many modules and budgets share it.
+
+        Args:
+            samples: this very object, not one of equal content; what was made is forgotten with it.
+            key: names what is made, with everything else that it depends on.
+            make: called the first time.
+        """
+        known = self._memory.setdefault(samples, {})
+        if key not in known:
+            known[key] = make()
+        found: Found = known[key]
+        return found
+
+    def latency_table(self, device: Device) -> LatencyTable:
+        """How long the nodes of the model take on ``device``, measured once."""
+        key = (device.wanted, device.strict)
+        if key not in self._tables:
+            self._tables[key] = LatencyTable(self.model, device)
+        return self._tables[key]
+
+    @property
+    def latency_tables(self) -> tuple[LatencyTable, ...]:
+        """The tables that were measured so far."""
+        return tuple(self._tables.values())

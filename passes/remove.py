@@ -67,8 +67,8 @@ class Remove:
                 "a classifier has two or more",
             )
         result = model.copy()
-        Head(left, together=True)(result)
-        reports = [PushGather()(result, context), Deduplicate()(result, context)]
+        reports: list[Report] = [Head(tuple(left), together=True)(result, context)]
+        reports += [PushGather()(result, context), Deduplicate()(result, context)]
         result.refresh_shapes()
         before = origin_of(model) if ORIGIN_KEY in model.metadata else None
         options = dict(before.options) if before else {}

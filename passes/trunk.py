@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from graft.passes.base import Context, Declined, Report
 from graft.passes.compare import Comparison
-from graft.passes.decompose import Decompose, DecomposeReport
+from graft.passes.compensate.fold import FOLD, REFIT
+from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED
 from graft.passes.join.compatibility import display_name
 from graft.passes.parent import Parent
-from graft.passes.select.latency_budget import Stopwatch
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.outputs import last_features
 from graft.rewriter.record.profile import PRODUCTS, Profile
 from graft.rewriter.record.provenance import Asked, Origin
-from graft.rewriter.run.equivalence import random_inputs
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Trunk:
         keep: budget; ``None``: the largest among the modules.
         other: a column ``(other)`` for the parent's other classes, where nothing stands beside the trunk.
         round_to: see :class:`graft.passes.select.budget.Budget`; ``None``: as the first module.
-        verify: compare the trunk with its masked parent on random inputs.
+        verify: compare the trunk with its masked parent.
     """
 
     comparison: Comparison
@@ -109,6 +107,7 @@ class Trunk:
         most = 1.0 - (self._room(source) if beside else 0.0)
         keep = self._budget(asked)
         decompose = Decompose(
+            siblings.classes,
             keep=min(keep or 1.0, most) if beside and first.unit == "macs" else keep,
             unit=first.unit,
             method=first.method,
@@ -116,22 +115,15 @@ class Trunk:
             together=beside or len(siblings.classes) > 1,
             other=self.other and not beside and len(siblings.classes) < len(source.parent.record.labels),
             rest=beside,
-            seed=first.seed,
             round_to=first.round_to if self.round_to is None else self.round_to,
             mirror=first.mirror,
-            stopwatch=Stopwatch(context.device if self.verify else None),
+            verify=self.verify,
         )
-        report = self._cut(decompose, siblings, context)
+        own = replace(context, samples=source.samples, profile=source.profile, seed=first.seed)
+        report = decompose(source.parent, own)
         if report.cost.macs > most * source.parent.cost.macs:  # planned by another unit
-            report = self._cut(replace(decompose, keep=most, unit="macs"), siblings, context)
-        return TrunkReport(changed=1, declined=tuple(declined), model=report.model)
-
-    def _cut(self, decompose: Decompose, siblings: Siblings, context: Context) -> DecomposeReport:
-        source = siblings.source
-        samples = random_inputs(source.parent.model.proto().graph) if self.verify else None
-        verify = (samples, context.device) if samples is not None else None
-        given: dict[str, Any] = {"verify": verify, "data": source.samples, "device": context.device}
-        return decompose(source.parent, source.profile, siblings.classes, **given)
+            report = replace(decompose, keep=most, unit="macs")(source.parent, own)
+        return TrunkReport(changed=1, declined=(*declined, *report.declined), model=report.model)
 
     def _budget(self, asked: Sequence[Asked]) -> float | None:
         """Return the budget of the trunk; ``None``: a module was cut without any."""
@@ -161,7 +153,7 @@ def _without_samples(asked: Asked, siblings: Siblings) -> tuple[Asked, list[Decl
     if asked.method == MEASURED:
         asked = asked.model_copy(update={"method": DEFAULT})
         declined.append(Declined(where, f"planned by {DEFAULT}: {MEASURED} takes --data"))
-    if asked.compensate == "refit":
-        asked = asked.model_copy(update={"compensate": "fold"})
+    if asked.compensate == REFIT:
+        asked = asked.model_copy(update={"compensate": FOLD})
         declined.append(Declined(where, "compensated by fold: refit takes --data"))
     return asked, declined

@@ -17,13 +17,13 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
 from graft.passes.cut import verify
-from graft.passes.cut.slice import Slice
 from graft.rewriter.arrays import Channels
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups, Group
 from graft.rewriter.groups.plan import Plan
-from tests import cases, graphs, masker
+from tests import cases, graphs, masker, small
 from tests.graphs import Builder
 from tests.masker import Array, MaskedParent, kept_outputs
 
@@ -93,7 +93,7 @@ class Law:
     def cut(self, plan: Plan) -> onnx.ModelProto:
         """The parent cut by ``plan``."""
         model = self.parent.copy()
-        Slice(plan)(model)
+        small.prune(model, plan)
         return model.proto()
 
     def check(self, plan: Plan) -> onnx.ModelProto:
@@ -102,7 +102,7 @@ class Law:
         onnx.checker.check_model(cut, full_check=True)
         found = self.run(cut)
         assert differs(found, self.masked_as(cut)) < self.tolerance
-        assert differs(found, self.run(verify.mask(self.parent, plan).proto())) < self.tolerance
+        assert differs(found, self.run(verify.mask(Analysed.of(self.parent), plan).proto())) < self.tolerance
         self._check_size(plan, cut)
         return cut
 

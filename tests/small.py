@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
@@ -13,12 +13,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from graft.passes.base import Context
+from graft.passes.cut.slice import Slice, SliceReport
+from graft.passes.cut.verify import Pruned, Verify, VerifyReport
 from graft.passes.select.observe import Observe
 from graft.rewriter.arrays import Mask
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.record.profile import Profile
@@ -173,9 +177,26 @@ def samples(x: Array, labels: Any = None, of: Card | None = None) -> Samples:
     return Samples.match(Dataset.from_arrays(x, np.asarray(labels)).split("train"), of)
 
 
-def profile(of: Model, data: Samples, parent: str = "p") -> Profile:
+def profile(of: Model, data: Samples, parent: str = "p", **options: Any) -> Profile:
     """What :class:`Observe` records."""
-    return Observe(CPU)(of, data, parent, "data")
+    return Observe(data="data", **options).profile(Analysed.of(of), parent, data, CPU)
+
+
+def context(
+    profile: Profile | None = None, samples: Samples | None = None, seed: int = 0, **more: Any
+) -> Context:
+    """A context on the processor, with one thread."""
+    return Context(profile=profile, samples=samples, device=CPU, seed=seed, **more)
+
+
+def verify(whole: Model, plan: Plan, cut: Model, given: Mapping[str, Array]) -> VerifyReport:
+    """Compare ``cut`` with the masked ``whole``."""
+    return Verify()(Pruned(Analysed.of(whole), plan, cut, given), context())
+
+
+def prune(of: Model, plan: Plan) -> SliceReport:
+    """Cut ``of`` in place."""
+    return Slice(plan)(Analysed.of(of), Context(device=CPU))
 
 
 def run(of: Model | onnx.ModelProto, x: Array) -> dict[str, Array]:

@@ -14,12 +14,12 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load_file
 
-from graft.passes.cut.slice import Slice
 from graft.passes.parent import Parent
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.record.profile import Profile
+from tests import small
 from tests.golden.make import COMPUTED, DATA, DECOMPOSE, MODELS, PARENTS, PROFILED, STORED, inputs
 from tests.integration.kit import printed
 
@@ -138,7 +138,7 @@ def test_a_plan_is_read_and_cuts_its_parent(path: Path) -> None:
     kept, channels = plan.counts()
     assert 0 < kept < channels
     assert mask.sum() < mask.size
-    Slice(plan)(parent)
+    small.prune(parent, plan)
     sizes = {group.name: group.size for group in ChannelGroups(parent)}
     left = {group.name: group.size for group in ChannelGroups(module)}
     for group, flags in plan.kept.items():

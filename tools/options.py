@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import click
 from pydantic import Field
 
-from graft.passes.compensate.fold import LADDER
+from graft.passes.compensate.fold import STEPS
 from graft.passes.identify import DEFAULT, MEASURED, METHODS, PUBLISHED
 from graft.passes.select.budget import UNITS
 from graft.rewriter.card.card import Card
@@ -193,7 +193,7 @@ class CompensateOptions(MethodOptions):
 
     compensate: Annotated[
         str,
-        one_of(LADDER),
+        one_of(STEPS),
         Option("How the kept channels make up for the pruned ones.", METHOD, show_default=True),
     ] = "refit"
     mirror: Annotated[

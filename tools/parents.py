@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from graft.passes.base import Context
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
 from graft.rewriter.card.card import OTHER
@@ -40,7 +41,9 @@ def observe(
 ) -> Profile:
     """Profile ``parent``, with a progress bar; warns where the card seems wrong or samples are few."""
     with show.progress("profiling", len(samples)) as step:
-        profile = Observe(device, classes, progress=step)(parent.model, samples, parent.sha256, data)
+        context = Context(samples=samples, device=device)
+        apart = None if classes is None else tuple(classes)
+        profile = Observe(apart, data, progress=step)(parent, context).profile
     warn_if_few(dict(zip(profile.classes, profile.counts.tolist(), strict=True)))
     warn_if_far_below(profile.top1, parent.source)
     return profile

@@ -11,10 +11,12 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from graft.passes.base import Context
 from graft.passes.cut import verify
 from graft.passes.cut.slice import Slice
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups, Group
 from graft.rewriter.groups.plan import Plan
 
@@ -100,13 +102,13 @@ class Law:
     def cut(self, plan: Plan) -> onnx.ModelProto:
         """The parent cut by ``plan``; onnx.checker accepts it."""
         model = self.model.copy()
-        Slice(plan)(model)
+        Slice(plan)(Analysed(model, self.groups.on(model)), Context())
         verify.check(model)
         return model.proto()
 
     def masked(self, plan: Plan) -> dict[str, Array]:
         """Outputs of the masked parent."""
-        return self.run(verify.mask(self.model, plan).proto())
+        return self.run(verify.mask(Analysed(self.model, self.groups), plan).proto())
 
     def error(self, plan: Plan) -> float:
         """Largest relative difference of the cut graph to the masked parent."""

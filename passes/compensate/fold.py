@@ -1,34 +1,28 @@
-"""Make the kept channels, or the biases, stand in for the removed ones."""
+"""Let the kept channels, or the biases, make up for the removed ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from graft.passes.base import Context, Declined, Report
 from graft.rewriter.arrays import Mask, Table
 from graft.rewriter.errors import GraftError
-from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.operators import operator_of
 from graft.rewriter.record.profile import PRODUCTS, SUM, Profile, Statistic
 
-LADDER = ("none", "mean", "fold", "refit")
+NONE, MEAN, FOLD, REFIT = "none", "mean", "fold", "refit"
+STEPS = (NONE, MEAN, FOLD, REFIT)
+"""How removed channels are made up for: from nothing to the most that is done."""
 RIDGE = 1e-3
 """Regularisation of the linear map, relative to the mean variance of the kept channels."""
 
 
 @dataclass(frozen=True)
-class CompensateReport:
-    """How many nodes got another bias, and those that could not, with the reason."""
-
-    changed: int
-    declined: tuple[str, ...] = ()
-
-
-class Compensate:
+class Fold:
     """Before the cut: give every consumer what the removed channels would have given it on average.
 
     ``y = W x + b`` becomes ``y = W x + (b + W' m)``, W' the part of W that reads removed channels
@@ -36,55 +30,74 @@ class Compensate:
     by the share of positions where it lies inside, so that the bias is right on average over all
     positions, border included.
 
-    Args:
-        step: of :data:`LADDER`; for ``refit``, which follows the cut, what ``fold`` does.
-        profile: where the means come from.
+    The report counts the nodes that got another bias.
+
+    Attributes:
+        plan: the channels that stay.
         classes: those of the module. They weigh as much as all others together.
+        step: of :data:`STEPS`; for ``refit``, which follows the cut, what ``fold`` does.
         alone: only the classes count: the module will see nothing else.
     """
 
-    def __init__(self, step: str, profile: Profile, classes: Sequence[str], alone: bool = False) -> None:
-        if step not in LADDER:
+    plan: Plan
+    classes: tuple[str, ...]
+    step: str = FOLD
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        if self.step not in STEPS:
             raise GraftError(
                 "compensate-unknown",
-                f"cannot compensate by {step}",
-                f"choose from {', '.join(LADDER)}",
+                f"cannot compensate by {self.step}",
+                f"choose from {', '.join(STEPS)}",
             )
-        self.step = step
-        self.profile = profile
-        self.classes = tuple(classes)
-        self.alone = alone
 
-    def __call__(self, model: Model, plan: Plan) -> CompensateReport:
-        """Change the biases of ``model``, which is not cut yet."""
-        groups = ChannelGroups(model)
-        kept = plan.mask(groups)
+    def __call__(self, subject: Analysed, context: Context) -> Report:
+        """Change the biases of the model of ``subject``, which is not cut yet, in place.
+
+        Args:
+            subject: the model with its analysis, which is extended by the nodes that are added.
+            context: its profile tells the means.
+
+        Returns:
+            The number of nodes that got another bias, and those that could not, with the reason.
+
+        Raises:
+            GraftError: the plan does not fit the model, or there is no profile.
+        """
+        if self.step == NONE:
+            return Report()
+        graph, groups, profile = subject.model.graph, subject.groups, _profile(context)
+        kept = self.plan.mask(groups)
         changed, declined = 0, []
-        for node in groups.nodes if self.step != "none" else ():
+        for node in list(graph.nodes):
             operator = operator_of(node)
             for read in operator.reads(node, groups):
                 stays, tensor = kept[read.channels], read.tensor(node).name
                 if stays.all():
                     continue
                 key = groups.key(tensor, read.axis)
-                if not self.profile.has(SUM, key, len(stays)):
-                    declined.append(f"{node.op} {node.name}: the profile lacks {tensor}")
+                if not profile.has(SUM, key, len(stays)):
+                    declined.append(Declined(f"{node.op} {node.name}", f"the profile lacks {tensor}"))
                     continue
-                into, constant = self._map(key, stays, operator.mixes(node))
+                into, constant = self._map(profile, key, stays, operator.mixes(node))
                 fold = operator.fold if read.own is None else operator.fold_own
                 delta = fold(node, into, constant, groups)
-                operator.add_bias(node, delta, model.graph)
+                made = node.outputs[0]
+                operator.add_bias(node, delta, graph)
+                groups.alias(node.outputs[0], like=made)  # an Add may have come between
                 changed += 1
-        return CompensateReport(changed, tuple(declined))
+        groups.grow(subject.model)
+        return Report(changed=changed, declined=tuple(declined))
 
-    def _map(self, tensor: str, stays: Mask, mixes: bool) -> tuple[Table, Table]:
-        """Matrix and constant that give all positions of ``tensor`` from those that stay."""
-        mean = self._mean(SUM, tensor)
+    def _map(self, profile: Profile, tensor: str, stays: Mask, mixes: bool) -> tuple[Table, Table]:
+        """Return matrix and constant that give all positions of ``tensor`` from those that stay."""
+        mean = self._mean(profile, SUM, tensor)
         into = np.eye(len(stays))
-        if self.step == "mean" or not mixes or not self.profile.has(PRODUCTS, tensor, len(stays)):
+        if self.step == MEAN or not mixes or not profile.has(PRODUCTS, tensor, len(stays)):
             return into, np.where(stays, 0.0, mean)
         size = len(stays)
-        products = self._mean(PRODUCTS, tensor).reshape(size, size)
+        products = self._mean(profile, PRODUCTS, tensor).reshape(size, size)
         covariance = products - np.outer(mean, mean)
         inner = covariance[np.ix_(stays, stays)]
         ridge = RIDGE * max(float(np.trace(inner)) / max(1, len(inner)), 1e-12)
@@ -93,8 +106,18 @@ class Compensate:
         into[np.ix_(~stays, stays)] = solved.T
         return into, np.where(stays, 0.0, mean - into @ np.where(stays, mean, 0.0))
 
-    def _mean(self, statistic: Statistic, tensor: str) -> Table:
-        known = tuple(name for name in self.profile.classes if name in self.classes)
+    def _mean(self, profile: Profile, statistic: Statistic, tensor: str) -> Table:
+        known = tuple(name for name in profile.classes if name in self.classes)
         if self.alone:
-            return self.profile.mean(statistic, tensor, known)
-        return self.profile.blend(statistic, tensor, known)
+            return profile.mean(statistic, tensor, known)
+        return profile.blend(statistic, tensor, known)
+
+
+def _profile(context: Context) -> Profile:
+    if context.profile is None:
+        raise GraftError(
+            "profile-missing",
+            "compensation takes a profile of the parent",
+            f"give one, or compensate by {NONE}",
+        )
+    return context.profile

@@ -9,15 +9,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graft.passes.base import Context, Report
 from graft.passes.compensate.layer import Layer, Rows
 from graft.passes.compensate.layer_pair import LayerPair
 from graft.passes.compensate.recurrent import RecurrentLayer
+from graft.passes.cut.verify import Pruned
 from graft.rewriter.data.samples import IGNORED, Samples
-from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups
-from graft.rewriter.groups.plan import Plan
+from graft.rewriter.errors import GraftError
 from graft.rewriter.operators import operator_of
-from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import Batches, StagedRun
 
 BATCH = 64
@@ -25,19 +24,18 @@ SAMPLES = 2048
 """More samples bring nothing that could be measured."""
 
 
-@dataclass(frozen=True)
-class RefitReport:
-    """What was refitted.
+@dataclass(frozen=True, kw_only=True)
+class RefitReport(Report):
+    """What was refitted; ``changed`` counts the nodes.
 
     Attributes:
-        changed: number of nodes.
         samples: number of samples that were used.
     """
 
-    changed: int
     samples: int
 
 
+@dataclass(frozen=True)
 class Refit:
     """Fit each layer of a cut model, by least squares, to the parent's values of what it makes.
 
@@ -54,49 +52,49 @@ class Refit:
     Weights shrink towards those before the refit; how much is chosen on half of the samples, fitted on
     the other (see :mod:`graft.passes.compensate.least_squares`).
 
-    Args:
-        data: labelled samples; those of other classes are used where the module can meet them.
+    Attributes:
         classes: those of the module.
-        device: where both models run.
         alone: the module will see nothing but ``classes``.
-        seed: draws samples, where there are many, and places.
         most: so many samples are used.
     """
 
-    def __init__(
-        self,
-        data: Samples,
-        classes: Sequence[str],
-        device: Device,
-        alone: bool,
-        seed: int = 0,
-        most: int = SAMPLES,
-    ) -> None:
-        self.device = device.waiting()
-        self.seed = seed
-        self.data, self.weights = _chosen(data, classes, alone, seed, most)
+    classes: tuple[str, ...]
+    alone: bool
+    most: int = SAMPLES
 
-    def __call__(self, model: Model, whole: Model, plan: Plan) -> RefitReport:
-        """Change the weights of ``model``.
+    def __call__(self, subject: Pruned, context: Context) -> RefitReport:
+        """Change the weights of the cut model, in place.
 
         Args:
-            model: the cut model.
-            whole: the parent with the same head, uncut.
-            plan: what of ``whole`` is left in ``model``.
+            subject: the cut model, and the parent with the same head, uncut.
+            context: labelled samples (those of other classes are used where the module can meet them), the
+                device that runs both models, and the seed that draws samples and places.
+
+        Returns:
+            The number of nodes that were refitted.
+
+        Raises:
+            GraftError: there are no samples, or fewer than a batch of fixed size has.
         """
-        groups = ChannelGroups(whole)
-        kept = plan.mask(groups)
-        batches = Batches.read(self.data, self.device, model, BATCH)
-        weights = self.weights[: batches.count] / self.weights[: batches.count].sum()
-        walk, parent = StagedRun(model, batches, self.device), StagedRun(whole, batches, self.device)
+        if context.samples is None:
+            raise GraftError(
+                "refit-data", "to refit takes labelled samples", "give them, or compensate by fold"
+            )
+        device, seed = context.device.waiting(), context.seed
+        data, weights = _chosen(context.samples, self.classes, self.alone, seed, self.most)
+        model, groups = subject.model, subject.whole.groups
+        kept = subject.plan.mask(groups)
+        batches = Batches.read(data, device, model, BATCH)
+        weights = weights[: batches.count] / weights[: batches.count].sum()
+        walk, parent = StagedRun(model, batches, device), StagedRun(subject.whole.model, batches, device)
 
         def find(node: gs.Node) -> Layer | None:
             return Layer.find(node, model.graph, parent.nodes, walk.known(node), groups, kept)
 
         changed = 0
         for name in [node.name for node in model.graph.nodes]:
-            node, draw = walk.nodes[name], np.random.default_rng([self.seed, changed])
-            gates = RecurrentLayer.find(node, parent.nodes, groups, kept, model, self.device, weights, draw)
+            node, draw = walk.nodes[name], np.random.default_rng([seed, changed])
+            gates = RecurrentLayer.find(node, parent.nodes, groups, kept, model, device, weights, draw)
             if gates:
                 both = (walk.at(node, gates.reads), parent.at(gates.whole, gates.targets))
                 for cut, uncut in zip(*both, strict=True):
@@ -106,8 +104,8 @@ class Refit:
             layer = find(node) if operator_of(node).affine(node) else None
             if layer is None:
                 continue
-            rows = Rows(layer, np.random.default_rng([self.seed, changed]), weights)
-            pair = LayerPair.find(layer, find, model, self.device)
+            rows = Rows(layer, np.random.default_rng([seed, changed]), weights)
+            pair = LayerPair.find(layer, find, model, device)
             reads = dict.fromkeys([*layer.reads(), *(pair.reads if pair else [])])
             targets = dict.fromkeys([layer.target, *([pair.then.target] if pair else [])])
             for cut, uncut in zip(
@@ -119,7 +117,7 @@ class Refit:
             fitted = rows.solve()
             layer.give(model.graph, pair.move(rows, fitted) if pair else fitted)
             changed += 1
-        return RefitReport(changed, batches.count)
+        return RefitReport(changed=changed, samples=batches.count)
 
 
 def _chosen(

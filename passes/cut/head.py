@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graft.passes.base import Context, Report
 from graft.passes.cut.slice import cut_graph
 from graft.rewriter.arrays import Channels
 from graft.rewriter.card.card import OTHER, Card
@@ -20,9 +20,9 @@ from graft.rewriter.groups.outputs import keep_output, logits_behind
 REST = "rest"
 
 
-@dataclass(frozen=True)
-class HeadReport:
-    """What the module puts out.
+@dataclass(frozen=True, kw_only=True)
+class HeadReport(Report):
+    """What the module puts out; ``changed`` counts the classes that are left out.
 
     Attributes:
         labels: names of its columns.
@@ -33,8 +33,9 @@ class HeadReport:
     nodes: frozenset[str]
 
 
+@dataclass(frozen=True)
 class Head:
-    """Give a model an output for some of its classes.
+    """Give a model an output for some of its classes, in place.
 
     * one class, not ``together``: two columns, the class and ``(other)``, the logsumexp of the logits
       of all other classes: the softmax of both is what the parent says;
@@ -44,27 +45,36 @@ class Head:
 
     The output keeps the parent's name and type and means the same: logits or probabilities.
 
-    Args:
+    Attributes:
         classes: names, in the order of the columns.
         together: one set, even if it is one class.
         other: add the column ``(other)``.
-        rest: add the output ``rest``.
+        rest: add the output ``rest``, unless there is a column ``(other)``.
     """
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        together: bool = False,
-        other: bool = False,
-        rest: bool = False,
-    ) -> None:
-        self.classes = tuple(classes)
-        self.pair = len(self.classes) == 1 and not together
-        self.other = other or self.pair
-        self.rest = rest and not self.other
+    classes: tuple[str, ...]
+    together: bool = False
+    other: bool = False
+    rest: bool = False
 
-    def __call__(self, model: Model) -> HeadReport:
+    @property
+    def _pair(self) -> bool:
+        """One class against all others."""
+        return len(self.classes) == 1 and not self.together
+
+    @property
+    def _with_other(self) -> bool:
+        return self.other or self._pair
+
+    def __call__(self, model: Model, context: Context) -> HeadReport:
         """Change the outputs of ``model`` and its card.
+
+        Args:
+            model: a classifier with a card, changed in place.
+            context: not used.
+
+        Returns:
+            The columns, and the nodes that do not count as parameters of the body.
 
         Raises:
             GraftError: a class is unknown, or the model's output is of another kind.
@@ -77,10 +87,10 @@ class Head:
                 f"cannot cut classes out of an output of kind {card.output.kind}",
                 "supported are logits and probabilities",
             )
-        if not self.pair and not self.other and wanted == list(range(len(card.labels))):
+        if not self._with_other and wanted == list(range(len(card.labels))):
             keep_output(model, card.output.name)
-            return HeadReport(card.labels, frozenset(_makers(model, card.output.name)))
-        if self.other and len(wanted) == len(card.labels):
+            return HeadReport(labels=card.labels, nodes=frozenset(_makers(model, card.output.name)))
+        if self._with_other and len(wanted) == len(card.labels):
             raise GraftError(
                 "other-empty",
                 "all classes are in the module, nothing is left for (other)",
@@ -90,16 +100,16 @@ class Head:
         logits, output = _open(model, card)
         makers = _makers(model, logits.name)
         others = [index for index in range(len(card.labels)) if index not in wanted]
-        if (self.other or self.rest) and others:
+        if (self._with_other or self.rest) and others:
             self._write_with_rest(model, card, logits, output, wanted, others)
         else:
             self._write_alone(model, card, logits, output, wanted)
-        labels = (*self.classes, *([OTHER] if self.other else []))
+        labels = (*self.classes, *([OTHER] if self._with_other else []))
         model.card = card.replace(labels=labels, display_names=None, expect=None)
         model.tidy()
         model.refresh_shapes()
         added = {node.name for node in model.graph.nodes} - before
-        return HeadReport(labels, frozenset(makers | added))
+        return HeadReport(changed=len(others), labels=labels, nodes=frozenset(makers | added))
 
     def _write_alone(
         self, model: Model, card: Card, logits: gs.Variable, output: gs.Variable, wanted: list[int]
@@ -135,7 +145,7 @@ class Head:
         build = _HeadBuilder(model, card)
         scores = build.pick(logits, wanted, "wanted")
         rest = build.logsumexp(build.pick(logits, others, "others"), "rest")
-        if self.other:
+        if self._with_other:
             build.finish(build.node("Concat", "columns", [scores, rest], axis=-1), output, len(wanted) + 1)
             return
         build.finish(scores, output, len(wanted))

@@ -8,9 +8,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graft.passes.base import Context, Report
 from graft.rewriter.arrays import Array, Mask
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.shapes import Shape
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.operators import Parameter, operator_of
@@ -21,46 +23,60 @@ IR_VERSION = 8
 Key = tuple[tuple[int, tuple[int, ...]], ...]
 
 
-@dataclass(frozen=True)
-class SliceReport:
-    """How many channels of how many the plan kept, over all groups."""
+@dataclass(frozen=True, kw_only=True)
+class SliceReport(Report):
+    """Which part of the channels is left; ``changed`` counts those that were removed.
+
+    Attributes:
+        kept: number of channels that are left, over all groups of the plan.
+        channels: number of channels before, over the same groups.
+    """
 
     kept: int
     channels: int
 
 
+@dataclass(frozen=True)
 class Slice:
-    """Remove the channels that a plan drops.
+    """Remove the channels that a plan drops, in place.
 
-    ``Slice(plan)(model)`` changes ``model`` in place::
+    ::
 
         Conv(16 -> 32) -> Relu -> Conv(32 -> 8)   becomes   Conv(16 -> 20) -> Relu -> Conv(20 -> 8)
 
     The result computes what the parent computes with every weight that reads a removed channel set
     to zero (see :class:`graft.passes.cut.verify.Verify`).
+
+    Attributes:
+        plan: the channels that stay.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    plan: Plan
 
-    def __call__(self, model: Model) -> SliceReport:
-        """Cut ``model``.
+    def __call__(self, subject: Analysed, context: Context) -> SliceReport:
+        """Cut the model of ``subject``; its analysis remains that of the uncut model.
+
+        Args:
+            subject: the model that is changed, with its analysis.
+            context: not used.
+
+        Returns:
+            How many channels are left.
 
         Raises:
             GraftError: the plan does not fit the model.
         """
-        groups = ChannelGroups(model)
-        kept = self.plan.mask(groups)
+        kept = self.plan.mask(subject.groups)
         if not kept.all():
-            cut_graph(model, groups, kept)
+            cut_graph(subject.model, subject.groups, kept)
         count, channels = self.plan.counts()
-        return SliceReport(count, channels)
+        return SliceReport(changed=channels - count, kept=count, channels=channels)
 
 
 def cut_graph(model: Model, groups: ChannelGroups, kept: Mask) -> None:
     """Cut ``model``, which ``groups`` analysed, down to the channels that are ``kept``."""
     cutter = _Cutter(model.graph, groups, kept)
-    if cutter.let_fall():
+    if cutter.drop_empty():
         model.tidy()
     cutter.run()
     model.tidy()
@@ -80,19 +96,19 @@ class _Cutter:
         bodies = graph.subgraphs(recursive=True)
         self._captured = {t.name for body in bodies for node in body.nodes for t in node.inputs}
 
-    def let_fall(self) -> bool:
-        """Let go of tensors of which no channel stays; whether there are any.
+    def drop_empty(self) -> bool:
+        """Drop the tensors of which no channel stays, and say if there were any.
 
-        What a node that reads them puts out becomes a constant, whole still: :meth:`run` cuts it where it is
-        used. Nodes that only constants are left for go the same way; the others are unused then.
+        What a node that reads them puts out becomes a constant, uncut still: :meth:`run` cuts it where it is
+        used. Nodes that are left with constants only go the same way; the others are unused then.
         """
-        fell, constants = False, set[str]()
+        dropped, constants = False, set[str]()
         for node in list(self.graph.nodes):
             operator = operator_of(node)
-            if not node.outputs or all(map(self._falls, node.outputs)):
-                fell = fell or bool(node.outputs)
+            if not node.outputs or all(map(self._is_empty, node.outputs)):
+                dropped = dropped or bool(node.outputs)
                 continue
-            left = [tensor for tensor in node.inputs if not self._falls(tensor)]
+            left = [tensor for tensor in node.inputs if not self._is_empty(tensor)]
             if len(left) < len(node.inputs) and operator.joins:
                 node.inputs = left  # one may be left alone: what follows counts by the whole list
             elif len(left) < len(node.inputs):
@@ -102,9 +118,9 @@ class _Cutter:
                     self._settle(node, _evaluate(node, self.graph), constants)
                 elif node.op == "Add":
                     self._pass_by(node)
-        return fell
+        return dropped
 
-    def _falls(self, tensor: gs.Tensor) -> bool:
+    def _is_empty(self, tensor: gs.Tensor) -> bool:
         return any(c is not None and not self._kept[c].any() for c in self._groups.of(tensor))
 
     def _settle(self, node: gs.Node, values: Array | None, constants: set[str]) -> None:

@@ -14,31 +14,56 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from graft.passes.base import Context, Declined, Report
 from graft.rewriter.arrays import Mask
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.operators import Read, operator_of
 from graft.rewriter.operators.base import float_constant
-from graft.rewriter.run.equivalence import check
-from graft.rewriter.run.session import Device, fit
+from graft.rewriter.run.equivalence import check, random_inputs
+from graft.rewriter.run.session import fit
 
 TOLERANCE = {np.dtype(np.float16): 1e-2}
 DEFAULT_TOLERANCE = 1e-4
+SAMPLES = 8
+"""On so many samples both models are compared."""
 
 
-@dataclass(frozen=True)
-class VerifyReport:
-    """Largest difference between cut model and masked parent, relative to the outputs' size."""
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A cut model beside what it was cut out of.
 
-    difference: float
+    Attributes:
+        whole: the uncut model, with its analysis.
+        plan: what of ``whole`` is left.
+        model: the cut model.
+        inputs: prepared samples, input name to array; ``None``: those of the context.
+    """
+
+    whole: Analysed
+    plan: Plan
+    model: Model
+    inputs: Mapping[str, NDArray[Any]] | None = None
 
 
-def mask(model: Model, plan: Plan) -> Model:
-    """The masked parent: a copy of ``model`` with every weight that reads a removed channel at zero."""
-    masked = model.copy()
-    groups = ChannelGroups(masked)
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport(Report):
+    """What the comparison found.
+
+    Attributes:
+        difference: largest difference between cut model and masked parent, relative to the outputs' size;
+            ``None`` where no inputs could be made up.
+    """
+
+    difference: float | None
+
+
+def mask(whole: Analysed, plan: Plan) -> Model:
+    """Return the masked parent: a copy of ``whole`` where every weight that reads a removed channel is 0."""
+    copy = whole.copy()
+    masked, groups = copy.model, copy.groups
     kept = plan.mask(groups)
     for node in groups.nodes:
         ranks = [len(groups.of(tensor)) for tensor in node.inputs]
@@ -50,12 +75,12 @@ def mask(model: Model, plan: Plan) -> Model:
             blind = [axis for axis in (parameter.reads, parameter.inside) if axis is not None]
             if not blind:
                 continue
-            whole = node.inputs[parameter.index]
-            values = whole.values
+            weight = node.inputs[parameter.index]
+            values = weight.values
             for along in blind:
-                shape = [-1 if axis == along else 1 for axis in range(len(whole.shape))]
+                shape = [-1 if axis == along else 1 for axis in range(len(weight.shape))]
                 values = values * kept[parameter.axes[along]].reshape(shape).astype(values.dtype)
-            node.inputs[parameter.index] = gs.Constant(f"{node.name}/{whole.name}/masked", values)
+            node.inputs[parameter.index] = gs.Constant(f"{node.name}/{weight.name}/masked", values)
     masked.tidy()
     return masked
 
@@ -71,28 +96,31 @@ def _mask_input(graph: gs.Graph, node: gs.Node, read: Read, stays: Mask) -> None
     graph.nodes.insert(graph.nodes.index(node), where)
 
 
+@dataclass(frozen=True)
 class Verify:
-    """Compare a cut model with its masked parent.
+    """Compare a cut model with its masked parent, on samples or, without any, on seeded random inputs."""
 
-    Args:
-        inputs: a few prepared samples, input name to array.
-        device: where to run both.
-    """
+    def __call__(self, subject: Pruned, context: Context) -> VerifyReport:
+        """Check that the cut model is what the plan makes of the whole one.
 
-    def __init__(self, inputs: Mapping[str, NDArray[Any]], device: Device) -> None:
-        self.inputs = inputs
-        self.device = device
+        Args:
+            subject: both models; left as they are.
+            context: samples, and the device that runs both.
 
-    def __call__(self, whole: Model, plan: Plan, cut: Model) -> VerifyReport:
-        """Check that ``cut`` is what ``plan`` makes of ``whole``.
+        Returns:
+            How far both are from each other.
 
         Raises:
             GraftError: the checker or onnxruntime refuses the cut model, or the law does not hold.
         """
-        check(cut)
-        session = self.device.open(cut)
-        inputs = fit(self.inputs, session.batch)
-        expected, found = self.device.open(mask(whole, plan)).run(inputs), session.run(inputs)
+        check(subject.model)
+        session = context.device.open(subject.model)
+        given = subject.inputs if subject.inputs is not None else _inputs(subject.model, context)
+        if given is None:
+            return VerifyReport(difference=None, declined=(Declined("verify", "no inputs could be drawn"),))
+        inputs = fit(given, session.batch)
+        masked = context.device.open(mask(subject.whole, subject.plan))
+        expected, found = masked.run(inputs), session.run(inputs)
         worst = 0.0
         for name, reference in expected.items():
             if not np.issubdtype(reference.dtype, np.floating):
@@ -106,4 +134,12 @@ class Verify:
                     "please report this model; --no-verify writes it all the same",
                 )
             worst = max(worst, difference)
-        return VerifyReport(worst)
+        return VerifyReport(difference=worst)
+
+
+def _inputs(model: Model, context: Context) -> Mapping[str, NDArray[Any]] | None:
+    """Return the first samples of the context, or random inputs of the shapes that the model declares."""
+    if context.samples is None:
+        return random_inputs(model.proto().graph)
+    few = context.samples.take(np.arange(min(SAMPLES, len(context.samples))))
+    return next(few.batches(SAMPLES))[0]

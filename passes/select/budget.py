@@ -1,4 +1,4 @@
-"""From scores and costs to a plan: which channels fall when so much may be kept."""
+"""From scores and costs to a plan: which channels are pruned when so much may be kept."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from graft.passes.base import Context, Report
 from graft.rewriter.arrays import Channels, Mask, Scores
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
@@ -23,6 +24,36 @@ LEAST = 4
 """Smaller blocks are no faster than channels one by one."""
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The channels that compete for a budget.
+
+    Attributes:
+        groups: the analysis of the model to be cut.
+        scores: importance, one a channel number.
+        cost: what the model costs under any mask.
+        whole: what the parent costs, in the budget's unit.
+        dead: channels that are never other than zero.
+    """
+
+    groups: ChannelGroups
+    scores: Scores
+    cost: CostModel
+    whole: float
+    dead: Mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetReport(Report):
+    """The channels that were chosen; ``changed`` counts those that are pruned.
+
+    Attributes:
+        kept: one flag a channel number.
+    """
+
+    kept: Mask
+
+
 @dataclass(frozen=True)
 class Budget:
     """So much of the parent's cost may stay.
@@ -30,9 +61,9 @@ class Budget:
     Attributes:
         keep: share of the parent's cost, 0..1.
         unit: ``macs`` (head included), ``parameters`` (head excluded on both sides) or ``latency``.
-        round_to: channels fall so many at a time; ``None``: as many as their operators are fast with but
-            at most a quarter of a layer, or one by one where the budget cannot be reached so. By latency:
-            as many as kernels work on at once, since fewer save nothing.
+        round_to: channels are pruned in multiples of this number; ``None``: as many as their operators are
+            fast with but at most a quarter of a layer, or one by one where the budget cannot be reached so.
+            By latency: as many as kernels work on at once, since fewer save nothing.
     """
 
     keep: float
@@ -53,37 +84,41 @@ class Budget:
         if self.round_to is not None and self.round_to < 1:
             raise GraftError("budget-round", f"cannot round to {self.round_to}", "use 1 or more")
 
-    def choose(
-        self, groups: ChannelGroups, scores: Scores, cost: CostModel, whole: float, dead: Mask
-    ) -> Mask:
-        """The channels that stay: dead ones fall first, then those with the least score for their cost.
+    def __call__(self, subject: Candidates, context: Context) -> BudgetReport:
+        """Choose the channels that stay.
 
-        Channels of all groups compete. Of every axis that cannot fall to nothing the channel with the best
-        score stays. What the last channels to fall freed beyond the budget goes to those that fell shortly
-        before them.
+        Dead ones are pruned first, then those with the least score for their cost. Channels of all groups
+        compete. Of every axis that must not be emptied the channel with the best score stays. What the last
+        channels freed beyond the budget goes to those that were pruned shortly before them.
 
         Args:
-            groups: the analysis of the model to be cut.
-            scores: one a channel number.
-            cost: its cost.
-            whole: what the parent costs, in the budget's unit.
-            dead: channels that are never other than zero.
+            subject: channels, scores and costs.
+            context: not used.
+
+        Returns:
+            The mask of the channels that stay.
 
         Raises:
             GraftError: even the smallest cut costs more.
         """
-        scores = groups.to_atoms(scores)
+        kept = self._chosen(subject)
+        removed = int((subject.groups.atoms & ~kept).sum())
+        return BudgetReport(changed=removed, kept=kept)
+
+    def _chosen(self, subject: Candidates) -> Mask:
+        groups, cost, dead = subject.groups, subject.cost, subject.dead
+        scores = groups.to_atoms(subject.scores)
         measure = partial(cost.total, self.unit)
-        limit = self.keep * whole
+        limit = self.keep * subject.whole
         price = np.maximum(cost.by_channel(self.unit), 1e-9)
         sizes = _steps(groups) if self.unit == "latency" and self.round_to is None else self.round_to
         blocks = _blocks(groups, scores, price, dead, sizes)
         if sizes is None and measure(_without(groups, blocks)) > limit:
             blocks = _blocks(groups, scores, price, dead, 1)
         if measure(_without(groups, blocks)) > limit:
-            raise self._unreachable(groups, measure(_without(groups, blocks)) / whole)
+            raise self._unreachable(groups, measure(_without(groups, blocks)) / subject.whole)
         few, many = -1, len(blocks)
-        while many - few > 1:  # the cost falls with every block, so the shortest prefix can be bisected
+        while many - few > 1:  # the cost shrinks with every block, so the shortest prefix can be bisected
             middle = (few + many) // 2
             if measure(_without(groups, blocks[:middle])) <= limit:
                 many = middle
@@ -108,7 +143,7 @@ class Budget:
 
 
 def dead_channels(groups: ChannelGroups, profile: Profile) -> Mask:
-    """Channels that were zero at every place, for every sample of every class.
+    """Return the mask of channels that were zero at every place, for every sample of every class.
 
     A place is an activation or a tensor that is read. A channel that was seen nowhere is not dead.
     """
@@ -130,7 +165,7 @@ def dead_by_group(groups: ChannelGroups, profile: Profile) -> dict[str, int]:
 
 
 def _size(count: int, preferred: int) -> int:
-    """How many of ``count`` channels of one kind fall together by themselves.
+    """Return how many of ``count`` channels of one kind are pruned at once where nothing is said.
 
     >>> [_size(count, 8) for count in (8, 16, 32, 1280)]
     [1, 4, 8, 8]
@@ -155,7 +190,7 @@ def _blocks(
     dead: Mask,
     round_to: NDArray[np.int64] | int | None,
 ) -> list[Channels]:
-    """Channels that fall together, the first to fall first: of equal places, of like worth.
+    """Return channels that are pruned together, in the order of pruning: of equal places, of like worth.
 
     Blocks of channels that lie on the same axes leave a multiple of the size on each of these axes. The
     size is ``round_to``, for all or one a channel number; ``None``: what operators prefer.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+from graft.passes.base import Context, Declined
 from graft.passes.cut.slice import Slice
+from graft.passes.select.budget import Budget, BudgetReport, Candidates
 from graft.rewriter.arrays import Mask
-from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.latency import LatencyTable
-from graft.rewriter.run.session import Device
 
 log = logging.getLogger("graft")
 
@@ -22,61 +22,71 @@ ROOM = 0.05
 """A cut that leaves so much of the budget unused is planned again."""
 
 
-class Stopwatch:
-    """Measures the nodes of each parent once.
+@dataclass(frozen=True, eq=False)
+class Timeable:
+    """The channels that compete for a budget of latency, and what is measured.
 
-    Args:
-        device: where models are to run; ``None``: the best there is.
-    """
-
-    def __init__(self, device: Device | None = None) -> None:
-        self._device = device
-        self._tables: dict[str, LatencyTable] = {}
-
-    @property
-    def tables(self) -> list[LatencyTable]:
-        """What was measured so far."""
-        return list(self._tables.values())
-
-    def table(self, sha256: str, parent: Model) -> LatencyTable:
-        """What the nodes of ``parent``, which has this hash, take."""
-        if sha256 not in self._tables:
-            self._tables[sha256] = LatencyTable(parent, self._device or Device())
-        return self._tables[sha256]
-
-
-def within(
-    keep: float,
-    choose: Callable[[float], Mask],
-    model: Model,
-    groups: ChannelGroups,
-    table: LatencyTable,
-) -> Mask:
-    """The plan for ``model`` that measures at most ``keep`` of the parent's latency, and little less.
-
-    Args:
-        keep: share of the parent's latency.
-        choose: the plan that takes at most this share of so many milliseconds, as predicted.
-        model: what is cut.
-        groups: its analysis.
+    Attributes:
+        candidates: channels, scores and predicted latency; their analysis is the table's.
+        analysed: the model that is cut, with its own analysis.
         table: measured on the parent.
-
-    Raises:
-        GraftError: even the smallest cut takes longer.
     """
-    whole = table.milliseconds
-    best, share = choose(whole), float("inf")
-    kept = best
-    for _ in range(ATTEMPTS):
-        cut = model.copy()
-        Slice(Plan.of(groups, kept, ""))(cut)
-        found = table.compare(cut).ratio
-        if found < share if share > keep + TOLERANCE else share < found <= keep + TOLERANCE:
-            best, share = kept, found
-        if keep - ROOM <= found <= keep + TOLERANCE or kept.all():
-            break
-        whole *= keep / found
-        kept = choose(whole)
-    if share > keep + TOLERANCE:
-        log.warning("the module takes %.3f of the parent's latency, %g was asked for", share, keep)
-    return best
+
+    candidates: Candidates
+    analysed: Analysed
+    table: LatencyTable
+
+
+@dataclass(frozen=True)
+class LatencyBudget:
+    """So much of the parent's latency may stay: predicted, measured on the cut, and corrected.
+
+    Attributes:
+        keep: share of the parent's latency, 0..1.
+        round_to: as in :class:`graft.passes.select.budget.Budget`.
+    """
+
+    keep: float
+    round_to: int | None = None
+
+    def __call__(self, subject: Timeable, context: Context) -> BudgetReport:
+        """Choose the channels of a cut that measures at most the budget, and little less.
+
+        Args:
+            subject: channels, scores, and the model that is cut and measured; left as it is.
+            context: handed on.
+
+        Returns:
+            The mask of the channels that stay; declined where the cut measures more than the budget.
+
+        Raises:
+            GraftError: even the smallest cut is predicted to take longer.
+        """
+        whole, budget = subject.table.milliseconds, Budget(self.keep, "latency", self.round_to)
+
+        def choose(milliseconds: float) -> BudgetReport:
+            return budget(replace(subject.candidates, whole=milliseconds), context)
+
+        best, share = choose(whole), float("inf")
+        report = best
+        for _ in range(ATTEMPTS):
+            found = _measured(subject, report.kept, context)
+            room = self.keep + TOLERANCE
+            if found < share if share > room else share < found <= room:
+                best, share = report, found
+            if self.keep - ROOM <= found <= room or report.kept.all():
+                break
+            whole *= self.keep / found
+            report = choose(whole)
+        if share > self.keep + TOLERANCE:
+            reason = f"the module takes {share:.3f} of the parent's latency, {self.keep:g} was wanted"
+            log.warning(reason)
+            return replace(best, declined=(Declined("latency", reason),))
+        return best
+
+
+def _measured(subject: Timeable, kept: Mask, context: Context) -> float:
+    """Return the share of the parent's latency that a cut to ``kept`` takes."""
+    cut = subject.analysed.copy()
+    Slice(Plan.of(subject.candidates.groups, kept, ""))(cut, context)
+    return subject.table.compare(cut.model).ratio

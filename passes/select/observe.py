@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from graft.passes.base import Context, Report
+from graft.passes.parent import Parent
 from graft.rewriter.arrays import Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import IGNORED, Samples
+from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.measure.evaluation import check_finite, columns
 from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Profile, Statistic
@@ -30,6 +34,18 @@ PRODUCT_NUMBERS = 2**22
 Progress = Callable[[int], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObserveReport(Report):
+    """The profile of a parent; ``changed`` counts the samples.
+
+    Attributes:
+        profile: what every channel does for every class.
+    """
+
+    profile: Profile
+
+
+@dataclass(frozen=True)
 class Observe:
     """Record, for every class, what every channel does where it is switched on and where it is read.
 
@@ -38,39 +54,53 @@ class Observe:
     a time step, each step of a tensor that has as many is a sample of its own; a sample of any other
     tensor counts once for every step.
 
-    Args:
-        device: where to run; ``None``: the best there is.
-        classes: classes to tell apart; the others share the row ``(other)``. ``None``: all apart.
+    Attributes:
+        classes: classes with a row of their own; the others share the row ``(other)``. ``None``: all of them.
+        data: fingerprint of the data, kept in the profile.
         batch: samples a run.
         progress: called with the number of samples done after each batch.
     """
 
-    def __init__(
-        self,
-        device: Device | None = None,
-        classes: Sequence[str] | None = None,
-        batch: int = BATCH,
-        progress: Progress | None = None,
-    ) -> None:
-        self.device = device or Device()
-        self.classes = classes
-        self.batch = batch
-        self.progress = progress
+    classes: tuple[str, ...] | None = None
+    data: str = ""
+    batch: int = BATCH
+    progress: Progress | None = field(default=None, compare=False)
 
-    def __call__(self, model: Model, samples: Samples, parent: str, data: str = "") -> Profile:
-        """Run ``samples`` through the normalized ``model``.
+    def __call__(self, parent: Parent, context: Context) -> ObserveReport:
+        """Run samples through ``parent``.
 
         Args:
-            model: left as it is; the outputs are added to a copy.
-            samples: labelled samples.
+            parent: left as it is; the outputs are added to a copy.
+            context: labelled samples, and the device that runs them.
+
+        Returns:
+            The profile.
+
+        Raises:
+            GraftError: there are no samples, or the model puts out numbers that are not finite.
+        """
+        if context.samples is None:
+            raise GraftError("data-missing", "a profile takes labelled samples", "give them")
+        profile = self.profile(parent.analysed, parent.sha256, context.samples, context.device)
+        return ObserveReport(changed=len(context.samples), profile=profile)
+
+    def profile(self, analysed: Analysed, parent: str, samples: Samples, device: Device) -> Profile:
+        """Profile a normalized model, which is no parent yet.
+
+        Args:
+            analysed: the model with its analysis, left as it is.
             parent: graph hash of the parent, kept in the profile.
-            data: fingerprint of the data, kept in the profile.
+            samples: labelled samples.
+            device: what runs them.
+
+        Raises:
+            GraftError: the model puts out numbers that are not finite.
         """
         labels = samples.card.labels
         names, row_of = _rows(labels, self.classes)
         steps = samples.labels.shape[1] if samples.labels.ndim == 2 else None
-        probe = _probe(model, samples.card.output.name, len(names), steps)
-        session = self.device.open(probe.model)
+        probe = _probe(analysed, samples.card.output.name, len(names), steps)
+        session = device.open(probe.model)
         counts, correct = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
         sums: dict[tuple[str, str], Table] = {}
         for inputs, truth in samples.batches(session.batch or self.batch):
@@ -97,7 +127,7 @@ class Observe:
             if statistic == PRODUCTS.name:
                 size = round(table.shape[1] ** 0.5)
                 tables.setdefault(SQUARES.name, {})[tensor] = table[:, :: size + 1].copy()
-        return Profile(parent, data, names, counts, correct, tables)
+        return Profile(parent, self.data, names, counts, correct, tables)
 
 
 @dataclass(frozen=True)
@@ -116,9 +146,9 @@ def _rows(labels: Sequence[str], classes: Sequence[str] | None) -> tuple[tuple[s
     return names, np.array([names.index(n) if n in names else len(names) - 1 for n in labels])
 
 
-def _probe(model: Model, output: str, classes: int, steps: int | None) -> _Probe:
-    probe = model.copy()
-    groups = ChannelGroups(probe)
+def _probe(analysed: Analysed, output: str, classes: int, steps: int | None) -> _Probe:
+    copy = analysed.copy()
+    probe, groups = copy.model, copy.groups
     graph = probe.graph
     members = _Members(probe, classes, steps)
     graph.outputs = [tensor for tensor in graph.outputs if tensor.name == output]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from graft.passes import curve as passes
-from graft.passes.compensate.fold import LADDER as COMPENSATE
+from graft.passes.compensate.fold import STEPS as COMPENSATE
 from graft.passes.identify import MEASURED
 from graft.rewriter.errors import GraftError
 from graft.tools import plot

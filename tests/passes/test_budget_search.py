@@ -12,11 +12,10 @@ import pytest
 from graft.passes.budget_search import FOLDS, STEPS, BudgetSearch
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
-from graft.passes.select.observe import Observe
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from tests import small
-from tests.small import CPU, Array, Net
+from tests.small import Array, Net
 
 
 @cache
@@ -38,10 +37,9 @@ def drops(decompose: Decompose, classes: list[str]) -> Array:
     parent, data = classifier()
     lost = []
     for fit, held in data.folds(FOLDS):
-        profile = Observe(CPU)(parent.model, fit, parent.sha256, "")
-        module = decompose(parent, profile, classes).model
-        whole = parent.model.copy()
-        decompose.head(classes)(whole)
+        profile = small.profile(parent.model, fit, parent.sha256)
+        module = decompose(parent, small.context(profile)).model
+        whole = decompose.headed(parent, small.context()).model
         numbers = [small.LABELS.index(name) for name in classes]
         rows = held.labels if len(classes) == 1 else held.labels[np.isin(held.labels, numbers)]
         own = held.take(np.isin(held.labels, rows))
@@ -60,44 +58,44 @@ def drops(decompose: Decompose, classes: list[str]) -> Array:
 @pytest.mark.parametrize("points", [1.0, 10.0])
 def test_the_drop_of_what_is_found_is_small_enough(points: float, classes: list[str]) -> None:
     parent, data = classifier()
-    decompose = Decompose(together=len(classes) > 1, method="contrast")
-    found = BudgetSearch(points, CPU)(parent, data, decompose, classes)
-    assert found.drop <= points
+    decompose = Decompose(classes, together=len(classes) > 1, method="contrast")
+    found = BudgetSearch(points, decompose)(parent, small.context(samples=data))
+    assert found.difference >= -points
     assert found.keep in (*STEPS, 1.0)
     lost = drops(replace(decompose, keep=found.keep), classes)
-    assert found.drop == pytest.approx(lost.mean(), abs=1e-6)
+    assert found.difference == pytest.approx(-lost.mean(), abs=1e-6)
     error = lost.std(ddof=1) / np.sqrt(len(lost))
     assert found.standard_error == pytest.approx(error, rel=0.05)
 
 
 def test_a_tighter_bound_does_not_find_less() -> None:
     parent, data = classifier()
-    search = [BudgetSearch(points, CPU) for points in (0.0, 5.0, 20.0, 100.0)]
-    keeps = [each(parent, data, Decompose(), ["c"]).keep for each in search]
+    search = [BudgetSearch(points, Decompose(["c"])) for points in (0.0, 5.0, 20.0, 100.0)]
+    keeps = [each(parent, small.context(samples=data)).keep for each in search]
     assert keeps == sorted(keeps, reverse=True)
     assert keeps[-1] < keeps[0] <= 1.0
 
 
 def test_any_loss_allowed_finds_the_smallest_step_that_can_be_reached() -> None:
     parent, data = classifier()
-    found = BudgetSearch(100.0, CPU)(parent, data, Decompose(), ["a"])
+    found = BudgetSearch(100.0, Decompose(["a"]))(parent, small.context(samples=data))
     profile = small.profile(parent.model, data, parent.sha256)
     reachable = []
     for step in STEPS:
         with contextlib.suppress(GraftError):
-            Decompose(keep=float(step)).plan(parent, profile, ["a"])
+            Decompose(["a"], keep=float(step)).plan(parent, small.context(profile))
             reachable.append(step)
     assert found.keep == reachable[0] < 1.0
 
 
 def test_a_loss_that_cannot_be_met_keeps_everything() -> None:
     parent, data = classifier()
-    found = BudgetSearch(-1000.0, CPU)(parent, data, Decompose(), ["a"])
-    assert (found.keep, found.drop) == (1.0, 0.0)
+    found = BudgetSearch(-1000.0, Decompose(["a"]))(parent, small.context(samples=data))
+    assert (found.keep, found.difference) == (1.0, 0.0)
 
 
 def test_other_errors_are_not_swallowed() -> None:
     parent, data = classifier()
     with pytest.raises(GraftError) as caught:
-        BudgetSearch(1.0, CPU)(parent, data, Decompose(method="magic"), ["a"])
+        BudgetSearch(1.0, Decompose(["a"], method="magic"))(parent, small.context(samples=data))
     assert caught.value.code == "method-unknown"

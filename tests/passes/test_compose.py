@@ -30,7 +30,7 @@ def source(kind: str = "logits", opset: int = 17) -> Source:
 
 
 def cut(of: Source, classes: str, keep: float = 0.6, **options: bool) -> Model:
-    return Decompose(keep=keep, **options)(of.parent, of.profile, list(classes)).model
+    return Decompose(list(classes), keep=keep, **options)(of.parent, small.context(of.profile)).model
 
 
 def log_odds(module: Model) -> Array:
@@ -172,7 +172,7 @@ def test_a_trunk_is_planned_for_the_set_within_the_largest_budget() -> None:
     assert report.strategy == "trunk"
     assert report.model.require_card().labels == ("d", "b")
     assert 0.5 < cost_of(report.model).macs / of.parent.cost.macs <= 0.7
-    wanted = Decompose(keep=0.7, together=True, rest=False)(of.parent, of.profile, ["d", "b"])
+    wanted = Decompose(["d", "b"], keep=0.7, together=True, rest=False)(of.parent, small.context(of.profile))
     np.testing.assert_array_equal(small.run(report.model, X)["y"], small.run(wanted.model, X)["y"])
     assert origin_of(report.model).options["keep"] == 0.7
 

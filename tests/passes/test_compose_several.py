@@ -20,7 +20,6 @@ from graft.passes.base import Context
 from graft.passes.compose import Compose, ComposeReport, Modules
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
-from graft.passes.select.observe import Observe
 from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.data.dataset import Dataset
@@ -31,7 +30,6 @@ from graft.rewriter.measure.cost import cost_of
 from graft.rewriter.record.mahalanobis import KEY, Mahalanobis
 from graft.rewriter.record.provenance import FORMAT, FORMAT_KEY, ORIGIN_KEY, kind_of, origin_of
 from tests import small
-from tests.small import CPU
 
 Array = NDArray[Any]
 SIZE = (6, 6)
@@ -161,7 +159,7 @@ def profiled(model: Model, raw: Array) -> Source:
     data = Dataset.from_arrays(raw, np.arange(len(raw)) % len(card.labels), class_names=card.labels)
     parent = Parent(model)
     samples = Samples.match(data.split("train"), card)
-    return Source(parent, Observe(CPU)(parent.model, samples, parent.sha256, "data"))
+    return Source(parent, small.profile(parent.model, samples, parent.sha256))
 
 
 def pixels(count: int, size: tuple[int, int] = SIZE, channels: int = 3, seed: int = 3) -> Array:
@@ -184,7 +182,7 @@ def photo(labels: str, **changes: Any) -> Source:
 
 
 def cut(of: Source, classes: str, keep: float = 1.0, **options: Any) -> Model:
-    return Decompose(keep=keep, **options)(of.parent, of.profile, list(classes)).model
+    return Decompose(list(classes), keep=keep, **options)(of.parent, small.context(of.profile)).model
 
 
 def sources(*parents: Source) -> dict[str, Source]:
@@ -352,9 +350,11 @@ def test_three_parents_of_which_two_are_at_hand() -> None:
     assert report.model.require_card().labels == ("b", "z", "p", "a", "x")
     assert (report.strategy, report.reason) == ("mixed", "not at hand: three")
     # by hand: one trunk for the classes of the first, planned for the largest budget
-    first = Decompose(keep=0.8, together=True)(one.parent, one.profile, ["b", "a"]).model
+    first = Decompose(["b", "a"], keep=0.8, together=True)(one.parent, small.context(one.profile)).model
     macs = two.parent.cost.macs
-    second = Decompose(keep=1 - FEATURES**2 / macs, together=True)(two.parent, two.profile, ["p"]).model
+    second = Decompose(["p"], keep=1 - FEATURES**2 / macs, together=True)(
+        two.parent, small.context(two.profile)
+    ).model
     scores: dict[str, Array] = {}
     for module in (first, second, modules[1], modules[4]):
         scores |= score(module, prepared(images, module.require_card()), "typicality")
@@ -384,7 +384,7 @@ def test_one_label_a_time_step() -> None:
         )
         parent = Parent(model)
         samples = Samples.match(data.split("train"), model.require_card())
-        return Source(parent, Observe(CPU)(parent.model, samples, parent.sha256, "data"))
+        return Source(parent, small.profile(parent.model, samples, parent.sha256))
 
     one, two = steps("abc", 0), steps("pq", 1)
     modules = [cut(one, "ca", together=True), cut(two, "q")]
@@ -712,7 +712,7 @@ def twin(seed: int, labels: str, graph: tuple[str, str], cards: tuple[str, str])
     raw = {name: small.inputs([6], 40, seed=number) for number, name in enumerate(graph)}
     data = Dataset.from_arrays(raw, np.arange(40) % len(labels), class_names=tuple(labels))
     samples = Samples.match(data.split("train"), card)
-    return Source(parent, Observe(CPU)(parent.model, samples, parent.sha256, "data"))
+    return Source(parent, small.profile(parent.model, samples, parent.sha256))
 
 
 @pytest.mark.parametrize(

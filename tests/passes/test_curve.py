@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
+from graft.passes.base import Context
 from graft.passes.curve import ONE_PLAN, Curve, CurveReport, Point
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
-from graft.passes.select.observe import Observe
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -19,7 +20,7 @@ from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import cost_of
 from graft.rewriter.record.profile import Profile
 from tests import small
-from tests.small import CPU, LABELS, Array, Net
+from tests.small import LABELS, Array, Net
 
 BUDGETS = (0.01, 0.3, 0.6)
 WAYS = ("relevance", "magnitude", ONE_PLAN)
@@ -52,8 +53,14 @@ def curve(
     compensate: tuple[str, ...] = ("fold",),
     **options: bool,
 ) -> CurveReport:
-    decompose = Decompose(together=len(classes) > 1, round_to=1, **options)
-    return Curve(CPU, budgets, methods, compensate)(*bench(), decompose, classes)
+    decompose = Decompose(classes, together=len(classes) > 1, round_to=1, **options)
+    return Curve(decompose, budgets, methods, compensate)(bench()[0], context())
+
+
+def context(**changed: Any) -> Context:
+    """What curves are made from."""
+    _, profile, train, test = bench()
+    return replace(small.context(profile, train, held_out=test), **changed)
 
 
 def whole(samples: Samples) -> tuple[Array, Array]:
@@ -80,8 +87,8 @@ def test_points_are_what_decompose_makes(classes: list[str], compensate: str) ->
     reached = [point for point in found.points if not point.unreachable]
     assert len(reached) == 4
     for point in reached:
-        decompose = Decompose(point.keep, method=point.method, compensate=compensate, round_to=1)
-        report = replace(decompose, together=len(classes) > 1)(parent, profile, classes)
+        decompose = Decompose(classes, point.keep, method=point.method, compensate=compensate, round_to=1)
+        report = replace(decompose, together=len(classes) > 1)(parent, small.context(profile))
         hit = small.run(report.model, x)["y"].argmax(axis=1) == truth
         lost = 100 * (right.astype(float) - hit)
         assert point.macs == cost_of(report.model).macs
@@ -89,18 +96,19 @@ def test_points_are_what_decompose_makes(classes: list[str], compensate: str) ->
         assert point.macs_ratio <= point.keep
         assert point.parameters == report.cost.parameters
         assert point.top1 == pytest.approx(hit.mean())
-        assert point.loss == pytest.approx(lost.mean())
+        assert point.difference == pytest.approx(-lost.mean())
         assert point.standard_error == pytest.approx(lost.std(ddof=1) / np.sqrt(len(lost)))
         recalls = [(hit[truth == label]).mean() for label in range(2)]
         balanced = pytest.approx(np.mean(recalls)) if len(classes) == 1 else None
         assert point.balanced_accuracy == balanced
-    assert any(point.loss > 0 for point in reached if point.loss is not None)
+    assert any(point.difference < 0 for point in reached if point.difference is not None)
 
 
 def test_points_come_in_order_and_progress_is_told() -> None:
     done: list[int] = []
-    walk = Curve(CPU, (0.3, 0.6), ("activity", ONE_PLAN), ("none", "fold"), done.append)
-    points = walk(*bench(), Decompose(together=True, round_to=1), ["a", "b"]).points
+    decompose = Decompose(["a", "b"], together=True, round_to=1)
+    walk = Curve(decompose, (0.3, 0.6), ("activity", ONE_PLAN), ("none", "fold"), done.append)
+    points = walk(bench()[0], context()).points
     assert [(p.method, p.keep, p.compensate) for p in points] == [
         (method, keep, step)
         for method in ("activity", ONE_PLAN)
@@ -114,11 +122,10 @@ def test_points_come_in_order_and_progress_is_told() -> None:
 
 
 def test_only_the_given_test_samples_count() -> None:
-    parent, profile, train, test = bench()
+    parent, _, train, test = bench()
     few = test.take(np.arange(100))
-    found = Curve(CPU, (0.6,), ("activity",))(
-        parent, profile, train, few, Decompose(together=True), ["a", "b"]
-    )
+    decompose = Decompose(["a", "b"], together=True)
+    found = Curve(decompose, (0.6,), ("activity",))(parent, context(held_out=few))
     assert found.test_samples == np.isin(few.labels, [0, 1]).sum()
     assert found.train_samples == len(train)
 
@@ -136,14 +143,16 @@ def test_a_budget_out_of_reach_is_a_point_without_figures() -> None:
 
 def of_all(keep: float) -> Plan:
     parent, profile, _, _ = bench()
-    return Decompose(keep, together=True, round_to=1).plan(parent, profile, LABELS)
+    return Decompose(LABELS, keep, together=True, round_to=1).plan(parent, small.context(profile))
 
 
 def test_one_plan_is_that_of_all_classes() -> None:
     parent, profile, _, test = bench()
     (point,) = curve(["b", "d"], (0.3,), (ONE_PLAN,)).points
-    decompose = Decompose(0.3, together=True, round_to=1)
-    own, other = (decompose(parent, profile, ["b", "d"], plan) for plan in (None, of_all(0.3)))
+    decompose = Decompose(["b", "d"], 0.3, together=True, round_to=1)
+    own, other = (
+        replace(decompose, fixed_plan=plan)(parent, small.context(profile)) for plan in (None, of_all(0.3))
+    )
     assert own.plan.ranges() != other.plan.ranges()
     assert point.macs == other.cost.macs
     two = test.take(np.isin(test.labels, [1, 3]))
@@ -160,22 +169,24 @@ def test_one_plan_fills_the_budget_where_the_head_is_smaller(keep: float) -> Non
     """A set without 'rest' has half of the parent's head: the plan of all classes may keep more."""
     parent, profile, _, _ = bench()
     (point,) = curve(["b", "d"], (keep,), (ONE_PLAN,), rest=False).points
-    cut = Decompose(together=True, rest=False, round_to=1)
-    sizes = [
-        cut(parent, profile, ["b", "d"], of_all(budget)).cost.macs for budget in np.arange(0.15, 1.0, 0.005)
-    ]
+    cut = Decompose(["b", "d"], together=True, rest=False, round_to=1)
+
+    def macs(budget: float) -> int:
+        return replace(cut, fixed_plan=of_all(budget))(parent, small.context(profile)).cost.macs
+
+    sizes = [macs(budget) for budget in np.arange(0.15, 1.0, 0.005)]
     assert point.macs == max(size for size in sizes if size <= keep * parent.cost.macs)
-    assert point.macs is not None and point.macs > cut(parent, profile, ["b", "d"], of_all(keep)).cost.macs
+    assert point.macs is not None and point.macs > macs(keep)
 
 
 def test_one_plan_needs_all_classes_apart() -> None:
-    parent, _, train, test = bench()
-    apart = Observe(CPU, ["a", "b"])(parent.model, train, parent.sha256, "")
-    job = (parent, apart, train, test, Decompose(together=True, round_to=1), ["a", "b"])
+    parent, _, train, _ = bench()
+    apart = small.profile(parent.model, train, parent.sha256, classes=("a", "b"))
+    decompose, job = Decompose(["a", "b"], together=True, round_to=1), context(profile=apart)
     with pytest.raises(GraftError) as caught:
-        Curve(CPU, (0.5,), ("activity", ONE_PLAN))(*job)
+        Curve(decompose, (0.5,), ("activity", ONE_PLAN))(parent, job)
     assert caught.value.code == "one-plan-profile"
-    assert len(Curve(CPU, (0.5,), ("activity",))(*job).points) == 1
+    assert len(Curve(decompose, (0.5,), ("activity",))(parent, job).points) == 1
 
 
 def test_other_errors_are_not_swallowed() -> None:

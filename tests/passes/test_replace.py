@@ -61,7 +61,7 @@ def parent(seed: int, labels: tuple[str, ...] = FIRST, output: str = "logits", t
 def module(of: Parent, *classes: str, keep: float = 1.0) -> Model:
     samples = Samples.match(split(400, 1), of.card, names=FIRST + SECOND)
     profile = small.profile(of.model, samples, of.sha256)
-    return Decompose(keep)(of, profile, classes).model
+    return Decompose(classes, keep)(of, small.context(profile)).model
 
 
 def inputs(count: int = 50, seed: int = 0) -> Array:
@@ -405,7 +405,9 @@ def test_a_module_of_what_was_patched() -> None:
     profile = small.profile(patched.model, data, patched.sha256)
     for keep in (0.8, 0.5):
         for name in "ab":
-            cut = Decompose(keep, compensate="none", round_to=1)(patched, profile, [name]).model
+            cut = Decompose([name], keep, compensate="none", round_to=1)(
+                patched, small.context(profile)
+            ).model
             onnx.checker.check_model(cut.proto(), full_check=True)
             small.run(cut, x)
 

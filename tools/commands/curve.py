@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from graft.passes.compensate.fold import LADDER as COMPENSATE
-from graft.passes.curve import LADDER, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
+from graft.passes.base import Context
+from graft.passes.compensate.fold import REFIT
+from graft.passes.compensate.fold import STEPS as COMPENSATE
+from graft.passes.curve import BUDGETS, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED, best
 from graft.passes.parent import Parent
@@ -31,7 +33,7 @@ class CurveOptions(options.ClassOptions):
         tuple[Annotated[tuple[float, ...], several(options.SHARE)], ...],
         Option(
             "Shares of the MACs to keep, separated by commas; repeatable. Default: "
-            f"{', '.join(f'{share:g}' for share in LADDER)}.",
+            f"{', '.join(f'{share:g}' for share in BUDGETS)}.",
             options.PRUNE,
             metavar="F,F",
         ),
@@ -64,7 +66,7 @@ class CurveMethods(Options):
         tuple[Annotated[tuple[str, ...], several(one_of(COMPENSATE))], ...],
         Option(
             f"How the kept channels make up for the pruned ones: {', '.join(COMPENSATE)}. Separated by "
-            f"commas; repeatable. Default: {COMPENSATE[-1]}.",
+            f"commas; repeatable. Default: {REFIT}.",
             options.METHOD,
             metavar="A,B",
         ),
@@ -110,27 +112,28 @@ def command(
     test = Samples.match(part, parent.card)
     Samples.match(test.split, parent.card, names)  # says which of them has none
     chosen = best(parent.groups, samples=True)
-    curve = Curve(
-        run.device(),
-        sorted(_each(subject.budgets, LADDER)),
-        _each(method.methods, (chosen, *METHODS[1:])),
-        _each(method.compensate, COMPENSATE[-1:]),
-    )
-    merged = parents.apart(parent, names) and set(samples.counts()) - set(names)
-    if ONE_PLAN in curve.methods and merged and not method.profile:
-        raise classes_merged()
-    observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, curve.device)
     decompose = Decompose(
+        names,
         method=chosen,
         together=len(names) > 1,
         rest=not subject.no_rest,
-        seed=run.seed,
         round_to=subject.round_to,
     )
+    curve = Curve(
+        decompose,
+        tuple(sorted(_each(subject.budgets, BUDGETS))),
+        _each(method.methods, (chosen, *METHODS[1:])),
+        _each(method.compensate, (REFIT,)),
+    )
+    device = run.device()
+    merged = parents.apart(parent, names) and set(samples.counts()) - set(names)
+    if ONE_PLAN in curve.methods and merged and not method.profile:
+        raise classes_merged()
+    observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
+    context = Context(samples=samples, held_out=test, profile=observed, device=device, seed=run.seed)
     count = len(curve.budgets) * len(curve.methods) * len(curve.compensate)
     with show.progress("pruning", count) as step:
-        curve.progress = step
-        report = curve(parent, observed, samples, test, decompose, names)
+        report = replace(curve, progress=step)(parent, context)
     result = _result(parent, report, names, run.seed)
     title = f"{show.classes(names)} of {subject.model.name}"
     with output.target(output.output) as figures, output.target(picture) as drawn:
@@ -243,4 +246,4 @@ def _show(report: CurveReport, names: Sequence[str], output: Path, picture: Path
 
 
 def _cell(point: Point) -> str:
-    return "-" if point.loss is None else f"{0 - point.loss:+.2f} ± {point.standard_error:.2f}"
+    return "-" if point.difference is None else f"{point.difference:+.2f} ± {point.standard_error:.2f}"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import model_validator
 
 from graft.passes.base import Context
@@ -18,7 +17,6 @@ from graft.passes.identify import best
 from graft.passes.join.convert import Convert
 from graft.passes.parent import Parent
 from graft.passes.select.budget import dead_channels
-from graft.passes.select.latency_budget import Stopwatch
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -28,12 +26,10 @@ from graft.rewriter.measure.evaluation import score
 from graft.rewriter.record.folder import INDEX, PARENT, PROFILE, ModuleFolder, slugs
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.equivalence import check
-from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
 
-VERIFY_SAMPLES = 8
 MAX_DROP = 0.5
 """Percentage points, where no budget is given."""
 
@@ -109,29 +105,30 @@ def command(
     samples, fingerprint = data.samples(parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     sets = [names] if subject.together else [(name,) for name in names]
-    planned = _plan(budget.plan, parent) if budget.plan else None
     decompose = Decompose(
+        names,
         budget.keep,
         budget.keep_by,
         method.method or best(parent.groups, samples=True),
-        *(method.compensate, subject.together, subject.other, not subject.no_rest, run.seed, budget.round_to),
+        *(method.compensate, subject.together, subject.other, not subject.no_rest, budget.round_to),
+        mirror=method.mirror,
+        fixed_plan=_plan(budget.plan, parent) if budget.plan else None,
+        verify=not run.no_verify,
     )
-    decompose = replace(decompose, mirror=method.mirror, stopwatch=Stopwatch(device))
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
     if not output.as_json:
         show.note(f"parent: top-1 {show.percent(observed.top1)} on the {data.split} samples")
-    verify = None if run.no_verify else (_few(samples), device)
-    convert = Convert(output.opset, output.ir_version)
-    job = _Job(parent, observed, samples, decompose, verify, device, convert)
-    reports, searches = _cut(job, budget, sets, planned)
+    context = Context(samples=samples, profile=observed, device=device, seed=run.seed)
+    job = _Job(parent, context, decompose, Convert(output.opset, output.ir_version))
+    reports, searches = _cut(job, budget, sets)
     result = _result(parent, reports, sets, observed)
     for entry, outcome in zip(result["modules"], searches, strict=False):
-        entry.update(drop=outcome.drop, drop_standard_error=outcome.standard_error)
+        entry.update(difference=outcome.difference, difference_standard_error=outcome.standard_error)
     result.update(_on_test(job, reports, names, data))
-    result.update(_timed(result["modules"], reports, decompose.stopwatch))
+    result.update(_timed(result["modules"], reports, parent))
     result["providers"] = list(device.open(parent.model).providers)
     with output.target(output.output) as folder:
-        written = _write(ModuleFolder(folder, output.force), job, reports, result)
+        written = _write(ModuleFolder(folder, output.force), job, observed, reports, result)
     for entry in written["modules"]:
         show.declined(entry["declined"], ", ".join(entry["classes"]))
     printed = {**written, "output": output.output, **output.dry()}
@@ -139,20 +136,19 @@ def command(
 
 
 def _cut(
-    job: _Job, budget: DecomposeBudget, sets: Sequence[Sequence[str]], planned: Plan | None
+    job: _Job, budget: DecomposeBudget, sets: Sequence[Sequence[str]]
 ) -> tuple[list[DecomposeReport], list[BudgetSearchReport]]:
     """Cut a module for each set; with ``--max-drop``, also what its search found."""
-    search = None
-    if budget.keep is None and planned is None:
-        search = BudgetSearch(MAX_DROP if budget.max_drop is None else budget.max_drop, job.device)
     reports, searches = [], []
     with show.progress("pruning", len(sets)) as step:
         for part in sets:
-            if search:
-                outcome = search(job.parent, job.samples, job.decompose, part)
-                job = replace(job, decompose=replace(job.decompose, keep=outcome.keep))
+            decompose = replace(job.decompose, classes=part)
+            if budget.keep is None and budget.plan is None:
+                search = BudgetSearch(MAX_DROP if budget.max_drop is None else budget.max_drop, decompose)
+                outcome = search(job.parent, job.context)
+                decompose = replace(decompose, keep=outcome.keep)
                 searches.append(outcome)
-            reports.append(job.cut(part, planned))
+            reports.append(job.cut(decompose))
             step(1)
     return reports, searches
 
@@ -162,22 +158,17 @@ class _Job:
     """Inputs that all cuts share."""
 
     parent: Parent
-    profile: Profile
-    samples: Samples
+    context: Context
     decompose: Decompose
-    verify: tuple[dict[str, np.ndarray], Device] | None
-    device: Device
     convert: Convert
 
-    def cut(self, classes: Sequence[str], plan: Plan | None) -> DecomposeReport:
-        """Return the module for ``classes``."""
-        report = self.decompose(
-            self.parent, self.profile, classes, plan, self.verify, self.samples, self.device
-        )
-        self.convert(report.model, Context())
-        if self.verify:
+    def cut(self, decompose: Decompose) -> DecomposeReport:
+        """Cut a module."""
+        report = decompose(self.parent, self.context)
+        self.convert(report.model, self.context)
+        if decompose.verify:
             check(report.model)
-            self.device.open(report.model)
+            self.context.device.open(report.model)
         return report
 
 
@@ -192,10 +183,6 @@ def _plan(path: Path, parent: Parent) -> Plan:
         )
     plan.mask(parent.groups)  # says what does not fit
     return plan
-
-
-def _few(samples: Samples) -> dict[str, np.ndarray]:
-    return next(samples.take(np.arange(min(VERIFY_SAMPLES, len(samples)))).batches(VERIFY_SAMPLES))[0]
 
 
 def _result(
@@ -222,7 +209,7 @@ def _result(
                 "channels_kept": kept,
                 "channels": channels,
                 "law_difference": report.difference,
-                "declined": list(report.compensated.declined),
+                "declined": [str(declined) for declined in report.declined],
             }
         )
     return {
@@ -239,7 +226,7 @@ def _result(
 
 
 def _timed(
-    modules: Sequence[dict[str, Any]], reports: Sequence[DecomposeReport], stopwatch: Stopwatch
+    modules: Sequence[dict[str, Any]], reports: Sequence[DecomposeReport], parent: Parent
 ) -> dict[str, Any]:
     """What was measured for budgets of latency; the modules' own goes to ``modules``."""
     for entry, report in zip(modules, reports, strict=True):
@@ -252,7 +239,7 @@ def _timed(
             "providers": list(table.providers),
             "nodes": table.rows(),
         }
-        for table in stopwatch.tables
+        for table in parent.latency_tables
     ]
     return {"latency_table": tables[0]} if tables else {}
 
@@ -266,12 +253,12 @@ def _on_test(
         return {}
     part = replace(dataset.split(split), ignore=data.ignore_label)
     samples = Samples.match(part, card, names)
-    parent = score(job.parent.model, samples, job.device, names)
+    parent = score(job.parent.model, samples, job.context.device, names)
     top1 = parent.summary()["top1"]
     parents.warn_if_far_below(top1, job.parent.source)
     joined = Compose("branches")(Modules([report.model for report in reports]), Context()).model
     own = Samples.match(part, joined.require_card(), names, names=card.labels)
-    composed = score(joined, own, job.device, names)
+    composed = score(joined, own, job.context.device, names)
     return {
         "parent_top1": top1,
         "composed_top1": composed.summary()["top1"],
@@ -280,7 +267,11 @@ def _on_test(
 
 
 def _write(
-    directory: ModuleFolder, job: _Job, reports: Sequence[DecomposeReport], result: dict[str, Any]
+    directory: ModuleFolder,
+    job: _Job,
+    profile: Profile,
+    reports: Sequence[DecomposeReport],
+    result: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the folder; what its ``graft.json`` holds."""
     top1 = result.pop("parent_top1", None)
@@ -292,7 +283,7 @@ def _write(
             directory.file(entry["plan"]).write_text(report.plan.to_json(), encoding="utf-8")
             entry["bytes"] = directory.size(entry["file"])
         job.parent.source.save(directory.file(PARENT), force=True)
-        job.profile.save(directory.file(PROFILE), force=True)
+        profile.save(directory.file(PROFILE), force=True)
         return directory.index({"schema": "graft/decompose/1", **show.plain(result)})
 
 
@@ -312,11 +303,11 @@ def _show(result: dict[str, Any], output: Path) -> None:
         f"modules in {output}, ran on {ran}", ["classes", "channels", "MACs", "parameters", "file"], rows
     )
     for entry in result["modules"]:
-        if "drop" in entry:
+        if "difference" in entry:
             show.note(
-                f"{', '.join(entry['classes'])}: {-entry['drop']:+.2f} percentage points on training samples "
-                f"left out by cross-validation (standard error {entry['drop_standard_error']:.2f}; "
-                "smaller ones are noise)"
+                f"{', '.join(entry['classes'])}: {entry['difference']:+.2f} percentage points on training "
+                "samples left out by cross-validation (standard error "
+                f"{entry['difference_standard_error']:.2f}; smaller ones are noise)"
             )
     dead = result["parent"]["dead_channels"]
     if dead:

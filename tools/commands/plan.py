@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+from graft.passes.base import Context
 from graft.passes.decompose import Decompose
 from graft.passes.identify import best
-from graft.passes.select.latency_budget import Stopwatch
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.files import refuse_overwrite, writing
 from graft.rewriter.measure.cost import CostModel
@@ -58,18 +58,17 @@ def command(
     names = names or parents.profiled(found)
     device = run.device()
     decompose = Decompose(
+        names,
         keep=budget.keep,
         unit=budget.keep_by,
         method=method.method or best(parent.groups, bool(data.data)),
         together=True,
-        seed=run.seed,
         round_to=budget.round_to,
-        stopwatch=Stopwatch(device),
     )
     samples: Samples | None = None
     if data.data:
         samples, _ = data.samples(parent.card, run.seed)
-    plan = decompose.plan(parent, found, names, samples, device)
+    plan = decompose.plan(parent, Context(samples=samples, profile=found, device=device, seed=run.seed))
     mask = plan.mask(parent.groups)
     kept, channels = plan.counts()
     cost = CostModel(parent.groups).cost(mask)

@@ -60,7 +60,7 @@ def modules(output: str = "logits") -> tuple[list[Model], dict[str, Source]]:
         parent = Parent(small.model(net, output, labels))
         samples = Samples.match(split(800, 1), parent.card, names=FIRST + SECOND)
         profile = small.profile(parent.model, samples, parent.sha256)
-        found.append(Decompose(0.8, together=True)(parent, profile, labels).model)
+        found.append(Decompose(labels, 0.8, together=True)(parent, small.context(profile)).model)
         sources[parent.sha256] = Source(parent, profile)
     return found, sources
 
@@ -262,7 +262,7 @@ def vote_module(name: str) -> Model:
     """For one class of the second network."""
     parents = modules()[1]
     source = list(parents.values())[1]
-    return Decompose(0.8)(source.parent, source.profile, [name]).model
+    return Decompose([name], 0.8)(source.parent, small.context(source.profile)).model
 
 
 def test_the_same_bytes_twice() -> None:

@@ -165,7 +165,9 @@ def test_whatever_the_scores(scores: str) -> None:
 def test_one_network_with_all_classes_of_its_parent() -> None:
     of = parent(0)
     samples = Samples.match(split(400, 1), of.card, names=FIRST + SECOND)
-    module = Decompose(together=True)(of, small.profile(of.model, samples, of.sha256), FIRST).model
+    module = Decompose(FIRST, together=True)(
+        of, small.context(small.profile(of.model, samples, of.sha256))
+    ).model
     assert KEY in module.metadata
     data = split(1600, 2)
     report = Compose(other=True)(Modules([module]), Context(data=data, device=CPU))

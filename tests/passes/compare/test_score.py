@@ -62,7 +62,7 @@ def module(classes: str, kind: str, opset: int = 17, width: int = 9, **options: 
     options = {"together": len(classes) > 1, **options}
     last = options.pop("last", "Softmax")
     _, of, profile = parent(kind, opset, width, last, options.pop("dtype", np.float32))
-    return Decompose(keep=1.0, **options)(of, profile, list(classes)).model
+    return Decompose(list(classes), keep=1.0, **options)(of, small.context(profile)).model
 
 
 def scored(cut: Model, kind: str, classes: Sequence[str], x: Array = X) -> tuple[Array, Declined | None]:
@@ -269,7 +269,7 @@ def test_features_that_are_not_in_the_graph() -> None:
 
 def test_a_class_without_statistics() -> None:
     of, _, profile = parent("logits")[1], None, parent("logits")[2]
-    cut = Decompose(keep=1.0, together=True)(of, profile, ["d", "b"]).model
+    cut = Decompose(["d", "b"], keep=1.0, together=True)(of, small.context(profile)).model
     known = Mahalanobis.fit(profile, "relu", np.ones(9, bool), ["d"])
     assert known is not None
     known.attach(cut)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graft.passes.base import Declined
 from graft.passes.compensate import fold as compensate
-from graft.passes.compensate.fold import Compensate
-from graft.passes.cut.slice import Slice
+from graft.passes.compensate.fold import Fold
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
+from graft.rewriter.groups.plan import Plan
 from graft.rewriter.record.profile import Profile
 from tests import small
 from tests.small import Net
@@ -27,8 +29,8 @@ class Cut:
         self.profile = small.profile(probe, small.samples(self.x, of=probe.require_card()))
         plan = small.plan(self.parent, made=removed)
         self.model = self.parent.copy()
-        self.report = Compensate(step, self.profile, small.LABELS)(self.model, plan)
-        Slice(plan)(self.model)
+        self.report = Fold(plan, small.LABELS, step)(Analysed.of(self.model), small.context(self.profile))
+        small.prune(self.model, plan)
         self.whole, self.found = (small.run(m, self.x)["y"] for m in (self.parent, self.model))
 
     @property
@@ -194,7 +196,7 @@ def test_other_users_of_a_weight_keep_it() -> None:
     found = small.profile(parent, small.samples(small.inputs(net.shape)))
     plan = small.plan(parent, made=[0, 3])
     model = parent.copy()
-    assert Compensate("fold", found, small.LABELS)(model, plan).changed == 1
+    assert Fold(plan, small.LABELS)(Analysed.of(model), small.context(found)).changed == 1
     nodes = {node.name: node for node in model.graph.nodes}
     original = small.numpy_helper.to_array(net.constants["v"])
     np.testing.assert_array_equal(nodes["two"].inputs[1].values, original)
@@ -210,8 +212,8 @@ def test_the_classes_count_alone_or_as_much_as_all_others(alone: bool) -> None:
     parent, x = small.model(net), small.inputs(net.shape)
     data = small.samples(x, np.arange(40) % 5 % 4)
     model = parent.copy()
-    step = Compensate("mean", small.profile(parent, data), ["b"], alone)
-    step(model, small.plan(parent, made=[1]))
+    step = Fold(small.plan(parent, made=[1]), ("b",), "mean", alone)
+    step(Analysed.of(model), small.context(small.profile(parent, data)))
     unit = small.activations(net, x, "relu")["relu"][:, 1]
     means = [unit[data.labels == row].mean() for row in range(4)]
     wanted = means[1] if alone else means[1] / 2 + (means[0] + means[2] + means[3]) / 6
@@ -223,15 +225,14 @@ def test_the_classes_count_alone_or_as_much_as_all_others(alone: bool) -> None:
 def test_what_the_profile_lacks_is_declined_with_the_reason() -> None:
     model = small.model(gemm())
     counts = np.ones(4, np.int64)
-    report = Compensate("mean", Profile("p", "d", small.LABELS, counts, counts), ["a"])(
-        model, small.plan(model, made=[1])
-    )
+    profile = Profile("p", "d", small.LABELS, counts, counts)
+    fold = Fold(small.plan(model, made=[1]), ("a",), "mean")
+    report = fold(Analysed.of(model), small.context(profile))
     assert report.changed == 0
-    assert report.declined == ("Gemm y: the profile lacks relu",)
+    assert report.declined == (Declined("Gemm y", "the profile lacks relu"),)
 
 
 def test_an_unknown_step_is_refused() -> None:
-    counts = np.ones(4, np.int64)
     with pytest.raises(GraftError) as caught:
-        Compensate("magic", Profile("p", "d", small.LABELS, counts, counts), ["a"])
+        Fold(Plan("p", {}), ("a",), "magic")
     assert caught.value.code == "compensate-unknown"

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from graft.passes.compensate.fold import Compensate
+from graft.passes.compensate.fold import Fold
 from graft.passes.compensate.recurrent import RecurrentLayer
 from graft.passes.compensate.refit import Refit
-from graft.passes.cut.slice import Slice
+from graft.passes.cut.verify import Pruned
 from graft.passes.identify import ImportanceInputs, method_called
 from graft.passes.identify.rolled import tendency
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
-from graft.passes.select.observe import Observe
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.record.profile import PRODUCTS, SQUARES, SUM
 from graft.rewriter.run.recurrent_cell import ACTIVATIONS, ALPHA, BETA, RecurrentCell
@@ -124,9 +124,9 @@ def test_a_unit_that_doubles_another_is_not_missed(op: str, more: dict[str, Any]
     samples = small.samples(data())
     plan = small.plan(model, layer=[4])
     whole, profile = model.copy(), small.profile(model, samples)
-    report = Compensate("fold", profile, small.LABELS[:2])(model, plan)
+    report = Fold(plan, small.LABELS[:2])(Analysed.of(model), small.context(profile))
     assert report.changed == 2 and not report.declined
-    Slice(plan)(model)
+    small.prune(model, plan)
     np.testing.assert_allclose(
         small.run(model, data(50, 9))["y"], small.run(whole, data(50, 9))["y"], atol=5e-3
     )
@@ -138,12 +138,14 @@ def test_refit_brings_the_units_nearer_to_the_parents(op: str, more: dict[str, A
     samples = small.samples(data(600))
     plan = small.plan(model, layer=range(8))
     whole = model.copy()
-    Slice(plan)(model)
+    small.prune(model, plan)
     held, wanted = data(300, 9), small.run(whole, data(300, 9))["y"]
     cut = np.square(small.run(model, held)["y"] - wanted).mean()
     nodes = {node.name: node for node in model.graph.nodes}
     before = [tensor.values.copy() for tensor in nodes["layer"].inputs[1:]]
-    report = Refit(samples, small.LABELS, small.CPU, alone=True)(model, whole, plan)
+    report = Refit(small.LABELS, alone=True)(
+        Pruned(Analysed.of(whole), plan, model), small.context(samples=samples)
+    )
     after = {node.name: node for node in model.graph.nodes}["layer"].inputs[1:]
     assert report.changed == 2
     assert any(not np.array_equal(old, new.values) for old, new in zip(before, after, strict=True))
@@ -170,7 +172,7 @@ def test_the_profile_of_steps_with_labels_of_their_own() -> None:
     dataset = Dataset.from_arrays(x, labels)
     samples = Samples.match(dataset.split("train"), model.require_card())
     samples.labels[0, :3] = IGNORED
-    profile = Observe(small.CPU)(model, samples, "p")
+    profile = small.profile(model, samples)
     states = small.run(Model.from_proto(_showing(model)), x)["all"][:, 0].swapaxes(0, 1)
     for row in range(4):
         rows = states[samples.labels == row].astype(np.float64)

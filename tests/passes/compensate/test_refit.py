@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.passes.compensate import layer_pair, refit
-from graft.passes.compensate.fold import Compensate
+from graft.passes.compensate.fold import Fold
 from graft.passes.compensate.least_squares import correction
 from graft.passes.compensate.refit import Refit, RefitReport
-from graft.passes.cut.slice import Slice
+from graft.passes.cut.verify import Pruned
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.operators import operator_of
 from graft.rewriter.run.linear_map import LinearMap
 from graft.rewriter.run.staged import Batches, StagedRun
@@ -216,10 +217,12 @@ class Refitted:
         data = small.samples(self.x, of=self.parent.require_card())
         plan = small.plan(self.parent, **removed)
         self.folded = self.parent.copy()
-        Compensate("fold", small.profile(self.parent, data), LABELS, alone=True)(self.folded, plan)
-        Slice(plan)(self.folded)
+        profile = small.profile(self.parent, data)
+        Fold(plan, LABELS, alone=True)(Analysed.of(self.folded), small.context(profile))
+        small.prune(self.folded, plan)
         self.model = self.folded.copy()
-        self.report = Refit(data, LABELS, CPU, alone=True)(self.model, self.parent, plan)
+        pruned = Pruned(Analysed.of(self.parent), plan, self.model)
+        self.report = Refit(LABELS, alone=True)(pruned, small.context(samples=data))
         fresh = related(net, 300, seed=5)
         whole, folded, found = (
             small.run(each, fresh)["y"] for each in (self.parent, self.folded, self.model)
@@ -284,8 +287,9 @@ def test_the_same_bytes_twice() -> None:
 def refit_cut(model: Model, data: Samples, **removed: list[int]) -> tuple[Model, RefitReport]:
     """``model`` without ``removed``, refitted."""
     plan, cut = small.plan(model, **removed), model.copy()
-    Slice(plan)(cut)
-    return cut, Refit(data, LABELS, CPU, alone=True)(cut, model, plan)
+    small.prune(cut, plan)
+    pruned = Pruned(Analysed.of(model), plan, cut)
+    return cut, Refit(LABELS, alone=True)(pruned, small.context(samples=data))
 
 
 def seven_at_once() -> tuple[Net, Model]:
@@ -320,11 +324,11 @@ def test_decompose_refits_with_data_only() -> None:
     parent = Parent(model)
     data = small.samples(small.inputs((2, 6, 5), 80), of=model.require_card())
     profile = small.profile(parent.model, data, parent.sha256)
-    decompose = Decompose(0.6, compensate="refit", together=True)
+    decompose = Decompose(["a", "b"], 0.6, compensate="refit", together=True)
     with pytest.raises(GraftError, match="labelled samples"):
-        decompose(parent, profile, ["a", "b"])
-    found = decompose(parent, profile, ["a", "b"], data=data, device=CPU)
-    folded = Decompose(0.6, compensate="fold", together=True)(parent, profile, ["a", "b"])
+        decompose(parent, small.context(profile))
+    found = decompose(parent, small.context(profile, data))
+    folded = Decompose(["a", "b"], 0.6, compensate="fold", together=True)(parent, small.context(profile))
     assert found.plan.to_json() == folded.plan.to_json()
     assert small.run(found.model, small.inputs((2, 6, 5)))["y"].shape == (40, 2)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft.passes.cut.slice import Slice
-from graft.passes.cut.verify import Verify
 from graft.passes.decompose import Decompose
 from graft.passes.identify import METHODS, ImportanceInputs, method_called
 from graft.passes.parent import Parent
-from graft.passes.select.budget import Budget, dead_channels
+from graft.passes.select.budget import Budget, Candidates, dead_channels
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
@@ -84,7 +82,7 @@ def test_the_price_of_a_head_is_what_its_removal_saves(unit: str) -> None:
             kept[channel] = False
             assert measure() - measure(kept) == pytest.approx(price[channel])
             cut = model.copy()
-            Slice(Plan.of(groups, kept, ""))(cut)
+            small.prune(cut, Plan.of(groups, kept, ""))
             assert getattr(cost_of(cut), unit) == measure(kept)
 
 
@@ -109,9 +107,11 @@ def test_a_budget_chooses_among_heads_and_widths(keep: float) -> None:
     asked = question(parent())
     groups, cost = asked.groups, CostModel(asked.groups)
     scores = method_called("relevance").scores(asked)
-    kept = Budget(keep).choose(groups, scores, cost, cost.macs(), np.zeros(groups.count, bool))
+    kept = Budget(keep)(
+        Candidates(groups, scores, cost, cost.macs(), np.zeros(groups.count, bool)), small.context()
+    ).kept
     cut = asked.model.copy()
-    Slice(Plan.of(groups, kept, ""))(cut)
+    small.prune(cut, Plan.of(groups, kept, ""))
     assert cost_of(cut).macs == cost.macs(kept) <= keep * cost.macs()
 
 
@@ -130,8 +130,8 @@ def test_decompose_cuts_heads_and_the_result_is_verified(compensate: str) -> Non
     x = small.inputs((TOKENS, 6), 60)
     whole = Parent(model)
     profile = small.profile(whole.model, small.samples(x), whole.sha256)
-    decompose = Decompose(keep=0.5, compensate=compensate)
-    report = decompose(whole, profile, ["a", "b"], verify=({"x": x[:8]}, small.CPU))
+    decompose = Decompose(["a", "b"], keep=0.5, compensate=compensate, verify=True)
+    report = decompose(whole, small.context(profile, small.samples(x)))
     assert report.difference is not None
     assert report.cost.macs <= 0.5 * whole.cost.macs
     heads = report.plan.kept["q/0"].sum(), report.plan.kept["q/1"].sum(), report.plan.kept["v/1"].sum()
@@ -145,7 +145,7 @@ def test_a_shifted_cut_of_heads_is_noticed() -> None:
         Plan("", {"q/0": np.arange(HEADS) != head, "q/1": np.arange(WIDTH) != head}) for head in (0, 1)
     )
     cut = model.copy()
-    Slice(shifted)(cut)
+    small.prune(cut, shifted)
     assert len(groups) == 5
     with pytest.raises(Exception, match="differs from the masked parent"):
-        Verify({"x": small.inputs((TOKENS, 6), 8)}, small.CPU)(model, planned, cut)
+        small.verify(model, planned, cut, {"x": small.inputs((TOKENS, 6), 8)})

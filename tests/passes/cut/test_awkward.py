@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,8 @@ from graft.passes.base import Context
 from graft.passes.compare.score import Branch
 from graft.passes.compose import Compose, Modules
 from graft.passes.cut.head import Head
-from graft.passes.cut.slice import Slice
-from graft.passes.cut.verify import Verify
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
-from graft.passes.select.observe import Observe
 from graft.passes.trunk import Source
 from graft.rewriter.card.card import Card
 from graft.rewriter.card.input_card import InputCard
@@ -31,6 +29,7 @@ from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.record.folder import ModuleFolder
 from graft.rewriter.run.session import Device
+from tests import small
 
 DEVICE = Device(("cpu",))
 RANDOM = np.random.default_rng(0)
@@ -71,7 +70,7 @@ def source(model: Model, scale: float = 1.0) -> tuple[Source, Samples]:
     values = (scale * RANDOM.normal(size=(48, *shape))).astype(np.float32)
     samples = Samples.match(Dataset.from_arrays(values, labels).split("train"), card)
     parent = Parent(model)
-    return Source(parent, Observe(DEVICE)(parent.model, samples, parent.sha256, "")), samples
+    return Source(parent, small.profile(parent.model, samples, parent.sha256)), samples
 
 
 def one_channel_left(model: Model, group: str) -> None:
@@ -81,10 +80,10 @@ def one_channel_left(model: Model, group: str) -> None:
     kept[groups[group].channels[1:]] = False
     plan = Plan.of(groups, kept, "")
     whole = model.copy()
-    Slice(plan)(model)
+    small.prune(model, plan)
     shape = [2 if isinstance(size, str) else size for size in model.inputs()["x"][1]]
     inputs = {"x": RANDOM.normal(size=shape).astype(np.float32)}
-    assert Verify(inputs, DEVICE)(whole, plan, model).difference < 1e-5
+    assert small.verify(whole, plan, model, inputs).difference < 1e-5
 
 
 @pytest.mark.parametrize("opset", [11, 17])
@@ -111,10 +110,10 @@ def test_reduction_over_no_axes_is_over_all() -> None:
     model = network(nodes, [weight("w", 6, 3, 3, 3), weight("v", 1, 4), none], [1, 3, 5, 5], 4, opset=18)
     assert ChannelGroups(model)["conv"].cuttable.all()
     plan, cut = Plan("", {"conv": np.arange(6) < 2}), model.copy()
-    Slice(plan)(cut)
+    small.prune(cut, plan)
     x = RANDOM.normal(size=(1, 3, 5, 5)).astype(np.float32)
     assert np.ptp(DEVICE.open(model).run({"x": x})["y"]) > 1e-2
-    assert Verify({"x": x}, DEVICE)(model, plan, cut).difference < 1e-5
+    assert small.verify(model, plan, cut, {"x": x}).difference < 1e-5
 
 
 def test_channels_that_are_indices_stay() -> None:
@@ -142,7 +141,7 @@ def test_class_columns_that_hidden_units_are_tied_to() -> None:
     model = network(nodes, [weight("w", 5, 4), weight("v", 4, 4)], ["N", 5], 4)
     inputs = {"x": RANDOM.normal(size=(6, 5)).astype(np.float32)}
     expected = DEVICE.open(model).run(inputs)["y"][:, [2, 0]]
-    Head(("c", "a"), together=True)(model)
+    Head(("c", "a"), together=True)(model, small.context())
     np.testing.assert_allclose(DEVICE.open(model).run(inputs)["y"], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -157,7 +156,7 @@ def test_head_whose_activation_carries_the_classes() -> None:
         helper.make_node("Flatten", ["p"], ["y"]),
     ]
     of, _ = source(network(nodes, [weight("w", 8, 3, 3, 3), weight("v", 4, 8, 1, 1)], ["N", 3, 6, 6], 4))
-    modules = [Decompose(keep=0.7)(of.parent, of.profile, [name]).model for name in "ac"]
+    modules = [Decompose([name], keep=0.7)(of.parent, small.context(of.profile)).model for name in "ac"]
     trunk = Compose("trunk")(Modules(modules, {of.parent.sha256: of}), Context()).model
     assert trunk.require_card().labels == ("a", "c")
 
@@ -172,7 +171,7 @@ def test_probabilities_that_round_to_zero() -> None:
     of, samples = source(
         network(nodes, [weight("w", 5, 8), weight("v", 8, 4)], ["N", 5], 4, "probabilities"), 1e3
     )
-    modules = [Decompose(keep=1.0)(of.parent, of.profile, [name]).model for name in "abcd"]
+    modules = [Decompose([name], keep=1.0)(of.parent, small.context(of.profile)).model for name in "abcd"]
     joined = Compose("branches")(Modules(modules), Context()).model
     inputs = next(samples.batches(48))[0]
     found = DEVICE.open(joined).run(inputs)["y"]
@@ -202,7 +201,10 @@ def test_fixed_batch(batch: int) -> None:
     for name, tables in free.profile.tables.items():
         for tensor, table in tables.items():
             np.testing.assert_allclose(fixed.profile.tables[name][tensor], table, rtol=1e-4, atol=1e-4)
-    assert Decompose(keep=0.6)(fixed.parent, fixed.profile, ["a"]).model.inputs()["x"][1][0] == batch
+    assert (
+        Decompose(["a"], keep=0.6)(fixed.parent, small.context(fixed.profile)).model.inputs()["x"][1][0]
+        == batch
+    )
 
 
 def test_half_precision_behind_float_inputs() -> None:
@@ -218,7 +220,8 @@ def test_half_precision_behind_float_inputs() -> None:
         for name, shape in (("w", (5, 8)), ("v", (8, 4)))
     ]
     of, samples = source(network(nodes, constants, ["N", 5], 4))
-    report = Decompose(keep=0.6)(of.parent, of.profile, ["b"], verify=(next(samples.batches(8))[0], DEVICE))
+    report = Decompose(["b"], keep=0.6, verify=True)(of.parent, small.context(of.profile, samples))
+    assert report.difference is not None
     assert report.cost.macs <= 0.6 * of.parent.cost.macs
 
 
@@ -243,9 +246,10 @@ def test_plans_of_sets_and_of_models_with_more_outputs_replay() -> None:
     features.dtype, features.shape = np.dtype(np.float32), ["N", 8]
     model.graph.outputs.append(features)
     of, _ = source(model)
-    decompose = Decompose(keep=0.6, together=True, rest=False)
-    report = decompose(of.parent, of.profile, ["d", "b"])
-    again = decompose(of.parent, of.profile, ["d", "b"], Plan.from_json(report.plan.to_json()))
+    decompose = Decompose(["d", "b"], keep=0.6, together=True, rest=False)
+    report = decompose(of.parent, small.context(of.profile))
+    fixed = replace(decompose, fixed_plan=Plan.from_json(report.plan.to_json()))
+    again = fixed(of.parent, small.context(of.profile))
     assert again.model.graph_sha256() == report.model.graph_sha256()
     report.plan.mask(of.parent.groups)
 
@@ -259,7 +263,7 @@ def test_a_tensor_of_the_parent_is_called_rest() -> None:
     model = network(nodes, [weight("w", 5, 8), weight("v", 8, 4)], ["N", 5], 4)
     inputs = {"x": RANDOM.normal(size=(6, 5)).astype(np.float32)}
     logits = DEVICE.open(model).run(inputs)["y"]
-    Head(("c", "a"), together=True, rest=True)(model)
+    Head(("c", "a"), together=True, rest=True)(model, small.context())
     found = DEVICE.open(model).run(inputs)
     np.testing.assert_allclose(found["y"], logits[:, [2, 0]], rtol=1e-5, atol=1e-6)
     expected = np.log(np.exp(logits[:, [1, 3]]).sum(axis=1, keepdims=True))
@@ -278,7 +282,7 @@ def test_probabilities_that_a_clip_follows() -> None:
     limits = [numpy_helper.from_array(np.array(v, np.float32), n) for n, v in (("least", 0), ("most", 1))]
     model = network(nodes, [weight("w", 5, 8), weight("v", 8, 4), *limits], ["N", 5], 4, "probabilities")
     of, samples = source(model)
-    whole = Decompose(keep=1.0, together=True)(of.parent, of.profile, list("abcd")).model
+    whole = Decompose(list("abcd"), keep=1.0, together=True)(of.parent, small.context(of.profile)).model
     inputs = next(samples.batches(48))[0]
     parent = DEVICE.open(of.parent.model).run(inputs)["y"]
     card = whole.require_card()

@@ -40,7 +40,7 @@ def parent(opset: int, kind: str, head: str = "last") -> tuple[Model, Callable[[
 
 def headed(model: Model, head: Head) -> Model:
     result = model.copy()
-    report = head(result)
+    report = head(result, small.context())
     onnx.checker.check_model(result.proto(), full_check=True)
     card = result.require_card()
     assert report.labels == card.labels
@@ -62,7 +62,7 @@ X = small.inputs([2, 6, 5], 9)
 def test_pair(opset: int, kind: str) -> None:
     model, logits = parent(opset, kind)
     for number, label in enumerate(model.require_card().labels):
-        module = headed(model, Head([label], rest=True))
+        module = headed(model, Head((label,), rest=True))
         assert module.require_card().labels == (label, OTHER)
         assert list(module.outputs()) == ["y"]
         own, others = logits(X)[:, [number]], np.delete(logits(X), number, axis=1)
@@ -75,7 +75,7 @@ def test_pair(opset: int, kind: str) -> None:
 @pytest.mark.parametrize("classes", ["b", "bd", "db", "eacb", "edcba"])
 def test_together_in_the_order_asked_for(opset: int, kind: str, classes: str) -> None:
     model, logits = parent(opset, kind)
-    module = headed(model, Head(list(classes), together=True))
+    module = headed(model, Head(tuple(classes), together=True))
     assert module.require_card().labels == tuple(classes)
     assert list(module.outputs()) == ["y"]
     wanted = said(kind, logits(X)[:, ["abcde".index(label) for label in classes]])
@@ -89,7 +89,17 @@ def test_together_in_the_order_asked_for(opset: int, kind: str, classes: str) ->
 @pytest.mark.parametrize("made", ["last", "hidden"])
 def test_other_is_one_more_column(opset: int, kind: str, made: str) -> None:
     model, logits = parent(opset, kind, made)
-    module = headed(model, Head(["d", "a"], other=True, rest=True))
+    module = headed(
+        model,
+        Head(
+            (
+                "d",
+                "a",
+            ),
+            other=True,
+            rest=True,
+        ),
+    )
     assert module.require_card().labels == ("d", "a", OTHER)
     assert list(module.outputs()) == ["y"]
     rest = small.logsumexp(logits(X)[:, [1, 2, 4]])
@@ -104,7 +114,16 @@ def test_other_is_one_more_column(opset: int, kind: str, made: str) -> None:
 @pytest.mark.parametrize("made", ["last", "hidden"])
 def test_rest_is_an_output_of_its_own(opset: int, kind: str, made: str) -> None:
     model, logits = parent(opset, kind, made)
-    module = headed(model, Head(["d", "a"], rest=True))
+    module = headed(
+        model,
+        Head(
+            (
+                "d",
+                "a",
+            ),
+            rest=True,
+        ),
+    )
     assert module.outputs()[REST][1] == ("N", 1)
     found = small.run(module, X)
     rest = small.logsumexp(logits(X)[:, [1, 2, 4]])
@@ -118,7 +137,7 @@ def test_rest_is_an_output_of_its_own(opset: int, kind: str, made: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_classes_leave_the_output_as_it_is(kind: str) -> None:
     model, _ = parent(17, kind)
-    module = headed(model, Head(list("abcde"), rest=True))
+    module = headed(model, Head(tuple("abcde"), rest=True))
     assert list(module.outputs()) == ["y"]
     np.testing.assert_array_equal(small.run(module, X)["y"], small.run(model, X)["y"])
 
@@ -126,17 +145,25 @@ def test_all_classes_leave_the_output_as_it_is(kind: str) -> None:
 def test_all_classes_and_other_leave_nothing_for_other() -> None:
     model, _ = parent(17, "logits")
     with pytest.raises(GraftError):
-        headed(model, Head(list("abcde"), other=True))
+        headed(model, Head(tuple("abcde"), other=True))
 
 
 def test_other_outputs_of_the_parent_are_dropped_with_what_makes_them() -> None:
     net = small.conv_net()
     net.node("Sigmoid", "aux", net.conv("aux_conv", "relu1", 3, 6))
     model = Model.from_proto(net.proto(y=[4], aux=[3, 2, 1]), small.card())
-    module = headed(model, Head(["a", "b"]))
+    module = headed(
+        model,
+        Head(
+            (
+                "a",
+                "b",
+            )
+        ),
+    )
     assert list(module.outputs()) == ["y"]
     assert "aux_conv" not in {node.name for node in module.graph.nodes}
-    whole = headed(model, Head(list("abcd"), together=True))
+    whole = headed(model, Head(tuple("abcd"), together=True))
     assert list(whole.outputs()) == ["y"]
 
 
@@ -153,9 +180,21 @@ def test_one_label_a_time_step(kind: str, opset: int) -> None:
     model = Model.from_proto(net.proto(y=[5, 4]), card)
     x = small.inputs([5, 3], 6)
     scores = small.activations(net, x, logits)[logits]
-    for head, columns in ((Head(["c"]), [2]), (Head(["d", "a"], other=True), [3, 0])):
+    for head, columns in (
+        (Head(("c",)), [2]),
+        (
+            Head(
+                (
+                    "d",
+                    "a",
+                ),
+                other=True,
+            ),
+            [3, 0],
+        ),
+    ):
         module = model.copy()
-        head(module)
+        head(module, small.context())
         others = [column for column in range(4) if column not in columns]
         rest = small.logsumexp(scores[..., others])
         wanted = said(kind, np.concatenate([scores[..., columns], rest], axis=-1))
@@ -165,7 +204,7 @@ def test_one_label_a_time_step(kind: str, opset: int) -> None:
 def test_an_unknown_class_is_refused() -> None:
     model, _ = parent(17, "logits")
     with pytest.raises(GraftError) as caught:
-        Head(["z"])(model)
+        Head(("z",))(model, small.context())
     assert caught.value.code == "class-unknown"
 
 
@@ -173,13 +212,13 @@ def test_an_output_of_another_kind_is_refused() -> None:
     model, _ = parent(17, "logits")
     model.card = small.card(tuple("abcde"), "sigmoid")
     with pytest.raises(GraftError) as caught:
-        Head(["a"])(model)
+        Head(("a",))(model, small.context())
     assert caught.value.code == "output-kind"
 
 
 def test_the_report_names_the_nodes_that_make_the_classes() -> None:
     model, _ = parent(17, "probabilities")
-    report = Head(["a"])(model)
+    report = Head(("a",))(model, small.context())
     assert "logits" in report.nodes
     assert "conv" not in report.nodes
     assert {node.name for node in model.graph.nodes} - {"conv", "relu", "pool", "flat"} <= report.nodes
@@ -211,7 +250,7 @@ def test_scores_with_trailing_axes_of_size_one(kind: str, classes: tuple[str, ..
     inputs = {"x": random.normal(size=(6, 3, 5, 5)).astype(np.float32)}
     parent = Device(("cpu",)).open(proto).run(inputs)["y"][:, :, 0, 0]
     model = Model.from_proto(proto, card)
-    Head(classes)(model)
+    Head(classes)(model, small.context())
     found = Device(("cpu",)).open(model).run(inputs)["y"]
     logits = np.log(parent) if kind == "probabilities" else parent
     wanted = ["abcd".index(name) for name in classes]

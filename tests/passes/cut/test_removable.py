@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft.passes.compensate.fold import Compensate
-from graft.passes.cut.slice import Slice
-from graft.passes.select.budget import Budget
+from graft.passes.compensate.fold import Fold
+from graft.passes.select.budget import Budget, Candidates
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import CostModel, cost_of
@@ -27,8 +27,8 @@ def test_the_mean_of_a_branch_stands_in_for_it(step: str) -> None:
     profile = small.profile(model, small.samples(inputs))
     plan = Plan("p", {"conv1": np.zeros(groups["conv1"].size, bool)})
     cut = model.copy()
-    Compensate(step, profile, ["a", "b", "c", "d"])(cut, plan)
-    Slice(plan)(cut)
+    Fold(plan, small.LABELS, step)(Analysed.of(cut), small.context(profile))
+    small.prune(cut, plan)
     found = next(t for n in cut.graph.nodes if n.op == "Add" for t in n.inputs if hasattr(t, "values"))
     branch = small.activations(small.residual_net(), inputs, "conv2")["conv2"]
     np.testing.assert_allclose(found.values, branch.mean(axis=(0, 2, 3), keepdims=True), atol=0.05)
@@ -40,10 +40,10 @@ def test_a_worthless_branch_falls_as_a_whole() -> None:
     scores = np.ones(groups.count)
     scores[groups["conv1"].channels] = 1e-6
     keep = (cost.macs(small.drop(groups, conv1=range(groups["conv1"].size))) + 1) / cost.macs()
-    kept = Budget(keep, round_to=1).choose(groups, scores, cost, cost.macs(), dead)
+    kept = Budget(keep, round_to=1)(Candidates(groups, scores, cost, cost.macs(), dead), small.context()).kept
     plan = Plan.of(groups, kept, "p")
     assert plan.ranges()["conv1"] == ""
     assert Plan.from_json(plan.to_json()).mask(groups).tolist() == kept.tolist()
-    Slice(plan)(model)
+    small.prune(model, plan)
     assert [node.name for node in model.graph.nodes if node.op == "Conv"] == ["conv0"]
     assert cost_of(model).macs == cost.macs(kept)

@@ -6,35 +6,34 @@ import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
 
-from graft.passes.cut.slice import Slice
-from graft.passes.cut.verify import Verify, mask
+from graft.passes.cut.verify import mask
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.run.equivalence import check
 from tests import small
-from tests.small import CPU
 
 X = small.inputs([2, 6, 6], 5)
 
 
 def cut(whole: Model, plan: Plan) -> Model:
     model = whole.copy()
-    Slice(plan)(model)
+    small.prune(model, plan)
     return model
 
 
 def refusal(whole: Model, plan: Plan, found: Model) -> GraftError:
     with pytest.raises(GraftError) as caught:
-        Verify({"x": X}, CPU)(whole, plan, found)
+        small.verify(whole, plan, found, {"x": X})
     return caught.value
 
 
 def test_a_right_cut_passes() -> None:
     whole = small.model(small.residual_net())
     plan = small.plan(whole, conv0=[1, 4], conv1=[0, 2, 7], dense=[3])
-    report = Verify({"x": X}, CPU)(whole, plan, cut(whole, plan))
-    assert 0 <= report.difference < 1e-5
+    difference = small.verify(whole, plan, cut(whole, plan), {"x": X}).difference
+    assert difference is not None and 0 <= difference < 1e-5
 
 
 @pytest.mark.parametrize("group", ["conv0", "conv1", "dense"])
@@ -86,7 +85,7 @@ def test_what_onnxruntime_refuses_is_rejected() -> None:
 def test_the_masked_parent_is_blind_to_what_was_removed() -> None:
     whole = small.model(small.dense_net())
     before = whole.proto().SerializeToString(deterministic=True)
-    masked = mask(whole, small.plan(whole, dense=[2, 5]))
+    masked = mask(Analysed.of(whole), small.plan(whole, dense=[2, 5]))
     weights = {node.name: node.inputs[1].values for node in masked.graph.nodes if node.op == "Gemm"}
     original = {n.name: n.inputs[1].values for n in whole.graph.nodes if n.op == "Gemm"}
     np.testing.assert_array_equal(weights["dense"], original["dense"])

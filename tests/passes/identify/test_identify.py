@@ -18,6 +18,7 @@ from graft.rewriter.arrays import Scores
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.record.profile import Profile
@@ -174,7 +175,7 @@ def test_ablation_equals_masking_channel_by_channel(classes: tuple[str, ...]) ->
     for group in groups:
         for number in range(group.size if group.cuttable.all() else 0):
             kept = small.drop(groups, **{group.name: [number]})
-            change = contrast(mask(model, Plan.of(groups, kept, "p"))) - whole
+            change = contrast(mask(Analysed.of(model), Plan.of(groups, kept, "p"))) - whole
             change -= change.mean(axis=0)
             wanted = (change**2).sum(axis=1).mean()
             np.testing.assert_allclose(scores[group.channels[number]], wanted**POWER, rtol=1e-3, atol=1e-7)
@@ -260,13 +261,13 @@ def test_ablation_asks_for_samples_and_decompose_hands_them_over() -> None:
     data = small.samples(small.inputs((2, 6, 6)))
     parent = Parent(model)
     profile = small.profile(parent.model, data, parent.sha256)
-    decompose = Decompose(0.6, method="ablation", together=True, round_to=1)
+    decompose = Decompose(["a", "b"], 0.6, method="ablation", together=True, round_to=1)
     with pytest.raises(GraftError) as caught:
-        decompose.plan(parent, profile, ["a", "b"])
+        decompose.plan(parent, small.context(profile))
     assert caught.value.code == "method-data"
     assert caught.value.hint
-    planned = decompose.plan(parent, profile, ["a", "b"], data, small.CPU)
-    report = decompose(parent, profile, ["a", "b"], data=data, device=small.CPU)
+    planned = decompose.plan(parent, small.context(profile, data))
+    report = decompose(parent, small.context(profile, data))
     assert report.plan.ranges() == planned.ranges()
     assert 0 < planned.counts()[0] < planned.counts()[1]
 

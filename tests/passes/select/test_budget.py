@@ -10,10 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from graft.passes.cut.slice import Slice
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
-from graft.passes.select.budget import Budget, dead_channels
+from graft.passes.select.budget import Budget, Candidates, dead_channels
 from graft.rewriter.arrays import Mask
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -44,7 +43,8 @@ class Case:
         scores = np.random.default_rng(seed).random(self.groups.count)
         budget = Budget(keep, unit, round_to)
         with contextlib.suppress(GraftError):
-            return budget.choose(self.groups, scores, self.cost, self.measure(unit), dead)
+            candidates = Candidates(self.groups, scores, self.cost, self.measure(unit), dead)
+            return budget(candidates, small.context()).kept
         return None
 
 
@@ -63,7 +63,7 @@ def test_the_written_model_keeps_to_the_budget(keep: float, seed: int, unit: str
     kept = case().choose(keep, seed, some_dead(seed, 0.2), unit)
     assume(kept is not None)
     model = case().model.copy()
-    Slice(Plan.of(case().groups, kept, "p"))(model)
+    small.prune(model, Plan.of(case().groups, kept, "p"))
     cost = cost_of(model)
     assert cost == case().cost.cost(kept)
     found = cost.macs if unit == "macs" else cost.parameters
@@ -112,7 +112,9 @@ def test_the_best_scores_for_their_cost_stay() -> None:
     scores[groups["conv1"].channels] = np.arange(1, 9)
     scores[groups["conv0"].channels] = 1e6
     scores[groups["dense"].channels] = 1e6
-    kept = Budget(0.8, round_to=1).choose(groups, scores, cost, cost.macs(), np.zeros(groups.count, bool))
+    kept = Budget(0.8, round_to=1)(
+        Candidates(groups, scores, cost, cost.macs(), np.zeros(groups.count, bool)), small.context()
+    ).kept
     inner = kept[groups["conv1"].channels]
     assert 0 < inner.sum() < 8
     np.testing.assert_array_equal(inner, np.arange(8) >= 8 - inner.sum())
@@ -131,11 +133,13 @@ def test_an_unreachable_budget_names_the_smallest_that_can_be_reached() -> None:
     dead = np.zeros(groups.count, bool)
     scores = np.random.default_rng(0).random(groups.count)
     with pytest.raises(GraftError) as caught:
-        Budget(0.001, round_to=1).choose(groups, scores, cost, cost.macs(), dead)
+        Budget(0.001, round_to=1)(Candidates(groups, scores, cost, cost.macs(), dead), small.context())
     assert caught.value.code == "budget-unreachable"
     assert "pinned by output y" in caught.value.message
     smallest = float(caught.value.hint.split()[2])
-    kept = Budget(smallest, round_to=1).choose(groups, scores, cost, cost.macs(), dead)
+    kept = Budget(smallest, round_to=1)(
+        Candidates(groups, scores, cost, cost.macs(), dead), small.context()
+    ).kept
     assert smallest - 0.001 <= cost.macs(kept) / cost.macs() <= smallest
     assert case().choose(smallest - 0.002, 0, dead) is None
 
@@ -174,7 +178,7 @@ def test_by_parameters_the_head_does_not_count(keep: float) -> None:
     parent = Parent(model)
     profile = small.profile(parent.model, data)
     for classes in (["a"], ["b", "d"]):
-        report = Decompose(keep=keep, unit="parameters")(parent, profile, classes)
+        report = Decompose(classes, keep=keep, unit="parameters")(parent, small.context(profile))
         left = numbers(report.model) / numbers(model)
         assert keep - 0.1 < left <= keep
 
@@ -208,7 +212,7 @@ def test_convolutions_round_by_themselves_where_the_budget_allows() -> None:
     scores, dead = np.random.default_rng(1).random(groups.count), np.zeros(groups.count, bool)
     inner = groups["conv1"].channels
     scores[inner] *= 1e-3
-    kept = Budget(0.7).choose(groups, scores, cost, cost.macs(), dead)
+    kept = Budget(0.7)(Candidates(groups, scores, cost, cost.macs(), dead), small.context()).kept
     assert kept[inner].sum() in (4, 8, 12)
     least = groups.everything()
     least[groups.cuttable()] = False
@@ -216,5 +220,5 @@ def test_convolutions_round_by_themselves_where_the_budget_allows() -> None:
         least[channels[0]] = True
     least[inner[:4]] = True
     share = cost.macs(least) / cost.macs()
-    tight = Budget(share * 0.95).choose(groups, scores, cost, cost.macs(), dead)
+    tight = Budget(share * 0.95)(Candidates(groups, scores, cost, cost.macs(), dead), small.context()).kept
     assert tight[inner].sum() < 4, "one by one, since blocks of four cannot reach it"

@@ -11,7 +11,6 @@ from graft.passes.base import Context
 from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose
 from graft.passes.select.continuous import Continuous
-from graft.passes.select.observe import Observe
 from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import Samples
@@ -26,11 +25,12 @@ def test_others_count_as_if_they_had_been_profiled() -> None:
     of, data = parent(0), split(400, 1)
     samples = Samples.match(data, of.card, names=FIRST + SECOND)
     profile = small.profile(of.model, samples, of.sha256)
-    learned = Continuous(CPU)(of, profile, data, {"e", "f"})
+    context = small.context(profile, data=data)
+    learned = Continuous(frozenset({"e", "f"}))(of, context).profile
     assert learned.classes == (*FIRST, OTHER) and learned.counts.tolist() == [50, 50, 50, 50, 100]
     foreign = np.isin(data.labels, [4, 5])
     everything = Samples(data, np.arange(400)[(data.labels < 4) | foreign], np.zeros(300, np.int64), of.card)
-    both = Observe(CPU, classes=())(of.model, everything, of.sha256)
+    both = small.profile(of.model, everything, of.sha256, classes=())
     for statistic, tables in profile.tables.items():
         for tensor, table in tables.items():
             found = learned.tables[statistic][tensor]
@@ -38,7 +38,7 @@ def test_others_count_as_if_they_had_been_profiled() -> None:
             np.testing.assert_allclose(
                 found.sum(axis=0), both.tables[statistic][tensor][0], rtol=1e-4, atol=1e-3
             )
-    again = learned.with_others(Observe(CPU, classes=())(of.model, samples, of.sha256))
+    again = learned.with_others(small.profile(of.model, samples, of.sha256, classes=()))
     assert again.classes == learned.classes and again.counts.tolist() == [50, 50, 50, 50, 300]
     with pytest.raises(GraftError):
         learned.with_others(replace(profile, parent="another"))
@@ -50,7 +50,9 @@ def test_trunks_are_planned_with_what_they_will_meet() -> None:
         of = parent(seed, labels)
         samples = Samples.match(data, of.card, names=FIRST + SECOND)
         profile = small.profile(of.model, samples, of.sha256)
-        found.append(Decompose(0.6, method="contrast", round_to=1)(of, profile, labels[:1]).model)
+        found.append(
+            Decompose(labels[:1], 0.6, method="contrast", round_to=1)(of, small.context(profile)).model
+        )
         sources[of.sha256] = Source(of, profile)
     plain = Compose(scores="softmax")(Modules(found, sources), Context(device=CPU))
     learned = Compose(scores="softmax", continuous=True)(

@@ -7,13 +7,13 @@ import pytest
 
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
-from graft.passes.select import latency_budget as measured
-from graft.passes.select.budget import Budget
-from graft.passes.select.latency_budget import Stopwatch, within
-from graft.rewriter.arrays import Mask
+from graft.passes.select import latency_budget
+from graft.passes.select.budget import Budget, Candidates
+from graft.passes.select.latency_budget import LatencyBudget, Timeable
+from graft.rewriter.arrays import Mask, Scores
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.measure.cost import CostModel, cost_of
 from graft.rewriter.measure.latency import STEP, Timed
 from tests import small
@@ -34,46 +34,61 @@ class Biased:
         return Timed(self.bias * cost_of(model).macs, self.whole)
 
 
-class Chooser:
-    """The budget by multiply-accumulates, as if these were milliseconds."""
+class ByMacs:
+    """A cost whose latency is its multiply-accumulates."""
 
-    def __init__(self, keep: float) -> None:
-        self.model = small.model(wide())
-        self.groups = ChannelGroups(self.model)
+    def __init__(self, cost: CostModel) -> None:
+        self.cost, self.whole = cost, cost.macs()
+
+    def total(self, unit: str, kept: Mask | None = None) -> float:
+        return self.cost.macs(kept) * Biased.milliseconds / self.whole
+
+    def by_channel(self, unit: str) -> Scores:
+        return self.cost.by_channel("macs")
+
+
+class Case:
+    """Channels that compete by multiply-accumulates, as if these were milliseconds."""
+
+    def __init__(self) -> None:
+        self.analysed = Analysed.of(small.model(wide()))
+        self.groups = self.analysed.groups
         self.cost = CostModel(self.groups)
-        self.budget = Budget(keep, round_to=1)
-        self.scores = np.random.default_rng(0).random(self.groups.count)
-
-    def __call__(self, whole: float) -> Mask:
-        limit = self.cost.macs() * whole / Biased.milliseconds
+        scores = np.random.default_rng(0).random(self.groups.count)
         dead = np.zeros(self.groups.count, bool)
-        return self.budget.choose(self.groups, self.scores, self.cost, limit, dead)
+        by_macs = ByMacs(self.cost)
+        self.candidates = Candidates(self.groups, scores, by_macs, 0.0, dead)  # type: ignore[arg-type]
+
+    def kept(self, keep: float, table: Biased) -> Mask:
+        timeable = Timeable(self.candidates, self.analysed, table)  # type: ignore[arg-type]
+        return LatencyBudget(keep, round_to=1)(timeable, small.context()).kept
 
 
 @pytest.mark.parametrize("bias", [0.6, 0.8, 1.0, 1.2, 1.5])
 def test_the_limit_is_corrected_by_what_is_measured(bias: float) -> None:
-    choose = Chooser(0.5)
-    table = Biased(choose.cost.macs(), bias)
-    kept = within(0.5, choose, choose.model, choose.groups, table)  # type: ignore[arg-type]
-    found = bias * choose.cost.macs(kept) / choose.cost.macs()
-    assert 0.5 - measured.ROOM <= found <= 0.5 + measured.TOLERANCE
-    assert table.asked <= measured.ATTEMPTS
+    case = Case()
+    table = Biased(case.cost.macs(), bias)
+    kept = case.kept(0.5, table)
+    found = bias * case.cost.macs(kept) / case.cost.macs()
+    assert 0.5 - latency_budget.ROOM <= found <= 0.5 + latency_budget.TOLERANCE
+    assert table.asked <= latency_budget.ATTEMPTS
 
 
 def test_what_corrections_cannot_reach_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    choose = Chooser(0.5)
-    table = Biased(choose.cost.macs(), 1.0)
+    case = Case()
+    table = Biased(case.cost.macs(), 1.0)
     table.compare = lambda _: Timed(0.9, 1.0)  # type: ignore[method-assign]
-    within(0.5, choose, choose.model, choose.groups, table)  # type: ignore[arg-type]
-    assert "0.9" in caplog.text and "0.5" in caplog.text
+    timeable = Timeable(case.candidates, case.analysed, table)  # type: ignore[arg-type]
+    (declined,) = LatencyBudget(0.5, round_to=1)(timeable, small.context()).declined
+    for told in (caplog.text, declined.reason):
+        assert "0.9" in told and "0.5" in told
 
 
 def test_a_share_that_measures_too_much_cannot_be_reached() -> None:
-    choose = Chooser(0.05)
-    least = choose.cost.macs(~choose.groups.cuttable()) / choose.cost.macs()
-    table = Biased(choose.cost.macs(), 4000)
+    case = Case()
+    least = case.cost.macs(~case.groups.cuttable()) / case.cost.macs()
     with pytest.raises(GraftError) as caught:
-        within(0.05, choose, choose.model, choose.groups, table)  # type: ignore[arg-type]
+        case.kept(0.05, Biased(case.cost.macs(), 4000))
     assert caught.value.code == "budget-unreachable"
     assert least < 0.05
 
@@ -83,12 +98,13 @@ def test_by_latency_channels_fall_in_full_blocks() -> None:
     scores = np.random.default_rng(1).random(of.groups.count)
     budget = Budget(0.5, "latency")
     dead = np.zeros(of.groups.count, bool)
-    kept = budget.choose(of.groups, scores, of.cost, of.cost.latency(), dead)
+    candidates = Candidates(of.groups, scores, of.cost, of.cost.latency(), dead)
+    kept = budget(candidates, small.context()).kept
     assert of.cost.latency(kept) <= 0.5 * of.cost.latency()
     counts = [int(kept[of.groups[name].channels].sum()) for name in ("conv0", "conv1", "up")]
     assert sum(counts) < 3 * 64
     assert all(count % STEP == 0 for count in counts)
-    one = Budget(0.5, "latency", round_to=1).choose(of.groups, scores, of.cost, of.cost.latency(), dead)
+    one = Budget(0.5, "latency", round_to=1)(candidates, small.context()).kept
     assert of.cost.latency(one) <= 0.5 * of.cost.latency()
 
 
@@ -96,11 +112,11 @@ def test_by_latency_channels_fall_in_full_blocks() -> None:
 def test_a_module_takes_its_share_of_the_time() -> None:
     parent = Parent(small.model(wide()))
     profile = small.profile(parent.model, small.samples(small.inputs([4, 16, 16])), parent.sha256)
-    stopwatch = Stopwatch(small.CPU)
-    decompose = Decompose(0.6, "latency", together=True, stopwatch=stopwatch)
-    report = decompose(parent, profile, ["a", "c"])
+    decompose = Decompose(["a", "c"], 0.6, "latency", together=True)
+    report = decompose(parent, small.context(profile))
     assert report.timed is not None
     assert 0.3 < report.timed.ratio <= 0.75
-    assert len(stopwatch.tables) == 1
-    assert decompose.options() == Decompose(0.6, "latency", together=True).options()
-    assert Decompose(0.6)(parent, profile, ["a"]).timed is None
+    assert len(parent.latency_tables) == 1
+    assert decompose.plan(parent, small.context(profile)).parent == parent.sha256
+    assert len(parent.latency_tables) == 1
+    assert Decompose(["a"], 0.6)(parent, small.context(profile)).timed is None

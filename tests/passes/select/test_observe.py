@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft.passes.select.observe import Observe
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.profile import Profile
 from tests import small
-from tests.small import CPU, LABELS, Array, Net
+from tests.small import LABELS, Array, Net
 
 
 def expected(values: Array, axis: int, labels: Array) -> dict[str, Array]:
@@ -91,7 +90,7 @@ def test_classes_not_asked_for_share_a_row() -> None:
     net = small.conv_net()
     model, samples = small.model(net), small.samples(small.inputs(net.shape))
     whole = small.profile(model, samples)
-    pooled = Observe(CPU, ["c", "a"])(model, samples, "p", "d")
+    pooled = small.profile(model, samples, classes=("c", "a"))
     assert pooled.classes == ("a", "c", OTHER)
     np.testing.assert_array_equal(pooled.counts, whole.counts[[0, 2, 1]] + [0, 0, whole.counts[3]])
     for name, tables in whole.tables.items():
@@ -103,7 +102,7 @@ def test_classes_not_asked_for_share_a_row() -> None:
 def test_all_classes_asked_for_leave_no_other_row() -> None:
     net = small.dense_net()
     samples = small.samples(small.inputs(net.shape))
-    found = Observe(CPU, LABELS)(small.model(net), samples, "p", "d")
+    found = small.profile(small.model(net), samples, classes=LABELS)
     assert found.classes == LABELS
 
 
@@ -111,7 +110,7 @@ def test_batches_do_not_matter_and_progress_is_told() -> None:
     net = small.conv_net()
     model, samples = small.model(net), small.samples(small.inputs(net.shape))
     steps: list[int] = []
-    found = Observe(CPU, batch=7, progress=steps.append)(model, samples, "p", "data")
+    found = small.profile(model, samples, batch=7, progress=steps.append)
     assert steps == [7, 7, 7, 7, 7, 5]
     whole = small.profile(model, samples)
     for name, tables in whole.tables.items():

@@ -11,7 +11,6 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graft.passes.cut.slice import Slice
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import writing
 from graft.rewriter.graph import model as model_file
@@ -238,7 +237,7 @@ def test_initializers_leave_the_inputs(ir: int, tmp_path: Path) -> None:
     assert [value.name for value in after.graph.input] == ["x"]
     np.testing.assert_allclose(small.run(after, x)["y"], small.run(proto, x)["y"], rtol=1e-6)
     model = Model.load(tmp_path / "in.onnx")
-    Slice(small.plan(model, dense=[1, 5]))(model)
+    small.prune(model, small.plan(model, dense=[1, 5]))
     assert small.run(model, x)["y"].shape == (3, 4)
 
 
@@ -312,7 +311,7 @@ def test_a_copy_is_independent() -> None:
     before = model.proto().SerializeToString(deterministic=True)
     copy = model.copy()
     assert copy.proto().SerializeToString(deterministic=True) == before
-    Slice(small.plan(copy, conv1=[0, 2]))(copy)
+    small.prune(copy, small.plan(copy, conv1=[0, 2]))
     copy.metadata["k"] = "changed"
     copy.graph.nodes[0].name = "renamed"
     copy.graph.nodes[0].attrs["pads"] = [0, 0, 0, 0]
@@ -363,7 +362,7 @@ def test_the_graph_counts_in_the_hash(change: str) -> None:
 
 def test_shapes_inside_follow_a_cut() -> None:
     model = small.model(small.conv_net())
-    Slice(small.plan(model, conv1=[0, 2]))(model)
+    small.prune(model, small.plan(model, conv1=[0, 2]))
     noted = {v.name: v.type.tensor_type.shape.dim for v in model.proto().graph.value_info}
     assert [d.dim_value or d.dim_param for d in noted["relu1"]] == ["N", 4, 4, 3]
     assert model.inputs()["x"][1] == ("N", 2, 6, 5)

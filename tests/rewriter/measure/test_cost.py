@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.passes.cut.slice import Slice
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
@@ -101,7 +100,7 @@ def test_a_constant_that_is_cut_apart_counts_for_each_piece() -> None:
     groups = ChannelGroups(model)
     kept = small.drop(groups, made1=[0, 1], made2=[5])
     cut = model.copy()
-    Slice(Plan.of(groups, kept, "p"))(cut)
+    small.prune(cut, Plan.of(groups, kept, "p"))
     layers = (4 * 4 + 4) + (4 * 5 + 5)
     assert CostModel(groups).parameters(kept) == layers + 4 * 4 + 5 * 4
     assert cost_of(cut).parameters == layers + 4 * 4 + 5 * 4
@@ -118,7 +117,7 @@ def test_pieces_along_different_axes_are_different_pieces() -> None:
     groups = ChannelGroups(model)
     kept = small.drop(groups, made=[1, 2], makes=[1, 2])
     cut = model.copy()
-    Slice(Plan.of(groups, kept, "p"))(cut)
+    small.prune(cut, Plan.of(groups, kept, "p"))
     assert CostModel(groups).parameters(kept) == cost_of(cut).parameters == 28 + 24 + 24 + 20
 
 
@@ -151,7 +150,7 @@ def test_the_cost_under_a_mask_is_that_of_the_cut_model(name: str, seed: int, ke
     for channels in groups.needed():
         kept[channels[0]] |= not kept[channels].any()
     cut = model.copy()
-    Slice(Plan.of(groups, kept, "p"))(cut)
+    small.prune(cut, Plan.of(groups, kept, "p"))
     found, whole = CostModel(groups).cost(kept), CostModel(groups).cost()
     assert found == cost_of(cut)
     assert kept[groups.cuttable()].all() or found.macs < whole.macs

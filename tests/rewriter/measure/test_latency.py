@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from graft.passes.cut.slice import Slice
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
@@ -117,7 +116,7 @@ def test_what_is_predicted_is_what_a_cut_takes() -> None:
     for name in ("conv0", "conv1"):
         kept[of.groups[name].channels[32:]] = False
     cut = of.model.copy()
-    Slice(Plan.of(of.groups, kept, ""))(cut)
+    small.prune(cut, Plan.of(of.groups, kept, ""))
     timed = of.table.compare(cut)
     assert timed.ratio == pytest.approx(of.cost.latency(kept) / of.cost.latency(), rel=0.3)
     assert timed.ratio < 0.7

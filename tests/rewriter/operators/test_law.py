@@ -13,12 +13,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graft.passes.cut.slice import Slice
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
-from tests import bench, cases, graphs, masker
+from tests import bench, cases, graphs, masker, small
 from tests.graphs import CLASSES, Builder, T
 from tests.law import (
     SHARES,
@@ -249,7 +248,7 @@ def test_what_an_if_captures_is_pinned() -> None:
     assert "If choice" in captured.reason
     assert free.cuttable.all()
     cut = Model.from_proto(proto)
-    Slice(Plan("", {free.name: np.arange(4) < 2}))(cut)
+    small.prune(cut, Plan("", {free.name: np.arange(4) < 2}))
     onnx.checker.check_model(cut.proto(), full_check=True)
     inputs = graphs.samples(proto)
     assert masker.run(cut.proto(), inputs)["mean"].shape == (4, 6, 1, 1)
@@ -275,7 +274,7 @@ def test_a_weight_shared_with_a_captured_use_stays_whole_there() -> None:
     proto.graph.output.append(helper.make_tensor_value_info("kept", TensorProto.FLOAT, None))
     group = next(iter(groups_of(proto)))
     cut = Model.from_proto(proto)
-    Slice(Plan("", {group.name: np.arange(6) < 3}))(cut)
+    small.prune(cut, Plan("", {group.name: np.arange(6) < 3}))
     assert masker.run(cut.proto(), graphs.samples(proto))["kept"].shape == (6, 1, 1)
 
 

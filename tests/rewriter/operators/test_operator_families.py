@@ -10,11 +10,11 @@ import onnx_graphsurgeon as gs
 import pytest
 from onnx import TensorProto, helper
 
-from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import mask
 from graft.passes.normalize.simplify import Normalize
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import Cost, CostModel, cost_of
@@ -156,7 +156,7 @@ def test_the_work_of_a_cut_transposed_convolution_is_that_under_the_mask() -> No
     for channels in groups.lists():
         kept[channels[0]] = True
     whole, predicted = CostModel(groups).cost(), CostModel(groups).cost(kept)
-    Slice(Plan.of(groups, kept, ""))(model)
+    small.prune(model, Plan.of(groups, kept, ""))
     assert cost_of(model) == predicted
     assert predicted.macs < whole.macs
 
@@ -174,7 +174,7 @@ def test_whole_normalization_groups_go(values_each: int) -> None:
     model = Model.from_proto(network(b, x))
     groups = ChannelGroups(model)
     assert next(group.size for group in groups) == 3
-    Slice(Plan("", {next(iter(groups)).name: np.array([True, False, True])}))(model)
+    small.prune(model, Plan("", {next(iter(groups)).name: np.array([True, False, True])}))
     (node,) = nodes(model.proto(), "GroupNormalization")
     assert attributes(node)["num_groups"] == 2
     left = np.arange(3 * values_each).reshape(3, values_each)[[0, 2]].ravel()
@@ -239,7 +239,7 @@ def test_verify_masks_what_a_reduction_reads() -> None:
     proto = network(b, b.conv(b.reduce(x, "ReduceSumSquare", axes=[1]), 3))
     model = Model.from_proto(proto)
     name = list(ChannelGroups(model))[1].name
-    masked = mask(model, Plan("", {name: np.array([True, False, True, False])})).proto()
+    masked = mask(Analysed.of(model), Plan("", {name: np.array([True, False, True, False])})).proto()
     (where,) = nodes(masked, "Where")
     assert where.output[0] == nodes(masked, "ReduceSumSquare")[0].input[0]
     assert values(masked, where, 0).reshape(-1).tolist() == [True, False, True, False]
@@ -298,8 +298,8 @@ def test_a_function_pins_until_it_is_inlined() -> None:
     assert group.cuttable.all()
     plan = Plan("", {"made": np.array([1, 0, 1, 0, 0, 1], bool)})
     x = small.inputs([3], 5)
-    expected = small.run(mask(model, plan), x)["y"]
-    Slice(plan)(model)
+    expected = small.run(mask(Analysed.of(model), plan), x)["y"]
+    small.prune(model, plan)
     np.testing.assert_allclose(small.run(model, x)["y"], expected, rtol=1e-4, atol=1e-6)
     assert not model.proto().functions
 

@@ -10,7 +10,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from graft.passes.cut.slice import Slice
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
@@ -37,7 +36,7 @@ def cut(proto: onnx.ModelProto, *dropped: Sequence[int]) -> onnx.ModelProto:
         group.name: ~np.isin(np.arange(group.size), channels)
         for group, channels in zip(ChannelGroups(model), dropped, strict=False)
     }
-    Slice(Plan("", kept))(model)
+    small.prune(model, Plan("", kept))
     result = model.proto()
     onnx.checker.check_model(result, full_check=True)
     masker.run(result, graphs.samples(proto))
@@ -560,7 +559,7 @@ def test_a_cut_keeps_names_inputs_outputs_and_opset(name: str) -> None:
     kept = {}
     if one is not None:
         kept[one.name] = np.arange(one.size) != np.flatnonzero(one.cuttable)[-1]
-    Slice(Plan("", kept))(model)
+    small.prune(model, Plan("", kept))
     result = model.proto()
     weights = {tensor.name for tensor in proto.graph.initializer}
     assert list(result.graph.input) == [i for i in proto.graph.input if i.name not in weights]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import mask
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import CostModel, cost_of
@@ -221,7 +221,7 @@ def test_cut_equals_masked(seed: int, share: float) -> None:
     }
     expected = [flags[c].sum() for layer in drawn.layers for c in units(groups, layer) if len(c)]
     predicted = CostModel(groups).cost(flags)
-    Slice(Plan.of(groups, flags, ""))(model)
+    small.prune(model, Plan.of(groups, flags, ""))
     sizes = [node.attrs["hidden_size"] for node in model.graph.nodes if node.op in GATES]
     assert sorted(sizes) == sorted(expected)
     assert cost_of(model) == predicted
@@ -263,9 +263,11 @@ def test_a_state_that_another_layer_starts_from_has_the_same_units() -> None:
     whole, kept = model.copy(), ChannelGroups(model).everything()
     kept[group.channels[[1, 4]]] = False
     plan = Plan.of(ChannelGroups(model), kept, "")
-    Slice(plan)(model)
+    small.prune(model, plan)
     x = np.random.default_rng(1).normal(size=(SAMPLES, STEPS, 3)).astype(np.float32)
-    np.testing.assert_allclose(small.run(model, x)["y"], small.run(mask(whole, plan), x)["y"], atol=1e-5)
+    np.testing.assert_allclose(
+        small.run(model, x)["y"], small.run(mask(Analysed.of(whole), plan), x)["y"], atol=1e-5
+    )
     assert [node.attrs["hidden_size"] for node in model.graph.nodes if node.op == "GRU"] == [3, 3]
 
 

@@ -205,7 +205,12 @@ def module(keep: float = 1.0) -> tuple[small.Net, Model, Array, Array]:
     x = small.inputs([2, 6, 6], 60)
     data = small.samples(x)
     observed = small.profile(parent.model, data, parent.sha256)
-    return net, Decompose(keep=keep, together=True)(parent, observed, ["c", "a"]).model, x, data.labels
+    return (
+        net,
+        Decompose(["c", "a"], keep=keep, together=True)(parent, small.context(observed)).model,
+        x,
+        data.labels,
+    )
 
 
 def test_a_module_remembers_the_last_features_of_its_parent() -> None:

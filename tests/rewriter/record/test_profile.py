@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from graft.passes.select.observe import Observe
 from graft.rewriter.errors import GraftError
 from graft.rewriter.record.profile import ACTIVE, FORMAT, SQUARES, SUM, Profile
 from tests import small
-from tests.small import CPU
 
 
 def profile(seed: int = 0, classes: tuple[str, ...] = ("a", "b", "ü|x"), parent: str = "p") -> Profile:
@@ -86,7 +84,7 @@ def test_merging_adds() -> None:
 def test_profiles_of_parts_merge_to_that_of_the_whole() -> None:
     model = small.model(small.conv_net())
     data = small.samples(small.inputs([2, 6, 5]))
-    parts = [Observe(CPU)(model, part, "p", "d") for part in (data.take(range(13)), data.take(range(13, 40)))]
+    parts = [small.profile(model, part) for part in (data.take(range(13)), data.take(range(13, 40)))]
     both, whole = parts[0].merge(parts[1]), small.profile(model, data)
     np.testing.assert_array_equal(both.counts, whole.counts)
     for name, tables in whole.tables.items():
