@@ -123,7 +123,7 @@ class Part:
         scores, kept = method_called(method).scores(question), groups.everything()
         for node in groups.nodes:
             for read in operator_of(node).reads(node, groups):
-                if read.own is not None:
+                if read.recurrent_weight is not None:
                     order = read.channels[np.argsort(-scores[read.channels], kind="stable")]
                     kept[order[round((1 - removed) * len(order)) :]] = False
         found, names = Plan.of(groups, kept, self.parent.sha256), self.parent.groups

@@ -11,7 +11,7 @@ from graft.rewriter.arrays import Mask, Table
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import consumer_of
 from graft.rewriter.record.profile import PRODUCTS, SUM, Profile, Statistic
 
 NONE, MEAN, FOLD, REFIT = "none", "mean", "fold", "refit"
@@ -71,8 +71,10 @@ class Fold:
         kept = self.plan.mask(groups)
         changed, declined = 0, []
         for node in list(graph.nodes):
-            operator = operator_of(node)
-            for read in operator.reads(node, groups):
+            consumer = consumer_of(node)
+            if consumer is None:
+                continue
+            for read in consumer.reads(node, groups):
                 stays, tensor = kept[read.channels], read.tensor(node).name
                 if stays.all():
                     continue
@@ -80,11 +82,10 @@ class Fold:
                 if not profile.has(SUM, key, len(stays)):
                     declined.append(Declined(f"{node.op} {node.name}", f"the profile lacks {tensor}"))
                     continue
-                into, constant = self._map(profile, key, stays, operator.mixes(node))
-                fold = operator.fold if read.own is None else operator.fold_own
-                delta = fold(node, into, constant, groups)
+                into, constant = self._map(profile, key, stays, consumer.accepts_dense_map(node))
+                delta = consumer.fold(node, read, into, constant, groups)
                 made = node.outputs[0]
-                operator.add_bias(node, delta, graph)
+                consumer.add_bias(node, delta, graph)
                 groups.alias(node.outputs[0], like=made)  # an Add may have come between
                 changed += 1
         groups.grow(subject.model)

@@ -13,7 +13,7 @@ from graft.passes.compensate.least_squares import OPEN, System, correction
 from graft.rewriter.arrays import Integers, Single, Table
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import AffineMap, affine_map_of, operator_of
 from graft.rewriter.operators.base import is_constant
 
 ROWS = 1 << 14
@@ -28,6 +28,7 @@ class Layer:
 
     Attributes:
         node: in the cut model.
+        operator: its class.
         target: the tensor of the parent to be met: what the node puts out there, or the sum that this
             goes into.
         stays: which channels of the target the cut model has.
@@ -37,6 +38,7 @@ class Layer:
     """
 
     node: gs.Node
+    operator: AffineMap
     target: str
     stays: NDArray[np.bool_]
     beside: gs.Tensor | None = None
@@ -65,7 +67,8 @@ class Layer:
             groups: the analysis of the parent.
             kept: what the cut model has of it.
         """
-        if node.name not in parents or is_constant(node.inputs[0]):
+        operator = affine_map_of(node)
+        if operator is None or node.name not in parents or is_constant(node.inputs[0]):
             return None
         whole = parents[node.name]
         made, beside = whole.outputs[0], None
@@ -84,7 +87,7 @@ class Layer:
         limits = OPEN if after is None else operator_of(after).limits(after)
         if after is not None and limits != OPEN:
             after = _only_reader(after, outputs)
-        return cls(node, made.name, _stays(groups, whole, kept), beside, limits, after)
+        return cls(node, operator, made.name, _stays(groups, whole, operator, kept), beside, limits, after)
 
     def reads(self) -> list[str]:
         """Tensors of the cut model that the fit takes."""
@@ -95,7 +98,7 @@ class Layer:
 
     def wanted(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> tuple[Single, Single | None]:
         """Of a batch: the target, and what is beside it, of the target's shape."""
-        axis, target = operator_of(self.node).made_axis, uncut[self.target]
+        axis, target = self.operator.made_axis, uncut[self.target]
         target = target if self.stays.all() else np.compress(self.stays, target, axis=axis)
         if self.beside is None:
             return target, None
@@ -104,9 +107,8 @@ class Layer:
 
     def give(self, graph: gs.Graph, fitted: Fitted) -> None:
         """Other weights and another bias."""
-        operator = operator_of(self.node)
-        operator.set_coefficients(self.node, fitted.coefficients)
-        operator.add_bias(self.node, fitted.offset - operator.offset(self.node), graph)
+        self.operator.set_coefficients(self.node, fitted.coefficients)
+        self.operator.add_bias(self.node, fitted.offset - self.operator.offset(self.node), graph)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class Rows:
 
     def __init__(self, layer: Layer, draw: np.random.Generator, weights: Table) -> None:
         self.layer, self.draw, self.weights = layer, draw, weights
-        groups, _, columns = operator_of(layer.node).coefficients(layer.node).shape
+        groups, _, columns = layer.operator.coefficients(layer.node).shape
         self._each = max(1, min(ROWS, NUMBERS // (groups * columns)) // len(weights))
         self.read: list[Single] = []
         self.places: list[Integers] = []
@@ -144,7 +146,7 @@ class Rows:
 
     def add(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> None:
         """Take a batch in: tensors of the cut model and of the parent."""
-        node, operator = self.layer.node, operator_of(self.layer.node)
+        node, operator = self.layer.node, self.layer.operator
         target, beside = self.layer.wanted(cut, uncut)
         samples = len(target)
         count = int(np.prod(target.shape)) // target.shape[operator.made_axis] // samples
@@ -164,7 +166,7 @@ class Rows:
 
     def apart(self, values: Single) -> Single:
         """(rows, outputs) as (groups, rows, outputs of a group)."""
-        groups, width, _ = operator_of(self.layer.node).coefficients(self.layer.node).shape
+        groups, width, _ = self.layer.operator.coefficients(self.layer.node).shape
         return np.ascontiguousarray(values.reshape(len(values), groups, width).swapaxes(0, 1))
 
     def together(self) -> Single:
@@ -175,7 +177,7 @@ class Rows:
     def solve(self) -> Fitted:
         """The layer that comes nearest to what should be made."""
         node = self.layer.node
-        old = operator_of(node).coefficients(node)
+        old = self.layer.operator.coefficients(node)
         made = self.apart(np.concatenate(self._made).astype(np.float32))
         beside = np.zeros((len(old), 1, old.shape[1]), np.float32)
         if self._beside:
@@ -203,9 +205,10 @@ def _only_reader(node: gs.Node, outputs: Collection[str]) -> gs.Node | None:
     return made.outputs[0] if len(made.outputs) == 1 and made.name not in outputs else None
 
 
-def _stays(groups: ChannelGroups, node: gs.Node, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _stays(
+    groups: ChannelGroups, node: gs.Node, operator: AffineMap, kept: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Which outputs of a node of the parent the cut model has."""
-    operator = operator_of(node)
     channels = groups.of(node.outputs[0])[operator.made_axis]
     count, width, _ = operator.coefficients(node).shape
     return np.ones(count * width, bool) if channels is None else groups.close(kept)[channels]

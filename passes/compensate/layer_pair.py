@@ -13,7 +13,6 @@ from graft.passes.compensate.layer import Fitted, Layer, Rows, flat
 from graft.passes.compensate.least_squares import System
 from graft.rewriter.arrays import Single, Table
 from graft.rewriter.graph.model import Model
-from graft.rewriter.operators import operator_of
 from graft.rewriter.operators.base import is_constant
 from graft.rewriter.run.linear_map import LinearMap
 from graft.rewriter.run.session import Device
@@ -51,7 +50,7 @@ class LayerPair:
     ) -> LayerPair | None:
         """The pair of ``first`` and its only reader; ``None`` where there is no such layer."""
         bias = first.beside is None or is_constant(first.beside)
-        if not bias or first.reader is None or not operator_of(first.reader).affine(first.reader):
+        if not bias or first.reader is None:
             return None
         then = layer_of(first.reader)
         return cls(first, then, model, device) if then else None
@@ -127,7 +126,7 @@ class LayerPair:
         self, batches: list[_Batch], rows: Rows, system: System, behind: Fitted
     ) -> tuple[Table, Table]:
         """Where coefficients and offset of the first layer should go."""
-        axis, back = operator_of(self.first.node).made_axis, []
+        axis, back = self.first.operator.made_axis, []
         for batch, places in zip(batches, rows.places, strict=True):
             carried = self._maps[1].back(batch.error, behind.coefficients, batch.made.shape[1:]) * batch.open
             back.append(flat(carried, axis, places))

@@ -16,7 +16,6 @@ from graft.passes.compensate.recurrent import RecurrentLayer
 from graft.passes.cut.verify import Pruned
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
-from graft.rewriter.operators import operator_of
 from graft.rewriter.run.staged import Batches, StagedRun
 
 BATCH = 64
@@ -101,7 +100,7 @@ class Refit:
                     gates.add(cut, uncut)
                 gates.fit()
                 changed += 1
-            layer = find(node) if operator_of(node).affine(node) else None
+            layer = find(node)
             if layer is None:
                 continue
             rows = Rows(layer, np.random.default_rng([seed, changed]), weights)

@@ -15,7 +15,7 @@ from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
-from graft.rewriter.operators import Parameter, operator_of
+from graft.rewriter.operators import Parameter, consumer_of, operator_of
 from graft.rewriter.run.session import Device
 
 IR_VERSION = 8
@@ -109,10 +109,11 @@ class _Cutter:
                 dropped = dropped or bool(node.outputs)
                 continue
             left = [tensor for tensor in node.inputs if not self._is_empty(tensor)]
-            if len(left) < len(node.inputs) and operator.joins:
+            if len(left) < len(node.inputs) and operator.skips_empty_inputs:
                 node.inputs = left  # one may be left alone: what follows counts by the whole list
             elif len(left) < len(node.inputs):
-                self._settle(node, operator.blind(node), constants)
+                consumer = consumer_of(node)
+                self._settle(node, consumer.constant_output(node) if consumer else None, constants)
             elif any(tensor.name in constants for tensor in left):
                 if all(isinstance(tensor, gs.Constant) or tensor.name == "" for tensor in left):
                     self._settle(node, _evaluate(node, self.graph), constants)

@@ -48,7 +48,7 @@ def best(groups: ChannelGroups, samples: bool) -> str:
         samples: whether there are any to run it on.
     """
     reads = (read for node in groups.nodes for read in operator_of(node).reads(node, groups))
-    recurrent = any(read.own is not None for read in reads)
+    recurrent = any(read.recurrent_weight is not None for read in reads)
     return MEASURED if samples and not recurrent else DEFAULT
 
 

@@ -121,7 +121,7 @@ class _Switched:
         self.question = question
         (inputs, _) = next(iter(samples.batches(len(samples))))
         self.count = len(samples)
-        self.recurrent = any(read.own is not None for _, read in _reads(question.groups))
+        self.recurrent = any(read.recurrent_weight is not None for _, read in _reads(question.groups))
         self.model, self.device = _with_switches(question), question.device or Device()
         self.tensors = question.model.graph.tensors()
         session = self.device.open(self.model)
@@ -258,10 +258,12 @@ def _with_switches(question: ImportanceInputs) -> Model:
     tensors = model.graph.tensors()
     places = {}
     for node, read in _reads(groups):
-        if read.own is None:
+        if read.recurrent_weight is None:
             places[read.tensor(node).name, read.axis] = read.channels
         else:
-            node.inputs[read.own] = switches.on_weight(node.inputs[read.own], read.channels)
+            node.inputs[read.recurrent_weight] = switches.on_weight(
+                node.inputs[read.recurrent_weight], read.channels
+            )
     for (name, axis), channels in places.items():
         whole = tensors[name]
         users = list(dict.fromkeys(node.name for node in whole.outputs))

@@ -14,7 +14,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import consumer_of, operator_of
 from graft.rewriter.record.profile import SQUARES, SUM, Profile, Statistic
 from graft.rewriter.run.session import Device
 
@@ -93,13 +93,14 @@ def contribution(question: ImportanceInputs, contrast: float = 0.0) -> Scores:
     profile, groups = question.profile, question.groups
     result = np.zeros(groups.count)
     for node in groups.nodes:
-        operator = operator_of(node)
-        for read in operator.reads(node, groups):
+        consumer = consumer_of(node)
+        if consumer is None:
+            continue
+        for read in consumer.reads(node, groups):
             tensor = groups.key(read.tensor(node).name, read.axis)
             if profile.has(SQUARES, tensor, len(read.channels)):
                 spread = _spread(question, tensor, contrast)
-                matrix = operator.matrix(node) if read.own is None else operator.own_matrix(node)
-                part = spread * (matrix**2).sum(axis=(0, 1))
+                part = spread * (consumer.matrix(node, read) ** 2).sum(axis=(0, 1))
                 np.add.at(result, read.channels, part / max(float(part.sum()), 1e-30))
     return result + unweighed(question, contrast)
 

@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.identify.method import ImportanceInputs, Method, readers, unweighed
 from graft.rewriter.arrays import Scores, Table
-from graft.rewriter.operators import Read, operator_of
+from graft.rewriter.operators import consumer_of
 from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM
 
 RIDGE = 1e-3
@@ -48,8 +48,11 @@ class Relevance(Method):
                 damping = np.ones(groups.count)
                 damping[channels] = share
                 sensitivity *= damping
-            for read in operator_of(node).reads(node, groups):
-                weights = _gram(question, node, read, sensitivity)
+            consumer = consumer_of(node)
+            if consumer is None:
+                continue
+            for read in consumer.reads(node, groups):
+                weights = _gram(question, node, consumer.matrix(node, read), sensitivity)
                 np.add.at(sensitivity, read.channels, np.diag(weights))
                 key = groups.key(read.tensor(node).name, read.axis)
                 covariance = _covariance(question, key, len(read.channels))
@@ -69,10 +72,8 @@ def _shares(question: ImportanceInputs) -> dict[str, tuple[np.ndarray, Table]]:
     return found
 
 
-def _gram(question: ImportanceInputs, node: gs.Node, read: Read, sensitivity: Scores) -> Table:
+def _gram(question: ImportanceInputs, node: gs.Node, matrix: Table, sensitivity: Scores) -> Table:
     """Sensitivity-weighted products of the weights of all pairs of channels that ``node`` reads."""
-    operator = operator_of(node)
-    matrix = operator.matrix(node) if read.own is None else operator.own_matrix(node)
     made = question.groups.of(node.outputs[0])
     lists = [channels for channels in made if channels is not None and len(channels) == len(matrix)]
     cuttable = question.groups.cuttable()

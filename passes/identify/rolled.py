@@ -57,7 +57,7 @@ class Rolled(Method):
             (node, read.channels)
             for node in groups.nodes
             for read in operator_of(node).reads(node, groups)
-            if read.own is not None
+            if read.recurrent_weight is not None
         ]
         if not nodes:
             raise GraftError(

@@ -128,7 +128,9 @@ class ChannelGroups:
             flow.pin_batched(node)
             operator = operator_of(node)
             operator.flow(node, flow)
-            if not operator.hides and any(output.name not in flow.axes for output in node.outputs[:1]):
+            if not operator.outputs_no_channels and any(
+                output.name not in flow.axes for output in node.outputs[:1]
+            ):
                 flow.pin_inputs(node, "its output is of unknown shape")
         for tensor in () if outputs_open else model.graph.outputs:
             for channels in flow.of(tensor):

@@ -45,7 +45,7 @@ def last_features(model: Model, groups: ChannelGroups, name: str) -> Place | Non
     tensor = next(each for each in model.graph.outputs if each.name == name)
     while tensor.inputs:
         node = tensor.inputs[0]
-        reads = [read for read in operator_of(node).reads(node, groups) if read.own is None]
+        reads = [read for read in operator_of(node).reads(node, groups) if read.recurrent_weight is None]
         if reads:
             features, axis = node.inputs[reads[0].index], reads[0].axis
             flat = axis == 1 and len(groups.shape(features) or ()) == 2

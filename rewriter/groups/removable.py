@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.arrays import Channels
+from graft.rewriter.arrays import Array, Channels
 from graft.rewriter.graph.shapes import Shape
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import consumer_of, operator_of
 from graft.rewriter.operators.base import is_constant
 
 if TYPE_CHECKING:
@@ -116,20 +116,21 @@ class _Walk:
         operator, result = operator_of(node), used[0]
         small = {**self._narrow, **narrow}
         lost = [index for index, tensor in enumerate(node.inputs) if tensor.name in gone]
-        if lost and operator.joins:
+        if lost and operator.skips_empty_inputs:
             return not any(tensor.name in small for tensor in node.inputs)
         whole = self._groups.shape(result)
         if whole is None:
             return False
         if lost:
-            reads = {read.index for read in operator.reads(node, self._groups) if read.own is None}
-            constant = operator.blind(node) if reads.issuperset(lost) else None
+            constant = _constant_output(node, lost, self._groups)
             if constant is None or constant.dtype.kind != "f":  # onnxruntime computes with no bfloat16
                 return False
             narrow[result.name] = (1,) * (len(whole) - constant.ndim) + constant.shape
             return True
         shapes = [self._shape(tensor, small) for tensor in node.inputs]
-        found = None if None in shapes else operator.narrow(node, [s for s in shapes if s is not None])
+        found = (
+            None if None in shapes else operator.broadcast_shape(node, [s for s in shapes if s is not None])
+        )
         if found is not None and all(is_constant(t) or t.name in small for t in node.inputs):
             narrow[result.name] = found
             return True
@@ -139,3 +140,12 @@ class _Walk:
         if tensor.name in small:
             return small[tensor.name]
         return tuple(tensor.shape) if is_constant(tensor) else self._groups.shape(tensor)
+
+
+def _constant_output(node: gs.Node, lost: Collection[int], groups: ChannelGroups) -> Array | None:
+    """Return what ``node`` puts out without its inputs ``lost``; ``None`` where it needs one of them."""
+    consumer = consumer_of(node)
+    if consumer is None:
+        return None
+    reads = {read.index for read in consumer.reads(node, groups) if read.recurrent_weight is None}
+    return consumer.constant_output(node) if reads.issuperset(lost) else None

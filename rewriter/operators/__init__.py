@@ -1,4 +1,12 @@
-"""Operator classes: everything Graft knows of an ONNX operator is in one class here."""
+"""Operator classes: everything Graft knows of an ONNX operator is in one class here.
+
+* :class:`Operator`: how channels pass, what is cut, how much work it is;
+* :class:`Consumer`: a layer that reads channels by weights;
+* :class:`AffineMap`: one that constants make an affine map of its input.
+
+:func:`operator_of` finds the class of a node; :func:`consumer_of` and :func:`affine_map_of` find it where it
+is one of these, else ``None``.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +17,10 @@ from importlib import metadata
 
 import onnx_graphsurgeon as gs
 
+from graft.rewriter.operators.affine_map import AffineMap
 from graft.rewriter.operators.attention import Attention, FusedAttention, MultiHeadAttention
 from graft.rewriter.operators.base import Operator, Parameter, Pinning, Read, Work
+from graft.rewriter.operators.consumer import Consumer
 from graft.rewriter.operators.convolution import Convolution, TransposedConvolution
 from graft.rewriter.operators.einsum import Einsum
 from graft.rewriter.operators.elementwise import (
@@ -73,19 +83,31 @@ log = logging.getLogger("graft")
 
 
 def operator_of(node: gs.Node) -> Operator:
-    """The class for ``node``; one that pins whatever reaches it where there is no rule."""
+    """Return the class for ``node``; one that pins whatever reaches it where there is no rule."""
     name = node.op if node.domain in (None, "", "ai.onnx") else f"{node.domain}::{node.op}"
     return next((each for each in _by_type().get(name, ()) if each.fits(node)), _PINNING)
 
 
+def consumer_of(node: gs.Node) -> Consumer | None:
+    """Return the class for ``node`` where it may read channels by weights, else ``None``."""
+    operator = operator_of(node)
+    return operator if isinstance(operator, Consumer) else None
+
+
+def affine_map_of(node: gs.Node) -> AffineMap | None:
+    """Return the class for ``node`` where it is an affine map of its first input, else ``None``."""
+    operator = operator_of(node)
+    return operator if isinstance(operator, AffineMap) and operator.is_affine(node) else None
+
+
 def same_shape() -> frozenset[str]:
-    """Operators whose output is shaped as their first input, for which onnx infers nothing."""
+    """Return the operators whose output is shaped as their first input, for which onnx infers nothing."""
     return frozenset(name for name, known in _by_type().items() if any(each.same_shape for each in known))
 
 
 @cache
 def _by_type() -> dict[str, list[Operator]]:
-    """Name of an operator to its classes; those of other distributions come first."""
+    """Map the name of an operator to its classes; those of other distributions come first."""
     found: dict[str, list[Operator]] = {}
     for operator in (*_from_outside(), *OPERATORS):
         for name in operator.types:
@@ -94,7 +116,7 @@ def _by_type() -> dict[str, list[Operator]]:
 
 
 def _from_outside() -> Iterator[Operator]:
-    """Operator classes of other distributions; one that cannot be used is left out with a warning."""
+    """Yield operator classes of other distributions; one that cannot be used is left out with a warning."""
     for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
         try:
             operator = entry.load()()
@@ -111,11 +133,15 @@ def _from_outside() -> Iterator[Operator]:
 __all__ = [
     "ENTRY_POINTS",
     "OPERATORS",
+    "AffineMap",
+    "Consumer",
     "Operator",
     "Parameter",
     "Pinning",
     "Read",
     "Work",
+    "affine_map_of",
+    "consumer_of",
     "operator_of",
     "same_shape",
 ]

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.arrays import Array, Axes, Channels
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.operators.base import (
-    ChannelMap,
+    ChannelLookup,
     Cut,
     Operator,
     Parameter,
@@ -22,6 +22,7 @@ from graft.rewriter.operators.base import (
     is_constant,
     set_constant,
 )
+from graft.rewriter.operators.consumer import Consumer
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Attention(Operator):
 
     # ------------------------------------------------------------ what is cut
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """What is added to the scores of every head."""
         tensor, heads = given(node, self.scores), _along(channels, _hidden(node, "heads"), 0)
         if heads is None or not isinstance(tensor, gs.Constant):
@@ -112,7 +113,7 @@ class Attention(Operator):
             return []
         return [Parameter(self.scores, {len(tensor.shape) - 3: heads})]
 
-    def masks(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """The width of queries and keys, which are multiplied and summed."""
         if _along(channels, _hidden(node, "heads"), 0) is None:
             return []
@@ -120,7 +121,7 @@ class Attention(Operator):
         lists = [(index, axis, _along(channels, node.inputs[index], axis)) for index, axis in found]
         return [Read(index, axis, along) for index, axis, along in lists if along is not None]
 
-    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+    def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
         """Queries times keys and scores times values, for every head."""
         queries, keys = (channels.shape(node.inputs[index]) for index in (0, 1))
         if queries is None or keys is None or len(queries) not in (3, 4):
@@ -129,7 +130,7 @@ class Attention(Operator):
         return [self._product(node, channels, tensor, pairs) for tensor in (node.inputs[0], node.outputs[0])]
 
     @staticmethod
-    def _product(node: gs.Node, channels: ChannelMap, tensor: gs.Tensor, pairs: float) -> Work:
+    def _product(node: gs.Node, channels: ChannelLookup, tensor: gs.Tensor, pairs: float) -> Work:
         shape, axes = channels.shape(tensor) or (), channels.of(tensor)
         places = [axis for axis in (1, 3) if axis < len(axes)] if len(axes) == 4 else [len(axes) - 1]
         lists = tuple(along for axis in places if (along := axes[axis]) is not None)
@@ -171,7 +172,7 @@ class MultiHeadAttention(Attention):
         known = bias is None or is_constant(bias)
         return super().projections(node, flow) if plain and known else None
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """The bias along queries, keys and values, one after the other."""
         found = super().parameters(node, channels)
         lists = [_along(channels, tensor, 2) for tensor in node.inputs[:3]]
@@ -181,7 +182,7 @@ class MultiHeadAttention(Attention):
         return found
 
 
-class FusedAttention(Attention):
+class FusedAttention(Attention, Consumer):
     """onnxruntime's ``Attention``: it holds the projections, side by side in one matrix."""
 
     types = ("com.microsoft::Attention",)
@@ -204,7 +205,7 @@ class FusedAttention(Attention):
         queries, keys, values = (split(flow, part, number) for part in np.split(made, np.cumsum(sizes)[:2]))
         return None if queries is None or keys is None or values is None else (queries, keys, values)
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Matrix and bias of the projections."""
         found = super().parameters(node, channels)
         made, inputs = _along(channels, _hidden(node, "projections"), 0), _along(channels, node.inputs[0], 2)
@@ -214,16 +215,16 @@ class FusedAttention(Attention):
         found.append(Parameter(1, axes, reads=None if inputs is None else 0, inside=1))
         return [*found, Parameter(2, {0: made}, inside=0)] if given(node, 2) is not None else found
 
-    def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """What the projections read."""
         inputs = _along(channels, node.inputs[0], 2)
         return [] if inputs is None else [Read(0, 2, inputs)]
 
-    def masks(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """None: queries and keys are inside."""
         return []
 
-    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+    def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
         """The projections, too."""
         shape, made = channels.shape(node.inputs[0]), _along(channels, _hidden(node, "projections"), 0)
         output = _along(channels, node.outputs[0], 2)
@@ -254,12 +255,12 @@ class FusedAttention(Attention):
             return None
         return (len(made) - len(output)) // 2 // len(heads)
 
-    def matrix(self, node: gs.Node) -> Array:
+    def matrix(self, node: gs.Node, read: Read) -> Array:
         """The projections as (outputs, 1, inputs)."""
         turned: Array = node.inputs[1].values.astype(np.float64).T[:, None]
         return turned
 
-    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+    def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
         """The projections take ``into``."""
         matrix = node.inputs[1]
         along = matrix.values.astype(np.float64)
@@ -294,6 +295,6 @@ def _hidden(node: gs.Node, what: str) -> gs.Variable:
     return gs.Variable(f"{node.name}/{what}")
 
 
-def _along(channels: ChannelMap, tensor: gs.Tensor, axis: int) -> Channels | None:
+def _along(channels: ChannelLookup, tensor: gs.Tensor, axis: int) -> Channels | None:
     axes = channels.of(tensor)
     return axes[axis] if axis < len(axes) else None

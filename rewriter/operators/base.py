@@ -1,33 +1,35 @@
-"""What an operator class tells: flow of channels, parameters, work, and how a cut changes the node."""
+"""The base of all operator classes: flow of channels, parameters, work, and how a cut changes the node.
+
+A layer that reads channels by weights is a :class:`~graft.rewriter.operators.consumer.Consumer` as well, one
+that constants make an affine map an :class:`~graft.rewriter.operators.affine_map.AffineMap`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 from onnx import helper
 
-from graft.rewriter.arrays import Array, Axes, Channels
+from graft.rewriter.arrays import Array, Axes, Channels, Mask
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.shapes import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graft.rewriter.graph.builder import Builder
 
-
-class ChannelMap(Protocol):
+class ChannelLookup(Protocol):
     """The finished analysis, as operator classes see it."""
 
     def of(self, tensor: gs.Tensor) -> Axes:
-        """Channels on each axis of a tensor."""
+        """Return the channels on each axis of a tensor."""
 
     def shape(self, tensor: gs.Tensor) -> Shape | None:
-        """Shape of a tensor in the parent."""
+        """Return the shape of a tensor in the parent."""
 
 
 class Cut(Protocol):
@@ -36,10 +38,10 @@ class Cut(Protocol):
     graph: gs.Graph
 
     def shape(self, tensor: gs.Tensor) -> Shape | None:
-        """Shape of a tensor before the cut."""
+        """Return the shape of a tensor before the cut."""
 
-    def keeps(self, tensor: gs.Tensor, axis: int) -> NDArray[np.bool_] | None:
-        """Which positions of an axis stay; ``None`` for an axis without channels."""
+    def keeps(self, tensor: gs.Tensor, axis: int) -> Mask | None:
+        """Return which positions of an axis stay; ``None`` for an axis without channels."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,18 @@ class Read:
         index: which input of the node.
         axis: of it.
         channels: along this axis.
-        own: it is the output ``index`` instead, of which the node reads every step in the next one, by the
-            weights in the input of this number, along their last axis.
+        recurrent_weight: it is the output ``index`` instead, of which the node reads every step in the next
+            one, by the weights in the input of this number, along their last axis.
     """
 
     index: int
     axis: int
     channels: Channels
-    own: int | None = None
+    recurrent_weight: int | None = None
 
     def tensor(self, node: gs.Node) -> gs.Tensor:
-        """What ``node`` reads."""
-        return (node.inputs if self.own is None else node.outputs)[self.index]
+        """Return the tensor that ``node`` reads."""
+        return (node.inputs if self.recurrent_weight is None else node.outputs)[self.index]
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Work:
     channels: tuple[Channels, ...]
 
 
-class Operator:
+class Operator(ABC):
     """Base of all operator classes: a rule for the ONNX operators named in ``types``.
 
     The defaults suit an operator without parameters and without multiply-accumulates. ``flow`` has no
@@ -100,152 +102,73 @@ class Operator:
     types: ClassVar[tuple[str, ...]] = ()
     """Names of operators; ``"domain::Name"`` for those outside of the standard domain."""
     same_shape: ClassVar[bool] = False
-    """Whether the output has shape and type of the first input; to be said where onnx infers no shapes:
-    for a few functions, and for all domains but the standard one."""
-    hides: ClassVar[bool] = False
-    """Whether its outputs hold no channels by right, whatever goes in."""
+    """The output has shape and type of the first input. Needed where onnx infers no shapes: for a few
+    functions, and for all domains but the standard one."""
+    outputs_no_channels: ClassVar[bool] = False
+    """No output holds channels, whatever goes in."""
     activates: ClassVar[bool] = False
-    """Whether the output is an activation: the place where a unit's being on or off is seen."""
+    """The output is an activation: the place where a unit's being on or off is seen."""
     preferred: ClassVar[int] = 1
     """Kernels are fast where the numbers of channels are multiples of this."""
-    joins: ClassVar[bool] = False
-    """Whether an input of which no channel is left is merely left out."""
+    skips_empty_inputs: ClassVar[bool] = False
+    """An input of which no channel is left is merely left out."""
 
     def fits(self, node: gs.Node) -> bool:
-        """Whether this is the class for ``node``: of those for one type, the first that fits is taken."""
+        """Return whether this is the class for ``node``; of those for one type the first that fits is."""
         return True
 
+    @abstractmethod
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Give every output its channels; tie and pin what the operator ties and pins."""
-        raise NotImplementedError
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
-        """Constant inputs that lose values when channels go."""
-        return []
-
-    def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
-        """Where the node consumes channels. A consumer has :meth:`matrix`, :meth:`fold`, :meth:`add_bias`."""
-        return []
-
-    def masks(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
-        """Where the node takes a removed channel as zero, without weights that could be set to zero."""
-        return []
-
-    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
-        """Multiply-accumulates of one run at the shapes of the analysis."""
-        return []
-
-    def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """Change attributes and shape inputs to what the cut leaves. Parameters are cut already."""
-
-    def blind(self, node: gs.Node) -> Array | None:
-        """What a consumer puts out when no channel is left to read; it broadcasts to the output.
-
-        ``None``: it has to read something.
-        """
-        return None
-
-    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
-        """Shape of the output where each input is a tensor of ``shapes`` that broadcasts to what it was.
-
-        What the node puts out then has to broadcast to what it did put out. ``None``: it need not.
-        """
-        return None
-
-    def mixes(self, node: gs.Node) -> bool:
-        """Whether :meth:`fold` takes any matrix; if not, only the identity."""
-        return True
-
-    def matrix(self, node: gs.Node) -> Array:
-        """The weights that read channels: float64 (outputs, kernel taps, positions of the axis read)."""
-        raise NotImplementedError
-
-    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
-        """Read ``into @ x + constant`` where the node reads ``x`` so far.
-
-        The weights take the matrix; what the constant adds to each output, averaged over positions, is
-        returned for :meth:`add_bias`.
-
-        Args:
-            node: the node, which is changed.
-            into: float64 (positions, positions) of the axis that the node reads.
-            constant: float64 (positions,).
-            channels: the analysis.
-        """
-        raise NotImplementedError
-
-    def own_matrix(self, node: gs.Node) -> Array:
-        """As :meth:`matrix`, of the weights that read what the node made itself."""
-        raise NotImplementedError
-
-    def fold_own(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
-        """As :meth:`fold`, for what the node made itself."""
-        raise NotImplementedError
-
-    def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
-        """Add what :meth:`fold` returned (a value an output channel) to what the node puts out."""
-        raise NotImplementedError
-
-    # ------------------------------------------------------------ as an affine map of what it reads
-
-    made_axis: ClassVar[int] = -1
-    """The axis of the output along which an affine map makes channels."""
-
-    def affine(self, node: gs.Node) -> bool:
-        """Whether constants alone say what the node makes of its first input: it can be refitted."""
-        return False
-
-    def coefficients(self, node: gs.Node) -> Array:
-        """The weights: float64 (groups, outputs of a group, columns); see :meth:`rows`."""
-        raise NotImplementedError
-
-    def set_coefficients(self, node: gs.Node, values: Array) -> None:
-        """Give the node weights of its own, of the shape of :meth:`coefficients`."""
-        set_constant(node, 1, self.weight(node, values).astype(node.inputs[1].dtype))
-
-    def weight(self, node: gs.Node, coefficients: Array) -> Array:
-        """The second input for other coefficients."""
-        raise NotImplementedError
-
-    def offset(self, node: gs.Node) -> Array:
-        """What is added to every output channel: float64 (groups * outputs,)."""
-        raise NotImplementedError
-
-    def rows(self, node: gs.Node, data: Array, places: Array) -> Array:
-        """What the weights are multiplied with.
+    def counts(self, node: gs.Node, axis: int, rank: int) -> bool:
+        """Return whether the node depends on how many channels lie along an axis of an input.
 
         Args:
             node: the node.
-            data: its first input.
-            places: int64, which places of the output, counted over all axes but samples and channels.
-
-        Returns:
-            (groups, samples * places, columns), so that the outputs there are
-            ``rows @ coefficients' + offset``.
+            axis: of any input that holds channels.
+            rank: number of axes of that input.
         """
-        raise NotImplementedError
+        return True
 
-    def transposed(
-        self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
-    ) -> gs.Variable:
-        """The transpose of the affine map without its offset: what each input has to do with ``errors``.
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
+        """Return the constant inputs that lose values when channels are pruned."""
+        return []
+
+    def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
+        """Return where the node consumes channels by weights; only a ``Consumer`` does."""
+        return []
+
+    def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
+        """Return where a pruned channel counts as zero, without weights that could be set to zero."""
+        return []
+
+    def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
+        """Return the multiply-accumulates of one run at the shapes of the analysis."""
+        return []
+
+    def rewrite(self, node: gs.Node, cut: Cut) -> None:  # noqa: B027 - most nodes stay as they are
+        """Change attributes and shape inputs to what the cut leaves. Parameters are cut already."""
+
+    def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
+        """Return the shape of the output where each input is a smaller tensor that broadcasts.
 
         Args:
-            node: the node, of which ``weight`` takes the place of the second input.
-            build: adds nodes.
-            errors: of the shape of the node's output.
-            weight: of the shape of the node's second input.
-            sizes: of the axes of the first input behind the samples.
+            node: the node.
+            shapes: of the inputs; each broadcasts to what the input was.
+
+        Returns:
+            A shape that broadcasts to that of the output; ``None`` where the node needs whole inputs.
         """
-        raise NotImplementedError
+        return None
 
     def limits(self, node: gs.Node) -> tuple[float, float]:
-        """Below the first and above the second value of its input the output does not change."""
+        """Return the values of the input below and above which the output does not change."""
         return -np.inf, np.inf
 
 
 class Pinning(Operator):
-    """The rule for an operator without a rule: nothing that reaches it can be cut."""
+    """The rule for an operator without a rule: nothing that reaches it can be pruned."""
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Pin all inputs; the outputs carry no channels."""
@@ -256,19 +179,28 @@ class Pinning(Operator):
 
 
 def is_constant(tensor: gs.Tensor | None) -> bool:
-    """Whether the value of ``tensor`` is in the file."""
+    """Return whether the value of ``tensor`` is in the file."""
     return isinstance(tensor, gs.Constant)
 
 
 def given(node: gs.Node, index: int) -> gs.Tensor | None:
-    """Input ``index`` of ``node``, or ``None`` where it is left out."""
+    """Return input ``index`` of ``node``, or ``None`` where it is left out."""
     if index >= len(node.inputs) or node.inputs[index].name == "":
         return None
     return node.inputs[index]
 
 
 def constant_ints(node: gs.Node, index: int, attribute: str | None = None) -> list[int] | None:
-    """Integers from an attribute (older opsets) or a constant input; ``None`` if neither is there."""
+    """Return integers from an attribute (older opsets) or a constant input.
+
+    Args:
+        node: the node.
+        index: of the input.
+        attribute: name of the attribute, which goes first.
+
+    Returns:
+        The integers; ``None`` if neither is there.
+    """
     if attribute is not None and attribute in node.attrs:
         return [int(value) for value in np.atleast_1d(node.attrs[attribute])]
     tensor = given(node, index)
@@ -278,12 +210,18 @@ def constant_ints(node: gs.Node, index: int, attribute: str | None = None) -> li
 
 
 def own_name(node: gs.Node) -> str:
-    """How names of constants begin that :func:`set_constant` gives ``node``."""
+    """Return how names of constants begin that :func:`set_constant` gives ``node``."""
     return f"{node.name}/input_"
 
 
 def set_constant(node: gs.Node, index: int, values: Array) -> None:
-    """Give ``node`` a constant of its own at input ``index``."""
+    """Give ``node`` a constant of its own.
+
+    Args:
+        node: the node, which is changed.
+        index: of the input; those before it that are missing are left out.
+        values: of the constant.
+    """
     name = f"{own_name(node)}{index}"  # not after the old one: a node may read that twice
     while len(node.inputs) <= index:
         node.inputs.append(gs.Variable.empty())
@@ -291,7 +229,13 @@ def set_constant(node: gs.Node, index: int, values: Array) -> None:
 
 
 def float_constant(name: str, values: Array, like: gs.Tensor) -> gs.Constant:
-    """A constant of the type of ``like``; where the file does not tell it, of what that is made of."""
+    """Return a constant of the type of another tensor.
+
+    Args:
+        name: of the constant.
+        values: of any type.
+        like: gives the type; where the file does not tell it, the tensors do that it is made of.
+    """
     while like.dtype is None and like.inputs:
         maker = like.inputs[0]
         if maker.op == "Cast":
@@ -302,23 +246,23 @@ def float_constant(name: str, values: Array, like: gs.Tensor) -> gs.Constant:
 
 
 def dtype_of(tensor: gs.Tensor) -> np.dtype[Any]:
-    """The type of a tensor, also where numpy lacks it and its ``dtype`` is ONNX's number; or float32."""
+    """Return the type of a tensor, also where its ``dtype`` is ONNX's number; float32 where it has none."""
     kind = tensor.dtype or np.float32
     return np.dtype(helper.tensor_dtype_to_np_dtype(kind) if isinstance(kind, int) else kind)
 
 
 def positive(axis: int, rank: int) -> int:
-    """An axis counted from the front."""
+    """Return an axis counted from the front."""
     return axis + rank if axis < 0 else axis
 
 
 def count(shape: Sequence[int | None]) -> float:
-    """Product of sizes; a size that is not known counts as 1."""
+    """Return the product of sizes; a size that is not known counts as 1."""
     return float(np.prod([1 if size is None else size for size in shape], dtype=np.float64))
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape | None:
-    """What ``shapes`` broadcast to; ``None`` where they do not, or a size is not known."""
+    """Return what ``shapes`` broadcast to; ``None`` where they do not, or a size is not known."""
     if any(None in shape for shape in shapes):
         return None
     try:
@@ -328,9 +272,14 @@ def broadcast(shapes: Sequence[Shape]) -> Shape | None:
 
 
 def insert_after(node: gs.Node, new: gs.Node, graph: gs.Graph) -> None:
-    """Put ``new`` (one input, no output yet) behind ``node``: consumers of the old output read the new one.
+    """Put a node behind another: consumers of the old output read the new one.
 
     The tensor that leaves keeps its name, so that graph outputs keep theirs.
+
+    Args:
+        node: the node, whose first output ``new`` reads.
+        new: has its other inputs, and no output yet.
+        graph: of both.
     """
     output = node.outputs[0]
     inner = gs.Variable(f"{output.name}/before_{new.op}", output.dtype, output.shape)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.arrays import Array, Channels
+from graft.rewriter.arrays import Array, Channels, Integers
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.builder import Builder
+from graft.rewriter.operators.affine_map import AffineMap
 from graft.rewriter.operators.base import (
-    ChannelMap,
+    ChannelLookup,
     Cut,
-    Operator,
     Parameter,
     Read,
     Work,
@@ -23,9 +24,10 @@ from graft.rewriter.operators.base import (
     is_constant,
     set_constant,
 )
+from graft.rewriter.operators.consumer import Consumer
 
 
-class _Kernels(Operator):
+class _Kernels(Consumer):
     """What convolutions share.
 
     * dense: consumes the input's channels, makes new ones;
@@ -39,9 +41,9 @@ class _Kernels(Operator):
     long as all 64."""
 
     @staticmethod
+    @abstractmethod
     def _sizes(node: gs.Node) -> tuple[int, int]:
-        """Number of outputs, and of inputs of one group."""
-        raise NotImplementedError
+        """Return the number of outputs, and of inputs of one group."""
 
     def _is_depthwise(self, node: gs.Node) -> bool:
         return _groups(node) > 1 and self._sizes(node)[1] == 1
@@ -71,7 +73,7 @@ class _Kernels(Operator):
                 _tie_rows(flow, inputs, groups)
         flow.give(node.outputs[0], [None, outputs, *[None] * (len(shape or [0] * rank) - 2)])
 
-    def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """The input's channels, unless depthwise."""
         inputs = _along(node.inputs[0], channels)
         return [] if inputs is None or self._is_depthwise(node) else [Read(0, 1, inputs)]
@@ -82,13 +84,13 @@ class _Kernels(Operator):
         if kept is not None and 1 < len(kept) == _groups(node):
             node.attrs["group"] = int(kept.sum())
 
-    def blind(self, node: gs.Node) -> Array:
+    def constant_output(self, node: gs.Node) -> Array:
         """The bias, everywhere."""
         bias, weight = given(node, 2), node.inputs[1]
         values = np.zeros(self._sizes(node)[0], dtype_of(weight)) if bias is None else bias.values
         return values.reshape(-1, *[1] * (len(weight.shape) - 2))
 
-    def mixes(self, node: gs.Node) -> bool:
+    def accepts_dense_map(self, node: gs.Node) -> bool:
         """A grouped convolution reads in blocks, so a matrix that mixes groups cannot be taken."""
         return _groups(node) == 1
 
@@ -99,7 +101,7 @@ class _Kernels(Operator):
         set_constant(node, 2, (old.astype(np.float64) + delta).astype(old.dtype))
 
 
-class Convolution(_Kernels):
+class Convolution(_Kernels, AffineMap):
     """``Conv``: weight ``(out, in / group, *kernel)``, bias ``(out,)``."""
 
     types = ("Conv",)
@@ -112,12 +114,12 @@ class Convolution(_Kernels):
         outputs, inputs = node.inputs[1].shape[:2]
         return outputs, inputs
 
-    def _inputs(self, node: gs.Node, channels: ChannelMap) -> Channels | None:
+    def _inputs(self, node: gs.Node, channels: ChannelLookup) -> Channels | None:
         """Channels that the first group reads: those along the weight."""
         inputs = _along(node.inputs[0], channels)
         return None if inputs is None or self._is_depthwise(node) else inputs[: self._sizes(node)[1]]
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Weight along outputs and, unless depthwise, along the inputs of one group; bias."""
         outputs = _along(node.outputs[0], channels)
         if outputs is None:
@@ -128,7 +130,7 @@ class Convolution(_Kernels):
         found = [Parameter(1, axes, reads=None if inputs is None else 1)]
         return found if given(node, 2) is None else [*found, Parameter(2, {0: outputs})]
 
-    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+    def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
         """Positions x kernel x inputs of a group x outputs."""
         weight, shape = node.inputs[1], channels.shape(node.outputs[0])
         if not is_constant(weight) or not shape:
@@ -137,7 +139,7 @@ class Convolution(_Kernels):
         lists = (_along(node.outputs[0], channels), self._inputs(node, channels))
         return [_work(times, weight.shape, lists)]
 
-    def matrix(self, node: gs.Node) -> Array:
+    def matrix(self, node: gs.Node, read: Read) -> Array:
         """Weights as (outputs, taps, inputs); zero where an output is of another group than an input."""
         weight = node.inputs[1].values.astype(np.float64)
         groups, width = _groups(node), weight.shape[1]
@@ -147,7 +149,7 @@ class Convolution(_Kernels):
             result[rows, :, group * width : (group + 1) * width] = taps[rows]
         return result
 
-    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+    def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
         """Each kernel tap takes the matrix; it adds its constant where it lies inside the input."""
         weight = node.inputs[1].values.astype(np.float64)
         taps = (weight * _coverage(node, channels)).reshape(*weight.shape[:2], -1).sum(axis=2)
@@ -161,7 +163,7 @@ class Convolution(_Kernels):
 
     made_axis = 1
 
-    def affine(self, node: gs.Node) -> bool:
+    def is_affine(self, node: gs.Node) -> bool:
         """With constant weights and bias."""
         bias = given(node, 2)
         return is_constant(node.inputs[1]) and (bias is None or is_constant(bias))
@@ -181,7 +183,7 @@ class Convolution(_Kernels):
         bias = given(node, 2)
         return np.zeros(node.inputs[1].shape[0]) if bias is None else bias.values.astype(np.float64)
 
-    def rows(self, node: gs.Node, data: Array, places: Array) -> Array:
+    def rows(self, node: gs.Node, data: Array, places: Integers) -> Array:
         """The inputs under the kernel at each place."""
         groups, (samples, channels, *sizes) = _groups(node), data.shape
         pads, flat = _under_kernel(node, sizes)
@@ -189,7 +191,7 @@ class Convolution(_Kernels):
         taken = padded[:, :, flat[places]].reshape(samples, groups, -1, len(places), flat.shape[1])
         return taken.transpose(1, 0, 3, 2, 4).reshape(groups, samples * len(places), -1)
 
-    def transposed(
+    def transpose(
         self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
     ) -> gs.Variable:
         """A transposed convolution, as large as the input."""
@@ -224,14 +226,14 @@ class TransposedConvolution(_Kernels):
         inputs, outputs = node.inputs[1].shape[:2]
         return outputs * _groups(node), inputs // _groups(node)
 
-    def _outputs(self, node: gs.Node, channels: ChannelMap) -> Channels | None:
+    def _outputs(self, node: gs.Node, channels: ChannelLookup) -> Channels | None:
         """Channels that the first group makes: those along the weight."""
         outputs = _along(node.outputs[0], channels)
         if outputs is None or self._is_depthwise(node):
             return None
         return outputs[: node.inputs[1].shape[1]]
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Weight along inputs and, unless depthwise, along the outputs of one group; bias."""
         outputs, inputs = (_along(end[0], channels) for end in (node.outputs, node.inputs))
         if outputs is None:
@@ -242,7 +244,7 @@ class TransposedConvolution(_Kernels):
         found = [Parameter(1, axes, reads)] if axes else []
         return found if given(node, 2) is None else [*found, Parameter(2, {0: outputs})]
 
-    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+    def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
         """Input positions x kernel x inputs x outputs of a group."""
         weight, shape = node.inputs[1], channels.shape(node.inputs[0])
         if not is_constant(weight) or not shape:
@@ -251,7 +253,7 @@ class TransposedConvolution(_Kernels):
         lists = (_along(node.inputs[0], channels), self._outputs(node, channels))
         return [_work(times, weight.shape, lists)]
 
-    def matrix(self, node: gs.Node) -> Array:
+    def matrix(self, node: gs.Node, read: Read) -> Array:
         """Weights as (outputs, taps, inputs); zero where an output is of another group than an input."""
         weight = node.inputs[1].values.astype(np.float64)
         groups, width = _groups(node), weight.shape[1]
@@ -261,7 +263,7 @@ class TransposedConvolution(_Kernels):
             result[group * width : (group + 1) * width, :, inputs] = taps[:, :, inputs]
         return result
 
-    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+    def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
         """Each kernel tap takes the matrix; it adds its constant where it lands inside the output."""
         weight = node.inputs[1].values.astype(np.float64)
         taps = (weight * _landing(node, channels)).reshape(*weight.shape[:2], -1).sum(axis=2)
@@ -284,7 +286,7 @@ def _tie_rows(flow: Flow, channels: Channels, groups: int) -> None:
         flow.tie(rows[0], row)
 
 
-def _along(tensor: gs.Tensor, channels: ChannelMap) -> Channels | None:
+def _along(tensor: gs.Tensor, channels: ChannelLookup) -> Channels | None:
     """The channels on axis 1."""
     axes = channels.of(tensor)
     return axes[1] if len(axes) > 1 else None
@@ -297,7 +299,7 @@ def _work(times: float, sizes: Sequence[int], lists: tuple[Channels | None, ...]
     return Work(times, tuple(found for found in lists if found is not None))
 
 
-def _coverage(node: gs.Node, channels: ChannelMap) -> Array:
+def _coverage(node: gs.Node, channels: ChannelLookup) -> Array:
     """Share of output positions at which a kernel tap lies inside the input, ``kernel``-shaped.
 
     1 everywhere without padding, and where the sizes are not known.
@@ -342,7 +344,7 @@ def _under_kernel(node: gs.Node, sizes: Sequence[int]) -> tuple[list[tuple[int, 
     return pads, flat
 
 
-def _landing(node: gs.Node, channels: ChannelMap) -> Array:
+def _landing(node: gs.Node, channels: ChannelLookup) -> Array:
     """How often a kernel tap of a transposed convolution lands inside the output, by output position.
 
     1 over the strides where the sizes are not known.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,7 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.arrays import Array, Channels
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.operators.base import (
-    ChannelMap,
-    Operator,
+    ChannelLookup,
     Parameter,
     Read,
     Work,
@@ -21,6 +21,7 @@ from graft.rewriter.operators.base import (
     is_constant,
     set_constant,
 )
+from graft.rewriter.operators.consumer import Consumer
 
 Names = tuple[str, ...]
 
@@ -38,7 +39,7 @@ class Equation:
         return list(dict.fromkeys(name for names in self.inputs for name in names))
 
 
-class Contraction(Operator):
+class Contraction(Consumer):
     """A sum of products of tensors and constants over the axes that the output lacks.
 
     Axes of one name are tied. A name that only constants have makes new channels; constants are cut along
@@ -46,12 +47,12 @@ class Contraction(Operator):
     dense layer (:meth:`reads`), else removed channels have to be masked in the data (:meth:`masks`).
     """
 
-    def equation(self, node: gs.Node, shapes: Flow | ChannelMap | None) -> Equation | None:
-        """Names of the axes of ``node``, or ``None`` for a form without a rule.
+    @abstractmethod
+    def equation(self, node: gs.Node, shapes: Flow | ChannelLookup | None) -> Equation | None:
+        """Return the names of the axes of ``node``, or ``None`` for a form without a rule.
 
         Without ``shapes`` the leading axes that broadcast may be left out.
         """
-        raise NotImplementedError
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """See the class."""
@@ -75,7 +76,7 @@ class Contraction(Operator):
 
     # ------------------------------------------------------------ what is cut
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Constants along every axis that holds channels."""
         equation, found = self.equation(node, channels), []
         lists = {} if equation is None else _lists(node, equation, channels)
@@ -90,7 +91,7 @@ class Contraction(Operator):
                 found.append(Parameter(index, axes, reads=reads if reads in axes else None))
         return found
 
-    def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """The axis of the data that a dense layer reads."""
         dense = self._dense(node, channels)
         if dense is None:
@@ -98,7 +99,7 @@ class Contraction(Operator):
         found = channels.of(node.inputs[dense.data])[dense.axis]
         return [] if found is None else [Read(dense.data, dense.axis, found)]
 
-    def masks(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """The summed axes of the data where this is no dense layer."""
         equation = self.equation(node, channels)
         if equation is None or self._dense(node, channels) is not None:
@@ -112,7 +113,7 @@ class Contraction(Operator):
             and (found := channels.of(node.inputs[index])[axis]) is not None
         ]
 
-    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+    def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
         """The product of the sizes of all axes."""
         equation = self.equation(node, channels)
         if equation is None or len(equation.inputs) < 2:
@@ -127,7 +128,7 @@ class Contraction(Operator):
 
     # ------------------------------------------------------------ as a dense layer
 
-    def _dense(self, node: gs.Node, channels: ChannelMap | None = None) -> _Dense | None:
+    def _dense(self, node: gs.Node, channels: ChannelLookup | None = None) -> _Dense | None:
         """The dense layer that ``node`` is, if it is one."""
         equation = self.equation(node, channels)
         constants = [index for index, tensor in enumerate(node.inputs) if is_constant(tensor)]
@@ -149,11 +150,11 @@ class Contraction(Operator):
             raise ValueError(f"{node.op} {node.name} is no dense layer")
         return dense
 
-    def blind(self, node: gs.Node) -> Array:
+    def constant_output(self, node: gs.Node) -> Array:
         """Zero."""
         return np.zeros((), dtype_of(node.inputs[self._require(node).constant]))
 
-    def matrix(self, node: gs.Node) -> Array:
+    def matrix(self, node: gs.Node, read: Read) -> Array:
         """The constant as (outputs, 1, inputs)."""
         dense = self._require(node)
         values = node.inputs[dense.constant].values.astype(np.float64)
@@ -161,7 +162,7 @@ class Contraction(Operator):
         matrix: Array = turned.reshape(-1, 1, turned.shape[-1])
         return matrix
 
-    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+    def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
         """The constant takes ``into``."""
         dense = self._require(node)
         weight = node.inputs[dense.constant]
@@ -195,7 +196,7 @@ class Einsum(Contraction):
 
     types = ("Einsum",)
 
-    def equation(self, node: gs.Node, shapes: Flow | ChannelMap | None) -> Equation | None:
+    def equation(self, node: gs.Node, shapes: Flow | ChannelLookup | None) -> Equation | None:
         """Reads the attribute; ``...`` counts from the back."""
         left, arrow, right = node.attrs["equation"].replace(" ", "").partition("->")
         terms = left.split(",")
@@ -259,7 +260,7 @@ def _places(equation: Equation, name: str) -> list[tuple[int, int]]:
     return [(index, names.index(name)) for index, names in enumerate(equation.inputs) if name in names]
 
 
-def _lists(node: gs.Node, equation: Equation, channels: ChannelMap) -> dict[str, Channels]:
+def _lists(node: gs.Node, equation: Equation, channels: ChannelLookup) -> dict[str, Channels]:
     """The channels on the axes of each name that has any."""
     found: dict[str, Channels] = {}
     sides: Sequence[tuple[gs.Tensor, Names]] = [

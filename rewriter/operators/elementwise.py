@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.arrays import Channels
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.shapes import Shape
-from graft.rewriter.operators.base import ChannelMap, Operator, Parameter, broadcast, given, is_constant
+from graft.rewriter.operators.base import ChannelLookup, Operator, Parameter, broadcast, given, is_constant
 
 
 class Elementwise(Operator):
@@ -27,7 +27,7 @@ class Elementwise(Operator):
         """All axes pass."""
         flow.give(node.outputs[0], flow.of(node.inputs[0]))
 
-    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape:
+    def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape:
         """As the first input."""
         return shapes[0]
 
@@ -106,7 +106,7 @@ class Broadcast(Operator):
             return flow.adopt(widest)  # only constants are wider than 1 here
         return found
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Constants along every axis that holds channels."""
         axes = channels.of(node.outputs[0])
         found = []
@@ -123,7 +123,7 @@ class Broadcast(Operator):
                 found.append(Parameter(index, cut))
         return found
 
-    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
+    def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
         """What they broadcast to."""
         return broadcast(shapes)
 
@@ -135,7 +135,7 @@ class MicrosoftGelu(Broadcast):
     activates = True
     same_shape = True
 
-    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> None:
+    def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> None:
         """Nothing: only onnxruntime could work the constant out."""
 
 
@@ -166,11 +166,11 @@ class ParametricRelu(Operator):
             return
         flow.give(node.outputs[0], flow.of(node.inputs[0]))
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """The slope, as a constant of a product."""
         return Broadcast().parameters(node, channels)
 
-    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
+    def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
         """As the first input, unless the slope is wider."""
         return shapes[0] if broadcast(shapes) == shapes[0] else None
 

@@ -12,7 +12,7 @@ from graft.rewriter.arrays import Axes, Channels
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.shapes import Shape as ShapeOf
 from graft.rewriter.operators.base import (
-    ChannelMap,
+    ChannelLookup,
     Cut,
     Operator,
     Parameter,
@@ -32,7 +32,7 @@ class Concat(Operator):
     """``Concat``: the lists of its inputs one after the other; on the other axes they are tied."""
 
     types = ("Concat",)
-    joins = True
+    skips_empty_inputs = True
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Parts without channels, and constants, become places that always stay."""
@@ -72,7 +72,7 @@ class Concat(Operator):
             flow.pin(found[0], node, "meets a part whose axis holds no channels")
         return found[0] if found else None
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Constants along the axes that are not joined."""
         axes = channels.of(node.outputs[0])
         if not axes:
@@ -259,7 +259,7 @@ class Gather(Operator):
         computed = is_constant(table) and not is_constant(node.inputs[1])
         return computed and picked < last and np.dtype(table.dtype).kind in "fV"
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """The table of an embedding, along its last axis."""
         made = channels.of(node.outputs[0])[-1:] if self._embeds(node) else []
         return [Parameter(0, {len(node.inputs[0].shape) - 1: c}) for c in made if c is not None]
@@ -303,7 +303,7 @@ class Transpose(Operator):
         if axes:
             flow.give(node.outputs[0], [axes[axis] for axis in order])
 
-    def narrow(self, node: gs.Node, shapes: Sequence[ShapeOf]) -> ShapeOf:
+    def broadcast_shape(self, node: gs.Node, shapes: Sequence[ShapeOf]) -> ShapeOf:
         """The sizes move, too."""
         sizes = shapes[0]
         return tuple(sizes[axis] for axis in node.attrs.get("perm", range(len(sizes))[::-1]))
@@ -370,7 +370,7 @@ class Constants(Operator):
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """Nothing to say."""
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """None: ``normalize`` turns these nodes into constants of their users."""
         return []
 

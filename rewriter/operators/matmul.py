@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.rewriter.arrays import Array, Channels
+from graft.rewriter.arrays import Array, Channels, Integers
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.builder import Builder
+from graft.rewriter.operators.affine_map import AffineMap
 from graft.rewriter.operators.base import (
-    ChannelMap,
-    Operator,
+    ChannelLookup,
     Parameter,
     Read,
     Work,
@@ -25,7 +25,7 @@ from graft.rewriter.operators.base import (
 from graft.rewriter.operators.einsum import Contraction, Equation, rank_name
 
 
-class Gemm(Operator):
+class Gemm(AffineMap):
     """``Gemm``: ``alpha * A' B' + beta * C`` with a constant ``B``."""
 
     types = ("Gemm",)
@@ -38,7 +38,7 @@ class Gemm(Operator):
         """Axes of the matrix along its inputs and along its outputs."""
         return (1, 0) if node.attrs.get("transB", 0) else (0, 1)
 
-    def _lists(self, node: gs.Node, channels: ChannelMap) -> tuple[Channels | None, Channels | None]:
+    def _lists(self, node: gs.Node, channels: ChannelLookup) -> tuple[Channels | None, Channels | None]:
         source, target = channels.of(node.inputs[0]), channels.of(node.outputs[0])
         if not is_constant(node.inputs[1]) or not target:
             return None, None
@@ -57,7 +57,7 @@ class Gemm(Operator):
             flow.pin(rows, node, "a bias for each row")
         flow.give(node.outputs[0], [rows, outputs])
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """The matrix, and the bias along its last axis."""
         inputs, outputs = self._lists(node, channels)
         along_inputs, along_outputs = self._matrix_axes(node)
@@ -72,13 +72,13 @@ class Gemm(Operator):
             found.append(Parameter(2, {len(bias.shape) - 1: outputs}))
         return found
 
-    def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """The summed axis of the data input."""
         inputs, _ = self._lists(node, channels)
         axis = len(channels.of(node.inputs[0])) + self._read_axis(node)
         return [] if inputs is None else [Read(0, axis, inputs)]
 
-    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+    def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
         """Rows x inputs x outputs."""
         shape, summed = channels.shape(node.outputs[0]), channels.shape(node.inputs[0])
         if not shape or not summed:
@@ -92,34 +92,38 @@ class Gemm(Operator):
                 lists.append(found)
         return [Work(times, tuple(lists))]
 
-    def blind(self, node: gs.Node) -> Array:
+    def constant_output(self, node: gs.Node) -> Array:
         """``beta * C``."""
-        bias, beta = given(node, 2), float(node.attrs.get("beta", 1.0))
+        bias, beta = given(node, 2), _beta(node)
         if bias is None or beta == 0:
             return np.zeros((), dtype_of(node.inputs[1]))
         values: Array = (bias.values * beta).astype(bias.dtype)
         return values
 
-    def matrix(self, node: gs.Node) -> Array:
-        """The matrix as (outputs, 1, inputs)."""
-        matrix = node.inputs[1].values.astype(np.float64)
-        turned: Array = (matrix if self._matrix_axes(node) == (1, 0) else matrix.T)[:, None]
-        return turned
+    def matrix(self, node: gs.Node, read: Read) -> Array:
+        """Return ``alpha`` times the matrix as (outputs, 1, inputs)."""
+        return self._weights(node)[:, None]
 
-    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
+    def _weights(self, node: gs.Node) -> Array:
+        """Return ``alpha`` times the matrix, float64 (outputs, inputs)."""
+        matrix = node.inputs[1].values.astype(np.float64)
+        turned: Array = matrix if self._matrix_axes(node) == (1, 0) else matrix.T
+        return _alpha(node) * turned
+
+    def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
         """The matrix takes ``into``, its outputs get ``alpha`` times what the constant gives."""
         matrix = node.inputs[1]
         turned = self._matrix_axes(node) == (1, 0)
         along = (matrix.values.T if turned else matrix.values).astype(np.float64)
         folded = into.T @ along
         set_constant(node, 1, (folded.T if turned else folded).astype(matrix.dtype))
-        delta: Array = float(node.attrs.get("alpha", 1.0)) * (constant @ along)
+        delta: Array = _alpha(node) * (constant @ along)
         return delta
 
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
         """Into ``C``, over ``beta``."""
         bias = given(node, 2)
-        beta = float(node.attrs.get("beta", 1.0))
+        beta = _beta(node)
         if bias is None or beta == 0:
             node.attrs["beta"] = beta = 1.0
             old = np.zeros(len(delta), node.inputs[1].dtype)
@@ -127,50 +131,58 @@ class Gemm(Operator):
             old = bias.values
         set_constant(node, 2, (old.astype(np.float64) + delta / beta).astype(old.dtype))
 
-    def affine(self, node: gs.Node) -> bool:
+    def is_affine(self, node: gs.Node) -> bool:
         """With one row a sample, and one bias for all."""
         bias = given(node, 2)
-        plain = is_constant(node.inputs[1]) and not node.attrs.get("transA", 0)
+        plain = is_constant(node.inputs[1]) and not node.attrs.get("transA", 0) and _alpha(node) != 0
         if bias is None or not plain:
             return plain
         return is_constant(bias) and (len(bias.shape) < 2 or bias.shape[0] == 1)
 
     def coefficients(self, node: gs.Node) -> Array:
-        """``alpha`` times the matrix."""
-        return float(node.attrs.get("alpha", 1.0)) * self.matrix(node)[:, 0][None]
+        """Return ``alpha`` times the matrix, as the only group."""
+        return self._weights(node)[None]
 
     def weight(self, node: gs.Node, coefficients: Array) -> Array:
         """Over ``alpha``."""
-        matrix: Array = coefficients[0] / float(node.attrs.get("alpha", 1.0))
+        matrix: Array = coefficients[0] / _alpha(node)
         return matrix if self._matrix_axes(node) == (1, 0) else matrix.T
 
     def offset(self, node: gs.Node) -> Array:
         """``beta`` times ``C``."""
-        outputs, bias = self.matrix(node).shape[0], given(node, 2)
+        bias = given(node, 2)
+        outputs = node.inputs[1].shape[self._matrix_axes(node)[1]]
         if bias is None:
             return np.zeros(outputs)
-        values: Array = float(node.attrs.get("beta", 1.0)) * bias.values.astype(np.float64)
+        values: Array = _beta(node) * bias.values.astype(np.float64)
         return np.broadcast_to(values.reshape(-1), (outputs,))
 
-    def rows(self, node: gs.Node, data: Array, places: Array) -> Array:
+    def rows(self, node: gs.Node, data: Array, places: Integers) -> Array:
         """The data, which has one place a sample."""
         return data[None]
 
-    def transposed(
+    def transpose(
         self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
     ) -> gs.Variable:
         """``Gemm`` with the matrix turned."""
         turned = 0 if self._matrix_axes(node) == (1, 0) else 1
-        alpha = float(node.attrs.get("alpha", 1.0))
-        return build.node("Gemm", "back", [errors, weight], alpha=alpha, transB=turned)
+        return build.node("Gemm", "back", [errors, weight], alpha=_alpha(node), transB=turned)
 
 
-class MatMul(Contraction):
+def _alpha(node: gs.Node) -> float:
+    return float(node.attrs.get("alpha", 1.0))
+
+
+def _beta(node: gs.Node) -> float:
+    return float(node.attrs.get("beta", 1.0))
+
+
+class MatMul(Contraction, AffineMap):
     """``MatMul``: the last axis of the left with the last but one of the right; batch axes broadcast."""
 
     types = ("MatMul",)
 
-    def equation(self, node: gs.Node, shapes: Flow | ChannelMap | None) -> Equation | None:
+    def equation(self, node: gs.Node, shapes: Flow | ChannelLookup | None) -> Equation | None:
         """Vectors have no rule."""
         found = [t.shape if is_constant(t) else (0, 0) for t in node.inputs]
         if shapes is not None:
@@ -181,7 +193,7 @@ class MatMul(Contraction):
         left, right = (*batches[0], "rows", "summed"), (*batches[1], "summed", "columns")
         return Equation((left, right), (*max(batches, key=len), "rows", "columns"))
 
-    def affine(self, node: gs.Node) -> bool:
+    def is_affine(self, node: gs.Node) -> bool:
         """A tensor times one constant matrix."""
         matrix = node.inputs[1]
         return is_constant(matrix) and len(matrix.shape) == 2 and not is_constant(node.inputs[0])
@@ -200,12 +212,12 @@ class MatMul(Contraction):
         """None of its own."""
         return np.zeros(node.inputs[1].shape[1])
 
-    def rows(self, node: gs.Node, data: Array, places: Array) -> Array:
+    def rows(self, node: gs.Node, data: Array, places: Integers) -> Array:
         """The last axis of the data."""
         columns = data.shape[-1]
         return data.reshape(len(data), -1, columns)[:, places].reshape(1, -1, columns)
 
-    def transposed(
+    def transpose(
         self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
     ) -> gs.Variable:
         """The errors times the matrix, turned."""

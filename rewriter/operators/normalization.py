@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.arrays import Channels
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.shapes import Shape
-from graft.rewriter.operators.base import ChannelMap, Cut, Operator, Parameter, is_constant, positive
+from graft.rewriter.operators.base import ChannelLookup, Cut, Operator, Parameter, is_constant, positive
 from graft.rewriter.operators.elementwise import Broadcast
 from graft.rewriter.operators.reshape import Reshape
 
@@ -28,14 +29,14 @@ class BatchNormalization(Operator):
             return
         flow.give(node.outputs[0], flow.of(node.inputs[0]))
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """All four, along the channels of axis 1."""
         axes = channels.of(node.outputs[0])
         if len(axes) < 2 or axes[1] is None:
             return []
         return [Parameter(index, {0: axes[1]}) for index in range(1, 5)]
 
-    def narrow(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
+    def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
         """As the input, which needs a value for each channel."""
         return shapes[0] if shapes[0][1:2] == shapes[1] else None
 
@@ -55,7 +56,7 @@ class InstanceNormalization(Operator):
             flow.pin(channels, node, "normalizes over the channels")
         flow.give(node.outputs[0], axes)
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Scale and bias, one value a channel."""
         axes = channels.of(node.outputs[0])
         if len(axes) < 2 or axes[1] is None:
@@ -80,7 +81,7 @@ class GroupNormalization(InstanceNormalization):
         if channels and channels[0] is not None:
             _tie_columns(flow, channels[0], int(node.attrs["num_groups"]))
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Scale and bias, along channels or normalization groups."""
         return [
             Parameter(found.index, {0: along[:: len(along) // node.inputs[found.index].shape[0]]})
@@ -139,7 +140,7 @@ class LayerNormalization(Operator):
         for statistic in node.outputs[1:]:
             flow.give(statistic, [*axes[:first], *[None] * len(axes[first:])])
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Scale and bias, which broadcast to the input."""
         return Broadcast().parameters(node, channels)
 
@@ -149,9 +150,15 @@ class Along(Operator):
 
     reason = "normalizes over the channels"
 
+    @abstractmethod
     def along(self, node: gs.Node, flow: Flow, rank: int) -> Sequence[int] | None:
-        """The axes, counted from the front; ``None`` if they are computed at run time."""
-        raise NotImplementedError
+        """Return the axes, counted from the front; ``None`` if they are computed at run time.
+
+        Args:
+            node: the node.
+            flow: tells the opset, and shapes.
+            rank: number of axes of the first input.
+        """
 
     def left(self, node: gs.Node, axes: list[Channels | None], along: list[int]) -> list[Channels | None]:
         """What the outputs hold once the channels ``along`` are pinned."""

@@ -10,9 +10,8 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.arrays import Array, Channels
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.operators.base import (
-    ChannelMap,
+    ChannelLookup,
     Cut,
-    Operator,
     Parameter,
     Read,
     Work,
@@ -21,6 +20,7 @@ from graft.rewriter.operators.base import (
     is_constant,
     set_constant,
 )
+from graft.rewriter.operators.consumer import Consumer
 
 DATA, WEIGHT, RECURRENCE, BIAS, LENGTHS, HIDDEN, CELL, PEEPHOLES = range(8)
 """Inputs of the operators; ``GRU`` and ``RNN`` have the first six."""
@@ -31,7 +31,7 @@ FEATURES = 2
 """The axis of the data, the weights and the states that holds features; of all steps the one behind."""
 
 
-class Recurrent(Operator):
+class Recurrent(Consumer):
     """``LSTM``, ``GRU`` and ``RNN``: a hidden unit goes with its row of every gate and its column of R.
 
     Both directions of a bidirectional node hold the same units: what one output tensor has room for. Where
@@ -42,7 +42,7 @@ class Recurrent(Operator):
     gates: ClassVar[dict[str, int]] = {"LSTM": 4, "GRU": 3, "RNN": 1}
     activates = True
 
-    def units(self, node: gs.Node, channels: ChannelMap | Flow) -> Channels | None:
+    def units(self, node: gs.Node, channels: ChannelLookup | Flow) -> Channels | None:
         """The hidden units: channels of whatever output there is."""
         for tensor in node.outputs:
             axes = channels.of(tensor) if tensor.name else []
@@ -79,7 +79,7 @@ class Recurrent(Operator):
         else:
             flow.tie(units, channels)
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Both weights, the biases of both, peepholes, and states to start with that are constant."""
         units = self.units(node, channels)
         if units is None:
@@ -100,7 +100,7 @@ class Recurrent(Operator):
             found.append(Parameter(PEEPHOLES, {1: np.tile(units, 3)}))
         return found
 
-    def reads(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """The features of a step, and the node's own units of the step before."""
         units, features = self.units(node, channels), channels.of(node.inputs[DATA])
         found = []
@@ -108,10 +108,10 @@ class Recurrent(Operator):
         if wide is not None and units is not None:
             found.append(Read(DATA, FEATURES, wide))
         if units is not None and node.outputs[SEQUENCE].name:
-            found.append(Read(SEQUENCE, FEATURES + 1, units, own=RECURRENCE))
+            found.append(Read(SEQUENCE, FEATURES + 1, units, recurrent_weight=RECURRENCE))
         return found
 
-    def work(self, node: gs.Node, channels: ChannelMap) -> list[Work]:
+    def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
         """Every step of every sample multiplies with both weights, of all gates and directions."""
         steps, *weights = (channels.shape(tensor) for tensor in node.inputs[:3])
         if not steps or any(shape is None for shape in weights):
@@ -133,32 +133,26 @@ class Recurrent(Operator):
 
     # ------------------------------------------------------------ compensation
 
-    def matrix(self, node: gs.Node) -> Array:
-        """What reads the features, with gates and directions as taps."""
-        return self._by_unit(node, WEIGHT)
-
-    def own_matrix(self, node: gs.Node) -> Array:
-        """What reads the units, with gates and directions as taps."""
-        return self._by_unit(node, RECURRENCE)
-
-    def _by_unit(self, node: gs.Node, index: int) -> Array:
-        weight = node.inputs[index].values.astype(np.float64)
+    def matrix(self, node: gs.Node, read: Read) -> Array:
+        """Return what reads the features, or the units of the step before; taps are gates and directions."""
+        weight = node.inputs[_weight_of(read)].values.astype(np.float64)
         by_gate = weight.reshape(len(weight), self.gates[node.op], -1, weight.shape[FEATURES])
         units: Array = np.moveaxis(by_gate, 2, 0).reshape(by_gate.shape[2], -1, weight.shape[FEATURES])
         return units
 
-    def fold(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
-        """All gates take the matrix; the first half of the biases gets the constant."""
-        delta = self._folded(node, WEIGHT, into, constant)
-        return np.stack([delta, np.zeros_like(delta)], axis=1)
+    def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
+        """Let all gates take the matrix; either half of the biases gets the constant.
 
-    def fold_own(self, node: gs.Node, into: Array, constant: Array, channels: ChannelMap) -> Array:
-        """All gates take the matrix; the second half of the biases gets the constant.
+        For the units of the step before exact but for a ``GRU`` that resets units before it weighs them: its
+        candidate counts as if the gates of pruned units were as far open as those of the units that remain,
+        and half for the constant.
 
-        Exact but for a ``GRU`` that resets units before it weighs them: its candidate counts as if the gates
-        of removed units were as far open as those of the units that stand in, and half for the constant.
+        Returns:
+            (directions, 2, gates * units): for the data, and for the units of the step before.
         """
-        delta = self._folded(node, RECURRENCE, into, constant)
+        delta = self._folded(node, _weight_of(read), into, constant)
+        if read.recurrent_weight is None:
+            return np.stack([delta, np.zeros_like(delta)], axis=1)
         if node.op == "GRU" and not node.attrs.get("linear_before_reset", 0):
             delta[:, 2 * delta.shape[1] // 3 :] /= 2
         return np.stack([np.zeros_like(delta), delta], axis=1)
@@ -177,3 +171,8 @@ class Recurrent(Operator):
         bias, kind = given(node, BIAS), node.inputs[WEIGHT].dtype
         old = np.zeros(()) if bias is None else bias.values.astype(np.float64)
         set_constant(node, BIAS, (old + delta.reshape(len(delta), -1)).astype(kind))
+
+
+def _weight_of(read: Read) -> int:
+    """Return which input holds the weights that ``read`` is for."""
+    return WEIGHT if read.recurrent_weight is None else read.recurrent_weight

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.arrays import Axes, Channels
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.operators.base import (
-    ChannelMap,
+    ChannelLookup,
     Cut,
     Operator,
     Read,
@@ -54,7 +54,7 @@ class Reduction(Operator):
     def _reduce(self, node: gs.Node, flow: Flow, channels: Channels | None) -> None:
         """Channels along which the node reduces are consumed: nothing to say."""
 
-    def masks(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """Every reduced axis with channels."""
         axes = channels.of(node.inputs[0])
         reduced = (_reduced(node, len(axes)) or ()) if axes else ()
@@ -82,7 +82,7 @@ class SelectiveReduction(Reduction):
     def _reduce(self, node: gs.Node, flow: Flow, channels: Channels | None) -> None:
         flow.pin(channels, node, "reduces over the channels")
 
-    def masks(self, node: gs.Node, channels: ChannelMap) -> list[Read]:
+    def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """Nothing is taken as zero."""
         return []
 

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.arrays import Axes, Channels
 from graft.rewriter.channels.flow import Flow
 from graft.rewriter.operators.base import (
-    ChannelMap,
+    ChannelLookup,
     Cut,
     Operator,
     Parameter,
@@ -106,7 +106,7 @@ class Expand(Operator):
                 result[-back] = None
         flow.give(node.outputs[0], result)
 
-    def parameters(self, node: gs.Node, channels: ChannelMap) -> list[Parameter]:
+    def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """A constant that is spread, along every axis that holds channels."""
         return [found for found in Broadcast().parameters(node, channels) if found.index == 0]
 
@@ -124,7 +124,7 @@ class Shape(Operator):
     """
 
     types = ("Shape",)
-    hides = True
+    outputs_no_channels = True
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
         """The sizes themselves are no channels."""

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.arrays import Single, Table
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import affine_map_of
 from graft.rewriter.run.session import Device, Session
 
 
@@ -18,14 +18,17 @@ class LinearMap:
     """An affine node without its offset, in single precision.
 
     Args:
-        node: of ``model``, one of which its operator says that it is affine.
+        node: of ``model``, with an affine map (see :func:`graft.rewriter.operators.affine_map_of`).
         model: gives the opset.
         device: where it runs.
     """
 
     def __init__(self, node: gs.Node, model: Model, device: Device) -> None:
         self._node, self._model, self._device = node, model, device
-        self._operator = operator_of(node)
+        operator = affine_map_of(node)
+        if operator is None:
+            raise ValueError(f"{node.op} {node.name} is no affine map")
+        self._operator = operator
         self._sessions: dict[tuple[int, ...], Session] = {}
 
     def forward(self, data: Single, coefficients: Table, offset: Table | None = None) -> Single:
@@ -58,7 +61,7 @@ class LinearMap:
         """
         return self._run(
             sizes,
-            lambda build, errors, weight: self._operator.transposed(self._node, build, errors, weight, sizes),
+            lambda build, errors, weight: self._operator.transpose(self._node, build, errors, weight, sizes),
             errors,
             coefficients,
         )

@@ -21,7 +21,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import AffineMap, affine_map_of
 from graft.rewriter.run.linear_map import LinearMap
 from graft.rewriter.run.staged import Batches, StagedRun
 from tests import small
@@ -63,17 +63,22 @@ CONVOLUTIONS = {
 }
 
 
+def map_of(node: gs.Node) -> AffineMap:
+    operator = affine_map_of(node)
+    assert operator is not None
+    return operator
+
+
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_rows_times_coefficients_is_what_a_convolution_makes(name: str) -> None:
     net = CONVOLUTIONS[name]
     node, x, made = affine(net, [4, *[None] * (len(net.shape) - 1)])
-    operator = operator_of(node)
+    operator = map_of(node)
     flat = made.reshape(len(x), made.shape[1], -1)
     places = np.arange(0, flat.shape[2], 2)
     found = operator.rows(node, x, places) @ operator.coefficients(node).swapaxes(1, 2)
     found = found.reshape(found.shape[0], len(x), len(places), -1).transpose(1, 0, 3, 2)
     found = found.reshape(len(x), made.shape[1], -1) + operator.offset(node)[:, None]
-    assert operator.affine(node)
     np.testing.assert_allclose(found, flat[:, :, places], rtol=1e-4, atol=1e-5)
 
 
@@ -83,7 +88,7 @@ def test_rows_times_coefficients_is_what_a_gemm_makes(turned: int) -> None:
     matrix = net.weight("v", *((4, 6) if turned else (6, 4)))
     net.node("Gemm", "y", "x", matrix, net.weight("c", 4), transB=turned, alpha=0.5, beta=3.0)
     node, x, made = affine(net, [4])
-    operator = operator_of(node)
+    operator = map_of(node)
     rows = operator.rows(node, x, np.arange(1))
     found = (rows @ operator.coefficients(node).swapaxes(1, 2))[0] + operator.offset(node)
     np.testing.assert_allclose(found, made, rtol=1e-4, atol=1e-5)
@@ -94,7 +99,7 @@ def test_rows_times_coefficients_is_what_a_gemm_makes(turned: int) -> None:
 
 def carried_back(model: Model, node: gs.Node, errors: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
     """``errors`` of what ``node`` makes, at what it reads."""
-    return LinearMap(node, model, CPU).back(errors, operator_of(node).coefficients(node), sizes)
+    return LinearMap(node, model, CPU).back(errors, map_of(node).coefficients(node), sizes)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
@@ -130,11 +135,11 @@ def test_what_cannot_be_refitted_says_so() -> None:
     net = Net(6)
     net.node("Gemm", "y", "x", net.weight("v", 6, 4), net.weight("c", 3, 4))
     node = Model.from_proto(net.proto(y=[4])).graph.nodes[0]
-    assert not operator_of(node).affine(node), "a bias for each sample"
+    assert affine_map_of(node) is None, "a bias for each sample"
     net = Net(6, 4)
     net.node("MatMul", "y", net.weight("v", 3, 6), "x")
     node = Model.from_proto(net.proto(y=[3, 4])).graph.nodes[0]
-    assert not operator_of(node).affine(node), "the matrix stands left"
+    assert affine_map_of(node) is None, "the matrix stands left"
 
 
 # ------------------------------------------------------------ least squares

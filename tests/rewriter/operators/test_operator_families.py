@@ -18,7 +18,7 @@ from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import Cost, CostModel, cost_of
-from graft.rewriter.operators import operator_of
+from graft.rewriter.operators import Read, consumer_of, operator_of
 from tests import cases_operators as cases
 from tests import graphs, masker, small
 from tests.graphs import CLASSES, Builder, T
@@ -89,13 +89,14 @@ def test_transposed_convolution_takes_a_linear_map(more: dict[str, Any]) -> None
     proto = b.model(y)
     model = Model.from_proto(proto)
     (node,) = model.graph.nodes
-    operator = operator_of(node)
-    into = rng.normal(size=(4, 4)) if operator.mixes(node) else np.eye(4)
+    operator, read = consumer_of(node), Read(0, 1, np.arange(4))
+    assert operator is not None
+    into = rng.normal(size=(4, 4)) if operator.accepts_dense_map(node) else np.eye(4)
     constant = rng.normal(size=4)
     x = rng.normal(size=(2, 4, 5, 6)).astype(np.float32)
     mapped = (np.einsum("ij,njhw->nihw", into, x) + constant[:, None, None]).astype(np.float32)
     expected = masker.run(proto, {"x": mapped})[y.name].mean(axis=(0, 2, 3))
-    delta = operator.fold(node, into, constant, ChannelGroups(model))
+    delta = operator.fold(node, read, into, constant, ChannelGroups(model))
     operator.add_bias(node, delta, model.graph)
     found = masker.run(model.proto(), {"x": x})[y.name].mean(axis=(0, 2, 3))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -111,7 +112,9 @@ def test_matrix_of_a_transposed_convolution(group: int) -> None:
     x = np.random.default_rng(0).normal(size=(1, 4, 5, 6)).astype(np.float32)
     result = masker.run(proto, {"x": x})[y.name]
     bias = values(proto, proto.graph.node[0], 2)[:, None, None]
-    expected = operator_of(node).matrix(node).sum(axis=1) @ x.sum(axis=(2, 3))[0]
+    operator = consumer_of(node)
+    assert operator is not None
+    expected = operator.matrix(node, Read(0, 1, np.arange(4))).sum(axis=1) @ x.sum(axis=(2, 3))[0]
     np.testing.assert_allclose((result[0] - bias).sum(axis=(1, 2)), expected, rtol=1e-4, atol=1e-4)
 
 
