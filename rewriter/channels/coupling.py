@@ -1,4 +1,4 @@
-"""Channel numbers: which of them go together, and which are there only as long as others are.
+"""Channel numbers: which of them are pruned together, and which stay only as long as others do.
 
 A channel is an *atom*, or a *product* of atoms: kept as long as all of them are. Products come from
 axes that are split and merged: column ``h * D + d`` of a projection to heads is kept as long as head h
@@ -10,40 +10,62 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from graft.rewriter.arrays import Axes, Channels
+from graft.rewriter.arrays import Axes, Channels, Integers
 
 
-class Coupling:
-    """A union-find over channel numbers, some of which are products of others."""
+class UnionFind:
+    """Numbers from 0 up, in sets that are joined; a set's root is its smallest number."""
 
     def __init__(self) -> None:
         self._parent: list[int] = []
-        self._made_of: dict[int, tuple[int, ...]] = {}
-        self._known: dict[frozenset[int], int] = {}
-
-    @property
-    def count(self) -> int:
-        """How many channels were made."""
-        return len(self._parent)
 
     def new(self, size: int) -> Channels:
-        """Atoms that were not there before."""
+        """Return ``size`` numbers that were not there before, each in a set of its own."""
         first = len(self._parent)
         self._parent.extend(range(first, first + size))
         return np.arange(first, first + size, dtype=np.int64)
 
     def root(self, channel: int) -> int:
-        """The channel that stands for all that are tied to ``channel``."""
+        """Return the number that all share that are tied to ``channel``."""
         parent = self._parent
         while parent[channel] != channel:
             parent[channel] = parent[parent[channel]]
             channel = parent[channel]
         return channel
 
+    def roots(self) -> Channels:
+        """Return the root of every number."""
+        found = np.array(self._parent, np.int64)
+        while not np.array_equal(found, above := found[found]):
+            found = above
+        return found
+
+    def tie(self, one: int, other: int) -> None:
+        """Join the sets of two numbers."""
+        self._join(self.root(one), self.root(other))
+
+    def _join(self, first: int, second: int) -> None:
+        """Join the sets of two roots."""
+        self._parent[max(first, second)] = min(first, second)
+
+
+class Coupling(UnionFind):
+    """A union-find over channel numbers, some of which are products of others; a product is the root."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made_of: dict[int, tuple[int, ...]] = {}
+        self._known: dict[frozenset[int], int] = {}
+
+    def resolved(self) -> tuple[Channels, dict[int, tuple[int, ...]]]:
+        """Return the root of every channel, and the atoms of every root that is a product."""
+        roots = self.roots()
+        products = np.unique(roots[[*self._made_of]]).tolist() if self._made_of else []
+        return roots, {root: self.atoms(root) for root in products}
+
     def atoms(self, channel: int) -> tuple[int, ...]:
-        """The roots that ``channel`` is the product of, in the order of the axes; itself if it is an atom."""
+        """Return the roots that ``channel`` is the product of, by axis; itself if it is an atom."""
         root = self.root(channel)
         if root not in self._made_of:
             return (root,)
@@ -51,7 +73,7 @@ class Coupling:
         return tuple(found)
 
     def product(self, channels: Iterable[int]) -> int:
-        """The channel that is kept as long as all of ``channels`` are."""
+        """Return the channel that is kept as long as all of ``channels`` are."""
         atoms = tuple(dict.fromkeys(atom for channel in channels for atom in self.atoms(channel)))
         if len(atoms) == 1:
             return atoms[0]
@@ -65,7 +87,7 @@ class Coupling:
     # ------------------------------------------------------------ ties
 
     def tie(self, one: int, other: int) -> None:
-        """Both go or neither."""
+        """Prune both or neither."""
         first, second = self.root(one), self.root(other)
         if first == second:
             return
@@ -78,10 +100,10 @@ class Coupling:
         elif second in self._made_of:
             self._become(first, second)
         else:
-            self._parent[max(first, second)] = min(first, second)
+            self._join(first, second)
 
     def _tie_products(self, mine: Sequence[int], theirs: Sequence[int]) -> None:
-        """Factor by factor; where one side has more factors, all of them go together."""
+        """Tie factor by factor; where one side has more factors, all of them are tied."""
         if len(mine) == len(theirs):
             pairs = list(zip(mine, theirs, strict=True))
         else:
@@ -90,7 +112,7 @@ class Coupling:
             self.tie(one, other)
 
     def _become(self, atom: int, product: int) -> None:
-        """``atom`` is ``product``; if it is one of the factors, these all go together."""
+        """Let ``atom`` be ``product``; if it is one of the factors, all of these are tied."""
         atoms = self.atoms(product)
         if atom in atoms:
             for other in atoms:
@@ -101,7 +123,12 @@ class Coupling:
     # ------------------------------------------------------------ axes
 
     def merge(self, lists: Sequence[Channels | None], sizes: Sequence[int]) -> Channels:
-        """The list of axes that become one: of each place the product of its channels."""
+        """Return the channels of axes that become one: at each place the product of the channels there.
+
+        Args:
+            lists: the channels of each axis, or ``None``.
+            sizes: of the axes.
+        """
         places = [place for place, channels in enumerate(lists) if channels is not None]
         found = [channels for channels in lists if channels is not None]
         shape = [size if place in places else 1 for place, size in enumerate(sizes)]
@@ -114,10 +141,14 @@ class Coupling:
         return np.ascontiguousarray(np.broadcast_to(merged.reshape(shape), sizes)).reshape(-1)
 
     def split(self, channels: Channels, sizes: Sequence[int]) -> Axes:
-        """The lists of the axes that the axis with ``channels`` becomes.
+        """Return the channels of the axes that one axis becomes.
 
         An axis along which nothing changes gets none. Where channels are products of a channel for
         each axis, the axes get those; else new atoms are made, and the channels become their products.
+
+        Args:
+            channels: along the axis.
+            sizes: of the axes that it becomes.
         """
         roots = np.array([self.root(channel) for channel in channels.tolist()], np.int64)
         table = roots.reshape(sizes)
@@ -141,7 +172,7 @@ class Coupling:
         return [None] * len(sizes) if channels is None else self.split(channels, sizes)
 
     def _apart(self, table: Channels) -> tuple[Channels | None, Channels | None] | None:
-        """Channels of rows and of columns whose products ``table`` holds, or ``None``."""
+        """Return channels of rows and of columns whose products ``table`` holds, or ``None``."""
         if (table == table[:1]).all():
             return None, table[0]
         if (table == table[:, :1]).all():
@@ -161,8 +192,8 @@ class Coupling:
         return np.array([self.product(sorted(atoms)) for atoms in products], np.int64)
 
 
-def _kinds(table: Channels, axis: int) -> NDArray[np.int64]:
-    """For each place of an axis which of its distinct slices lies there, counted as they come."""
+def _kinds(table: Channels, axis: int) -> Integers:
+    """Return for each place of an axis which of its distinct slices lies there, counted as they come."""
     slices = np.moveaxis(table, axis, 0).reshape(table.shape[axis], -1)
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(part.tobytes(), len(seen)) for part in slices], np.int64)

@@ -1,13 +1,13 @@
 """How channels flow through a graph: the book-keeping that operator classes write into.
 
 Every axis of every tensor is an ordered list of channel numbers, or *not channels* (``None``: batch,
-height, time, a size of 1 that broadcasts). Coupling are made channel by channel
+height, time, a size of 1 that broadcasts). Channels are tied one by one
 (:mod:`graft.rewriter.channels.coupling`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,17 +16,6 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.arrays import Axes, Channels
 from graft.rewriter.channels.coupling import Coupling
 from graft.rewriter.graph.shapes import Shape
-
-__all__ = ["Axes", "ChannelOrigin", "Channels", "Flow"]
-
-
-COUNTLESS = frozenset(
-    (
-        *("Add", "Cast", "Div", "Dropout", "Identity", "IsNaN", "Mul", "Relu", "Reshape"),
-        *("Softmax", "Sub", "Tanh", "Transpose", "Where"),
-    )
-)
-"""Operators that a cut leaves as they are, however many channels lie on a batch axis of their inputs."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +27,17 @@ class ChannelOrigin:
 
 
 class Flow:
-    """What is known of channels while the nodes are visited in topological order.
+    """The state of the analysis while the nodes are visited in topological order.
 
     Args:
         shapes: tensor name to shape (see :meth:`graft.rewriter.graph.model.Model.shapes`).
         opset: version of the operator set: some operators changed their meaning.
-        larger: the shapes for another batch, where the batch is free.
+        larger: gives the shapes for another batch, where the batch is free.
+
+    Attributes:
+        axes: tensor name to the channels on each axis, as far as nodes were visited.
+        origins: the channels that nodes made, in order.
+        batched: channels were merged with the batch.
     """
 
     def __init__(
@@ -64,18 +58,18 @@ class Flow:
     # ------------------------------------------------------------- reading
 
     def of(self, tensor: gs.Tensor) -> Axes:
-        """The channels on each axis of ``tensor``; all *not channels* where nothing is known."""
+        """Return the channels on each axis of ``tensor``; all *not channels* where nothing is known."""
         known = self.axes.get(tensor.name)
         if known is None:
             return [None] * len(self.shapes.get(tensor.name, ()))
         return list(known)
 
     def shape(self, tensor: gs.Tensor) -> Shape | None:
-        """Shape of ``tensor``, or ``None`` where not even the rank is known."""
+        """Return the shape of ``tensor``, or ``None`` where not even the rank is known."""
         return self.shapes.get(tensor.name)
 
     def size(self, tensor: gs.Tensor, axis: int) -> int | None:
-        """Size of one axis, or ``None``."""
+        """Return the size of one axis, or ``None``."""
         shape = self.shape(tensor)
         return None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
 
@@ -84,24 +78,14 @@ class Flow:
         return self.shapes if self._larger is None else self._larger()
 
     def grows(self, tensor: gs.Tensor, axis: int) -> bool:
-        """Whether the size of an axis is another for another batch."""
+        """Return whether the size of an axis is another for another batch."""
         shape = self._larger_shapes.get(tensor.name)
         return shape is None or len(shape) <= axis or shape[axis] != self.size(tensor, axis)
-
-    def pin_batched(self, node: gs.Node) -> None:
-        """Pin channels on axes that grow with the batch, where ``node`` would have to count them."""
-        if not self.batched or node.op in COUNTLESS:
-            return
-        for tensor in node.inputs:
-            for axis, channels in enumerate(self.of(tensor)):
-                counted = node.op != "MatMul" or axis >= len(self.of(tensor)) - 2
-                if channels is not None and counted and self.grows(tensor, axis):
-                    self.pin(channels, node, "reads channels that are merged with the batch")
 
     # ------------------------------------------------------------- writing
 
     def give(self, tensor: gs.Tensor, axes: Sequence[Channels | None]) -> None:
-        """Say which channels ``tensor`` carries. Lists of another length than its axes are pinned."""
+        """Set which channels ``tensor`` carries. Lists of another length than its axes are pinned."""
         carried = list(axes)
         for axis, channels in enumerate(carried):
             size = self.size(tensor, axis)
@@ -111,30 +95,45 @@ class Flow:
         self.axes[tensor.name] = carried
 
     def make(self, node: gs.Node, size: int) -> Channels:
-        """New channels that ``node`` makes."""
+        """Return new channels that ``node`` makes."""
         channels = self._ties.new(size)
         self.origins.append(ChannelOrigin(node.name, channels))
         return channels
 
     def fixed(self, node: gs.Node, size: int, reason: str) -> Channels:
-        """Places in a list of channels that are no channels themselves and always stay."""
+        """Return numbers for places in a list that are no channels themselves and always stay.
+
+        Args:
+            node: because of which they stay.
+            size: how many.
+            reason: why they stay.
+        """
         channels = self._ties.new(size)
         self.pin(channels, node, reason)
         return channels
 
     def adopt(self, size: int) -> Channels:
-        """Channels of a constant, for those to be tied to that it meets; by themselves they always stay."""
+        """Return channels of a constant, for those to be tied to that it meets; alone they always stay."""
         return self._ties.new(size)
 
     def tie(self, left: Channels, right: Channels) -> None:
-        """Channel ``left[i]`` and channel ``right[i]`` can only go together."""
+        """Let channel ``left[i]`` and channel ``right[i]`` be pruned together or not at all."""
         for one, other in dict.fromkeys(zip(left.tolist(), right.tolist(), strict=True)):
             self._ties.tie(one, other)
 
     def meet(
         self, node: gs.Node, places: Sequence[tuple[gs.Tensor, int]], widest: int | None
     ) -> Channels | None:
-        """Tie what meets on the axes of ``places`` (tensor, axis), up to ``widest`` long; their channels."""
+        """Tie the channels that meet on axes of several tensors.
+
+        Args:
+            node: where they meet.
+            places: tensors, and which axis of each.
+            widest: the longest of these axes; ``None`` where one is not known. Shorter lists broadcast.
+
+        Returns:
+            The channels on the axis of the output.
+        """
         found: Channels | None = None
         for tensor, axis in places:
             channels = self.of(tensor)[axis]
@@ -151,23 +150,29 @@ class Flow:
         return found
 
     def plain(self, places: Sequence[tuple[gs.Tensor, int]]) -> bool:
-        """Whether an axis of ``places`` holds no channels, and is none of size 1 that broadcasts."""
+        """Return whether an axis of ``places`` holds no channels, and is none of size 1 that broadcasts."""
         return any(self.of(t)[axis] is None and self.size(t, axis) != 1 for t, axis in places)
 
     def merge(self, lists: Sequence[Channels | None], sizes: Sequence[int]) -> Channels:
-        """The list of axes that become one; at least one of them holds channels."""
+        """Return the channels of axes that become one; at least one of them holds channels."""
         return self._ties.merge(lists, sizes)
 
     def split(self, channels: Channels, sizes: Sequence[int]) -> Axes:
-        """The lists of the axes that one with ``channels`` becomes."""
+        """Return the channels of the axes that one with ``channels`` becomes."""
         return self._ties.split(channels, sizes)
 
     def pin(self, channels: Channels | None, node: gs.Node, reason: str) -> None:
-        """These channels always stay, because of ``node``."""
+        """Let channels always stay.
+
+        Args:
+            channels: these; ``None`` for none.
+            node: because of which they stay.
+            reason: what it does.
+        """
         self.pin_because(channels, f"{node.op} {node.name}: {reason}")
 
     def pin_because(self, channels: Channels | None, reason: str) -> None:
-        """These channels always stay."""
+        """Let channels always stay, for a reason that is no node's."""
         for channel in () if channels is None else channels.tolist():
             self._pinned.setdefault(channel, reason)
 
@@ -179,14 +184,20 @@ class Flow:
 
     # ------------------------------------------------------------- the end
 
-    def atoms(self) -> list[tuple[int, ...]]:
-        """For every channel made so far the atoms that it is the product of, every tie resolved."""
-        return [self._ties.atoms(channel) for channel in range(self._ties.count)]
+    def resolved(self) -> tuple[Channels, dict[int, tuple[int, ...]]]:
+        """Return the root of every channel made so far, and the atoms of every root that is a product."""
+        return self._ties.resolved()
 
-    def pinned(self, atoms: Sequence[tuple[int, ...]]) -> dict[int, str]:
-        """Atoms that always stay, and why: those behind any channel that was pinned."""
+    def pinned(self, roots: Channels, factors: Mapping[int, tuple[int, ...]]) -> dict[int, str]:
+        """Return the atoms that always stay, and why: those behind any channel that was pinned.
+
+        Args:
+            roots: what :meth:`resolved` returned.
+            factors: likewise.
+        """
         found: dict[int, str] = {}
         for channel, reason in self._pinned.items():
-            for atom in atoms[channel]:
+            root = int(roots[channel])
+            for atom in factors.get(root, (root,)):
                 found.setdefault(atom, reason)
         return found

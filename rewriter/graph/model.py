@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from graft.rewriter.graph.importing import (
     _without_constant_nodes,
     _without_zip_maps,
 )
-from graft.rewriter.graph.shapes import Shape, infer_shapes
+from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
 
 EXTERNAL_DATA_BYTES = 1_500_000_000
 CARD_KEY = "graft.card"
@@ -146,7 +146,7 @@ class Model:
         given: Mapping[str, Sequence[int]] | None = None,
         same_shape: Collection[str] = (),
     ) -> dict[str, Shape]:
-        """Shape of every tensor (see :func:`graft.rewriter.graph.shapes.infer_shapes`).
+        """Return the shape of every tensor (see :func:`graft.rewriter.graph.shapes.infer_shapes`).
 
         Args:
             free: what a free leading dimension (the batch) of an input counts as.
@@ -155,34 +155,46 @@ class Model:
                 is shaped as their first input.
 
         Returns:
-            Tensor name to shape; ``None`` for a dimension that cannot be told. Constants included.
+            Tensor name to shape; ``None`` for a dimension that is not known. Constants included.
         """
-        proto = self.proto()
-        for value in proto.graph.input:
-            _fix_shape(value, free, (given or {}).get(value.name))
-        named: dict[str, int | None] = {}
-        for tensor, value in zip(self.graph.inputs, proto.graph.input, strict=False):
-            sizes = [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
-            shape = zip(tensor.shape or (), sizes, strict=False)
-            named.update({name: size for name, size in shape if isinstance(name, str)})
-        for value in proto.graph.output:
+        return self.shapes_by_batch(given, same_shape)(free)
+
+    def shapes_by_batch(
+        self, given: Mapping[str, Sequence[int]] | None = None, same_shape: Collection[str] = ()
+    ) -> Callable[[int], dict[str, Shape]]:
+        """Return the function from batch size to the shapes of all tensors, as the graph is now.
+
+        For several batch sizes it is faster than :meth:`shapes`, whose arguments it takes.
+        """
+        plain = without_weights(self._exported())
+        for value in plain.graph.output:
             for dimension in value.type.tensor_type.shape.dim:
                 dimension.ClearField("dim_param")
-        del proto.graph.value_info[:]
-        for node in proto.graph.node:
+        del plain.graph.value_info[:]
+        for node in plain.graph.node:
             if (f"{node.domain}::{node.op_type}" if node.domain else node.op_type) in same_shape:
-                ends = (node.input[:1], node.output[:1])
-                copy = onnx.helper.make_node("Identity", *ends)
-                if node.domain == ML_DOMAIN:  # these put out float32, whatever goes in
-                    copy = onnx.helper.make_node("Cast", *ends, to=onnx.TensorProto.FLOAT)
-                node.CopyFrom(copy)
-        found = infer_shapes(proto)
-        for tensor in self.graph.outputs:  # a size that inference lost may have the name of an input's
-            known, names = found.get(tensor.name, ()), tensor.shape or ()
-            if len(known) == len(names) > 0:
-                pairs = zip(known, names, strict=True)
-                found[tensor.name] = tuple(named.get(str(n)) if size is None else size for size, n in pairs)
-        return found
+                _pass_shape(node)
+        ends = [[(t.name, tuple(t.shape or ())) for t in e] for e in (self.graph.inputs, self.graph.outputs)]
+
+        def shapes(free: int) -> dict[str, Shape]:
+            proto = onnx.ModelProto()
+            proto.CopyFrom(plain)
+            for value in proto.graph.input:
+                _fix_shape(value, free, (given or {}).get(value.name))
+            named: dict[str, int | None] = {}
+            for (_, shape), value in zip(ends[0], proto.graph.input, strict=False):
+                sizes = [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
+                pairs = zip(shape, sizes, strict=False)
+                named.update({name: size for name, size in pairs if isinstance(name, str)})
+            found = infer_shapes(proto)
+            for tensor, names in ends[1]:  # a size that inference lost may have the name of an input's
+                known = found.get(tensor, ())
+                if len(known) == len(names) > 0:
+                    pairs = zip(known, names, strict=True)
+                    found[tensor] = tuple(named.get(str(n)) if size is None else size for size, n in pairs)
+            return found
+
+        return shapes
 
     def graph_sha256(self) -> str:
         """Hash of nodes, names and weights; metadata, doc strings and shape notes do not count."""
@@ -236,8 +248,7 @@ class Model:
 
     def proto(self) -> onnx.ModelProto:
         """The model as a new ``ModelProto``, metadata and card included."""
-        self._part_shared_weights()
-        proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
+        proto = self._exported()
         opsets, functions, graph = list(proto.opset_import), list(proto.functions), proto.graph
         result = onnx.ModelProto()
         result.CopyFrom(self.header)
@@ -257,6 +268,13 @@ class Model:
         for key in sorted(metadata):
             result.metadata_props.add(key=key, value=metadata[key])
         return result
+
+    def _exported(self) -> onnx.ModelProto:
+        """Return graph, opsets and functions, without metadata."""
+        self._part_shared_weights()
+        proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
+        proto.ir_version = self.ir_version
+        return proto
 
     def piece(
         self, nodes: Sequence[gs.Node], inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
@@ -325,6 +343,15 @@ def _fix_shape(value: onnx.ValueInfoProto, free: int, given: Sequence[int] | Non
             dimension.dim_value = int(given[position])
         elif position == 0 and not dimension.HasField("dim_value"):
             dimension.dim_value = free
+
+
+def _pass_shape(node: onnx.NodeProto) -> None:
+    """Put a node that onnx infers shapes for in place of one whose output is shaped as its first input."""
+    ends = (node.input[:1], node.output[:1])
+    plain = onnx.helper.make_node("Identity", *ends)
+    if node.domain == ML_DOMAIN:  # these put out float32, whatever goes in
+        plain = onnx.helper.make_node("Cast", *ends, to=onnx.TensorProto.FLOAT)
+    node.CopyFrom(plain)
 
 
 def _is_constant(tensor: gs.Tensor) -> bool:

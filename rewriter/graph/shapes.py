@@ -51,6 +51,15 @@ def infer_shapes(proto: onnx.ModelProto) -> dict[str, Shape]:
     return {n: _common([shapes[n] for shapes in found]) for n, rank in ranks.items() if len(rank) == 1}
 
 
+def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop the values of large constants of ``proto``, which is changed; shapes need their shapes alone."""
+    for tensor in proto.graph.initializer:
+        if int(np.prod(tensor.dims)) > MOST**2:
+            empty = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            tensor.CopyFrom(empty)
+    return proto
+
+
 def _widths(graph: onnx.GraphProto) -> None:
     """Write the length of a free last axis of an input that weights tell which multiply it."""
     weights = {tensor.name: tensor.dims for tensor in graph.initializer if len(tensor.dims) == 2}

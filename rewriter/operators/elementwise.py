@@ -27,6 +27,10 @@ class Elementwise(Operator):
         """All axes pass."""
         flow.give(node.outputs[0], flow.of(node.inputs[0]))
 
+    def counts(self, node: gs.Node, axis: int, rank: int) -> bool:
+        """Return ``False``: every value by itself."""
+        return False
+
     def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape:
         """As the first input."""
         return shapes[0]
@@ -105,6 +109,10 @@ class Broadcast(Operator):
         if found is None and widest is not None and widest > 1 and not flow.plain(places):
             return flow.adopt(widest)  # only constants are wider than 1 here
         return found
+
+    def counts(self, node: gs.Node, axis: int, rank: int) -> bool:
+        """Return ``False``: every value by itself."""
+        return False
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Constants along every axis that holds channels."""

@@ -303,6 +303,10 @@ class Transpose(Operator):
         if axes:
             flow.give(node.outputs[0], [axes[axis] for axis in order])
 
+    def counts(self, node: gs.Node, axis: int, rank: int) -> bool:
+        """Return ``False``: axes move as they are."""
+        return False
+
     def broadcast_shape(self, node: gs.Node, shapes: Sequence[ShapeOf]) -> ShapeOf:
         """The sizes move, too."""
         sizes = shapes[0]

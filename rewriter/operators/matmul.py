@@ -193,6 +193,10 @@ class MatMul(Contraction, AffineMap):
         left, right = (*batches[0], "rows", "summed"), (*batches[1], "summed", "columns")
         return Equation((left, right), (*max(batches, key=len), "rows", "columns"))
 
+    def counts(self, node: gs.Node, axis: int, rank: int) -> bool:
+        """Return whether the axis is one of the matrices: a stack may have any number of them."""
+        return axis >= rank - 2
+
     def is_affine(self, node: gs.Node) -> bool:
         """A tensor times one constant matrix."""
         matrix = node.inputs[1]

@@ -193,6 +193,10 @@ class Softmax(Along):
         axis = positive(int(node.attrs.get("axis", 1 if flattens else -1)), rank)
         return range(axis, rank) if flattens else [axis]
 
+    def counts(self, node: gs.Node, axis: int, rank: int) -> bool:
+        """Return ``False``: every value by those on the same axis, which :meth:`flow` pins."""
+        return False
+
 
 class LocalResponse(Along):
     """``LRN``: neighbouring channels."""

@@ -80,6 +80,10 @@ class Reshape(Operator):
             flow.batched = True
         return flow.merge(lists, [shape[axis] or 1 for axis in block])
 
+    def counts(self, node: gs.Node, axis: int, rank: int) -> bool:
+        """Return ``False``: where it counts, :meth:`flow` pins."""
+        return False
+
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
         """Write the sizes that are left into the target shape."""
         if node.op == "Reshape":

@@ -325,7 +325,7 @@ def test_channels_of_what_steers_an_operator_stay() -> None:
         steering = flow.make(node, 5)
         flow.give(node.inputs[-1], [steering])
         operator_of(node).flow(node, flow)
-        pinned = flow.pinned(flow.atoms())
+        pinned = flow.pinned(*flow.resolved())
         assert all(channel in pinned for channel in steering.tolist())
 
 
