@@ -24,19 +24,33 @@ class Builder:
         self.prefix = prefix
 
     def node(self, op: str, name: str, inputs: Sequence[gs.Tensor], **attributes: object) -> gs.Variable:
-        """One node with one output, both called ``PREFIX/name``."""
+        """Add a node with one output, both called ``PREFIX/name``.
+
+        Args:
+            op: operator type.
+            name: behind the prefix.
+            inputs: of the node.
+            **attributes: of the node.
+        """
         result = gs.Variable(f"{self.prefix}/{name}")
         self.graph.nodes.append(gs.Node(op, result.name, attributes, list(inputs), [result]))
         return result
 
     def constant(self, name: str, values: NDArray[np.generic]) -> gs.Constant:
-        """A constant called ``PREFIX/name``."""
+        """Return a constant called ``PREFIX/name``."""
         return gs.Constant(f"{self.prefix}/{name}", values)
 
     def affine(
         self, name: str, rows: gs.Tensor, weights: NDArray[np.floating], constant: NDArray[np.floating]
     ) -> gs.Variable:
-        """``rows @ weights + constant``, in float32."""
+        """Add ``rows @ weights + constant``, in float32.
+
+        Args:
+            name: of the node.
+            rows: (samples, features).
+            weights: (features, outputs).
+            constant: (outputs,).
+        """
         parts = (
             self.constant(f"{name}/{part}", values.astype(np.float32))
             for part, values in (("weights", weights), ("constant", constant))
@@ -44,36 +58,68 @@ class Builder:
         return self.node("Gemm", name, [rows, *parts])
 
     def pick(self, scores: gs.Tensor, columns: Sequence[int], name: str) -> gs.Variable:
-        """Entries of the last axis, in order."""
+        """Pick entries of the last axis.
+
+        Args:
+            scores: any tensor.
+            columns: which entries, in order.
+            name: of the node.
+        """
         indices = self.constant(f"{name}/columns", np.array(columns, np.int64))
         return self.node("Gather", name, [scores, indices], axis=-1)
 
     def reduce(self, op: str, tensor: gs.Tensor, axes: Sequence[int], name: str, keep: bool) -> gs.Variable:
-        """``ReduceMean`` and its kin over ``axes``; ``keep`` leaves them with size 1."""
+        """Reduce some axes.
+
+        Args:
+            op: ``ReduceMean`` or one of its kin.
+            tensor: any tensor.
+            axes: which to reduce.
+            name: of the node.
+            keep: leave them with size 1.
+        """
         if self.opset < 18:
             return self.node(op, name, [tensor], axes=list(axes), keepdims=int(keep))
         where = self.constant(f"{name}/axes", np.array(axes, np.int64))
         return self.node(op, name, [tensor, where], keepdims=int(keep))
 
     def logsumexp(self, scores: gs.Tensor, name: str) -> gs.Variable:
-        """Over the last axis, which stays with size 1."""
+        """Reduce the last axis, which stays with size 1, to the logarithm of the sum of exponentials."""
         return self.reduce("ReduceLogSumExp", scores, [-1], name, keep=True)
 
     def total(self, tensor: gs.Tensor, axis: int, name: str) -> gs.Variable:
-        """Sum over one axis, which goes."""
+        """Reduce an axis to its sum.
+
+        Args:
+            tensor: any tensor.
+            axis: which to sum over; the result lacks it.
+            name: of the node.
+        """
         if self.opset < 13:
             return self.node("ReduceSum", name, [tensor], axes=[axis], keepdims=0)
         where = self.constant(f"{name}/axes", np.array([axis], np.int64))
         return self.node("ReduceSum", name, [tensor, where], keepdims=0)
 
     def expand(self, tensor: gs.Tensor, axis: int, name: str) -> gs.Variable:
-        """With a new axis of size 1."""
+        """Add a new axis of size 1.
+
+        Args:
+            tensor: any tensor.
+            axis: where it lies in the result.
+            name: of the node.
+        """
         if self.opset < 13:
             return self.node("Unsqueeze", name, [tensor], axes=[axis])
         return self.node("Unsqueeze", name, [tensor, self.constant(f"{name}/axes", np.array([axis]))])
 
     def squeeze(self, tensor: gs.Tensor, axis: int, name: str) -> gs.Variable:
-        """Without an axis of size 1."""
+        """Drop an axis of size 1.
+
+        Args:
+            tensor: any tensor.
+            axis: which.
+            name: of the node.
+        """
         if self.opset < 13:
             return self.node("Squeeze", name, [tensor], axes=[axis])
         return self.node("Squeeze", name, [tensor, self.constant(f"{name}/axes", np.array([axis]))])

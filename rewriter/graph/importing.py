@@ -14,13 +14,17 @@ from onnx import version_converter
 from graft.rewriter.errors import GraftError
 
 LOWEST_OPSET = 11
-
-
+"""Older models are lifted to this operator set."""
 ML_DOMAIN = "ai.onnx.ml"
 log = logging.getLogger("graft")
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def read_proto(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file.
+
+    Raises:
+        GraftError: the file is missing, no valid ONNX model, or of a version that cannot be read.
+    """
     if path.is_dir():
         raise GraftError(
             "model-is-folder",
@@ -54,6 +58,7 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
+    """Refuse a model that is newer than the installed onnx."""
     newest = onnx.defs.onnx_opset_version()
     for entry in proto.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version > newest:
@@ -70,7 +75,12 @@ def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
         )
 
 
-def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
+def lift_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with at least :data:`LOWEST_OPSET`.
+
+    Raises:
+        GraftError: it cannot be converted.
+    """
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
     if opset is None or opset >= LOWEST_OPSET:
         return proto
@@ -87,7 +97,7 @@ def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
     return lifted
 
 
-def _without_zip_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
+def without_zip_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Let an output that is a list of dictionaries be the tensor that it was made of.
 
     skl2onnx ends a classifier in ZipMap, which gives every sample a dictionary of its probabilities.
@@ -111,7 +121,7 @@ def _without_zip_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _without_constant_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
+def without_constant_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Let initializers hold what Constant nodes of the main graph hold, outputs of the graph aside."""
     ends = {value.name for value in proto.graph.output}
     found = {
@@ -132,7 +142,7 @@ def _without_constant_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """What a Constant node holds; ``None`` for text and sparse tensors."""
+    """Return what a Constant node holds; ``None`` for text and sparse tensors."""
     attribute = node.attribute[0]
     result = onnx.TensorProto()
     if attribute.name == "value":
@@ -149,7 +159,8 @@ def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
     return result
 
 
-def _header(proto: onnx.ModelProto) -> onnx.ModelProto:
+def header_of(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with the fields of ``proto`` that are neither graph nor metadata."""
     header = onnx.ModelProto()
     for name in ("ir_version", "producer_name", "producer_version", "domain", "model_version"):
         setattr(header, name, getattr(proto, name))
@@ -158,7 +169,7 @@ def _header(proto: onnx.ModelProto) -> onnx.ModelProto:
     return header
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
+def name_nodes(graph: onnx.GraphProto) -> None:
     """Give unnamed and doubly named nodes a name of operator and position: the same for the same file."""
     taken = Counter(node.name for node in graph.node)
     for position, node in enumerate(graph.node):

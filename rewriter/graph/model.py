@@ -24,18 +24,19 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.files import writing
 from graft.rewriter.graph.importing import (
     ML_DOMAIN,
-    _header,
-    _lift,
-    _name_nodes,
-    _read,
-    _without_constant_nodes,
-    _without_zip_maps,
+    header_of,
+    lift_opset,
+    name_nodes,
+    read_proto,
+    without_constant_nodes,
+    without_zip_maps,
 )
 from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
 
 EXTERNAL_DATA_BYTES = 1_500_000_000
+"""Larger weights go to a file beside the model: a protobuf message holds 2 GB."""
 CARD_KEY = "graft.card"
-
+"""Of the metadata: where a model carries its card."""
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
 log = logging.getLogger("graft")
@@ -50,6 +51,7 @@ class Model:
         card: what goes in and what comes out; ``None`` where none was found.
         metadata: ``metadata_props`` of the model, foreign keys included.
         header: the remaining fields of the ``ModelProto`` (IR version, producer, doc strings ...).
+        node_metadata: ``metadata_props`` of nodes by their names.
         file_sha256: hash of the file it came from, or ``""``.
         card_file: name of the file that the card came from, or ``""``.
     """
@@ -66,14 +68,18 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path, card: str | Path | None = None) -> Model:
-        """Read ``path`` with its card: ``card``, else the one in its metadata, else the file beside it.
+        """Read a model with its card.
+
+        Args:
+            path: an ONNX file.
+            card: file of the card; else the one in the metadata of the model, else the one beside it.
 
         Raises:
             GraftError: the file is missing, no ONNX model, or of a version that cannot be read; the
                 card is unreadable or does not fit the model.
         """
         path = Path(path)
-        model = cls.from_proto(_read(path))
+        model = cls.from_proto(read_proto(path))
         model.file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         model.card = model._find_card(path, Path(card) if card else None)
         if model.card:
@@ -85,11 +91,14 @@ class Model:
         """Take over ``proto``; opsets below 11 are lifted, unnamed nodes get names, ZipMaps go.
 
         Constant nodes become initializers: so exporters differ, and no operator class has to know.
+
+        Raises:
+            GraftError: the opset cannot be lifted, or an attribute holds text that is not UTF-8.
         """
-        proto = _without_constant_nodes(_without_zip_maps(_lift(proto)))
-        header = _header(proto)
+        proto = without_constant_nodes(without_zip_maps(lift_opset(proto)))
+        header = header_of(proto)
         metadata = {entry.key: entry.value for entry in proto.metadata_props}
-        _name_nodes(proto.graph)
+        name_nodes(proto.graph)
         node_metadata = {
             node.name: {entry.key: entry.value for entry in node.metadata_props}
             for node in proto.graph.node
@@ -101,7 +110,7 @@ class Model:
             raise GraftError(
                 "model-invalid", "an attribute of a node holds text that is not UTF-8", "export it again"
             ) from error
-        constants = {tensor.name for tensor in graph.tensors().values() if _is_constant(tensor)}
+        constants = {name for name, tensor in graph.tensors().items() if isinstance(tensor, gs.Constant)}
         graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in constants]
         return cls(graph, card, metadata, header, node_metadata)
 
@@ -115,7 +124,14 @@ class Model:
         return Card.find(path, explicit)
 
     def require_card(self, path: str | Path = "MODEL.onnx") -> Card:
-        """The card, or a :class:`GraftError` that says how to get one."""
+        """Return the card.
+
+        Args:
+            path: where the model came from; the message names it.
+
+        Raises:
+            GraftError: the model has no card; the hint says how to get one.
+        """
         if self.card is None:
             return Card.find(Path(path), None)
         return self.card
@@ -133,11 +149,11 @@ class Model:
         return int(self.header.ir_version)
 
     def inputs(self) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:
-        """Name to (numpy dtype, shape with names for free dimensions) of the graph's inputs."""
+        """Return name to (numpy dtype, shape with names for free dimensions) of the graph's inputs."""
         return _signature(self.graph.inputs)
 
     def outputs(self) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:
-        """As :meth:`inputs`, for the outputs."""
+        """Return the same as :meth:`inputs`, for the outputs."""
         return _signature(self.graph.outputs)
 
     def shapes(
@@ -176,7 +192,7 @@ class Model:
                 _pass_shape(node)
         ends = [[(t.name, tuple(t.shape or ())) for t in e] for e in (self.graph.inputs, self.graph.outputs)]
 
-        def shapes(free: int) -> dict[str, Shape]:
+        def shapes_for(free: int) -> dict[str, Shape]:
             proto = onnx.ModelProto()
             proto.CopyFrom(plain)
             for value in proto.graph.input:
@@ -194,10 +210,10 @@ class Model:
                     found[tensor] = tuple(named.get(str(n)) if size is None else size for size, n in pairs)
             return found
 
-        return shapes
+        return shapes_for
 
     def graph_sha256(self) -> str:
-        """Hash of nodes, names and weights; metadata, doc strings and shape notes do not count."""
+        """Return the hash of nodes, names and weights; metadata, doc strings and shape notes do not count."""
         graph = self.proto().graph
         graph.ClearField("value_info")
         graph.ClearField("doc_string")
@@ -212,7 +228,7 @@ class Model:
     # ---------------------------------------------------------------- changing
 
     def copy(self) -> Model:
-        """A copy whose graph can be edited freely; weights are shared until they are replaced."""
+        """Return a copy whose graph can be edited freely; weights are shared until they are replaced."""
         return replace(
             self,
             graph=self.graph.copy(),
@@ -247,7 +263,7 @@ class Model:
     # ---------------------------------------------------------------- writing
 
     def proto(self) -> onnx.ModelProto:
-        """The model as a new ``ModelProto``, metadata and card included."""
+        """Return the model as a new ``ModelProto``, metadata and card included."""
         proto = self._exported()
         opsets, functions, graph = list(proto.opset_import), list(proto.functions), proto.graph
         result = onnx.ModelProto()
@@ -279,7 +295,7 @@ class Model:
     def piece(
         self, nodes: Sequence[gs.Node], inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
     ) -> onnx.ModelProto:
-        """Some nodes as a model of their own.
+        """Return some nodes as a model of their own.
 
         Args:
             nodes: in topological order.
@@ -337,6 +353,7 @@ class Model:
 
 
 def _fix_shape(value: onnx.ValueInfoProto, free: int, given: Sequence[int] | None) -> None:
+    """Write ``given`` into the shape of an input, or ``free`` where its first axis is free."""
     dimensions = value.type.tensor_type.shape.dim
     for position, dimension in enumerate(dimensions):
         if given is not None and position < len(given):
@@ -352,10 +369,6 @@ def _pass_shape(node: onnx.NodeProto) -> None:
     if node.domain == ML_DOMAIN:  # these put out float32, whatever goes in
         plain = onnx.helper.make_node("Cast", *ends, to=onnx.TensorProto.FLOAT)
     node.CopyFrom(plain)
-
-
-def _is_constant(tensor: gs.Tensor) -> bool:
-    return isinstance(tensor, gs.Constant)
 
 
 def _signature(tensors: Sequence[gs.Tensor]) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:

@@ -27,7 +27,7 @@ INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 
 
 def infer_shapes(proto: onnx.ModelProto) -> dict[str, Shape]:
-    """Shape of every tensor of the graph of ``proto``, whose ``value_info`` is changed.
+    """Infer the shape of every tensor of the graph of ``proto``, whose ``value_info`` is changed.
 
     Returns:
         Tensor name to shape; ``None`` for a dimension that is free or cannot be told. Constants included.
@@ -76,7 +76,7 @@ def _widths(graph: onnx.GraphProto) -> None:
 
 
 def _common(shapes: Sequence[Shape]) -> Shape:
-    """Sizes that are equal in all of them."""
+    """Return the sizes that are equal in all shapes."""
     return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
 
 
@@ -102,7 +102,7 @@ def _small(tensor: onnx.TensorProto) -> bool:
 
 
 def _lighten(graph: onnx.GraphProto) -> None:
-    """Large weights as inputs: inference needs their shapes alone, and copies what it gets."""
+    """Let large weights be inputs: inference needs their shapes alone, and copies what it gets."""
     heavy = [tensor for tensor in graph.initializer if int(np.prod(tensor.dims)) > MOST**2]
     inputs = {value.name for value in graph.input}
     graph.input.extend(
@@ -122,7 +122,7 @@ def _known(graph: onnx.GraphProto) -> dict[str, Shape]:
 
 
 def _enter(graph: onnx.GraphProto, found: Mapping[str, Shape]) -> None:
-    """Tell inference what was found; a tensor of unknown type has that of what it is made of."""
+    """Enter what was found for inference; a tensor of unknown type has that of what it is made of."""
     known = {value.name: value for value in (*graph.value_info, *graph.output)}
     sources = {name: node.input[0] for node in graph.node for name in node.output if node.input}
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *known.values())}
@@ -142,7 +142,7 @@ def _enter(graph: onnx.GraphProto, found: Mapping[str, Shape]) -> None:
 
 
 def _computed(graph: onnx.GraphProto, shapes: dict[str, Shape], values: dict[str, Value]) -> dict[str, Shape]:
-    """Shapes that the arithmetic on shapes in ``graph`` tells, and inference does not."""
+    """Return the shapes that follow from arithmetic in ``graph``, and that inference does not find."""
     found: dict[str, Shape] = {}
     for node in graph.node:
         with contextlib.suppress(KeyError, IndexError, ValueError, TypeError, ZeroDivisionError):
@@ -163,7 +163,7 @@ def _more(shape: Shape, before: Shape) -> bool:
 
 
 def _value(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> Value | None:
-    """What ``node`` puts out, as far as it can be told."""
+    """Return what ``node`` puts out, as far as it is known."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Shape":
         sizes = shapes[node.input[0]][attributes.get("start", 0) : attributes.get("end")]
@@ -184,7 +184,7 @@ def _value(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[st
 
 
 def _each(function: Callable[..., int]) -> Callable[..., Value]:
-    """``function`` place by place; not known where an operand is not."""
+    """Return ``function``, place by place; not known where an operand is not."""
 
     def known(*operands: int | None) -> int | None:
         return None if None in operands else function(*operands)
@@ -211,7 +211,7 @@ def _product(value: Value, axes: Value | None = None) -> Value:
 
 
 def _equal(one: int | None, other: int | None) -> int | None:
-    """Sizes are not negative."""
+    """Return 1 or 0, or ``None`` where it is not known; sizes are not negative."""
     if None in (one, other):
         return 0 if min(one or 0, other or 0) < 0 else None
     return int(one == other)

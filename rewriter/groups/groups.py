@@ -190,7 +190,7 @@ class ChannelGroups:
     # ------------------------------------------------------------ places
 
     def reads(self) -> list[Place]:
-        """Where channels are consumed, each tensor once, in the order of the file."""
+        """Return where channels are consumed, each tensor once, in the order of the file."""
         found: dict[tuple[str, int], Place] = {}
         for node in self.nodes:
             operator = operator_of(node)
@@ -200,7 +200,7 @@ class ChannelGroups:
         return list(found.values())
 
     def activations(self) -> list[Place]:
-        """Where channels are seen being on or off: behind activations, in the order of the file."""
+        """Return where channels are seen being on or off: behind activations, in the order of the file."""
         return [
             Place(node.outputs[0].name, axis, channels)
             for node in self.nodes
@@ -214,7 +214,7 @@ class ChannelGroups:
         return list(self._needed)
 
     def preferred(self) -> NDArray[np.int64]:
-        """For each channel number, a divisor that its operators wish the number of channels to have."""
+        """Return for each channel number the multiple of channels for which its operators are fast."""
         found = np.ones(self.count, np.int64)
         for node in self.nodes:
             operator = operator_of(node)
@@ -224,7 +224,7 @@ class ChannelGroups:
         return found
 
     def cuttable(self) -> Mask:
-        """The mask of channel numbers that may go; a product goes with any of its factors."""
+        """Return the mask of channel numbers that may be pruned; a product is with any of its factors."""
         mask = np.zeros(self.count, bool)
         for group in self:
             mask[group.channels[group.cuttable]] = True
@@ -233,7 +233,11 @@ class ChannelGroups:
         return mask
 
     def check(self, kept: Mask) -> None:
-        """Raise unless ``kept`` keeps what is pinned and a channel of every axis that needs one."""
+        """Refuse a mask that prunes what is pinned, or the last channel of an axis that needs one.
+
+        Raises:
+            GraftError: it does.
+        """
         for group in self:
             if not (kept[group.channels] | group.cuttable).all():
                 raise GraftError(

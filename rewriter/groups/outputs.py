@@ -24,9 +24,14 @@ def keep_output(model: Model, name: str) -> gs.Variable:
 
 
 def logits_behind(probabilities: gs.Variable, axis: int, build: Builder) -> gs.Variable:
-    """What the softmax over ``axis`` that makes ``probabilities`` reads; their logarithm without one.
+    """Return what the softmax reads that makes probabilities; their logarithm where none does.
 
-    Behind the softmax no probability is rounded to 0; the logarithm takes :data:`TINY` for what is.
+    Before the softmax nothing is rounded to 0; the logarithm takes :data:`TINY` for what is.
+
+    Args:
+        probabilities: a tensor of the graph.
+        axis: of the classes.
+        build: adds nodes for the logarithm.
     """
     maker, rank = probabilities.inputs[0], len(probabilities.shape or ())
     along = maker.attrs.get("axis", -1 if build.opset >= 13 else 1)
@@ -37,7 +42,12 @@ def logits_behind(probabilities: gs.Variable, axis: int, build: Builder) -> gs.V
 
 
 def last_features(model: Model, groups: ChannelGroups, name: str) -> Place | None:
-    """What the node with the weights that make output ``name`` reads: the last features.
+    """Find the last features: what the node reads whose weights make an output.
+
+    Args:
+        model: a model.
+        groups: its analysis.
+        name: of the output.
 
     Returns:
         The tensor (samples, features), or ``None`` where it has other axes, or no such node is there.

@@ -30,11 +30,17 @@ class Plan:
 
     @classmethod
     def of(cls, groups: ChannelGroups, mask: Mask, parent: str) -> Plan:
-        """The plan that ``mask``, one flag a channel number of ``groups``, stands for."""
+        """Make the plan of a mask.
+
+        Args:
+            groups: the analysis of the parent.
+            mask: one flag a channel number: what stays.
+            parent: graph hash of the parent.
+        """
         return cls(parent, {group.name: mask[group.channels] for group in groups if group.cuttable.any()})
 
     def mask(self, groups: ChannelGroups) -> Mask:
-        """One flag a channel number of ``groups``.
+        """Return the mask: one flag a channel number of ``groups``.
 
         Raises:
             GraftError: a group is unknown or of another size, or the plan cuts what is pinned.
@@ -60,24 +66,24 @@ class Plan:
         return mask
 
     def counts(self) -> tuple[int, int]:
-        """Channels kept and channels in all, over all groups."""
+        """Return the numbers of channels kept and of all channels, over all groups."""
         return (
             sum(int(kept.sum()) for kept in self.kept.values()),
             sum(len(kept) for kept in self.kept.values()),
         )
 
     def ranges(self) -> dict[str, str]:
-        """Group name to the kept channels, as ``0-15,18``."""
+        """Return group name to the kept channels, as ``0-15,18``."""
         return {name: _ranges(kept) for name, kept in self.kept.items()}
 
     def sizes(self) -> dict[str, int]:
-        """Group name to its number of channels in the parent."""
+        """Return group name to its number of channels in the parent."""
         return {name: len(kept) for name, kept in self.kept.items()}
 
     # --------------------------------------------------------------- files
 
     def to_json(self) -> str:
-        """``{"format", "parent", "groups": {NAME: "0-15,18"}, "sizes": {NAME: 32}}``."""
+        """Return ``{"format", "parent", "groups": {NAME: "0-15,18"}, "sizes": {NAME: 32}}``."""
         content = {
             "format": FORMAT,
             "parent": self.parent,
@@ -114,7 +120,11 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        """Read a plan file."""
+        """Read a plan file.
+
+        Raises:
+            GraftError: the file cannot be read, or holds no plan.
+        """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
@@ -122,7 +132,7 @@ class Plan:
 
 
 def _ranges(kept: Mask) -> str:
-    """``0-15,18`` for a mask.
+    """Return ``0-15,18`` for a mask.
 
     >>> _ranges(np.array([True, True, False, True]))
     '0-1,3'
@@ -133,7 +143,7 @@ def _ranges(kept: Mask) -> str:
 
 
 def _mask(ranges: str, size: int) -> Mask:
-    """The mask that :func:`_ranges` wrote.
+    """Read the mask that :func:`_ranges` wrote.
 
     >>> _mask("0-1,3", 4).tolist()
     [True, True, False, True]

@@ -50,7 +50,7 @@ class Attention(Operator):
     # ------------------------------------------------------------ flow
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Ties the heads of all three, and the widths of queries and keys."""
+        """Tie the heads of all three, and the widths of queries and keys."""
         strange = any(given(node, index) is not None for index in self.others)
         strange = strange or any(output.name for output in node.outputs[1:]) or "do_rotary" in node.attrs
         found = None if strange else self.projections(node, flow)
@@ -70,7 +70,7 @@ class Attention(Operator):
         flow.give(node.outputs[0], output)
 
     def projections(self, node: gs.Node, flow: Flow) -> tuple[Heads, Heads, Heads] | None:
-        """Heads of queries, keys and values; ``None`` for a form without a rule."""
+        """Return the heads of queries, keys and values; ``None`` for a form without a rule."""
         tensors = [given(node, index) for index in range(3)]
         lists = [None if t is None else self._heads_of(node, flow, t, i) for i, t in enumerate(tensors)]
         queries, keys, values = lists
@@ -89,7 +89,7 @@ class Attention(Operator):
         return None
 
     def _tie_scores(self, node: gs.Node, flow: Flow, heads: Channels) -> None:
-        """What is added to the scores of every head goes with the head."""
+        """Tie what is added to the scores of every head to the head."""
         tensor = given(node, self.scores)
         if tensor is None or is_constant(tensor):
             return
@@ -105,7 +105,7 @@ class Attention(Operator):
     # ------------------------------------------------------------ what is cut
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """What is added to the scores of every head."""
+        """Return what is added to the scores of every head."""
         tensor, heads = given(node, self.scores), _along(channels, _hidden(node, "heads"), 0)
         if heads is None or not isinstance(tensor, gs.Constant):
             return []
@@ -114,7 +114,7 @@ class Attention(Operator):
         return [Parameter(self.scores, {len(tensor.shape) - 3: heads})]
 
     def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
-        """The width of queries and keys, which are multiplied and summed."""
+        """Return the width of queries and keys, which are multiplied and summed."""
         if _along(channels, _hidden(node, "heads"), 0) is None:
             return []
         found = [(index, len(channels.of(node.inputs[index])) - 1) for index in (0, 1)]
@@ -122,7 +122,7 @@ class Attention(Operator):
         return [Read(index, axis, along) for index, axis, along in lists if along is not None]
 
     def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
-        """Queries times keys and scores times values, for every head."""
+        """Return the work of queries times keys and of scores times values, for every head."""
         queries, keys = (channels.shape(node.inputs[index]) for index in (0, 1))
         if queries is None or keys is None or len(queries) not in (3, 4):
             return []
@@ -138,7 +138,7 @@ class Attention(Operator):
         return Work(pairs * count(sizes), lists)
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """Numbers of heads that are left, and the scale, which is told by the parent's width."""
+        """Write the numbers of heads that are left, and the scale by the parent's width."""
         for attribute, axis in zip(self.numbers[:2], (0, 1), strict=False):
             kept = cut.keeps(_hidden(node, "heads"), axis)
             if kept is not None and attribute in node.attrs:
@@ -149,7 +149,7 @@ class Attention(Operator):
                 node.attrs["scale"] = float(1 / np.sqrt(width))
 
     def width(self, node: gs.Node, cut: Cut) -> int | None:
-        """Width of the heads of queries in the parent."""
+        """Return the width of the heads of queries in the parent."""
         heads, shape = cut.keeps(_hidden(node, "heads"), 0), cut.shape(node.inputs[0])
         if heads is None or shape is None or shape[-1] is None:
             return None
@@ -166,14 +166,14 @@ class MultiHeadAttention(Attention):
     bias: ClassVar[int] = 3
 
     def projections(self, node: gs.Node, flow: Flow) -> tuple[Heads, Heads, Heads] | None:
-        """Three axes each; the bias is a constant."""
+        """Return the heads where there are three axes each and a constant bias."""
         bias = given(node, self.bias)
         plain = all(len(flow.of(tensor)) == 3 for tensor in node.inputs[:3])
         known = bias is None or is_constant(bias)
         return super().projections(node, flow) if plain and known else None
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """The bias along queries, keys and values, one after the other."""
+        """Return also the bias along queries, keys and values, one after the other."""
         found = super().parameters(node, channels)
         lists = [_along(channels, tensor, 2) for tensor in node.inputs[:3]]
         known = [along for along in lists if along is not None]
@@ -191,7 +191,7 @@ class FusedAttention(Attention, Consumer):
     others = (4, 6)
 
     def projections(self, node: gs.Node, flow: Flow) -> tuple[Heads, Heads, Heads] | None:
-        """Makes the channels of queries, keys and values."""
+        """Make the channels of queries, keys and values."""
         weight, bias = node.inputs[1], given(node, 2)
         if not is_constant(weight) or not (bias is None or is_constant(bias)):
             return None
@@ -206,7 +206,7 @@ class FusedAttention(Attention, Consumer):
         return None if queries is None or keys is None or values is None else (queries, keys, values)
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """Matrix and bias of the projections."""
+        """Return also matrix and bias of the projections."""
         found = super().parameters(node, channels)
         made, inputs = _along(channels, _hidden(node, "projections"), 0), _along(channels, node.inputs[0], 2)
         if made is None:
@@ -216,16 +216,16 @@ class FusedAttention(Attention, Consumer):
         return [*found, Parameter(2, {0: made}, inside=0)] if given(node, 2) is not None else found
 
     def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
-        """What the projections read."""
+        """Return what the projections read."""
         inputs = _along(channels, node.inputs[0], 2)
         return [] if inputs is None else [Read(0, 2, inputs)]
 
     def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
-        """None: queries and keys are inside."""
+        """Return nothing: queries and keys are inside."""
         return []
 
     def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
-        """The projections, too."""
+        """Return the work of the projections, too."""
         shape, made = channels.shape(node.inputs[0]), _along(channels, _hidden(node, "projections"), 0)
         output = _along(channels, node.outputs[0], 2)
         if shape is None or made is None or output is None:
@@ -239,7 +239,7 @@ class FusedAttention(Attention, Consumer):
         return [projected, Work(pairs, (queries,)), Work(pairs, (output,))]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """Sizes of queries, keys and values, too."""
+        """Write the sizes of queries, keys and values, too."""
         super().rewrite(node, cut)
         made, output = cut.keeps(_hidden(node, "projections"), 0), cut.keeps(node.outputs[0], 2)
         if made is not None and output is not None and not made.all():
@@ -248,7 +248,7 @@ class FusedAttention(Attention, Consumer):
             node.attrs["qkv_hidden_sizes"] = [queries, queries, values]
 
     def width(self, node: gs.Node, cut: Cut) -> int | None:
-        """Told by what is not values."""
+        """Return the width of the heads of queries in the parent: half of what is not values."""
         made, output = cut.keeps(_hidden(node, "projections"), 0), cut.keeps(node.outputs[0], 2)
         heads = cut.keeps(_hidden(node, "heads"), 0)
         if made is None or output is None or heads is None:
@@ -256,12 +256,12 @@ class FusedAttention(Attention, Consumer):
         return (len(made) - len(output)) // 2 // len(heads)
 
     def matrix(self, node: gs.Node, read: Read) -> Array:
-        """The projections as (outputs, 1, inputs)."""
+        """Return the projections as (outputs, 1, inputs)."""
         turned: Array = node.inputs[1].values.astype(np.float64).T[:, None]
         return turned
 
     def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
-        """The projections take ``into``."""
+        """Multiply the projections with ``into``."""
         matrix = node.inputs[1]
         along = matrix.values.astype(np.float64)
         set_constant(node, 1, (into.T @ along).astype(matrix.dtype))
@@ -269,7 +269,7 @@ class FusedAttention(Attention, Consumer):
         return delta
 
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
-        """Into the bias of the projections."""
+        """Add to the bias of the projections."""
         bias = given(node, 2)
         old = np.zeros(len(delta), node.inputs[1].dtype) if bias is None else bias.values
         set_constant(node, 2, (old + delta).astype(old.dtype))
@@ -279,7 +279,13 @@ class FusedAttention(Attention, Consumer):
 
 
 def split(flow: Flow, channels: Channels, number: int) -> Heads | None:
-    """The channels of ``number`` heads; ``None`` where there are not as many for each head."""
+    """Return the channels of heads and of their width; ``None`` where heads are not equally wide.
+
+    Args:
+        flow: the analysis so far.
+        channels: of all heads, one after the other.
+        number: of heads.
+    """
     if len(channels) % number:
         return None
     sizes = [number, len(channels) // number]
@@ -291,7 +297,7 @@ def split(flow: Flow, channels: Channels, number: int) -> Heads | None:
 
 
 def _hidden(node: gs.Node, what: str) -> gs.Variable:
-    """A tensor inside the operator: it has channels, and no place in the graph."""
+    """Return a tensor inside the operator: it has channels, and no place in the graph."""
     return gs.Variable(f"{node.name}/{what}")
 
 

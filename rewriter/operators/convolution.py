@@ -49,7 +49,7 @@ class _Kernels(Consumer):
         return _groups(node) > 1 and self._sizes(node)[1] == 1
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Make the channels of the output, tied as the class says."""
         weight, bias = node.inputs[1], given(node, 2)
         axes, shape = flow.of(node.inputs[0]), flow.shape(node.outputs[0])
         if not is_constant(weight) or (bias is not None and not is_constant(bias)):
@@ -74,28 +74,28 @@ class _Kernels(Consumer):
         flow.give(node.outputs[0], [None, outputs, *[None] * (len(shape or [0] * rank) - 2)])
 
     def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
-        """The input's channels, unless depthwise."""
+        """Return the input's channels, unless depthwise."""
         inputs = _along(node.inputs[0], channels)
         return [] if inputs is None or self._is_depthwise(node) else [Read(0, 1, inputs)]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """A depthwise convolution has as many groups as inputs are left."""
+        """Write the number of groups of a depthwise convolution: as many as inputs are left."""
         kept = cut.keeps(node.inputs[0], 1)
         if kept is not None and 1 < len(kept) == _groups(node):
             node.attrs["group"] = int(kept.sum())
 
     def constant_output(self, node: gs.Node) -> Array:
-        """The bias, everywhere."""
+        """Return the bias, for all places."""
         bias, weight = given(node, 2), node.inputs[1]
         values = np.zeros(self._sizes(node)[0], dtype_of(weight)) if bias is None else bias.values
         return values.reshape(-1, *[1] * (len(weight.shape) - 2))
 
     def accepts_dense_map(self, node: gs.Node) -> bool:
-        """A grouped convolution reads in blocks, so a matrix that mixes groups cannot be taken."""
+        """Return whether there is one group: a matrix that mixes groups fits no grouped weight."""
         return _groups(node) == 1
 
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
-        """Into the bias, which is made where there is none."""
+        """Add to the bias, which is made where there is none."""
         bias = given(node, 2)
         old = np.zeros(len(delta), node.inputs[1].dtype) if bias is None else bias.values
         set_constant(node, 2, (old.astype(np.float64) + delta).astype(old.dtype))
@@ -115,12 +115,12 @@ class Convolution(_Kernels, AffineMap):
         return outputs, inputs
 
     def _inputs(self, node: gs.Node, channels: ChannelLookup) -> Channels | None:
-        """Channels that the first group reads: those along the weight."""
+        """Return the channels that the first group reads: those along the weight."""
         inputs = _along(node.inputs[0], channels)
         return None if inputs is None or self._is_depthwise(node) else inputs[: self._sizes(node)[1]]
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """Weight along outputs and, unless depthwise, along the inputs of one group; bias."""
+        """Return the weight along outputs and, unless depthwise, inputs of one group; the bias."""
         outputs = _along(node.outputs[0], channels)
         if outputs is None:
             return []
@@ -131,7 +131,7 @@ class Convolution(_Kernels, AffineMap):
         return found if given(node, 2) is None else [*found, Parameter(2, {0: outputs})]
 
     def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
-        """Positions x kernel x inputs of a group x outputs."""
+        """Return output positions x kernel x inputs of a group x outputs."""
         weight, shape = node.inputs[1], channels.shape(node.outputs[0])
         if not is_constant(weight) or not shape:
             return []
@@ -140,7 +140,7 @@ class Convolution(_Kernels, AffineMap):
         return [_work(times, weight.shape, lists)]
 
     def matrix(self, node: gs.Node, read: Read) -> Array:
-        """Weights as (outputs, taps, inputs); zero where an output is of another group than an input."""
+        """Return weights as (outputs, taps, inputs); zero where output and input differ in group."""
         weight = node.inputs[1].values.astype(np.float64)
         groups, width = _groups(node), weight.shape[1]
         taps = weight.reshape(*weight.shape[:2], -1).swapaxes(1, 2)
@@ -150,7 +150,7 @@ class Convolution(_Kernels, AffineMap):
         return result
 
     def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
-        """Each kernel tap takes the matrix; it adds its constant where it lies inside the input."""
+        """Multiply each kernel tap with the matrix; it adds its constant where it lies inside the input."""
         weight = node.inputs[1].values.astype(np.float64)
         taps = (weight * _coverage(node, channels)).reshape(*weight.shape[:2], -1).sum(axis=2)
         groups = _groups(node)
@@ -164,27 +164,27 @@ class Convolution(_Kernels, AffineMap):
     made_axis = 1
 
     def is_affine(self, node: gs.Node) -> bool:
-        """With constant weights and bias."""
+        """Return whether weight and bias are constants."""
         bias = given(node, 2)
         return is_constant(node.inputs[1]) and (bias is None or is_constant(bias))
 
     def coefficients(self, node: gs.Node) -> Array:
-        """Columns are inputs of a group times kernel taps."""
+        """Return the weight; columns are inputs of a group times kernel taps."""
         weight = node.inputs[1].values.astype(np.float64)
         values: Array = weight.reshape(_groups(node), len(weight) // _groups(node), -1)
         return values
 
     def weight(self, node: gs.Node, coefficients: Array) -> Array:
-        """In the order of outputs, inputs, taps."""
+        """Return the weight in the order of outputs, inputs, taps."""
         return coefficients.reshape(node.inputs[1].shape)
 
     def offset(self, node: gs.Node) -> Array:
-        """The bias, or zeros."""
+        """Return the bias, or zeros."""
         bias = given(node, 2)
         return np.zeros(node.inputs[1].shape[0]) if bias is None else bias.values.astype(np.float64)
 
     def rows(self, node: gs.Node, data: Array, places: Integers) -> Array:
-        """The inputs under the kernel at each place."""
+        """Return the inputs under the kernel at each place."""
         groups, (samples, channels, *sizes) = _groups(node), data.shape
         pads, flat = _under_kernel(node, sizes)
         padded = np.pad(data, [(0, 0), (0, 0), *pads]).reshape(samples, channels, -1)
@@ -194,7 +194,7 @@ class Convolution(_Kernels, AffineMap):
     def transpose(
         self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
     ) -> gs.Variable:
-        """A transposed convolution, as large as the input."""
+        """Write a transposed convolution, as large as the input."""
         kernel, pads = node.inputs[1].shape[2:], _under_kernel(node, sizes[1:])[0]
         strides = node.attrs.get("strides", [1] * len(kernel))
         dilations = node.attrs.get("dilations", [1] * len(kernel))
@@ -227,14 +227,14 @@ class TransposedConvolution(_Kernels):
         return outputs * _groups(node), inputs // _groups(node)
 
     def _outputs(self, node: gs.Node, channels: ChannelLookup) -> Channels | None:
-        """Channels that the first group makes: those along the weight."""
+        """Return the channels that the first group makes: those along the weight."""
         outputs = _along(node.outputs[0], channels)
         if outputs is None or self._is_depthwise(node):
             return None
         return outputs[: node.inputs[1].shape[1]]
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """Weight along inputs and, unless depthwise, along the outputs of one group; bias."""
+        """Return the weight along inputs and, unless depthwise, outputs of one group; the bias."""
         outputs, inputs = (_along(end[0], channels) for end in (node.outputs, node.inputs))
         if outputs is None:
             return []
@@ -245,7 +245,7 @@ class TransposedConvolution(_Kernels):
         return found if given(node, 2) is None else [*found, Parameter(2, {0: outputs})]
 
     def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
-        """Input positions x kernel x inputs x outputs of a group."""
+        """Return input positions x kernel x inputs x outputs of a group."""
         weight, shape = node.inputs[1], channels.shape(node.inputs[0])
         if not is_constant(weight) or not shape:
             return []
@@ -254,7 +254,7 @@ class TransposedConvolution(_Kernels):
         return [_work(times, weight.shape, lists)]
 
     def matrix(self, node: gs.Node, read: Read) -> Array:
-        """Weights as (outputs, taps, inputs); zero where an output is of another group than an input."""
+        """Return weights as (outputs, taps, inputs); zero where output and input differ in group."""
         weight = node.inputs[1].values.astype(np.float64)
         groups, width = _groups(node), weight.shape[1]
         taps = weight.reshape(*weight.shape[:2], -1).transpose(1, 2, 0)
@@ -264,7 +264,7 @@ class TransposedConvolution(_Kernels):
         return result
 
     def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
-        """Each kernel tap takes the matrix; it adds its constant where it lands inside the output."""
+        """Multiply each kernel tap with the matrix; it adds its constant where it lands in the output."""
         weight = node.inputs[1].values.astype(np.float64)
         taps = (weight * _landing(node, channels)).reshape(*weight.shape[:2], -1).sum(axis=2)
         groups = _groups(node)
@@ -287,20 +287,20 @@ def _tie_rows(flow: Flow, channels: Channels, groups: int) -> None:
 
 
 def _along(tensor: gs.Tensor, channels: ChannelLookup) -> Channels | None:
-    """The channels on axis 1."""
+    """Return the channels on axis 1."""
     axes = channels.of(tensor)
     return axes[1] if len(axes) > 1 else None
 
 
 def _work(times: float, sizes: Sequence[int], lists: tuple[Channels | None, ...]) -> Work:
-    """``times`` the channels of the lists, or the sizes of the weight where they hold no channels."""
+    """Return ``times`` the channels of the lists, or the weight's size where one holds none."""
     for size, found in zip(sizes, lists, strict=False):
         times *= size if found is None else 1
     return Work(times, tuple(found for found in lists if found is not None))
 
 
 def _coverage(node: gs.Node, channels: ChannelLookup) -> Array:
-    """Share of output positions at which a kernel tap lies inside the input, ``kernel``-shaped.
+    """Return the share of output positions at which each kernel tap lies inside the input.
 
     1 everywhere without padding, and where the sizes are not known.
     """
@@ -321,7 +321,7 @@ def _coverage(node: gs.Node, channels: ChannelLookup) -> Array:
 
 
 def _under_kernel(node: gs.Node, sizes: Sequence[int]) -> tuple[list[tuple[int, int]], Array]:
-    """Padding of each axis, and for each output place what it reads of the flat padded input."""
+    """Return the padding of each axis, and what each output place reads of the flat padded input."""
     kernel = node.inputs[1].shape[2:]
     strides = node.attrs.get("strides", [1] * len(kernel))
     dilations = node.attrs.get("dilations", [1] * len(kernel))
@@ -345,7 +345,7 @@ def _under_kernel(node: gs.Node, sizes: Sequence[int]) -> tuple[list[tuple[int, 
 
 
 def _landing(node: gs.Node, channels: ChannelLookup) -> Array:
-    """How often a kernel tap of a transposed convolution lands inside the output, by output position.
+    """Return how often each kernel tap of a transposed convolution lands in the output, by position.
 
     1 over the strides where the sizes are not known.
     """

@@ -55,7 +55,7 @@ class Contraction(Consumer):
         """
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Tie, make and consume channels as the class says."""
         equation = self.equation(node, flow)
         if equation is None or all(map(is_constant, node.inputs)):
             flow.pin_inputs(node, "operands of a form without a rule")
@@ -77,7 +77,7 @@ class Contraction(Consumer):
     # ------------------------------------------------------------ what is cut
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """Constants along every axis that holds channels."""
+        """Return the constants along every axis that holds channels."""
         equation, found = self.equation(node, channels), []
         lists = {} if equation is None else _lists(node, equation, channels)
         dense = self._dense(node, channels)
@@ -92,7 +92,7 @@ class Contraction(Consumer):
         return found
 
     def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
-        """The axis of the data that a dense layer reads."""
+        """Return the axis of the data that a dense layer reads."""
         dense = self._dense(node, channels)
         if dense is None:
             return []
@@ -100,7 +100,7 @@ class Contraction(Consumer):
         return [] if found is None else [Read(dense.data, dense.axis, found)]
 
     def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
-        """The summed axes of the data where this is no dense layer."""
+        """Return the summed axes of the data where this is no dense layer."""
         equation = self.equation(node, channels)
         if equation is None or self._dense(node, channels) is not None:
             return []
@@ -114,7 +114,7 @@ class Contraction(Consumer):
         ]
 
     def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
-        """The product of the sizes of all axes."""
+        """Return the product of the sizes of all axes."""
         equation = self.equation(node, channels)
         if equation is None or len(equation.inputs) < 2:
             return []
@@ -129,7 +129,7 @@ class Contraction(Consumer):
     # ------------------------------------------------------------ as a dense layer
 
     def _dense(self, node: gs.Node, channels: ChannelLookup | None = None) -> _Dense | None:
-        """The dense layer that ``node`` is, if it is one."""
+        """Return the dense layer that ``node`` is, if it is one."""
         equation = self.equation(node, channels)
         constants = [index for index, tensor in enumerate(node.inputs) if is_constant(tensor)]
         if equation is None or len(node.inputs) != 2 or len(constants) != 1:
@@ -151,11 +151,11 @@ class Contraction(Consumer):
         return dense
 
     def constant_output(self, node: gs.Node) -> Array:
-        """Zero."""
+        """Return zero."""
         return np.zeros((), dtype_of(node.inputs[self._require(node).constant]))
 
     def matrix(self, node: gs.Node, read: Read) -> Array:
-        """The constant as (outputs, 1, inputs)."""
+        """Return the constant as (outputs, 1, inputs)."""
         dense = self._require(node)
         values = node.inputs[dense.constant].values.astype(np.float64)
         turned = values.transpose(dense.order)
@@ -163,7 +163,7 @@ class Contraction(Consumer):
         return matrix
 
     def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
-        """The constant takes ``into``."""
+        """Multiply the constant with ``into``."""
         dense = self._require(node)
         weight = node.inputs[dense.constant]
         along = weight.values.astype(np.float64).transpose(dense.order)
@@ -173,7 +173,7 @@ class Contraction(Consumer):
         return delta
 
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
-        """Into the constant of an ``Add`` that alone follows, else into an ``Add`` of its own."""
+        """Add to the constant of an ``Add`` that alone follows, else insert an ``Add``."""
         dense = self._require(node)
         sizes = dict(zip(dense.made, delta.shape, strict=True))
         first = min(map(dense.equation.output.index, dense.made), default=len(dense.equation.output))
@@ -197,7 +197,7 @@ class Einsum(Contraction):
     types = ("Einsum",)
 
     def equation(self, node: gs.Node, shapes: Flow | ChannelLookup | None) -> Equation | None:
-        """Reads the attribute; ``...`` counts from the back."""
+        """Return the equation of the attribute; ``...`` counts from the back."""
         left, arrow, right = node.attrs["equation"].replace(" ", "").partition("->")
         terms = left.split(",")
         known = [None if shapes is None else shapes.shape(tensor) for tensor in node.inputs]
@@ -241,7 +241,7 @@ class _Dense:
 
 
 def rank_name(back: int) -> str:
-    """Name of the axis ``-back`` of those that broadcast; names sort from the back."""
+    """Return the name of axis ``-back`` of those that broadcast; names sort from the back."""
     return f"...{back:04d}"
 
 
@@ -256,12 +256,12 @@ def _names(term: str, rank: int) -> Names:
 
 
 def _places(equation: Equation, name: str) -> list[tuple[int, int]]:
-    """Inputs and axes with this name."""
+    """Return the inputs and axes with this name."""
     return [(index, names.index(name)) for index, names in enumerate(equation.inputs) if name in names]
 
 
 def _lists(node: gs.Node, equation: Equation, channels: ChannelLookup) -> dict[str, Channels]:
-    """The channels on the axes of each name that has any."""
+    """Return the channels on the axes of each name that has any."""
     found: dict[str, Channels] = {}
     sides: Sequence[tuple[gs.Tensor, Names]] = [
         (node.outputs[0], equation.output),

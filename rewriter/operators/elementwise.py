@@ -24,7 +24,7 @@ class Elementwise(Operator):
     )
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """All axes pass."""
+        """Pass all axes."""
         flow.give(node.outputs[0], flow.of(node.inputs[0]))
 
     def counts(self, node: gs.Node, axis: int, rank: int) -> bool:
@@ -32,7 +32,7 @@ class Elementwise(Operator):
         return False
 
     def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape:
-        """As the first input."""
+        """Return the shape of the first input."""
         return shapes[0]
 
 
@@ -46,7 +46,7 @@ class Activation(Elementwise):
     activates = True
 
     def limits(self, node: gs.Node) -> tuple[float, float]:
-        """``Relu`` and ``Clip`` are flat outside of their limits."""
+        """Return the limits of ``Relu`` and ``Clip``."""
         if node.op == "Relu":
             return 0.0, np.inf
         if node.op != "Clip":
@@ -66,7 +66,7 @@ class Dropout(Elementwise):
     types = ("Dropout",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """All axes pass, to the mask as well; in training mode everything is pinned."""
+        """Pass all axes, to the mask as well; pin everything in training mode."""
         training = given(node, 2)
         if training is not None and not (is_constant(training) and not training.values):
             flow.pin_inputs(node, "training mode")
@@ -88,7 +88,7 @@ class Broadcast(Operator):
     )
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Axis by axis, counted from the back."""
+        """Tie what meets, axis by axis, counted from the back."""
         variables = [tensor for tensor in node.inputs if not is_constant(tensor)]
         shapes = [flow.shape(tensor) for tensor in node.inputs]
         if any(shape is None for shape in shapes):
@@ -115,7 +115,7 @@ class Broadcast(Operator):
         return False
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """Constants along every axis that holds channels."""
+        """Return the constants along every axis that holds channels."""
         axes = channels.of(node.outputs[0])
         found = []
         for index, tensor in enumerate(node.inputs):
@@ -132,7 +132,7 @@ class Broadcast(Operator):
         return found
 
     def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
-        """What they broadcast to."""
+        """Return what the inputs broadcast to."""
         return broadcast(shapes)
 
 
@@ -144,7 +144,7 @@ class MicrosoftGelu(Broadcast):
     same_shape = True
 
     def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> None:
-        """Nothing: only onnxruntime could work the constant out."""
+        """Return ``None``: only onnxruntime could compute the constant."""
 
 
 class Preprocessing(Operator):
@@ -168,18 +168,18 @@ class ParametricRelu(Operator):
     activates = True
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """All axes pass; a slope computed at run time pins."""
+        """Pass all axes; pin them where the slope is computed at run time."""
         if not is_constant(node.inputs[1]):
             flow.pin_inputs(node, "its slope is computed at run time")
             return
         flow.give(node.outputs[0], flow.of(node.inputs[0]))
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """The slope, as a constant of a product."""
+        """Return the slope, along the axes that it broadcasts to."""
         return Broadcast().parameters(node, channels)
 
     def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
-        """As the first input, unless the slope is wider."""
+        """Return the shape of the first input, unless the slope is wider."""
         return shapes[0] if broadcast(shapes) == shapes[0] else None
 
 

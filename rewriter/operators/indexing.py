@@ -35,7 +35,7 @@ class Concat(Operator):
     skips_empty_inputs = True
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Parts without channels, and constants, become places that always stay."""
+        """Join the lists; parts without channels, and constants, become places that always stay."""
         parts = [(tensor, flow.of(tensor)) for tensor in node.inputs]
         rank = max(len(axes) for _, axes in parts)
         if any(len(axes) != rank for _, axes in parts):
@@ -73,7 +73,7 @@ class Concat(Operator):
         return found[0] if found else None
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """Constants along the axes that are not joined."""
+        """Return the constants, along the axes that are not joined."""
         axes = channels.of(node.outputs[0])
         if not axes:
             return []
@@ -88,7 +88,7 @@ class Split(Operator):
     types = ("Split",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Pass channels as the class says."""
         axes = flow.of(node.inputs[0])
         axis = positive(int(node.attrs.get("axis", 0)), len(axes))
         sizes = [flow.size(output, axis) for output in node.outputs]
@@ -123,7 +123,7 @@ class Slice(Operator):
     types = ("Slice",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """A sliced channel axis keeps its stretch of the list."""
+        """Pass the stretch of the list of a sliced axis."""
         axes = flow.of(node.inputs[0])
         bounds = _bounds(node, len(axes))
         if bounds is None:
@@ -138,7 +138,7 @@ class Slice(Operator):
         )
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """Bounds of a cut axis count what is left; picks at uneven steps become a ``Gather``."""
+        """Write bounds that count what is left; uneven steps become a ``Gather``."""
         rank = len(cut.shape(node.inputs[0]) or ())
         bounds = _bounds(node, rank) or {}
         changed = {}
@@ -169,7 +169,7 @@ class Pad(Operator):
     types = ("Pad",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class; modes that copy values, and negative pads, pin a channel axis."""
+        """Put new channels before and after; pin for modes that copy values, and for negative pads."""
         axes = flow.of(node.inputs[0])
         pads = self._pads(node, len(axes))
         if pads is None:
@@ -190,7 +190,7 @@ class Pad(Operator):
 
     @staticmethod
     def _pads(node: gs.Node, rank: int) -> list[int] | None:
-        """Pads of all axes, befores then afters."""
+        """Return the pads of all axes, befores then afters."""
         pads = constant_ints(node, 1)
         axes = constant_ints(node, 3) if given(node, 3) is not None else list(range(rank))
         if pads is None or axes is None or len(pads) != 2 * len(axes):
@@ -202,7 +202,7 @@ class Pad(Operator):
         return full
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """As many places before and after as are left of the new channels."""
+        """Write as many places before and after as are left of the new channels."""
         rank = len(cut.shape(node.inputs[0]) or ())
         pads = self._pads(node, rank)
         if pads is None:
@@ -230,7 +230,7 @@ class Gather(Operator):
     types = ("Gather",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """A channel that an index without axis picks out cannot go."""
+        """Pick from the list; pin a channel that an index without axis picks out."""
         axes = flow.of(node.inputs[0])
         axis = positive(int(node.attrs.get("axis", 0)), len(axes)) if axes else 0
         indices = node.inputs[1]
@@ -260,12 +260,12 @@ class Gather(Operator):
         return computed and picked < last and np.dtype(table.dtype).kind in "fV"
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """The table of an embedding, along its last axis."""
+        """Return the table of an embedding, along its last axis."""
         made = channels.of(node.outputs[0])[-1:] if self._embeds(node) else []
         return [Parameter(0, {len(node.inputs[0].shape) - 1: c}) for c in made if c is not None]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """Indices of picks that stay, counted among what is left."""
+        """Write the indices of picks that stay, counted among what is left."""
         axis = positive(int(node.attrs.get("axis", 0)), len(cut.shape(node.inputs[0]) or ()))
         kept = cut.keeps(node.inputs[0], axis)
         if kept is None or kept.all():
@@ -282,7 +282,7 @@ class Tile(Operator):
     types = ("Tile",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Pass channels as the class says."""
         axes, repeats = flow.of(node.inputs[0]), constant_ints(node, 1)
         if repeats is None:
             flow.pin_inputs(node, "repeats computed at run time")
@@ -297,7 +297,7 @@ class Transpose(Operator):
     types = ("Transpose",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Pass channels as the class says."""
         axes = flow.of(node.inputs[0])
         order = node.attrs.get("perm", list(reversed(range(len(axes)))))
         if axes:
@@ -308,7 +308,7 @@ class Transpose(Operator):
         return False
 
     def broadcast_shape(self, node: gs.Node, shapes: Sequence[ShapeOf]) -> ShapeOf:
-        """The sizes move, too."""
+        """Return the sizes, moved with their axes."""
         sizes = shapes[0]
         return tuple(sizes[axis] for axis in node.attrs.get("perm", range(len(sizes))[::-1]))
 
@@ -319,7 +319,7 @@ class Unsqueeze(Operator):
     types = ("Unsqueeze",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Pass channels as the class says."""
         new = constant_ints(node, 1, "axes")
         if new is None:
             flow.pin_inputs(node, "axes computed at run time")
@@ -339,7 +339,7 @@ class Squeeze(Operator):
     types = ("Squeeze",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Pass channels as the class says."""
         axes = flow.of(node.inputs[0])
         if not axes:
             return  # of unknown rank: the analysis pins what it carries
@@ -372,10 +372,10 @@ class Constants(Operator):
     types = ("Constant",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Nothing to say."""
+        """Give no channels."""
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """None: ``normalize`` turns these nodes into constants of their users."""
+        """Return nothing: ``normalize`` turns these nodes into constants of their users."""
         return []
 
 
@@ -383,13 +383,13 @@ class Constants(Operator):
 
 
 def _computed(node: gs.Node, index: int, attribute: str | None = None) -> bool:
-    """Whether an input that must be constant for a cut is there and is not."""
+    """Return whether an input that must be constant for a cut is there and is not."""
     present = given(node, index) is not None
     return present and constant_ints(node, index, attribute) is None
 
 
 def _bounds(node: gs.Node, rank: int) -> dict[int, slice] | None:
-    """Axis to python slice of a ``Slice``, or ``None`` where a bound is computed."""
+    """Return axis to python slice of a ``Slice``, or ``None`` where a bound is computed."""
     starts, ends = constant_ints(node, 1), constant_ints(node, 2)
     axes = constant_ints(node, 3) if given(node, 3) is not None else list(range(len(starts or [])))
     steps = constant_ints(node, 4) if given(node, 4) is not None else [1] * len(starts or [])
@@ -402,18 +402,18 @@ def _bounds(node: gs.Node, rank: int) -> dict[int, slice] | None:
 
 
 def _end(end: int, step: int) -> int | None:
-    """ONNX writes "to the very front" of a backward slice as a large negative end."""
+    """Return a python end: ONNX writes "to the very front" of a backward slice as a large negative one."""
     return None if step < 0 and end <= -(2**30) else end
 
 
 def left_of(places: Channels, kept: NDArray[np.bool_]) -> Channels:
-    """Where those of ``places`` that are kept lie once the others are gone."""
+    """Return where those of ``places`` that are kept lie once the others are pruned."""
     result: Channels = (np.cumsum(kept) - 1)[places[kept[places]]].astype(np.int64)
     return result
 
 
 def _even(places: Channels) -> tuple[int, int | None, int] | None:
-    """Start, stop and step of a slice that gives ``places``, or ``None`` if there is none."""
+    """Return start, stop and step of a slice that gives ``places``, or ``None`` if there is none."""
     if len(places) == 1:
         return int(places[0]), int(places[0]) + 1, 1
     steps = np.diff(places)

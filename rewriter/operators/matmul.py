@@ -31,11 +31,11 @@ class Gemm(AffineMap):
     types = ("Gemm",)
 
     def _read_axis(self, node: gs.Node) -> int:
-        """Axis of the data input that is summed over, counted from the back."""
+        """Return the axis of the data input that is summed over, counted from the back."""
         return -2 if node.attrs.get("transA", 0) else -1
 
     def _matrix_axes(self, node: gs.Node) -> tuple[int, int]:
-        """Axes of the matrix along its inputs and along its outputs."""
+        """Return the axes of the matrix along its inputs and along its outputs."""
         return (1, 0) if node.attrs.get("transB", 0) else (0, 1)
 
     def _lists(self, node: gs.Node, channels: ChannelLookup) -> tuple[Channels | None, Channels | None]:
@@ -45,7 +45,7 @@ class Gemm(AffineMap):
         return source[self._read_axis(node)] if source else None, target[-1]  # of unknown rank: no channels
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Consumes the summed axis, makes new channels on the last; the rows pass."""
+        """Consume the summed axis, make new channels on the last; pass the rows."""
         matrix, bias = node.inputs[1], given(node, 2)
         if not is_constant(matrix) or (bias is not None and not is_constant(bias)):
             flow.pin_inputs(node, "its matrix or bias is computed at run time")
@@ -58,7 +58,7 @@ class Gemm(AffineMap):
         flow.give(node.outputs[0], [rows, outputs])
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """The matrix, and the bias along its last axis."""
+        """Return the matrix, and the bias along its last axis."""
         inputs, outputs = self._lists(node, channels)
         along_inputs, along_outputs = self._matrix_axes(node)
         axes: dict[int, Channels] = {}
@@ -73,13 +73,13 @@ class Gemm(AffineMap):
         return found
 
     def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
-        """The summed axis of the data input."""
+        """Return the summed axis of the data input."""
         inputs, _ = self._lists(node, channels)
         axis = len(channels.of(node.inputs[0])) + self._read_axis(node)
         return [] if inputs is None else [Read(0, axis, inputs)]
 
     def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
-        """Rows x inputs x outputs."""
+        """Return rows x inputs x outputs."""
         shape, summed = channels.shape(node.outputs[0]), channels.shape(node.inputs[0])
         if not shape or not summed:
             return []
@@ -93,7 +93,7 @@ class Gemm(AffineMap):
         return [Work(times, tuple(lists))]
 
     def constant_output(self, node: gs.Node) -> Array:
-        """``beta * C``."""
+        """Return ``beta * C``."""
         bias, beta = given(node, 2), _beta(node)
         if bias is None or beta == 0:
             return np.zeros((), dtype_of(node.inputs[1]))
@@ -111,7 +111,7 @@ class Gemm(AffineMap):
         return _alpha(node) * turned
 
     def fold(self, node: gs.Node, read: Read, into: Array, constant: Array, channels: ChannelLookup) -> Array:
-        """The matrix takes ``into``, its outputs get ``alpha`` times what the constant gives."""
+        """Multiply the matrix with ``into``; the constant counts ``alpha`` times."""
         matrix = node.inputs[1]
         turned = self._matrix_axes(node) == (1, 0)
         along = (matrix.values.T if turned else matrix.values).astype(np.float64)
@@ -121,7 +121,7 @@ class Gemm(AffineMap):
         return delta
 
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
-        """Into ``C``, over ``beta``."""
+        """Add to ``C``, divided by ``beta``."""
         bias = given(node, 2)
         beta = _beta(node)
         if bias is None or beta == 0:
@@ -132,7 +132,7 @@ class Gemm(AffineMap):
         set_constant(node, 2, (old.astype(np.float64) + delta / beta).astype(old.dtype))
 
     def is_affine(self, node: gs.Node) -> bool:
-        """With one row a sample, and one bias for all."""
+        """Return whether there is one row a sample, and one bias for all."""
         bias = given(node, 2)
         plain = is_constant(node.inputs[1]) and not node.attrs.get("transA", 0) and _alpha(node) != 0
         if bias is None or not plain:
@@ -144,12 +144,12 @@ class Gemm(AffineMap):
         return self._weights(node)[None]
 
     def weight(self, node: gs.Node, coefficients: Array) -> Array:
-        """Over ``alpha``."""
+        """Return the matrix: coefficients divided by ``alpha``."""
         matrix: Array = coefficients[0] / _alpha(node)
         return matrix if self._matrix_axes(node) == (1, 0) else matrix.T
 
     def offset(self, node: gs.Node) -> Array:
-        """``beta`` times ``C``."""
+        """Return ``beta * C``."""
         bias = given(node, 2)
         outputs = node.inputs[1].shape[self._matrix_axes(node)[1]]
         if bias is None:
@@ -158,13 +158,13 @@ class Gemm(AffineMap):
         return np.broadcast_to(values.reshape(-1), (outputs,))
 
     def rows(self, node: gs.Node, data: Array, places: Integers) -> Array:
-        """The data, which has one place a sample."""
+        """Return the data, which has one place a sample."""
         return data[None]
 
     def transpose(
         self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
     ) -> gs.Variable:
-        """``Gemm`` with the matrix turned."""
+        """Write a ``Gemm`` with the matrix turned."""
         turned = 0 if self._matrix_axes(node) == (1, 0) else 1
         return build.node("Gemm", "back", [errors, weight], alpha=_alpha(node), transB=turned)
 
@@ -183,7 +183,7 @@ class MatMul(Contraction, AffineMap):
     types = ("MatMul",)
 
     def equation(self, node: gs.Node, shapes: Flow | ChannelLookup | None) -> Equation | None:
-        """Vectors have no rule."""
+        """Return the names of rows, columns and axes of the stack; vectors have no rule."""
         found = [t.shape if is_constant(t) else (0, 0) for t in node.inputs]
         if shapes is not None:
             found = [shapes.shape(tensor) for tensor in node.inputs]
@@ -198,33 +198,33 @@ class MatMul(Contraction, AffineMap):
         return axis >= rank - 2
 
     def is_affine(self, node: gs.Node) -> bool:
-        """A tensor times one constant matrix."""
+        """Return whether this is a tensor times one constant matrix."""
         matrix = node.inputs[1]
         return is_constant(matrix) and len(matrix.shape) == 2 and not is_constant(node.inputs[0])
 
     def coefficients(self, node: gs.Node) -> Array:
-        """The matrix, turned."""
+        """Return the matrix, turned."""
         values: Array = node.inputs[1].values.astype(np.float64).T[None]
         return values
 
     def weight(self, node: gs.Node, coefficients: Array) -> Array:
-        """The matrix."""
+        """Return the matrix."""
         matrix: Array = coefficients[0].T
         return matrix
 
     def offset(self, node: gs.Node) -> Array:
-        """None of its own."""
+        """Return zeros: a product has no bias."""
         return np.zeros(node.inputs[1].shape[1])
 
     def rows(self, node: gs.Node, data: Array, places: Integers) -> Array:
-        """The last axis of the data."""
+        """Return the last axis of the data at each place."""
         columns = data.shape[-1]
         return data.reshape(len(data), -1, columns)[:, places].reshape(1, -1, columns)
 
     def transpose(
         self, node: gs.Node, build: Builder, errors: gs.Tensor, weight: gs.Tensor, sizes: Sequence[int]
     ) -> gs.Variable:
-        """The errors times the matrix, turned."""
+        """Write the errors times the matrix, turned."""
         return build.node(
             "MatMul", "back", [errors, build.node("Transpose", "turned", [weight], perm=[1, 0])]
         )

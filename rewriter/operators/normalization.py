@@ -22,7 +22,7 @@ class BatchNormalization(Operator):
     types = ("BatchNormalization",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """All axes pass; training mode and run-time statistics pin."""
+        """Pass all axes; pin them in training mode and for statistics computed at run time."""
         trains = node.attrs.get("training_mode", 0) or any(o.outputs for o in node.outputs[1:])
         if trains or not all(map(is_constant, node.inputs[1:5])):
             flow.pin_inputs(node, "statistics computed at run time")
@@ -30,14 +30,14 @@ class BatchNormalization(Operator):
         flow.give(node.outputs[0], flow.of(node.inputs[0]))
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """All four, along the channels of axis 1."""
+        """Return all four, along the channels of axis 1."""
         axes = channels.of(node.outputs[0])
         if len(axes) < 2 or axes[1] is None:
             return []
         return [Parameter(index, {0: axes[1]}) for index in range(1, 5)]
 
     def broadcast_shape(self, node: gs.Node, shapes: Sequence[Shape]) -> Shape | None:
-        """As the input, which needs a value for each channel."""
+        """Return the shape of the input, which needs a value for each channel."""
         return shapes[0] if shapes[0][1:2] == shapes[1] else None
 
 
@@ -47,7 +47,7 @@ class InstanceNormalization(Operator):
     types: ClassVar[tuple[str, ...]] = ("InstanceNormalization",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Batch and channels pass; what lies on a space axis is mixed."""
+        """Pass batch and channels; pin what lies on a space axis."""
         axes = flow.of(node.inputs[0])
         if not all(map(is_constant, node.inputs[1:3])):
             flow.pin_inputs(node, "scale or bias computed at run time")
@@ -75,7 +75,7 @@ class GroupNormalization(InstanceNormalization):
     same_shape = True
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Tie the channels of each normalization group."""
         super().flow(node, flow)
         channels = flow.of(node.outputs[0])[1:2]
         if channels and channels[0] is not None:
@@ -90,7 +90,7 @@ class GroupNormalization(InstanceNormalization):
         ]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """As many normalization groups as are left."""
+        """Write the number of normalization groups that are left."""
         kept = cut.keeps(node.outputs[0], 1)
         if kept is not None:
             node.attrs["num_groups"] = int(kept[:: len(kept) // node.attrs["num_groups"]].sum())
@@ -103,12 +103,12 @@ class NormalizationGroups(Reshape):
     """
 
     def fits(self, node: gs.Node) -> bool:
-        """Whether only ``InstanceNormalization`` reads the result."""
+        """Return whether only ``InstanceNormalization`` reads the result."""
         users = node.outputs[0].outputs
         return node.op == "Reshape" and bool(users) and {u.op for u in users} == {"InstanceNormalization"}
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class; any other regrouping is that of a ``Reshape``."""
+        """Tie the channels of a group; any other regrouping is that of a ``Reshape``."""
         axes = flow.of(node.inputs[0])
         source, target = flow.shape(node.inputs[0]) or (), flow.shape(node.outputs[0]) or ()
         along = axes[1] if len(axes) > 1 and all(c is None for c in (axes[0], *axes[2:])) else None
@@ -161,7 +161,13 @@ class Along(Operator):
         """
 
     def left(self, node: gs.Node, axes: list[Channels | None], along: list[int]) -> list[Channels | None]:
-        """What the outputs hold once the channels ``along`` are pinned."""
+        """Return what the outputs hold.
+
+        Args:
+            node: the node.
+            axes: channels on each axis of the first input.
+            along: the axes whose channels are pinned.
+        """
         return axes
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
@@ -188,7 +194,7 @@ class Softmax(Along):
     types = ("Softmax", "LogSoftmax", "Hardmax")
 
     def along(self, node: gs.Node, flow: Flow, rank: int) -> Sequence[int]:
-        """See the class."""
+        """Return the attribute; before opset 13 also all axes behind."""
         flattens = flow.opset < 13
         axis = positive(int(node.attrs.get("axis", 1 if flattens else -1)), rank)
         return range(axis, rank) if flattens else [axis]
@@ -204,7 +210,7 @@ class LocalResponse(Along):
     types = ("LRN",)
 
     def along(self, node: gs.Node, flow: Flow, rank: int) -> Sequence[int]:
-        """Axis 1."""
+        """Return axis 1."""
         return [1]
 
 
@@ -214,7 +220,7 @@ class LpNormalization(Along):
     types = ("LpNormalization",)
 
     def along(self, node: gs.Node, flow: Flow, rank: int) -> Sequence[int]:
-        """Its attribute."""
+        """Return the attribute."""
         return [positive(int(node.attrs.get("axis", -1)), rank)]
 
 
@@ -225,7 +231,7 @@ class MeanVarianceNormalization(Along):
     same_shape = True
 
     def along(self, node: gs.Node, flow: Flow, rank: int) -> Sequence[int]:
-        """Its attribute."""
+        """Return the attribute."""
         return [positive(int(axis), rank) for axis in node.attrs.get("axes", [0, 2, 3])]
 
 

@@ -17,7 +17,7 @@ class Pooling(Operator):
     )
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Channels on axis 1 pass; the indices of ``MaxPool`` count over channels and pin them."""
+        """Pass channels on axis 1; pin them where the indices of ``MaxPool`` are used."""
         axes = flow.of(node.inputs[0])
         for channels in axes[2:]:
             flow.pin(channels, node, "channels on a space axis of a pooling")

@@ -43,7 +43,7 @@ class Recurrent(Consumer):
     activates = True
 
     def units(self, node: gs.Node, channels: ChannelLookup | Flow) -> Channels | None:
-        """The hidden units: channels of whatever output there is."""
+        """Return the hidden units: channels of whatever output there is."""
         for tensor in node.outputs:
             axes = channels.of(tensor) if tensor.name else []
             if axes and axes[-1] is not None:
@@ -51,7 +51,7 @@ class Recurrent(Consumer):
         return None
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Consumes the features, and its own units of the step before; makes units."""
+        """Consume the features, and its own units of the step before; make units."""
         weights = [given(node, index) for index in (WEIGHT, RECURRENCE, BIAS, PEEPHOLES)]
         if not all(tensor is None or is_constant(tensor) for tensor in weights):
             flow.pin_inputs(node, "its weights are computed at run time")
@@ -67,7 +67,7 @@ class Recurrent(Consumer):
                 flow.give(tensor, [None] * (3 if place == SEQUENCE else 2) + [units])
 
     def _start(self, node: gs.Node, state: gs.Tensor, units: Channels, flow: Flow) -> None:
-        """A state to start with: its units are those of the node."""
+        """Tie the units of a state to start with to those of the node."""
         if is_constant(state):
             return
         *others, channels = flow.of(state) or [None]
@@ -80,7 +80,7 @@ class Recurrent(Consumer):
             flow.tie(units, channels)
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """Both weights, the biases of both, peepholes, and states to start with that are constant."""
+        """Return both weights, their biases, peepholes, and constant states to start with."""
         units = self.units(node, channels)
         if units is None:
             return []
@@ -101,7 +101,7 @@ class Recurrent(Consumer):
         return found
 
     def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
-        """The features of a step, and the node's own units of the step before."""
+        """Return the features of a step, and the node's own units of the step before."""
         units, features = self.units(node, channels), channels.of(node.inputs[DATA])
         found = []
         wide = features[FEATURES] if features else None
@@ -112,7 +112,7 @@ class Recurrent(Consumer):
         return found
 
     def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
-        """Every step of every sample multiplies with both weights, of all gates and directions."""
+        """Return the products with both weights, of all gates and directions, at every step."""
         steps, *weights = (channels.shape(tensor) for tensor in node.inputs[:3])
         if not steps or any(shape is None for shape in weights):
             return []
@@ -128,7 +128,7 @@ class Recurrent(Consumer):
         return [Work(times, (units, wide)), own]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """``hidden_size``."""
+        """Write ``hidden_size``."""
         node.attrs["hidden_size"] = int(node.inputs[RECURRENCE].shape[FEATURES])
 
     # ------------------------------------------------------------ compensation
@@ -159,7 +159,7 @@ class Recurrent(Consumer):
 
     @staticmethod
     def _folded(node: gs.Node, index: int, into: Array, constant: Array) -> Array:
-        """What ``constant`` gives every row of a weight (directions, gates * units), which takes ``into``."""
+        """Multiply a weight with ``into``; return ``constant`` times its rows (directions, gates * units)."""
         weight = node.inputs[index]
         values = weight.values.astype(np.float64)
         set_constant(node, index, (values @ into).astype(weight.dtype))
@@ -167,7 +167,7 @@ class Recurrent(Consumer):
         return delta
 
     def add_bias(self, node: gs.Node, delta: Array, graph: gs.Graph) -> None:
-        """``delta`` (directions, 2, gates * units): for the data, and for the units of the step before."""
+        """Add ``delta`` (directions, 2, gates * units) to the biases of the data and of the step before."""
         bias, kind = given(node, BIAS), node.inputs[WEIGHT].dtype
         old = np.zeros(()) if bias is None else bias.values.astype(np.float64)
         set_constant(node, BIAS, (old + delta.reshape(len(delta), -1)).astype(kind))

@@ -36,7 +36,7 @@ class Reduction(Operator):
     )
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Reduced axes hold no channels any more; the others pass."""
+        """Consume the channels of reduced axes; pass the others."""
         axes = flow.of(node.inputs[0])
         if not axes:
             return  # of unknown rank: the analysis pins what it carries
@@ -52,16 +52,16 @@ class Reduction(Operator):
         flow.give(node.outputs[0], left)
 
     def _reduce(self, node: gs.Node, flow: Flow, channels: Channels | None) -> None:
-        """Channels along which the node reduces are consumed: nothing to say."""
+        """Consume the channels along which the node reduces."""
 
     def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
-        """Every reduced axis with channels."""
+        """Return every reduced axis with channels."""
         axes = channels.of(node.inputs[0])
         reduced = (_reduced(node, len(axes)) or ()) if axes else ()
         return [Read(0, axis, found) for axis in reduced if (found := axes[axis]) is not None]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """A mean over fewer channels is scaled to what the parent divides by."""
+        """Scale a mean over fewer channels to what the parent divides by."""
         if node.op != "ReduceMean":
             return
         share = 1.0
@@ -83,7 +83,7 @@ class SelectiveReduction(Reduction):
         flow.pin(channels, node, "reduces over the channels")
 
     def masks(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
-        """Nothing is taken as zero."""
+        """Return nothing: no channel counts as zero."""
         return []
 
 
@@ -94,11 +94,11 @@ class ArgMax(Along):
     reason = "counts the channels"
 
     def along(self, node: gs.Node, flow: Flow, rank: int) -> Sequence[int]:
-        """Its attribute."""
+        """Return the attribute."""
         return [positive(int(node.attrs.get("axis", 0)), rank)]
 
     def left(self, node: gs.Node, axes: Axes, along: Sequence[int]) -> Axes:
-        """The other axes."""
+        """Return the other axes."""
         if node.attrs.get("keepdims", 1):
             return [None if axis in along else channels for axis, channels in enumerate(axes)]
         return [channels for axis, channels in enumerate(axes) if axis not in along]
@@ -111,11 +111,11 @@ class TopK(Along):
     reason = "sorts the channels"
 
     def along(self, node: gs.Node, flow: Flow, rank: int) -> Sequence[int]:
-        """Its attribute."""
+        """Return the attribute."""
         return [positive(int(node.attrs.get("axis", -1)), rank)]
 
     def left(self, node: gs.Node, axes: Axes, along: Sequence[int]) -> Axes:
-        """The other axes."""
+        """Return the other axes."""
         return [None if axis in along else channels for axis, channels in enumerate(axes)]
 
 
@@ -126,13 +126,13 @@ class CumSum(Along):
     reason = "adds up along the channels"
 
     def along(self, node: gs.Node, flow: Flow, rank: int) -> Sequence[int] | None:
-        """Its second input."""
+        """Return the second input."""
         found = constant_ints(node, 1)
         return None if found is None else [positive(axis, rank) for axis in found]
 
 
 def _reduced(node: gs.Node, rank: int) -> list[int] | None:
-    """The axes of a reduction; ``None`` if they are computed at run time."""
+    """Return the axes of a reduction; ``None`` if they are computed at run time."""
     reduced = constant_ints(node, 1, "axes")
     if not reduced:
         if reduced is None and given(node, 1) is not None:

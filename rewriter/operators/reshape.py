@@ -36,7 +36,7 @@ class Reshape(Operator):
     types = ("Reshape", "Flatten")
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Pass channels as the class says."""
         axes = flow.of(node.inputs[0])
         if all(channels is None for channels in axes):
             return
@@ -71,7 +71,7 @@ class Reshape(Operator):
 
     @staticmethod
     def _merge(node: gs.Node, flow: Flow, block: list[int], axes: Axes) -> Channels | None:
-        """The list of the merged axes, or ``None`` where it holds no channels (any more)."""
+        """Return the list of the merged axes, or ``None`` where it holds no channels."""
         lists = [axes[axis] for axis in block]
         if all(channels is None for channels in lists):
             return None
@@ -96,7 +96,7 @@ class Expand(Operator):
     types = ("Expand",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Pass channels as the class says."""
         axes, target = flow.of(node.inputs[0]), flow.shape(node.outputs[0])
         if target is None:
             flow.pin_inputs(node, "spreads to an unknown shape")
@@ -111,11 +111,11 @@ class Expand(Operator):
         flow.give(node.outputs[0], result)
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
-        """A constant that is spread, along every axis that holds channels."""
+        """Return a constant that is spread, along every axis that holds channels."""
         return [found for found in Broadcast().parameters(node, channels) if found.index == 0]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """1 in the target leaves an axis as it is."""
+        """Write 1 for an axis that is cut: it stays as it is."""
         axes = range(len(cut.shape(node.outputs[0]) or ()))
         write_sizes(node, 1, cut, {axis: 1 for axis in axes if _shrinks(cut, node.outputs[0], axis)})
 
@@ -131,7 +131,7 @@ class Shape(Operator):
     outputs_no_channels = True
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """The sizes themselves are no channels."""
+        """Give no channels: sizes are none."""
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
         """Put the parent's sizes in place of those that have changed."""
@@ -190,7 +190,7 @@ def _left(cut: Cut, tensor: gs.Tensor, axis: int) -> int:
 
 
 def _unused(name: str, graph: gs.Graph) -> str:
-    """``name``, longer where a graph that was cut before has it already."""
+    """Return ``name``, longer where a graph that was cut before has it already."""
     taken = {node.name for node in graph.nodes}
     while name in taken:
         name += "+"
@@ -198,7 +198,7 @@ def _unused(name: str, graph: gs.Graph) -> str:
 
 
 def _overwrite(shape: gs.Tensor, sizes: dict[int, int], length: int, name: str, graph: gs.Graph) -> gs.Node:
-    """A ``Concat`` of ``sizes`` where given and of stretches of ``shape`` elsewhere.
+    """Add a ``Concat`` of ``sizes`` where given and of stretches of ``shape`` elsewhere.
 
     Shape inference sees through it, unlike through a ``Where``.
     """

@@ -15,7 +15,7 @@ class Resize(Operator):
     types = ("Resize",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """An axis that is scaled, or cropped, pins its channels; so do sizes computed at run time."""
+        """Pin channels on axes that are scaled or cropped, or of sizes computed at run time."""
         axes = flow.of(node.inputs[0])
         for tensor in node.inputs[1:]:
             for channels in flow.of(tensor):
@@ -28,7 +28,7 @@ class Resize(Operator):
 
     @staticmethod
     def _stays(node: gs.Node, flow: Flow, axis: int, rank: int) -> bool:
-        """Whether an axis is known to keep its size, also when it is shorter."""
+        """Return whether an axis is known to keep its size, also when it is shorter."""
         sizes = flow.size(node.inputs[0], axis), flow.size(node.outputs[0], axis)
         axes = [positive(int(each), rank) for each in node.attrs.get("axes", range(rank))]
         if axis not in axes:
@@ -59,7 +59,7 @@ class Sampling(Operator):
     types = ("GridSample", "RoiAlign", "MaxRoiPool")
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """Channels on axis 1 pass; the others, and those of what says where to look, stay."""
+        """Pass channels on axis 1; pin the others, and those of what says where to look."""
         axes = flow.of(node.inputs[0])
         for channels in (*axes[:1], *axes[2:]):
             flow.pin(channels, node, "channels on a batch or space axis")
@@ -75,7 +75,7 @@ class DepthToSpace(Operator):
     types = ("DepthToSpace",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """``DCR``: blocks, then channels; ``CRD``: channels, then blocks."""
+        """Tie the channels of a block: ``DCR``: blocks, then channels; ``CRD``: channels, then blocks."""
         axes = flow.of(node.inputs[0])
         for channels in axes[2:]:
             flow.pin(channels, node, "channels on a space axis")
@@ -96,7 +96,7 @@ class SpaceToDepth(Operator):
     types = ("SpaceToDepth",)
 
     def flow(self, node: gs.Node, flow: Flow) -> None:
-        """See the class."""
+        """Pass the list once for each place of a block."""
         axes = flow.of(node.inputs[0])
         for channels in axes[2:]:
             flow.pin(channels, node, "channels on a space axis")
