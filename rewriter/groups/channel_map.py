@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import TypeVar
@@ -98,6 +99,30 @@ class ChannelMap:
             name: [None if channels is None else self.products.numbers[channels] for channels in axes]
             for name, axes in flow.axes.items()
         }
+
+    # ------------------------------------------------------------ handing on
+
+    def on(self, model: Model) -> ChannelMap:
+        """Return the same map for ``model``, a copy of the one that was analysed."""
+        found = copy.copy(self)
+        found.nodes = list(model.graph.nodes)
+        found.shapes, found._axes = dict(self.shapes), dict(self._axes)
+        return found
+
+    def alias(self, new: gs.Tensor, like: gs.Tensor) -> None:
+        """Let ``new``, which a pass put in front of ``like``, have its shape and carry its channels."""
+        if like.name in self.shapes:
+            self.shapes[new.name] = self.shapes[like.name]
+        if like.name in self._axes:
+            self._axes[new.name] = self._axes[like.name]
+
+    def grow(self, model: Model) -> None:
+        """Take up the nodes and constants that a pass added to ``model``, whose tensors have an alias."""
+        self.nodes = list(model.graph.nodes)
+        for node in self.nodes:
+            for tensor in node.inputs:
+                if isinstance(tensor, gs.Constant):
+                    self.shapes.setdefault(tensor.name, tuple(tensor.shape))
 
     # ------------------------------------------------------------ tensors
 

@@ -33,7 +33,7 @@ class Group:
         name: the first node, in the order of the file, that makes channels of the group. A node that
             makes several lists, or one that is split (heads and their width), has a number behind it.
         channels: for each channel of the group the number that stands for it in the analysis.
-        cuttable: which of them may go.
+        cuttable: which of them may be pruned.
         reason: why the others may not: operator, node and what it does; ``""`` if all may.
     """
 
@@ -44,7 +44,7 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Number of channels."""
+        """The number of channels."""
         return len(self.channels)
 
 
@@ -89,26 +89,18 @@ class ChannelGroups:
     # ------------------------------------------------------------ handing on
 
     def on(self, model: Model) -> ChannelGroups:
-        """The same analysis for ``model``, a copy of the one that was analysed."""
+        """Return the same analysis for ``model``, a copy of the one that was analysed."""
         found = copy.copy(self)
-        found.nodes = list(model.graph.nodes)
-        found.shapes, found._axes = dict(self.shapes), dict(self._axes)
+        found.channel_map = self.channel_map.on(model)
         return found
 
     def alias(self, new: gs.Tensor, like: gs.Tensor) -> None:
         """Let ``new``, which a pass put in front of ``like``, have its shape and carry its channels."""
-        if like.name in self.shapes:
-            self.shapes[new.name] = self.shapes[like.name]
-        if like.name in self._axes:
-            self._axes[new.name] = self._axes[like.name]
+        self.channel_map.alias(new, like)
 
     def grow(self, model: Model) -> None:
         """Take up the nodes and constants that a pass added to ``model``, whose tensors have an alias."""
-        self.nodes = list(model.graph.nodes)
-        for node in self.nodes:
-            for tensor in node.inputs:
-                if isinstance(tensor, gs.Constant):
-                    self.shapes.setdefault(tensor.name, tuple(tensor.shape))
+        self.channel_map.grow(model)
 
     # ------------------------------------------------------------ looking
 
