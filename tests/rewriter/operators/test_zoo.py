@@ -80,7 +80,7 @@ def test_the_law_holds(name: str, normalized: bool) -> None:
 @models
 def test_the_law_holds_when_all_falls_that_may(name: str) -> None:
     law = law_of(name, normalized=True)
-    cut, plan = law.cut(law.plan(1.0, 0, whole=True)), law.plan(1.0, 0, fall=True)
+    cut, plan = law.cut(law.plan(1.0, 0, whole=True)), law.plan(1.0, 0, whole=True)
     assert difference(law.run(cut), law.masked(plan)) < TOLERANCE
     fell = any(not kept.any() for kept in plan.kept.values())
     assert fell == (name in WITH_BRANCHES)
