@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from graft.passes.base import Context, Declined, Report
 from graft.passes.compare import Comparison
@@ -11,12 +12,16 @@ from graft.passes.compensate.fold import FOLD, REFIT
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED
 from graft.passes.join.compatibility import display_name
+from graft.passes.join.naming import TRAIN
 from graft.passes.parent import Parent
+from graft.rewriter.data.prefixed import PrefixedData
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.outputs import last_features
+from graft.rewriter.record.folder import PARENT, PROFILE, parents_beside
 from graft.rewriter.record.profile import PRODUCTS, Profile
-from graft.rewriter.record.provenance import Asked, Origin
+from graft.rewriter.record.provenance import Asked, Origin, origin_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,109 @@ class Source:
     parent: Parent
     profile: Profile
     samples: Samples | None = None
+
+
+def refit_samples(
+    parent: Parent, data: Sequence[PrefixedData], prefixes: Set[str], ignore: str | None, alone: bool
+) -> Samples | None:
+    """Return samples to refit a trunk with: the training split of the first data set that is its parent's.
+
+    Its prefix is one of the parent's modules, and it has classes of the parent.
+
+    Args:
+        parent: of the trunk.
+        data: labelled samples with their prefixes.
+        prefixes: of the modules of the parent.
+        ignore: a class whose labels do not count, with or without its prefix.
+        alone: there is no other parent, so that class numbers without names are those of this one.
+
+    Raises:
+        GraftError: the data cannot be read, or has no samples of the parent.
+    """
+    for each in data:
+        if TRAIN not in each.dataset.splits or each.prefix not in prefixes:
+            continue
+        part = each.dataset.split(TRAIN)
+        if part.class_names is None and not alone:
+            continue
+        if part.class_names is not None and not set(part.class_names) & set(parent.card.labels):
+            continue
+        bare = ignore.removeprefix(f"{each.prefix}:") if ignore and each.prefix else ignore
+        return Samples.match(replace(part, ignore=bare), parent.card)
+    return None
+
+
+def with_refit_samples(
+    sources: Mapping[str, Source],
+    modules: Sequence[Model],
+    prefixes: Sequence[str],
+    data: Sequence[PrefixedData],
+    ignore: str | None,
+) -> dict[str, Source]:
+    """Return ``sources`` with samples to refit trunks with, where the data holds some of their parent.
+
+    Args:
+        sources: parents at hand, by graph hash.
+        modules: that are to be joined.
+        prefixes: of each module.
+        data: labelled samples with their prefixes.
+        ignore: a class whose labels do not count, with or without its prefix.
+
+    Raises:
+        GraftError: the data cannot be read, or has no samples of a parent.
+    """
+    owners = [origin_of(module).parents[0].graph_sha256 for module in modules]
+    found = {}
+    for sha256, source in sources.items():
+        own = {prefix for prefix, owner in zip(prefixes, owners, strict=True) if owner == sha256}
+        samples = refit_samples(source.parent, data, own, ignore, len(set(owners)) == 1)
+        found[sha256] = replace(source, samples=samples)
+    return found
+
+
+def load_sources(
+    modules: Sequence[Model], files: Sequence[Path], parents: Sequence[Path], profiles: Sequence[Path]
+) -> dict[str, Source]:
+    """Load the parents and profiles that are named, or lie beside the modules, if they are theirs.
+
+    Args:
+        modules: that ``decompose`` wrote.
+        files: where the modules lie.
+        parents: files of parents, which have to be theirs.
+        profiles: files of profiles, which have to be of their parents.
+
+    Returns:
+        Graph hash of a parent to the parent and its profile.
+
+    Raises:
+        GraftError: ``parent-of-another``, ``profile-of-another``, or a file cannot be read.
+    """
+    wanted = {record.graph_sha256 for module in modules for record in origin_of(module).parents}
+    beside = parents_beside(files)
+    loaded = [Profile.load(path) for path in (*profiles, *(folder / PROFILE for folder in beside))]
+    found: dict[str, Source] = {}
+    for path in (*parents, *(folder / PARENT for folder in beside)):
+        model = Model.load(path)
+        model.card = model.require_card(path)
+        sha256 = model.graph_sha256()
+        if sha256 not in wanted:
+            if path in parents:
+                raise GraftError(
+                    "parent-of-another", f"{path} is not the parent of these modules", "name their parent"
+                )
+            continue
+        mine = next((each for each in loaded if each.parent == sha256), None)
+        if sha256 in found or mine is None:
+            continue
+        found[sha256] = Source(Parent(model), mine)
+    for path, each in zip(profiles, loaded, strict=False):
+        if each.parent not in wanted:
+            raise GraftError(
+                "profile-of-another",
+                f"the profile {path} was made from another model",
+                "name the profile of their parent",
+            )
+    return found
 
 
 @dataclass(frozen=True)

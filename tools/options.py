@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +19,8 @@ from graft.passes.identify import DEFAULT, MEASURED, METHODS, PUBLISHED
 from graft.passes.select.budget import UNITS
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.prefixed import PrefixedData
 from graft.rewriter.data.samples import Samples
-from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.run.session import Device
 from graft.tools.command import GENERAL, Argument, Option, Options, Reads, one_of
@@ -99,9 +99,13 @@ class Prefixed:
     path: Path
     prefix: str = ""
 
-    def name(self, label: str) -> str:
-        """Return the name of a class of it."""
-        return f"{self.prefix}:{label}" if self.prefix else label
+    def load(self) -> PrefixedData:
+        """Load the data set at the path.
+
+        Raises:
+            GraftError: there is none, or it cannot be read.
+        """
+        return PrefixedData(Dataset.load(self.path), self.prefix)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -424,38 +428,6 @@ def classes_with_samples(given: Sequence[str], samples: Samples) -> tuple[str, .
     if names:
         Samples.match(samples.split, samples.card, names)  # says which of them has none
     return names
-
-
-def split_of(
-    paths: Sequence[Prefixed],
-    split: str,
-    ignore: str | None = None,
-    numbers: Mapping[str, Sequence[str]] | None = None,
-) -> Split:
-    """Load one split of one or several data sets.
-
-    Args:
-        paths: the data sets.
-        split: its name.
-        ignore: class whose labels do not count.
-        numbers: meaning of class numbers without names, by prefix.
-
-    Raises:
-        GraftError: a data set lacks the split, or its numbers mean nothing.
-    """
-    parts = [_named(Dataset.load(each.path).split(split), each, numbers or {}) for each in paths]
-    return replace(Split.join(parts), ignore=ignore)
-
-
-def _named(part: Split, named: Prefixed, numbers: Mapping[str, Sequence[str]]) -> Split:
-    names = part.class_names or numbers.get(named.prefix)
-    if names is None and named.prefix:
-        raise GraftError(
-            "data-names",
-            f"the classes of {named} are numbers, and what they mean is not known",
-            "add class_names to the .npz file",
-        )
-    return replace(part, class_names=tuple(map(named.name, names)) if names else None)
 
 
 def _lines(path: Path) -> list[str]:

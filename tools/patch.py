@@ -1,40 +1,29 @@
-"""What 'graft replace', 'add' and 'remove' share: whom they take, the data, and the patch report."""
+"""What 'graft replace', 'add' and 'remove' share: options, and the patch report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
 from graft.passes.base import Context
 from graft.passes.compare import names as comparison_names
 from graft.passes.join.merge import INPUTS
+from graft.passes.join.naming import PatchData
 from graft.passes.join.patch import Newcomer, Patch
-from graft.passes.replace import Replace, ReplaceReport
-from graft.rewriter.card.card import OTHER
-from graft.rewriter.data.dataset import Dataset
-from graft.rewriter.data.samples import Samples
-from graft.rewriter.data.split import Split
-from graft.rewriter.errors import GraftError
+from graft.passes.join.patch_report import describe, evaluate_before_after
+from graft.passes.replace import Replace
+from graft.rewriter.data.prefixed import prefixed
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
-from graft.rewriter.measure import metrics
-from graft.rewriter.measure.cost import cost_of
-from graft.rewriter.measure.evaluation import Scored, score
 from graft.rewriter.record.folder import load_module, module_files
-from graft.rewriter.record.provenance import numbering, origin_of
-from graft.rewriter.run.equivalence import check
-from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options
 from graft.tools.command import Option, Options, one_of
-from graft.tools.naming import parsed
+from graft.tools.naming import parse_rename
 
-TRAIN = "train"
 NEWCOMER = "Module"
 
 
@@ -91,7 +80,7 @@ def bring_in(
     run: options.SeededRunOptions,
     output: options.ModelOutputOptions,
 ) -> None:
-    """Let the module decide class ``name``, or one more, and report what that did.
+    """Let the module decide class ``name``, or one more, and report the difference.
 
     Args:
         name: the class; None: one more.
@@ -108,182 +97,20 @@ def bring_in(
     before = Model.load(subject.model, subject.card)
     before.card = before.require_card(subject.model)
     device, module = run.device(), subject.module
-    replacing = Replace(
-        compare.scores,
-        compare.kind,
-        samples_per_class=data.samples_per_class,
-    )
-    context = Context(device=device, seed=run.seed)
-    report, newcomer, samples, reason = _patch(before, name, subject, data, replacing, context)
-    result = {
-        **about(report.model, output.output, device),
-        "class": name,
-        **_described(report, newcomer, module, reason),
-    }
-    if data.data:
-        old = [name] if name else []
-        result.update(measured(before, report.model, old, [newcomer.name], samples, data.test_split, device))
-    result.update(written(report.model, output))
-    what = f"{newcomer.name} of {module} was added"
-    if name:
-        what = f"{name} is decided by {module} now" + (
-            "" if newcomer.name == name else f", as {newcomer.name}"
-        )
-    command = "replace" if name else "add"
-    show.declined(result["declined"])
-    show.emit(command, result, output.as_json, lambda: told(result, what))
-
-
-@dataclass(frozen=True)
-class Data:
-    """Labelled samples for a patch.
-
-    Attributes:
-        paths: as named.
-        ignore: class whose labels do not count.
-        renamed: what classes are called otherwise.
-        numbers: what class numbers mean, by prefix.
-    """
-
-    paths: Sequence[options.Prefixed]
-    ignore: str | None
-    renamed: Mapping[str, str]
-    numbers: Mapping[str, Sequence[str]]
-
-    def split(self, name: str) -> Split:
-        """The samples of one split of all data sets."""
-        part = options.split_of(self.paths, name, self.ignore, self.numbers)
-        return _renamed(part, self.renamed)
-
-    def lacks(self, name: str) -> str:
-        """The first data set without a split; ``""``: all have it."""
-        return next((str(each) for each in self.paths if name not in Dataset.load(each.path).splits), "")
-
-
-def _patch(
-    model: Model,
-    name: str | None,
-    subject: NewcomerOptions,
-    data: options.SampledDataOptions,
-    replacing: Replace,
-    context: Context,
-) -> tuple[ReplaceReport, Newcomer, Data, str]:
-    """Replace class ``name`` of ``model``, or add one; and why it was not fitted to data, if it was not."""
-    module = subject.module
-    newcomer = _newcomer(module, name, subject.with_class)
-    called = module.name(newcomer.column)
-    renamed = dict(parsed(text, [called]) for text in subject.rename)
+    replacing = Replace(compare.scores, compare.kind, samples_per_class=data.samples_per_class)
+    newcomer = Newcomer.find(_modules(module.path), str(module), subject.with_class, name)
+    called = prefixed(module.prefix, newcomer.column)
+    renamed = parse_rename(subject.rename, [called])
     newcomer = replace(newcomer, name=renamed.get(called, called))
-    numbers = {"": numbering(model) or model.require_card().labels}
-    if module.prefix and (meaning := numbering(newcomer.model)):
-        numbers[module.prefix] = meaning
-    samples = Data(data.data, data.ignore_label, renamed, numbers)
-    train, reason = None, ""
-    if data.data:
-        lacking = samples.lacks(TRAIN)
-        reason = f"scores are not fitted to data: {lacking} has no training split" if lacking else ""
-        train = None if lacking else samples.split(TRAIN)
-        if train is not None and train.class_names is None:
-            train = replace(train, class_names=tuple(numbers[""]))
-    context = replace(context, data=train)
-    return replacing(Patch(model, newcomer, name), context), newcomer, samples, reason
-
-
-def _newcomer(module: options.Prefixed, name: str | None, with_class: str | None) -> Newcomer:
-    """The module, and which of its classes."""
-    found = []
-    for file in module_files([module.path]):
-        model = load_module(file) if module.path.is_dir() else Model.load(file)
-        labels = [each for each in model.require_card(file).labels if each != OTHER]
-        found += [(model, each) for each in labels]
-    classes = [label for _, label in found]
-    wanted = with_class or (classes[0] if len(classes) == 1 else name)
-    if wanted not in classes:
-        raise GraftError(
-            "with-class",
-            f"{module} has {'the classes ' if len(classes) <= 4 else ''}{show.classes(classes)}"
-            + (f", and none called '{wanted}'" if wanted else ""),
-            "say which one: --with-class NAME",
-        )
-    model, column = found[classes.index(wanted)]
-    return Newcomer(model, column, column)
-
-
-def _renamed(part: Split, names: Mapping[str, str]) -> Split:
-    """The same samples; classes that are called alike now are one class."""
-    if part.class_names is None or not set(names) & set(part.class_names):
-        return part
-    called = [names.get(name, name) for name in part.class_names]
-    unique = tuple(dict.fromkeys(called))
-    numbers = np.array([unique.index(name) for name in called], np.int64)
-    known = (part.labels >= 0) & (part.labels < len(called))
-    labels = np.where(known, numbers[np.where(known, part.labels, 0)], part.labels)
-    return replace(part, labels=labels, class_names=unique)
-
-
-def measured(
-    before: Model,
-    after: Model,
-    old: Sequence[str],
-    new: Sequence[str],
-    data: Data,
-    split: str,
-    device: Device,
-) -> dict[str, Any]:
-    """Precision, recall and F1 of the class and accuracy of the others, before and after.
-
-    ``old`` and ``new``: what changed: a single class has figures of its own.
-    """
-    part = data.split(split)
-    before = _resizing(before, after)
-    result: dict[str, Any] = {}
-    for key, model, changed in (("before", before, old), ("after", after, new)):
-        card = model.require_card()
-        chosen = None if OTHER in card.labels else card.labels
-        names = numbering(model) or data.numbers.get("")
-        present = _present(part, card.labels, names) if chosen else None
-        scored = score(model, Samples.match(part, card, present, names=names), device)
-        result[key] = _said(scored, changed, {*old, *new})
-    return result
-
-
-def _resizing(before: Model, after: Model) -> Model:
-    """``before``, which takes images of all sizes if ``after`` does."""
-    new = after.require_card().inputs[0]
-    if new.kind != "image" or not new.resize:
-        return before
-    found = before.copy()
-    found.card = before.require_card().resizing(new)
-    return found
-
-
-def _present(part: Split, labels: Sequence[str], numbers: Sequence[str] | None) -> tuple[str, ...]:
-    """Those of ``labels`` that have samples."""
-    names = part.class_names or tuple(numbers or labels)
-    seen = np.unique(part.labels)
-    having = {names[number] for number in seen.tolist() if 0 <= number < len(names)}
-    return tuple(name for name in labels if name in having)
-
-
-def _said(scored: Scored, changed: Sequence[str], apart: set[str]) -> dict[str, Any]:
-    labels, correct = scored.labels.reshape(-1), scored.correct.reshape(-1)
-    others = ~np.isin(labels, [place for place, each in enumerate(scored.names) if each in apart])
-    per_class = metrics.per_class(scored.predictions.reshape(-1), labels, scored.names)
-    own = per_class.get(changed[0]) if len(changed) == 1 else None
-    return {
-        "samples": scored.samples,
-        "top1": float(correct.mean()),
-        "class": own if own and own["support"] else None,
-        "others": float(correct[others].mean()) if others.any() else None,
-        "others_samples": int(others.sum()),
-    }
-
-
-def _described(
-    report: ReplaceReport, newcomer: Newcomer, module: options.Prefixed, reason: str
-) -> dict[str, Any]:
-    """What came of a newcomer, for ``--json``."""
-    return {
+    sets = [each.load() for each in data.data]
+    samples = PatchData.of(before, sets, data.ignore_label, renamed, (module.prefix, newcomer.model))
+    training, reason = samples.training()
+    context = Context(data=training, device=device, seed=run.seed)
+    report = replacing(Patch(before, newcomer, name), context)
+    result = {
+        "output": output.output,
+        **describe(report.model, device),
+        "class": name,
         "class_after": newcomer.name,
         "with": module.path,
         "with_class": newcomer.column,
@@ -292,35 +119,49 @@ def _described(
         "adapted": [list(steps) for steps in report.adapted],
         "declined": [*map(str, report.declined), *([reason] if reason else [])],
     }
+    if data.data:
+        models, changed = (before, report.model), ([name] if name else [], [newcomer.name])
+        part, numbers = samples.split(data.test_split), samples.numbers.get("")
+        result.update(evaluate_before_after(models, changed, part, numbers, device))
+    result.update(save(report.model, output.output, output))
+    what = f"{newcomer.name} of {module} was added"
+    if name:
+        what = f"{name} is decided by {module} now" + (
+            "" if newcomer.name == name else f", as {newcomer.name}"
+        )
+    command = "replace" if name else "add"
+    show.declined(result["declined"])
+    show.emit(command, result, output.as_json, lambda: print_report(result, what))
 
 
-def about(model: Model, output: Path, device: Device) -> dict[str, Any]:
-    """Check a model; what there is to say of it."""
-    check(model)
-    session = device.open(model)
-    cost = cost_of(model)
-    return {
-        "output": output,
-        "classes": list(model.require_card().labels),
-        "inputs": [each.plain() for each in model.require_card().inputs],
-        "parents": [
-            record.model_dump(mode="json", exclude={"labels"}) for record in origin_of(model).parents
-        ],
-        "macs": cost.macs,
-        "parameters": cost.parameters,
-        "providers": list(session.providers),
-    }
+def _modules(path: Path) -> list[Model]:
+    """Load the module at ``path``, any classifier with a card, or all modules of a folder."""
+    found = []
+    for file in module_files([path]):
+        model = load_module(file) if path.is_dir() else Model.load(file)
+        model.require_card(file)
+        found.append(model)
+    return found
 
 
-def written(model: Model, output: options.ModelOutputOptions) -> dict[str, Any]:
-    """Save a model; its size, and whether this was a dry run."""
-    with output.target(output.output) as path:
-        model.save(path, output.force)
-        return {"bytes": path.stat().st_size, **output.dry()}
+def save(model: Model, path: Path, output: options.OutputOptions) -> dict[str, Any]:
+    """Save a model; return its size, and whether this was a dry run.
+
+    Args:
+        model: with its card.
+        path: where it goes.
+        output: whether it replaces a file, and whether this is a dry run.
+
+    Raises:
+        GraftError: the file cannot be written.
+    """
+    with output.target(path) as target:
+        model.save(target, output.force)
+        return {"bytes": target.stat().st_size, **output.dry()}
 
 
-def told(result: dict[str, Any], what: str) -> None:
-    """A patch for people."""
+def print_report(result: dict[str, Any], what: str) -> None:
+    """Print the report of a patch for people."""
     show.note(
         f"{result['output']}: {what}; {len(result['classes'])} classes, {show.count(result['macs'])} MACs, "
         f"{show.count(result['parameters'])} parameters, ran on {', '.join(result['providers'])}"

@@ -44,6 +44,33 @@ class Newcomer:
     column: str
     name: str
 
+    @classmethod
+    def find(
+        cls, models: Sequence[Model], source: str, name: str | None, replaced: str | None = None
+    ) -> Newcomer:
+        """Return the newcomer for a class, called as in its model.
+
+        Args:
+            models: with their cards.
+            source: name of the models in messages.
+            name: of the class; ``None``: the only one, or ``replaced``.
+            replaced: the class that the newcomer is to decide.
+
+        Raises:
+            GraftError: ``with-class``: no model has the class, or it is not clear which one is meant.
+        """
+        found = [(model, each) for model in models for each in model.require_card().labels if each != OTHER]
+        classes = [label for _, label in found]
+        wanted = name or (classes[0] if len(classes) == 1 else replaced)
+        if wanted not in classes:
+            listed = f"the classes {', '.join(classes)}" if len(classes) <= 4 else f"{len(classes)} classes"
+            raise GraftError(
+                "with-class",
+                f"{source} has {listed}" + (f", and none called '{wanted}'" if wanted else ""),
+                "say which one: --with-class NAME",
+            )
+        return cls(found[classes.index(wanted)][0], wanted, wanted)
+
 
 @dataclass(frozen=True)
 class Patch:

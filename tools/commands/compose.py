@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,28 +14,20 @@ from graft.passes.compare import names as comparison_names
 from graft.passes.compare.reject import FALSE_POSITIVE_RATE
 from graft.passes.compose import STRATEGIES, Compose, ComposeReport, Modules
 from graft.passes.join.merge import INPUTS
-from graft.passes.parent import Parent
-from graft.passes.trunk import Source
-from graft.rewriter.card.card import OTHER, Card
-from graft.rewriter.data.dataset import Dataset
-from graft.rewriter.data.samples import Samples
-from graft.rewriter.data.split import Split
-from graft.rewriter.errors import GraftError
+from graft.passes.join.naming import Naming, prefixed_names
+from graft.passes.join.patch_report import describe, evaluate_composite
+from graft.passes.trunk import load_sources, with_refit_samples
+from graft.rewriter.card.card import OTHER
 from graft.rewriter.files import refuse_overwrite
-from graft.rewriter.graph.model import Model
-from graft.rewriter.measure.cost import cost_of
-from graft.rewriter.measure.evaluation import score
-from graft.rewriter.record.folder import PARENT, PROFILE, load_module, module_files, parents_beside
-from graft.rewriter.record.profile import Profile
+from graft.rewriter.record.folder import load_module, module_files
 from graft.rewriter.record.provenance import origin_of
-from graft.rewriter.run.equivalence import check
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options
 from graft.tools.command import Argument, Option, Options, one_of, takes_options
-from graft.tools.naming import Naming
+from graft.tools.naming import parse_rename
+from graft.tools.patch import save
 
-TRAIN = "train"
 JOIN = "What to join"
 INPUT = "Input"
 
@@ -167,43 +157,36 @@ def command(
     split, and the result is measured on the test split. PREFIX=MODULE calls its classes PREFIX:NAME.
     """
     refuse_overwrite(output.output, output.force)
-    named = [
-        options.Prefixed(file, each.prefix) for each in join.modules for file in module_files([each.path])
-    ]
-    files = [each.path for each in named]
+    named = [(file, each.prefix) for each in join.modules for file in module_files([each.path])]
+    files, prefixes = [file for file, _ in named], [prefix for _, prefix in named]
     loaded = [load_module(file) for file in files]
     device = run.device()
     compose = _compose(join, compare, entry, data, run, output)
-    naming = Naming.of(loaded, named, join.rename)
-    sources = {} if join.strategy == "branches" else _sources(loaded, files, join.parent, join.profile)
-    owners = [origin_of(module).parents[0].graph_sha256 for module in loaded]
-    for sha256, source in sources.items():
-        prefixes = {each.prefix for each, owner in zip(named, owners, strict=True) if owner == sha256}
-        samples = _training(data.data, prefixes, source.parent.card, data.ignore_label, len(set(owners)) == 1)
-        sources[sha256] = replace(source, samples=samples)
-    common, reason = _common(data.data, data.ignore_label, naming)
-    context = Context(data=common, device=device, seed=run.seed)
-    report = compose(Modules(loaded, sources, naming.modules), context)
+    known = [name for names in prefixed_names(loaded, prefixes) for name in names.values()]
+    naming = Naming.of(loaded, prefixes, parse_rename(join.rename, known))
+    sets = [each.load() for each in data.data]
+    sources = {} if join.strategy == "branches" else load_sources(loaded, files, join.parent, join.profile)
+    sources = with_refit_samples(sources, loaded, prefixes, sets, data.ignore_label)
+    training, reason = naming.training(sets, data.ignore_label)
+    modules = Modules(loaded, sources, naming.modules)
+    report = compose(modules, Context(data=training, device=device, seed=run.seed))
     fitted = bool(report.scores) and comparison_called(report.scores).needs_data
-    several = len(set(owners)) > 1 and not fitted
-    check(report.model)
+    several = len(modules.parents) > 1 and not fitted
     result = {
         "output": output.output,
-        **_described(report),
+        **_described(report, device),
         "declined": [*map(str, report.declined), *([reason] if reason and several else [])],
         "modules": [
             {"file": file, "classes": list(origin_of(m).classes)}
             for file, m in zip(files, loaded, strict=True)
         ],
-        "providers": list(device.open(report.model).providers),
     }
     if data.data:
-        result.update(_measured(report.model, data.data, data.test_split, data.ignore_label, naming, device))
-    with output.target(output.output) as path:
-        report.model.save(path, output.force)
-        result.update(bytes=path.stat().st_size, **output.dry())
+        part = naming.split(sets, data.test_split, data.ignore_label)
+        result.update(evaluate_composite(report.model, part, device))
+    result.update(save(report.model, output.output, output))
     show.declined(result["declined"])
-    show.emit("compose", result, output.as_json, lambda: _show(result))
+    show.emit("compose", result, output.as_json, lambda: _print_report(result))
 
 
 def _compose(
@@ -231,114 +214,26 @@ def _compose(
     )
 
 
-def _described(report: ComposeReport) -> dict[str, Any]:
+def _described(report: ComposeReport, device: Device) -> dict[str, Any]:
     """Describe the composite, for ``--json``."""
-    card, cost = report.model.require_card(), cost_of(report.model)
+    described = describe(report.model, device)
     return {
         "strategy": report.strategy,
         "strategy_reason": report.reason,
         "scores": report.scores,
-        "classes": list(card.labels),
-        "input": card.inputs[0].plain(),
+        "classes": described["classes"],
+        "input": described["inputs"][0],
         "adapted": [list(steps) for steps in report.adapted],
         "joint": report.joint.plain() if report.joint else None,
         "reject": report.reject.plain() if report.reject else None,
-        "parents": [
-            record.model_dump(mode="json", exclude={"labels"}) for record in origin_of(report.model).parents
-        ],
-        "macs": cost.macs,
-        "parameters": cost.parameters,
+        "parents": described["parents"],
+        "macs": described["macs"],
+        "parameters": described["parameters"],
+        "providers": described["providers"],
     }
 
 
-def _common(data: Sequence[options.Prefixed], ignore: str | None, naming: Naming) -> tuple[Split | None, str]:
-    """The training samples of all data sets; or why scores cannot be fitted to them."""
-    missing = [each for each in data if TRAIN not in Dataset.load(each.path).splits]
-    if missing:
-        return None, f"scores are not fitted to data: {missing[0]} has no training split"
-    if not data:
-        return None, ""
-    try:
-        part = naming.split(data, TRAIN, ignore)
-    except GraftError as error:
-        if error.code != "data-names":
-            raise
-        return None, f"scores are not fitted to data: {error}"
-    return (part, "") if part.class_names else (None, "scores are not fitted to data without class names")
-
-
-def _measured(
-    model: Model,
-    data: Sequence[options.Prefixed],
-    split: str,
-    ignore: str | None,
-    naming: Naming,
-    device: Device,
-) -> dict[str, Any]:
-    """Accuracy of the composite on the test samples of its classes."""
-    card = model.require_card()
-    chosen = None if OTHER in card.labels else card.labels
-    samples = Samples.match(naming.split(data, split, ignore), card, chosen)
-    found = score(model, samples, device).summary()
-    keys = ("samples", "top1", "auroc", "fpr_at_95_recall")
-    return {key: found[key] for key in keys if key in found}
-
-
-def _training(
-    data: Sequence[options.Prefixed], prefixes: set[str], card: Card, ignore: str | None, alone: bool
-) -> Samples | None:
-    """Samples to refit a trunk with: the training split of the first data set that is its parent's.
-
-    Its prefix is one of the parent's modules, and it has classes of the parent; numbers without names are
-    the parent's where it is ``alone``.
-    """
-    for each in data:
-        dataset = Dataset.load(each.path)
-        if TRAIN not in dataset.splits or each.prefix not in prefixes:
-            continue
-        part = dataset.split(TRAIN)
-        if part.class_names is None and not alone:
-            continue
-        if part.class_names is not None and not set(part.class_names) & set(card.labels):
-            continue
-        bare = ignore.removeprefix(f"{each.prefix}:") if ignore and each.prefix else ignore
-        return Samples.match(replace(part, ignore=bare), card)
-    return None
-
-
-def _sources(
-    modules: Sequence[Model], files: Sequence[Path], parent: Sequence[Path], profile: Sequence[Path]
-) -> dict[str, Source]:
-    """The parents and profiles that were named, or lie beside the modules, if they are theirs."""
-    wanted = {record.graph_sha256 for module in modules for record in origin_of(module).parents}
-    beside = parents_beside(files)
-    profiles = [Profile.load(path) for path in (*profile, *(folder / PROFILE for folder in beside))]
-    found: dict[str, Source] = {}
-    for path in (*parent, *(folder / PARENT for folder in beside)):
-        model = Model.load(path)
-        model.card = model.require_card(path)
-        sha256 = model.graph_sha256()
-        if sha256 not in wanted:
-            if path in parent:
-                raise GraftError(
-                    "parent-of-another", f"{path} is not the parent of these modules", "name their parent"
-                )
-            continue
-        mine = next((each for each in profiles if each.parent == sha256), None)
-        if sha256 in found or mine is None:
-            continue
-        found[sha256] = Source(Parent(model), mine)
-    for path, each in zip(profile, profiles, strict=False):
-        if each.parent not in wanted:
-            raise GraftError(
-                "profile-of-another",
-                f"the profile {path} was made from another model",
-                "name the profile of their parent",
-            )
-    return found
-
-
-def _show(result: dict[str, Any]) -> None:
+def _print_report(result: dict[str, Any]) -> None:
     show.note(
         f"{result['output']}: {len(result['classes'])} classes as {result['strategy']} "
         f"({result['strategy_reason']}), {show.count(result['macs'])} MACs, "

@@ -17,6 +17,7 @@ from graft.passes.curve import BUDGETS, METHODS, ONE_PLAN, Curve, CurveReport, P
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED, best
 from graft.passes.parent import Parent
+from graft.rewriter.data.prefixed import joined_split
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite, writing
@@ -108,7 +109,7 @@ def command(
     parent = parents.load_parent(subject.model, subject.card)
     samples, fingerprint = data.samples(parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
-    part = options.split_of([options.Prefixed(data.data)], data.test_split, data.ignore_label)
+    part = joined_split([options.Prefixed(data.data).load()], data.test_split, data.ignore_label)
     test = Samples.match(part, parent.card)
     Samples.match(test.split, parent.card, names)  # says which of them has none
     chosen = best(parent.groups, samples=True)

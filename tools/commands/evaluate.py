@@ -12,6 +12,7 @@ from pydantic import Field
 
 from graft.passes.base import Context
 from graft.passes.compose import Compose, Modules
+from graft.rewriter.data.prefixed import joined_split
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.baseline import Candidate, Evaluation
 from graft.rewriter.record.folder import load_module, module_files
@@ -88,7 +89,7 @@ def command(
     measured as all of its modules joined side by side.
     """
     device = run.timing_device()
-    part = options.split_of(data.data, data.split, data.ignore_label)
+    part = joined_split([each.load() for each in data.data], data.split, data.ignore_label)
     candidate = _candidate(subject.model, subject.card)
     names = options.class_names(subject.classes, candidate.card)
     other = _candidate(subject.baseline, subject.baseline_card) if subject.baseline else None

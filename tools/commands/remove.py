@@ -7,14 +7,15 @@ from typing import Annotated
 from pydantic import Field
 
 from graft.passes.base import Context
+from graft.passes.join.naming import PatchData
+from graft.passes.join.patch_report import describe, evaluate_before_after
 from graft.passes.remove import Remove
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
-from graft.rewriter.record.provenance import numbering
 from graft.tools import console as show
 from graft.tools import options
 from graft.tools.command import Option, takes_options
-from graft.tools.patch import Data, about, measured, told, written
+from graft.tools.patch import print_report, save
 
 
 class RemoveOptions(options.ModelOptions):
@@ -45,14 +46,17 @@ def command(
     after = report.model
     names = tuple(dict.fromkeys(subject.names))
     result = {
-        **about(after, output.output, device),
+        "output": output.output,
+        **describe(after, device),
         "removed": list(names),
         "declined": list(map(str, report.declined)),
     }
     if data.data:
-        numbers = {"": numbering(before) or before.require_card().labels}
-        samples = Data(data.data, data.ignore_label, {}, numbers)
-        result.update(measured(before, after, names, (), samples, data.test_split, device))
-    result.update(written(after, output))
+        samples = PatchData.of(before, [each.load() for each in data.data], data.ignore_label)
+        part, numbers = samples.split(data.test_split), samples.numbers.get("")
+        result.update(evaluate_before_after((before, after), (names, ()), part, numbers, device))
+    result.update(save(after, output.output, output))
     show.declined(result["declined"])
-    show.emit("remove", result, output.as_json, lambda: told(result, f"{show.classes(names)} removed"))
+    show.emit(
+        "remove", result, output.as_json, lambda: print_report(result, f"{show.classes(names)} removed")
+    )
