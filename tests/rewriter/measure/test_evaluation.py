@@ -1,0 +1,45 @@
+"""Scores restricted to some classes, and the probabilities of scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graft.rewriter.card.card import OTHER
+from graft.rewriter.measure.evaluation import Scored
+from graft.rewriter.measure.probabilities import logsumexp, softmax
+
+SCORES = np.random.default_rng(0).normal(size=(12, 4))
+LABELS = np.arange(12) % 4
+
+
+def scored(scores: np.ndarray = SCORES) -> Scored:
+    return Scored(scores, LABELS, tuple("abcd"), ("cpu",), 12)
+
+
+def test_restricted_scores_leave_out_samples_of_other_classes() -> None:
+    found = scored().restricted(["c", "a"], "logits")
+    own = np.isin(LABELS, [0, 2])
+    assert found.names == ("c", "a")
+    np.testing.assert_array_equal(found.scores, SCORES[own][:, [2, 0]])
+    np.testing.assert_array_equal(found.labels, np.where(LABELS[own] == 2, 0, 1))
+    whole = scored()
+    assert whole.restricted(tuple("abcd"), "logits") is whole
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_what_a_model_without_other_says_of_all_other_classes(kind: str) -> None:
+    """The probability of ``(other)`` is the sum of those of all other classes."""
+    scores = SCORES if kind == "logits" else softmax(SCORES)
+    found = scored(scores).restricted(["b", OTHER], kind)
+    shares = softmax(found.scores) if kind == "logits" else found.scores
+    expected = softmax(SCORES)
+    np.testing.assert_allclose(shares[:, 0], expected[:, 1])
+    np.testing.assert_allclose(shares[:, 1], expected[:, [0, 2, 3]].sum(axis=1))
+    np.testing.assert_array_equal(found.labels, LABELS != 1)
+
+
+def test_large_scores_do_not_overflow() -> None:
+    large = np.array([[1000.0, 999.0], [-1000.0, -1000.0]])
+    np.testing.assert_allclose(softmax(large), [[1 / (1 + np.exp(-1)), 1 / (1 + np.e)], [0.5, 0.5]])
+    np.testing.assert_allclose(logsumexp(large)[:, 0], [1000 + np.log1p(np.exp(-1)), -1000 + np.log(2)])
