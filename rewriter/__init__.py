@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graft.rewriter.data.split import Split
     from graft.rewriter.errors import GraftError
     from graft.rewriter.graph.model import Model
+    from graft.rewriter.groups.analysed import Analysed
     from graft.rewriter.groups.groups import ChannelGroups
     from graft.rewriter.groups.plan import Plan
     from graft.rewriter.measure.baseline import Candidate, Evaluation
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OTHER",
+    "Analysed",
     "Candidate",
     "Card",
     "CardDraft",
@@ -75,6 +77,7 @@ _MODULES = {
     "data.split": ("Split",),
     "errors": ("GraftError",),
     "graph.model": ("Model",),
+    "groups.analysed": ("Analysed",),
     "groups.groups": ("ChannelGroups",),
     "groups.plan": ("Plan",),
     "measure.baseline": ("Candidate", "Evaluation"),
