@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported
+
+import onnxruntime as ort
 import pytest
 from hypothesis import core, settings
 
 from tests.seeds import VARIABLE, graph_seed
 
+
+class OneThread(ort.InferenceSession):  # type: ignore[misc]
+    """A session of one thread where nothing else was asked for: every core runs tests of its own."""
+
+    def __init__(self, source: Any, sess_options: Any = None, *given: Any, **named: Any) -> None:
+        options = ort.SessionOptions() if sess_options is None else sess_options
+        if options.intra_op_num_threads == 0:
+            options.intra_op_num_threads = 1
+        super().__init__(source, options, *given, **named)
+
+
+ort.InferenceSession = OneThread
 settings.register_profile("graft", database=None, deadline=None, print_blob=True)
 settings.load_profile("graft")
 
