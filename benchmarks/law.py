@@ -38,7 +38,7 @@ def shifted(run: Run) -> None:
 def removed(run: Run) -> None:
     """Networks with branches that lose all of their channels: three random plans each."""
     seed = begin(run, "random networks with branches that are removed")
-    found = law.holds_when_lists_fall(max(1, graphs(run) // 5), seed)
+    found = law.holds_when_lists_are_removed(max(1, graphs(run) // 5), seed)
     run.output.note(f"the law holds; {found} lists of channels were removed as a whole")
 
 

@@ -590,7 +590,7 @@ def samples(model: onnx.ModelProto, seed: int = 0) -> dict[str, Array]:
     return values
 
 
-# -------------------------------------------------------------------- branches that may fall
+# -------------------------------------------------------------------- branches that may be removed
 
 
 def branch(b: Builder, x: T, pick: Pick) -> T:
@@ -619,19 +619,19 @@ def dense_block(b: Builder, x: T, pick: Pick) -> T:
     return b.layer(x, 4, 1)
 
 
-FALLING: dict[str, tuple[Callable[[Builder], onnx.ModelProto], list[str]]] = {}
-"""Networks with one branch that may fall, and the operators that are left."""
+REMOVABLE: dict[str, tuple[Callable[[Builder], onnx.ModelProto], list[str]]] = {}
+"""Networks with one branch that may be removed, and the operators that are left."""
 STAYING: dict[str, Callable[[Builder], onnx.ModelProto]] = {}
-"""Networks in which no list of channels may fall."""
+"""Networks in which no list of channels may be removed."""
 STEM, END = ["Conv", "Relu"], ["GlobalAveragePool", "Flatten", "Gemm"]
 
 
-def _falls(*left: str) -> Callable[[Callable[[Builder, T], T]], None]:
+def _removable(*left: str) -> Callable[[Callable[[Builder, T], T]], None]:
     def enter(function: Callable[[Builder, T], T]) -> None:
         def make(b: Builder) -> onnx.ModelProto:
             return b.model(b.gemm(b.pooled(function(b, features(b))), CLASSES))
 
-        FALLING[function.__name__] = (make, [*STEM, *left, *END])
+        REMOVABLE[function.__name__] = (make, [*STEM, *left, *END])
 
     return enter
 
@@ -640,56 +640,56 @@ def _stays(function: Callable[[Builder, T], T]) -> None:
     STAYING[function.__name__] = lambda b: b.model(b.gemm(b.pooled(function(b, features(b))), CLASSES))
 
 
-@_falls("Add", "Relu")
+@_removable("Add", "Relu")
 def basic_block(b: Builder, x: T) -> T:
     return b.relu(b.one("Add", b.conv(b.relu(b.conv(x, 5)), 6), x))
 
 
-@_falls("Add")
+@_removable("Add")
 def bottleneck(b: Builder, x: T) -> T:
     y = b.relu(b.conv(b.relu(b.conv(x, 4, 1)), 5))
     return b.one("Add", x, b.batchnorm(b.conv(y, 6, 1)))
 
 
-@_falls()
+@_removable()
 def branch_without_bias(b: Builder, x: T) -> T:
     y = b.batchnorm(b.one("Conv", b.relu(b.conv(x, 5, 1)), b.weight(6, 5, 1, 1)))
     y = b.one("Mul", y, b.constant(0))
     return b.one("Add", y, x)
 
 
-@_falls("Conv", "Add")
+@_removable("Conv", "Add")
 def projected_shortcut(b: Builder, x: T) -> T:
     return b.one("Add", b.conv(b.relu(b.conv(x, 5)), 8), b.conv(x, 8, 1))
 
 
-@_falls("Add")
+@_removable("Add")
 def gated_block(b: Builder, x: T) -> T:
     y = squeeze_excite(b, b.relu(b.depthwise(b.conv(x, 7, 1))), lambda options: next(iter(options)))
     return b.one("Add", x, b.conv(y, 6, 1))
 
 
-@_falls("Mul")
+@_removable("Mul")
 def gate(b: Builder, x: T) -> T:
     s = b.conv(b.relu(b.conv(b.one("GlobalAveragePool", x), 3, 1)), 6, 1)
     return b.one("Mul", x, b.one("Sigmoid", s))
 
 
-@_falls("Transpose", "Add", "Transpose")
+@_removable("Transpose", "Add", "Transpose")
 def token_block(b: Builder, x: T) -> T:
     x = b.one("Transpose", x, perm=[0, 2, 3, 1])
     x = b.one("Add", x, b.matmul(b.relu(b.matmul(x, 9)), 6))
     return b.one("Transpose", x, perm=[0, 3, 1, 2])
 
 
-@_falls("Transpose", "LayerNormalization", "Transpose", "Add")
+@_removable("Transpose", "LayerNormalization", "Transpose", "Add")
 def turned_block(b: Builder, x: T) -> T:
     y = b.one("LayerNormalization", b.one("Transpose", x, perm=[0, 2, 3, 1]), b.weight(6), axis=-1)
     z = b.matmul(b.relu(b.matmul(y, 9)), 6)
     return b.one("Add", b.one("Transpose", y, perm=[0, 3, 1, 2]), b.one("Transpose", z, perm=[0, 3, 1, 2]))
 
 
-@_falls("Concat", "Tanh", "Identity", "Conv")
+@_removable("Concat", "Tanh", "Identity", "Conv")
 def operand_of_a_concat(b: Builder, x: T) -> T:
     x = b.one("Tanh", b.one("Concat", x, b.conv(x, 3), axis=1))
     return b.conv(b.one("Identity", x), 5)

@@ -70,23 +70,23 @@ class Law:
         """Outputs of a graph for the samples."""
         return masker.run(proto, self.inputs, self.threads)
 
-    def plan(self, share: float, seed: int, fall: float = 0) -> Plan:
+    def plan(self, share: float, seed: int, whole: float = 0) -> Plan:
         """A random plan that keeps about ``share`` of what can go, and a channel where one has to stay.
 
-        Of the lists that may fall to nothing, about ``fall`` do.
+        Of the lists that may lose all channels, a share of about ``whole`` do.
         """
         rng = np.random.default_rng(seed)
         kept = ~self.groups.cuttable() | (rng.random(self.groups.count) < share)
-        for channels in self.falling():
-            if rng.random() < fall:
+        for channels in self.removable():
+            if rng.random() < whole:
                 kept[channels] = False
         for channels in self.groups.needed():
             if not self.groups.close(kept)[channels].any():
                 kept[self.groups.behind(rng.choice(channels, 1))] = True
         return Plan.of(self.groups, kept, parent="")
 
-    def falling(self) -> list[Channels]:
-        """Lists of channels that may fall to nothing."""
+    def removable(self) -> list[Channels]:
+        """Lists that may lose all channels."""
         needed = {channels.tobytes() for channels in self.groups.needed()}
         return [channels for channels in self.groups.lists() if channels.tobytes() not in needed]
 
@@ -238,7 +238,7 @@ def fails_for_shifted_cuts(examples: int, seed: int) -> int:
 
 @st.composite
 def branching_networks(draw: st.DrawFn) -> onnx.ModelProto:
-    """Random networks of structures that channels may fall in, among others."""
+    """Random networks with branches that may be removed, among others."""
 
     def pick(options: Any) -> Any:
         return draw(st.sampled_from(list(options)))
@@ -252,7 +252,7 @@ def branching_networks(draw: st.DrawFn) -> onnx.ModelProto:
     return b.model(graphs.head(b, x, pick))
 
 
-def holds_when_lists_fall(examples: int, seed: int) -> int:
+def holds_when_lists_are_removed(examples: int, seed: int) -> int:
     """Assert the law for random graphs and plans that remove whole branches.
 
     Args:
@@ -270,12 +270,12 @@ def holds_when_lists_fall(examples: int, seed: int) -> int:
     def holds(proto: onnx.ModelProto, number: int) -> None:
         nonlocal removed
         law = Law(proto)
-        assume(law.falling() and law.varies())
-        for share, fall in ((1.0, 1.0), (0.6, 1.0), (0.6, 0.5)):
-            plan = law.plan(share, number, fall)
+        assume(law.removable() and law.varies())
+        for share, whole in ((1.0, 1.0), (0.6, 1.0), (0.6, 0.5)):
+            plan = law.plan(share, number, whole)
             law.check(plan)
             mask = plan.mask(law.groups)
-            removed += sum(not mask[channels].any() for channels in law.falling())
+            removed += sum(not mask[channels].any() for channels in law.removable())
 
     holds()
     return removed

@@ -1,4 +1,4 @@
-"""Branches that fall to nothing: what stands in for them, when the budget lets them go, what is left."""
+"""Branches that lose all channels: the constant in their place, when the budget removes them, what stays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def net() -> tuple[Model, ChannelGroups]:
 
 
 @pytest.mark.parametrize("step", ["mean", "fold"])
-def test_the_mean_of_a_branch_stands_in_for_it(step: str) -> None:
+def test_the_mean_of_a_branch_takes_its_place(step: str) -> None:
     model, groups = net()
     inputs = small.inputs([2, 6, 6])
     profile = small.profile(model, small.samples(inputs))
@@ -34,7 +34,7 @@ def test_the_mean_of_a_branch_stands_in_for_it(step: str) -> None:
     np.testing.assert_allclose(found.values, branch.mean(axis=(0, 2, 3), keepdims=True), atol=0.05)
 
 
-def test_a_worthless_branch_falls_as_a_whole() -> None:
+def test_a_worthless_branch_is_removed_as_a_whole() -> None:
     model, groups = net()
     cost, dead = CostModel(groups), np.zeros(groups.count, bool)
     scores = np.ones(groups.count)

@@ -109,6 +109,19 @@ def test_an_atom_that_is_tied_to_its_own_product_takes_the_other_factors_along()
     assert ties.atoms(product) == (ties.root(int(rows[0])),)
 
 
+def test_all_channels_are_resolved_at_once_as_one_by_one() -> None:
+    ties = Coupling()
+    left, right = ties.new(8), ties.new(8)
+    ties.split(left, [2, 4])
+    ties.split(right, [2, 2, 2])
+    ties.tie(int(left[0]), int(right[0]))
+    roots, factors = ties.resolved()
+    assert len(roots) > 16, "atoms of the axes were made"
+    for channel, root in enumerate(roots.tolist()):
+        assert root == ties.root(channel)
+        assert factors.get(root, (root,)) == ties.atoms(channel)
+
+
 def test_three_axes() -> None:
     ties = Coupling()
     assert [len(found or []) for found in lists(ties, 24, 3, 2, 4)] == [3, 2, 4]

@@ -26,7 +26,7 @@ from tests.law import (
     differs,
     fails_for_shifted_cuts,
     holds_for_random_graphs,
-    holds_when_lists_fall,
+    holds_when_lists_are_removed,
     shift_shows,
     shiftable,
 )
@@ -38,7 +38,7 @@ from tests.seeds import graph_seed
 GRAPHS, PARTS = 320, 2
 """Random graphs of the law, in parts that run side by side; ``python -m benchmarks.law`` runs more."""
 SHIFTED = 50
-FALLING = 60
+WITH_REMOVED = 60
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -50,16 +50,16 @@ def test_law_fails_for_shifted_cuts_of_random_graphs() -> None:
     assert fails_for_shifted_cuts(SHIFTED, graph_seed()) >= SHIFTED
 
 
-def test_law_holds_when_lists_fall_to_nothing() -> None:
-    assert holds_when_lists_fall(FALLING, graph_seed()) >= FALLING
+def test_law_holds_when_whole_lists_are_removed() -> None:
+    assert holds_when_lists_are_removed(WITH_REMOVED, graph_seed()) >= WITH_REMOVED
 
 
-@pytest.mark.parametrize("name", sorted(graphs.FALLING))
-def test_a_branch_that_falls_is_gone(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(graphs.REMOVABLE))
+def test_a_branch_without_channels_is_gone(name: str) -> None:
     """Its nodes leave the graph, what it put out is a constant, and the smaller graph can be cut again."""
-    make, nodes_left = graphs.FALLING[name]
+    make, nodes_left = graphs.REMOVABLE[name]
     law = Law(make(Builder()))
-    cut = law.check(law.plan(1.0, 0, fall=1.0))
+    cut = law.check(law.plan(1.0, 0, whole=1.0))
     assert [node.op_type for node in cut.graph.node] == nodes_left
     again = Law(cut, law.inputs)
     again.check(again.plan(0.6, 2))
@@ -68,7 +68,7 @@ def test_a_branch_that_falls_is_gone(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(graphs.STAYING))
 def test_what_something_else_reads_keeps_a_channel(name: str) -> None:
     law = Law(graphs.STAYING[name](Builder()))
-    assert not law.falling()
+    assert not law.removable()
     for group in law.groups:
         if group.cuttable.all():
             with pytest.raises(GraftError) as caught:
@@ -303,8 +303,8 @@ def test_law_holds_for_resnet20() -> None:
     for share in SHARES:
         for seed in range(20):
             law.check(law.plan(share, seed))
-    for share, fall in ((1.0, 1.0), (0.5, 1.0), (0.5, 0.3)):
-        law.check(law.plan(share, 0, fall))
+    for share, whole in ((1.0, 1.0), (0.5, 1.0), (0.5, 0.3)):
+        law.check(law.plan(share, 0, whole))
 
 
 @bench.needed
@@ -312,7 +312,7 @@ def test_law_holds_for_efficientnet() -> None:
     law = bench_law("efficientnet_lite0_imagenet", 3, 224, 224)
     assert law.varies()
     for seed, share in enumerate((0.5, 0.8)):
-        law.check(law.plan(share, seed, fall=seed))
+        law.check(law.plan(share, seed, whole=seed))
 
 
 @bench.needed

@@ -17,6 +17,7 @@ from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import cost_of
 from tests import cases, graphs, masker, small
 from tests.graphs import CLASSES, Builder, T
+from tests.law import Law
 from tests.masker import Array
 
 
@@ -429,6 +430,18 @@ def test_channels_that_are_merged_with_the_batch_stay_where_a_layer_reads_them()
     group = next(iter(groups_of(cases.build("batch_in_channels", 17))))
     assert not group.cuttable.any()
     assert "merged with the batch" in group.reason
+
+
+@pytest.mark.parametrize("op", ["Tanh", "Sigmoid", "Sqrt", "Max", "LogSoftmax"])
+def test_what_counts_no_channels_passes_those_that_are_merged_with_the_batch(op: str) -> None:
+    b = Builder(17)
+    x = b.one("Transpose", graphs.features(b, 6, 3, 9), perm=[1, 0, 2])
+    flat = b.reshape(x, -1, 9)
+    more = [b.constant(np.full((1, 9), 0.1))] if op == "Max" else []
+    x = b.reshape(b.one(op, flat, *more), 6, -1, 9)
+    law = Law(graphs.classify(b, b.one("Transpose", x, perm=[1, 0, 2])))
+    assert next(iter(law.groups)).cuttable.all()
+    law.check(law.plan(0.5, 0))
 
 
 def test_channels_on_a_space_axis_of_a_layer_are_pinned() -> None:

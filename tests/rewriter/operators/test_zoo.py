@@ -34,7 +34,7 @@ WITH_BRANCHES = (
     *("resnet_torchscript", "regnet_dynamo", "vit_dynamo", "convnext_dynamo"),
     *("bert_torchscript", "swin_dynamo", "mobilenetv3_keras"),
 )
-"""Models with residual branches that may fall."""
+"""Models with residual branches that may be removed."""
 PINS = {"mixer_flax": "merged with the batch"}
 """What keeps a model below its share: jax2onnx mixes tokens by a product of N * C rows."""
 CUTTABLE = {"cnn": 0.9, "transformer": 0.8, "mlp": 0.9}
@@ -78,7 +78,7 @@ def test_the_law_holds(name: str, normalized: bool) -> None:
 
 
 @models
-def test_the_law_holds_when_all_falls_that_may(name: str) -> None:
+def test_the_law_holds_when_all_is_removed_that_may_be(name: str) -> None:
     law = law_of(name, normalized=True)
     cut, plan = law.cut(law.plan(1.0, 0, whole=True)), law.plan(1.0, 0, whole=True)
     assert difference(law.run(cut), law.masked(plan)) < TOLERANCE
