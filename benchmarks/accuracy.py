@@ -98,7 +98,13 @@ class Way:
 
 @functools.cache
 def one_plan(bench: Bench, keep: float, unit: str) -> Plan:
-    """Return the plan for all classes that have samples, as one set."""
+    """Return the plan for all classes that have samples, as one set.
+
+    Args:
+        bench: the parent.
+        keep: share of its cost.
+        unit: of the cost.
+    """
     return bench.plan(bench.trained, keep=keep, unit=unit, method=MEASURED, together=True, round_to=1)
 
 

@@ -37,7 +37,13 @@ Graph = tuple[list[onnx.NodeProto], dict[str, np.ndarray]]
 
 
 def session(graph: Graph, shape: list[int], threads: int) -> ort.InferenceSession:
-    """A graph from ``x`` to ``y``."""
+    """Open a graph.
+
+    Args:
+        graph: nodes and constants, from ``x`` to ``y``.
+        shape: of ``x``.
+        threads: of onnxruntime.
+    """
     nodes, constants = graph
     made = helper.make_graph(
         nodes,
@@ -57,7 +63,14 @@ def _open(model: bytes, threads: int) -> ort.InferenceSession:
 
 
 def ratio(together: Graph, apart: Graph, shape: list[int], threads: int) -> float:
-    """Median time of the one over that of the other; they take turns."""
+    """Median time together over time apart; they take turns.
+
+    Args:
+        together: one node for all branches.
+        apart: a node for each.
+        shape: of the input.
+        threads: of onnxruntime.
+    """
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     return _turns([session(graph, shape, threads) for graph in (together, apart)], {"x": x})
 
@@ -77,7 +90,13 @@ def _turns(sessions: list[ort.InferenceSession], feed: dict[str, np.ndarray]) ->
 
 
 def convolutions(count: int, channels: int, shared: bool) -> tuple[Graph, Graph]:
-    """3 x 3 convolutions of branches, of one input or each of its own channels."""
+    """3 x 3 convolutions of branches, of one input or each of its own channels.
+
+    Args:
+        count: of branches.
+        channels: that each reads and makes.
+        shared: all read one tensor.
+    """
     draw = np.random.default_rng(1)
     weights = draw.normal(size=(count, channels, channels, 3, 3))
     common = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
@@ -97,7 +116,14 @@ def convolutions(count: int, channels: int, shared: bool) -> tuple[Graph, Graph]
 
 
 def matrices(count: int, into: int, out: int, shared: bool) -> tuple[Graph, Graph]:
-    """Dense layers of branches, of one input or each of its own."""
+    """Dense layers of branches, of one input or each of its own.
+
+    Args:
+        count: of branches.
+        into: columns that each reads.
+        out: columns that each makes.
+        shared: all read one tensor.
+    """
     weights = np.random.default_rng(1).normal(size=(count, into, out))
     if shared:
         apart = [helper.make_node("MatMul", ["x", f"w{n}"], [f"y{n}"]) for n in range(count)]

@@ -365,7 +365,13 @@ def top1(found: Scored) -> float:
 
 
 def time_ratio(model: Model, reference: Model, samples: Samples) -> float:
-    """Median latency of ``model`` over that of ``reference``: batch 32, two threads, taking turns."""
+    """Median latency of ``model`` over that of ``reference``: batch 32, two threads, taking turns.
+
+    Args:
+        model: the one.
+        reference: the other.
+        samples: where the batch is taken from.
+    """
     inputs = next(samples.take(np.arange(min(32, len(samples)))).batches(32))[0]
     found = latencies([(TIMER.open(each), inputs) for each in (model, reference)], THREADS)
     return float(found[0]["median"] / found[1]["median"])

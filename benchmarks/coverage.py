@@ -106,7 +106,13 @@ def measure(subject: Subject) -> Row:
 
 
 def compared(model: Model, groups: ChannelGroups, inputs: Arrays) -> str:
-    """Compare Graft's multiply-accumulates of nodes with a matrix with those of onnx-tool, in percent."""
+    """Compare Graft's multiply-accumulates of nodes with a matrix with those of onnx-tool, in percent.
+
+    Args:
+        model: the normalized model.
+        groups: its analysis.
+        inputs: prepared samples, of which one is used.
+    """
     one = {name: values[:1] for name, values in inputs.items()}
     try:
         theirs = counter.matrix_macs(model.proto(), one)

@@ -95,7 +95,13 @@ def there_and_back(images: Bytes) -> Bytes:
 
 
 def shifted(images: Bytes, down: int, right: int) -> Bytes:
-    """Move all images by at most one pixel a side."""
+    """Move all images by at most one pixel a side.
+
+    Args:
+        images: (n, 8, 8).
+        down: pixels, -1 to 1.
+        right: pixels, -1 to 1.
+    """
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
     return padded[:, 1 - down : 1 - down + SIDE, 1 - right : 1 - right + SIDE]
 
@@ -128,7 +134,13 @@ def train_model(images: Bytes, labels: Bytes) -> MLPClassifier:
 
 
 def write_sample(path: Path, train: tuple[Bytes, Bytes], test: tuple[Bytes, Bytes]) -> None:
-    """Write all the images with their labels, the training part and the part held out."""
+    """Write all the images with their labels, the training part and the part held out.
+
+    Args:
+        path: the file.
+        train: images and labels.
+        test: images and labels that were held out.
+    """
     np.savez_compressed(
         path,
         x_train=train[0],
@@ -154,7 +166,13 @@ def export(model: MLPClassifier, path: Path) -> None:
 
 
 def accuracy(path: Path, images: Bytes, labels: Bytes) -> tuple[int, int]:
-    """Count the images that ONNX Runtime classifies rightly: right answers, all images."""
+    """Count the images that ONNX Runtime classifies rightly: right answers, all images.
+
+    Args:
+        path: the ONNX file.
+        images: raw.
+        labels: class numbers.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = THREADS
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

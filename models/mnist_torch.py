@@ -95,13 +95,25 @@ def normalise(images: Bytes) -> npt.NDArray[np.float32]:
 
 
 def balanced(labels: Bytes, count: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    """Choose ``count`` indices of each class, in shuffled order."""
+    """Choose ``count`` indices of each class, in shuffled order.
+
+    Args:
+        labels: class numbers.
+        count: of indices of each class.
+        rng: draws them.
+    """
     chosen = [rng.choice(np.flatnonzero(labels == digit), count, replace=False) for digit in range(CLASSES)]
     return rng.permutation(np.concatenate(chosen))
 
 
 def write_sample(path: Path, train: tuple[Bytes, Bytes], test: tuple[Bytes, Bytes]) -> tuple[Bytes, Bytes]:
-    """Write the class-balanced sample and return its test images and labels."""
+    """Write the class-balanced sample and return its test images and labels.
+
+    Args:
+        path: the file.
+        train: images and labels of the training part.
+        test: images and labels of the test part.
+    """
     rng = np.random.default_rng(SEED)
     of_train = balanced(train[1], SAMPLE_TRAIN, rng)
     of_test = balanced(test[1], SAMPLE_TEST, rng)
@@ -237,7 +249,13 @@ def export(model: DigitNet, path: Path) -> None:
 
 
 def accuracy(path: Path, images: Bytes, labels: Bytes) -> tuple[int, int]:
-    """Count the images that ONNX Runtime classifies rightly: right answers, all images."""
+    """Count the images that ONNX Runtime classifies rightly: right answers, all images.
+
+    Args:
+        path: the ONNX file.
+        images: raw.
+        labels: class numbers.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = THREADS
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -163,13 +163,25 @@ def parameter(name: str, shape: Sequence[int], fan_in: int | None) -> Array:
 
 
 def statistics(name: str, mean: Array, variance: Array) -> tuple[Array, Array]:
-    """Running statistics of a BatchNormalization that are near what was measured, but not the same."""
+    """Running statistics of a BatchNormalization that are near what was measured, but not the same.
+
+    Args:
+        name: the layer's path in its framework.
+        mean: that was measured, one number a channel.
+        variance: that was measured.
+    """
     random = random_of(name)
     shift = random.normal(0, 0.2, mean.shape) * np.sqrt(variance + 1e-3)
     return mean + shift, (variance + 1e-2) * random.uniform(0.7, 1.4, variance.shape)
 
 
 def image(name: str, size: int = 32, layout: Literal["NCHW", "NHWC"] = "NCHW") -> Input:
-    """A square image in three colours."""
+    """A square image in three colours.
+
+    Args:
+        name: of the input.
+        size: height and width.
+        layout: order of the axes.
+    """
     shape = (3, size, size) if layout == "NCHW" else (size, size, 3)
     return Input(name, shape, layout=layout)
