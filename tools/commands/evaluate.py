@@ -75,11 +75,25 @@ class EvaluateData(Options):
     ] = None
 
 
+class EvaluateRun(options.SeededRunOptions):
+    """Providers, threads and the seed; the threads are fixed, so that latencies of machines compare."""
+
+    threads: Annotated[
+        int,
+        Field(ge=0),
+        Option(
+            f"Number of threads. Default: {options.TIMING_THREADS}, so that latencies compare.",
+            options.RUN,
+            metavar="N",
+        ),
+    ] = 0
+
+
 @takes_options(epilog="Example: graft evaluate pets.onnx --data cifar10.npz --baseline resnet20.onnx")
 def command(
     subject: EvaluateOptions,
     data: EvaluateData,
-    run: options.SeededRunOptions,
+    run: EvaluateRun,
     output: options.PrintOptions,
 ) -> int:
     """Measure accuracy, cost, size and latency of MODEL on labelled samples.
