@@ -35,14 +35,14 @@ log = logging.getLogger("graft")
 
 
 @cache
-def comparisons() -> tuple[Comparison, ...]:
-    """Return all comparisons; those of other distributions come last."""
-    return (*COMPARISONS, *_from_outside())
+def comparisons() -> dict[str, Comparison]:
+    """Return all comparisons by name; one of another distribution takes the place of ours of that name."""
+    return {each.name: each for each in (*COMPARISONS, *_from_outside())}
 
 
 def names(patches: bool = False) -> tuple[str, ...]:
     """Return the names of all comparisons; with ``patches`` of those that can replace or add a class."""
-    return tuple(each.name for each in comparisons() if each.patches or not patches)
+    return tuple(name for name, each in comparisons().items() if each.patches or not patches)
 
 
 def comparison_called(scores: str | Comparison, patches: bool = False) -> Comparison:
@@ -55,36 +55,31 @@ def comparison_called(scores: str | Comparison, patches: bool = False) -> Compar
     Raises:
         GraftError: there is none, or it cannot patch.
     """
-    name = scores if isinstance(scores, str) else scores.name
-    known = [scores] if isinstance(scores, Comparison) else comparisons()
-    found = next((each for each in known if each.name == name and (each.patches or not patches)), None)
-    if found is None:
-        choices = ", ".join(names(patches))
+    found = comparisons().get(scores) if isinstance(scores, str) else scores
+    if found is None or (patches and not found.patches):
+        name, choices = scores if isinstance(scores, str) else scores.name, ", ".join(names(patches))
         raise GraftError("scores-unknown", f"no scores {name}", f"choose from {choices}")
     return found
 
 
 def default_comparison(situation: Situation) -> Comparison:
     """Return the comparison that is used unless another one is named."""
-    return next(each for each in comparisons() if each.default_for(situation))
+    known = (*comparisons().values(), *COMPARISONS)
+    return next(each for each in known if each.default_for(situation))
 
 
 def _from_outside() -> Iterator[Comparison]:
     """Yield comparisons of other distributions; one that cannot be used is left out with a warning."""
-    taken = {each.name for each in COMPARISONS}
     for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
         try:
             found = entry.load()()
             if not isinstance(found, Comparison) or not found.name:
                 raise TypeError("it is no Comparison with a name")
-            if found.name in taken:
-                raise ValueError(f"there is a comparison {found.name} already")
         except Exception as error:  # what a foreign module raises on import can be anything
             owner = entry.dist.name if entry.dist else "an unknown distribution"
             reason = f"{type(error).__name__}: {str(error)[:120]}"
             log.warning("comparison %s of %s is left out: %s", entry.value, owner, reason)
         else:
-            taken.add(found.name)
             yield found
 
 

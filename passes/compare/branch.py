@@ -56,6 +56,7 @@ class Branch:
 
     Attributes:
         scores: logits of all columns (..., columns), what the network left out as the last.
+        width: number of columns of the scores.
         dtype: of the scores.
         rank: of the scores.
     """
@@ -82,7 +83,7 @@ class Branch:
         if self.rank > 2 and not card.output.steps:  # all other axes have size 1
             output, self.rank = build.node("Flatten", "row", [output], axis=1), 2
         self.scores = self._logits(output, outputs.get(REST))
-        self._count = len(card.labels) + (REST in outputs)
+        self.width = len(card.labels) + (REST in outputs)
 
     def _logits(self, scores: gs.Tensor, rest: gs.Tensor | None) -> gs.Tensor:
         """Return the logits of all columns, the rest as the last.
@@ -113,7 +114,7 @@ class Branch:
     def _log_odds_of(self, column: int) -> gs.Tensor:
         name = self.card.labels[column]
         own = self.build.pick(self.scores, [column], f"{name}/own")
-        others = [each for each in range(self._count) if each != column]
+        others = [each for each in range(self.width) if each != column]
         if not others:
             return own
         rest = self.build.pick(self.scores, others, f"{name}/others")
