@@ -183,7 +183,8 @@ class Rows:
         if self._beside:
             beside = self.apart(np.concatenate(self._beside).astype(np.float32))
         read, share = self.together(), self.share()
-        found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits)
+        with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused below
+            found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits)
         if not (np.isfinite(found.step).all() and np.isfinite(found.constant).all()):
             raise GraftError(
                 "refit-failed",

@@ -132,7 +132,7 @@ class LayerPair:
             back.append(flat(carried, axis, places))
         cross, mean = system.cross(rows.apart(np.concatenate(back)))
         penalty = np.full(len(system.gram), PENALTY)
-        solved = np.linalg.solve(system.penalised(penalty), cross).astype(np.float64)
+        solved = system.penalised(penalty).solve(cross)
         return solved.swapaxes(1, 2), (mean - system.mean @ solved).reshape(-1).astype(np.float64)
 
     def _length(self, batches: list[_Batch], turn: Table, shift: Table, behind: Fitted) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graft.rewriter.arrays import Single, Table
+from graft.rewriter.numerics import Cholesky, ridge
 
 OPEN = (-np.inf, np.inf)
 """Limits that are none."""
@@ -42,11 +43,11 @@ def correction(
     """
     base = read @ old.swapaxes(1, 2) + beside
     system = System(read, share)
-    inverse = np.linalg.inv(system.penalised(system.penalty(made - base)))
+    equations = system.penalised(system.penalty(made - base))
     target = made
     for turn in range(ROUNDS + 1):
         cross, mean = system.cross(target - base)
-        step = (inverse @ cross).swapaxes(1, 2).astype(np.float32)
+        step = equations.solve(cross).swapaxes(1, 2).astype(np.float32)
         constant = (mean - system.mean @ step.swapaxes(1, 2))[:, 0]
         if turn == ROUNDS or limits == OPEN:
             break
@@ -103,9 +104,10 @@ class System:
         mean = (self.share * target).sum(axis=1, keepdims=True)
         return self._products(slice(None), target - mean), mean
 
-    def penalised(self, penalty: Table) -> Table:
-        """``gram + penalty * mean variance``."""
-        return self.gram + _ridge(self.gram, penalty)
+    def penalised(self, penalty: Table) -> Cholesky:
+        """Factor ``gram + penalty * mean variance``, for each group the penalty relative to its variance."""
+        shifts = (penalty * _variance(self.gram))[:, None, None] * np.eye(self.gram.shape[-1])
+        return Cholesky(self.gram + shifts)
 
     def penalty(self, target: Single) -> Table:
         """For each group the penalty that errs least on the second half of the rows, fitted on the first."""
@@ -116,8 +118,7 @@ class System:
         fitted, held = (self._products(part, centred) for part in (slice(0, half), slice(half, None)))
         errors = []
         for penalty in PENALTIES:
-            ridge = _ridge(self._halves[0], np.full(len(target), penalty))
-            step = np.linalg.solve(self._halves[0] + ridge, fitted)
+            step = ridge(self._halves[0], fitted, penalty * _variance(self._halves[0]))
             errors.append(
                 ((self._halves[1] @ step) * step).sum(axis=(1, 2)) - 2 * (held * step).sum(axis=(1, 2))
             )
@@ -125,9 +126,7 @@ class System:
         return chosen
 
 
-def _ridge(gram: Table, penalty: Table) -> Table:
-    """``penalty`` times the mean variance, for each group on the diagonal."""
-    columns = gram.shape[-1]
-    scale = np.maximum(np.trace(gram, axis1=1, axis2=2) / columns, 1e-12)
-    result: Table = (penalty * scale)[:, None, None] * np.eye(columns)
-    return result
+def _variance(gram: Table) -> Table:
+    """Return the mean variance of what each group reads, (groups,)."""
+    mean: Table = np.maximum(np.trace(gram, axis1=1, axis2=2) / gram.shape[-1], 1e-12)
+    return mean

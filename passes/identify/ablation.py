@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from graft.passes.identify.method import ImportanceInputs, Method
 from graft.rewriter.arrays import Array, Channels, Scores
@@ -337,14 +338,9 @@ def _contrast(question: ImportanceInputs, outputs: Mapping[str, Array]) -> Array
     others = [column for column in range(len(card.labels)) if column not in wanted]
     logits = scores[..., wanted]
     if len(wanted) == 1 and others:
-        logits = np.concatenate([logits, _logsumexp(scores[..., others])], axis=-1)
+        logits = np.concatenate([logits, logsumexp(scores[..., others], axis=-1, keepdims=True)], axis=-1)
     elif len(wanted) == 1 and REST in outputs:
         logits = np.concatenate([logits, outputs[REST]], axis=-1)
     if logits.shape[-1] == 1:
         return np.asarray(logits)
     return np.asarray(logits - logits.mean(axis=-1, keepdims=True))
-
-
-def _logsumexp(scores: Array) -> Array:
-    top = scores.max(axis=-1, keepdims=True)
-    return np.asarray(top + np.log(np.exp(scores - top).sum(axis=-1, keepdims=True)))

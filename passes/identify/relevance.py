@@ -7,6 +7,7 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.identify.method import ImportanceInputs, Method, readers, unweighed
 from graft.rewriter.arrays import Scores, Table
+from graft.rewriter.numerics import Cholesky, ridge
 from graft.rewriter.operators import consumer_of
 from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM
 
@@ -111,8 +112,8 @@ def _account(covariance: Table, weights: Table) -> Scores:
     """The error at the fall of each channel, over what all of them bring; never falling."""
     size = len(covariance)
     whole = max(float(np.diag(covariance) @ np.diag(weights)), 1e-30)
-    ridge = RIDGE * max(float(np.diag(covariance).mean()), 1e-12)
-    precision = np.linalg.inv(covariance + ridge * np.eye(size))
+    penalty = RIDGE * max(float(np.diag(covariance).mean()), 1e-12)
+    precision = ridge(covariance, np.eye(size), penalty)  # the account needs the precision itself
     weights, left = weights.copy(), np.arange(size)
     scores, highest = np.zeros(size), 0.0
     while len(left):
@@ -121,7 +122,7 @@ def _account(covariance: Table, weights: Table) -> Scores:
         stay = np.setdiff1d(np.arange(len(left)), fall)
         highest = max(highest, float(error[fall].max()))
         scores[left[fall]] = np.maximum(error[fall], highest if len(fall) == 1 else error[fall])
-        taken = np.linalg.solve(precision[np.ix_(fall, fall)], precision[np.ix_(fall, stay)])
+        taken = Cholesky(precision[np.ix_(fall, fall)]).solve(precision[np.ix_(fall, stay)])
         precision = precision[np.ix_(stay, stay)] - precision[np.ix_(stay, fall)] @ taken
         across = weights[np.ix_(stay, fall)] @ taken
         own = taken.T @ weights[np.ix_(fall, fall)] @ taken

@@ -1,0 +1,41 @@
+"""Symmetric positive definite systems, by Cholesky."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graft.rewriter.numerics import Cholesky, ridge
+
+
+@pytest.mark.parametrize("groups", [(), (1,), (3,)])
+def test_ridge_solves_the_normal_equations(groups: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    rows, targets = random.normal(size=(*groups, 20, 5)), random.normal(size=(*groups, 20, 2))
+    turned = rows.swapaxes(-1, -2)
+    penalty = random.uniform(0.1, 2, groups)
+    found = ridge(turned @ rows, turned @ targets, penalty)
+    slope = turned @ (rows @ found - targets) + penalty[..., None, None] * found
+    np.testing.assert_allclose(slope, 0, atol=1e-10)
+    assert found.shape == (*groups, 5, 2)
+
+
+def test_one_factor_serves_several_right_hand_sides() -> None:
+    matrix = np.array([[4.0, 1], [1, 3]])
+    factor = Cholesky(matrix)
+    np.testing.assert_allclose(factor.solve(np.array([1.0, 2])), np.linalg.solve(matrix, [1, 2]))
+    np.testing.assert_allclose(factor.solve(np.eye(2)) @ matrix, np.eye(2), atol=1e-12)
+
+
+def test_a_matrix_that_rounding_made_indefinite_is_solved_all_the_same() -> None:
+    matrix = np.array([[1.0, 1], [1, 1 - 1e-9]])
+    right = np.array([1.0, 2])
+    np.testing.assert_allclose(matrix @ Cholesky(matrix).solve(right), right, rtol=1e-6)
+
+
+def test_what_is_not_finite_has_no_finite_solution() -> None:
+    assert np.isnan(ridge(np.full((2, 2), np.nan), np.ones((2, 1)), 1.0)).all()
+
+
+def test_nothing_is_asked_of_no_equations() -> None:
+    assert ridge(np.zeros((0, 0)), np.zeros((0, 3)), 1.0).shape == (0, 3)
