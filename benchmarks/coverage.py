@@ -25,6 +25,7 @@ from benchmarks.zoo import FOLDER, Entry, counter
 from benchmarks.zoo.law import SHARES, TOLERANCE, Arrays, Law
 from benchmarks.zoo.pins import pins
 from benchmarks.zoo.subjects import Subject, subjects
+from graft.passes.base import Context
 from graft.passes.normalize.simplify import Normalize
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
@@ -79,7 +80,7 @@ def measure(subject: Subject) -> Row:
         raw = Law(exported.copy(), inputs, threads)
         errors = [raw.error(raw.plan(share, seed)) for seed, share in enumerate(SHARES)]
     model = exported
-    Normalize()(model)
+    Normalize()(model, Context())
     law = Law(model, inputs, threads)
     if min(law.varies()) < 0.01:
         raise ValueError("the output does not vary")

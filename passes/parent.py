@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from graft.passes.base import Declined
+from graft.passes.base import Context
 from graft.passes.normalize.simplify import Normalize
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.samples import Samples
@@ -45,8 +45,7 @@ class Parent:
         self.sha256 = self.record.graph_sha256
         normalized = model.copy()
         keep_output(normalized, model.require_card().output.name)
-        declined = Normalize()(normalized).declined
-        self.declined = (Declined(self.record.name or "parent", declined),) if declined else ()
+        self.declined = Normalize()(normalized, Context()).declined
         self.analysed = Analysed.of(normalized)
         self.cost: Cost = CostModel(self.groups).cost()
         self._memory: WeakKeyDictionary[Samples, dict[Hashable, Any]] = WeakKeyDictionary()

@@ -16,10 +16,8 @@ from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.operators import Parameter, consumer_of, operator_of
-from graft.rewriter.run.session import Device
+from graft.rewriter.run.constants import evaluate
 
-IR_VERSION = 8
-"""Of single nodes that are run here: old enough for any onnxruntime, new enough for any operator."""
 Key = tuple[tuple[int, tuple[int, ...]], ...]
 
 
@@ -116,7 +114,7 @@ class _Cutter:
                 self._settle(node, consumer.constant_output(node) if consumer else None, constants)
             elif any(tensor.name in constants for tensor in left):
                 if all(isinstance(tensor, gs.Constant) or tensor.name == "" for tensor in left):
-                    self._settle(node, _evaluate(node, self.graph), constants)
+                    self._settle(node, self._evaluate(node), constants)
                 elif node.op == "Add":
                     self._pass_by(node)
         return dropped
@@ -134,6 +132,11 @@ class _Cutter:
         output.inputs.clear()
         output.to_constant(np.ascontiguousarray(values))
         constants.add(output.name)
+
+    def _evaluate(self, node: gs.Node) -> Array:
+        """Return the output of a node that reads constants only."""
+        values = [tensor.values if tensor.name else None for tensor in node.inputs]
+        return evaluate(node, values, self.graph.opset, self.graph.import_domains)[0]
 
     def _pass_by(self, node: gs.Node) -> None:
         """Leave out the sum of a tensor and zero, unless its name is needed."""
@@ -195,12 +198,3 @@ class _Cutter:
 
 def _is_zero(tensor: gs.Tensor) -> bool:
     return isinstance(tensor, gs.Constant) and not tensor.values.any()
-
-
-def _evaluate(node: gs.Node, graph: gs.Graph) -> Array:
-    """What a node puts out that reads constants only."""
-    copy = node.copy(list(node.inputs), [gs.Variable("result")])
-    alone = gs.Graph([copy], outputs=copy.outputs, opset=graph.opset, import_domains=graph.import_domains)
-    proto = gs.export_onnx(alone, do_type_check=False)
-    proto.ir_version = IR_VERSION
-    return Device(("cpu",)).open(proto).run({})["result"]

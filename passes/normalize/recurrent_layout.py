@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graft.passes.normalize.recurrent_loops import raised
+from graft.passes.base import Context, Report
+from graft.passes.normalize.recurrent_loops import RaiseLoops
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.operators.base import constant_ints, given, is_constant
@@ -22,32 +23,44 @@ BY_ROW = frozenset(("Add", "MatMul", "Relu", "Sigmoid", "Softmax", "Tanh"))
 """What may lie between two reshapes that merge and part leading axes."""
 
 
-@dataclass(frozen=True)
-class RecurrentLayoutReport:
-    """How many nodes each rule changed."""
+@dataclass(frozen=True, kw_only=True)
+class RecurrentLayoutReport(Report):
+    """What was brought to another form; ``changed`` counts the nodes.
 
-    changed: dict[str, int]
-
-
-class RecurrentLayout:
-    """Rules that change the form of recurrent layers, never what they compute.
-
-    Each rule takes the model and a node, and says whether it changed something.
+    Attributes:
+        rules: name of each rule that applied to the number of nodes that it changed.
     """
 
-    def __call__(self, model: Model) -> RecurrentLayoutReport:
-        """Apply all rules to ``model``."""
-        changed = {}
+    rules: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class RecurrentLayout:
+    """Change the form of recurrent layers, never what they compute.
+
+    Loops that spell a cell out become its operator first, see
+    :mod:`graft.passes.normalize.recurrent_loops`; then all rules are applied in turn.
+    """
+
+    def __call__(self, subject: Model, context: Context) -> RecurrentLayoutReport:
+        """Apply all rules to ``subject``, in place.
+
+        Args:
+            subject: the model.
+            context: not needed.
+        """
+        raised = RaiseLoops()(subject, context)
+        changed = {"loops": raised.changed} if raised.changed else {}
         for rule in RULES:
-            count = sum(rule(model, node) for node in list(model.graph.nodes))
+            count = sum(rule(subject, node) for node in list(subject.graph.nodes))
             if count:
                 changed[rule.__name__] = count
-                model.tidy()
-        return RecurrentLayoutReport(changed)
+                subject.tidy()
+        return RecurrentLayoutReport(changed=sum(changed.values()), declined=raised.declined, rules=changed)
 
 
 def time_first(model: Model, node: gs.Node) -> bool:
-    """``layout=1``, which onnxruntime does not run on the CPU, as ``layout=0`` between transposes."""
+    """Write ``layout=1``, which onnxruntime does not run on the CPU, as ``layout=0`` between transposes."""
     if node.op not in Recurrent.types or not node.attrs.get("layout", 0):
         return False
     del node.attrs["layout"]
@@ -70,7 +83,7 @@ def time_first(model: Model, node: gs.Node) -> bool:
 
 
 def zero_states(model: Model, node: gs.Node) -> bool:
-    """States to start with that are zero, as they are where none are given."""
+    """Leave out states to start with that are zero, as they are where none are given."""
     if node.op not in Recurrent.types:
         return False
     zero = [index for index in STATES if given(node, index) is not None and _is_zero(node.inputs[index])]
@@ -95,7 +108,7 @@ def _is_zero(tensor: gs.Tensor) -> bool:
 
 
 def one_direction(model: Model, node: gs.Node) -> bool:
-    """A bidirectional layer as two, whose units are cut apart."""
+    """Split a bidirectional layer into two, whose units are pruned independently."""
     if node.op not in Recurrent.types or _text(node.attrs.get("direction", "")) != "bidirectional":
         return False
     listed = [name for name in ("activations", "activation_alpha", "activation_beta") if name in node.attrs]
@@ -129,7 +142,7 @@ def one_direction(model: Model, node: gs.Node) -> bool:
 
 
 def _of_direction(build: Builder, tensor: gs.Tensor, index: int, direction: int) -> gs.Tensor:
-    """An input of a bidirectional node for one direction: data and lengths are common to both."""
+    """Return an input of a bidirectional node for one direction: data and lengths are common to both."""
     if index in (0, 4) or tensor.name == "":
         return tensor
     if isinstance(tensor, gs.Constant):
@@ -139,7 +152,7 @@ def _of_direction(build: Builder, tensor: gs.Tensor, index: int, direction: int)
 
 
 def picked_direction(model: Model, node: gs.Node) -> bool:
-    """A ``Gather``, ``Slice`` or ``Split`` that picks one direction, or layer, of those put together."""
+    """Replace a ``Gather``, ``Slice`` or ``Split`` that picks one direction, or layer, of a ``Concat``."""
     found = _picks(node)
     whole = node.inputs[0] if node.inputs else None
     if found is None or not isinstance(whole, gs.Variable) or not whole.inputs:
@@ -157,7 +170,7 @@ def picked_direction(model: Model, node: gs.Node) -> bool:
 
 
 def _picks(node: gs.Node) -> tuple[int, list[int], bool] | None:
-    """Axis, the place that each output takes of it, and whether the axis stays."""
+    """Return the axis, the place that each output takes of it, and whether the axis stays."""
     if node.op == "Gather" and is_constant(node.inputs[1]) and node.inputs[1].values.size == 1:
         indices = node.inputs[1].values
         if indices.ndim <= 1:
@@ -177,7 +190,7 @@ def _picks(node: gs.Node) -> tuple[int, list[int], bool] | None:
 
 
 def _part(whole: gs.Tensor, axis: int, place: int) -> gs.Tensor | None:
-    """The tensor of size 1 at ``place`` of ``axis``, where ``whole`` puts tensors together along it."""
+    """Return the tensor of size 1 at ``place`` of ``axis``, along which ``whole`` joins tensors."""
     maker = whole.inputs[0] if whole.inputs else None
     if maker is not None and maker.op in Recurrent.types and place in (0, -1):
         direction = _text(maker.attrs.get("direction", "forward"))
@@ -200,7 +213,7 @@ def _part(whole: gs.Tensor, axis: int, place: int) -> gs.Tensor | None:
 
 
 def _size(tensor: gs.Tensor, axis: int) -> int | None:
-    """Of a tensor along an axis; the outputs of recurrent layers and what is put together are known."""
+    """Return the size of a tensor along an axis: known of recurrent layers and what is put together."""
     maker = tensor.inputs[0] if tensor.inputs else None
     if maker is not None and maker.op in Recurrent.types and axis == (1 if tensor is maker.outputs[0] else 0):
         return int(maker.inputs[1].shape[0])
@@ -212,7 +225,7 @@ def _size(tensor: gs.Tensor, axis: int) -> int | None:
 
 
 def joined_features(model: Model, node: gs.Node) -> bool:
-    """Both directions turned and reshaped into one axis, as one put behind the other along it."""
+    """Write directions that are turned and reshaped into one axis as a ``Concat`` along it."""
     if node.op != "Reshape" or not isinstance(node.inputs[0], gs.Variable):
         return False
     turn = node.inputs[0].inputs[0] if node.inputs[0].inputs else None
@@ -242,7 +255,7 @@ def joined_features(model: Model, node: gs.Node) -> bool:
 
 
 def _same(tensor: gs.Tensor, sizes: Sequence[int]) -> bool:
-    """Whether ``sizes`` are those of the first axes of ``tensor``, where these are known."""
+    """Return whether ``sizes`` are those of the first axes of ``tensor``, where these are known."""
     shape = list(tensor.shape or ())[: len(sizes)]
     return len(shape) == len(sizes) and all(
         size in (0, -1) or size == known for size, known in zip(sizes, shape, strict=True)
@@ -250,9 +263,9 @@ def _same(tensor: gs.Tensor, sizes: Sequence[int]) -> bool:
 
 
 def by_step(model: Model, node: gs.Node) -> bool:
-    """Layers between a reshape that merges samples and steps and one that parts them: on the tensor as it is.
+    """Leave out two reshapes that merge samples and steps and part them again around layers.
 
-    As Keras' ``TimeDistributed`` is written. Behind the rule a step is seen as one.
+    Keras' ``TimeDistributed`` is written in this way. Without them a step is seen as one.
     """
     first = _merged(node)
     if first is None:
@@ -284,7 +297,7 @@ def by_step(model: Model, node: gs.Node) -> bool:
 
 
 def _merged(node: gs.Node) -> list[int | str | None] | None:
-    """The shape of what a reshape to ``[-1, features]`` takes, if it has more than two axes."""
+    """Return the shape of what a reshape to ``[-1, features]`` takes, if it has more than two axes."""
     shape = node.inputs[0].shape if node.op == "Reshape" else None
     target = constant_ints(node, 1) if shape else None
     if not shape or target is None or len(shape) < 3 or len(target) != 2 or target[0] != -1:
@@ -293,7 +306,7 @@ def _merged(node: gs.Node) -> list[int | str | None] | None:
 
 
 def _by_row(node: gs.Node, read: gs.Tensor) -> bool:
-    """Whether ``node`` treats every row of ``read`` (rows, features) alike."""
+    """Return whether ``node`` treats every row of ``read`` (rows, features) alike."""
     others = [tensor for tensor in node.inputs if tensor is not read]
     if not all(is_constant(tensor) for tensor in others):
         return False
@@ -305,7 +318,7 @@ def _by_row(node: gs.Node, read: gs.Tensor) -> bool:
 
 
 def named_states(model: Model, node: gs.Node) -> bool:
-    """The states of all steps get a name, so that profiles can tell of them."""
+    """Name the states of all steps, so that profiles can hold them."""
     if node.op not in Recurrent.types or node.outputs[0].name:
         return False
     node.outputs[0] = gs.Variable(f"{node.name}/states", next(t.dtype for t in node.outputs if t.name))
@@ -315,7 +328,7 @@ def named_states(model: Model, node: gs.Node) -> bool:
 def _write(
     model: Model, build: Builder, op: str, number: int, part: gs.Tensor, axis: int, output: gs.Variable
 ) -> None:
-    """``output`` as ``part`` without its axis of size 1, or with it."""
+    """Make ``output`` of ``part``, without its axis of size 1 or with it."""
     if op == "Squeeze":
         made = build.squeeze(part, axis, f"part_{number}")
         maker = made.inputs[0]
@@ -329,15 +342,12 @@ def _text(value: str | bytes) -> str:
 
 
 RULES: tuple[Callable[[Model, gs.Node], bool], ...] = (
-    *(
-        raised,
-        time_first,
-        zero_states,
-        one_direction,
-        picked_direction,
-        joined_features,
-        by_step,
-        named_states,
-    ),
+    time_first,
+    zero_states,
+    one_direction,
+    picked_direction,
+    joined_features,
+    by_step,
+    named_states,
 )
-"""In this order."""
+"""In this order: each takes the model and a node, and returns whether it changed something."""

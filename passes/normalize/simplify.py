@@ -17,26 +17,32 @@ import onnx.inliner
 import onnxslim
 from onnxslim.core.pattern.registry import DEFAULT_FUSION_PATTERNS
 
+from graft.passes.base import Context, Declined, Report
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.run.equivalence import differs
 
 FUSIONS = ("FusionConvBN",)
-"""The only fusions asked for: the rest would change what a person finds in the file."""
+"""The only fusions that onnxslim may do: the rest would change what a person finds in the file."""
 
 log = logging.getLogger("graft")
 
 
-@dataclass(frozen=True)
-class NormalizeReport:
-    """Numbers of nodes, and why the graph was left as it was, if it was."""
+@dataclass(frozen=True, kw_only=True)
+class NormalizeReport(Report):
+    """What became of a graph; ``changed`` counts the nodes that are gone or new.
+
+    Attributes:
+        before: number of nodes.
+        after: number of nodes.
+    """
 
     before: int
     after: int
-    declined: str = ""
 
 
+@dataclass(frozen=True)
 class Normalize:
     """Simplify a model in place without changing what it computes.
 
@@ -46,37 +52,56 @@ class Normalize:
     the original on random inputs, and dropped where they differ.
     """
 
-    def __call__(self, model: Model) -> NormalizeReport:
-        """Normalize ``model``."""
-        before = len(model.graph.nodes)
-        original = model.proto()
+    def __call__(self, subject: Model, context: Context) -> NormalizeReport:
+        """Normalize ``subject`` in place.
+
+        Args:
+            subject: the model.
+            context: not needed.
+
+        Returns:
+            Numbers of nodes; what was left as it was: the whole graph, recurrent layers, or single loops.
+
+        Raises:
+            GraftError: onnxruntime cannot run the simplified model.
+        """
+        names = [node.name for node in subject.graph.nodes]
+        original = subject.proto()
         try:
             simple = _simplify(original)
-            declined = differs(original, simple)
+            reason = differs(original, simple)
         except GraftError:
             raise
         except Exception as error:  # a simplifier may fail on a graph in any way
-            declined = f"onnxslim failed with {type(error).__name__}: {str(error)[:120]}"
-        if declined:
-            log.warning("the graph is used as it is: %s", declined)
-            return NormalizeReport(before, before, declined)
+            reason = f"onnxslim failed with {type(error).__name__}: {str(error)[:120]}"
+        if reason:
+            log.warning("the graph is used as it is: %s", reason)
+            whole = Declined(subject.graph.name or "the graph", reason)
+            return NormalizeReport(declined=(whole,), before=len(names), after=len(names))
         _keep_names(original.graph, simple.graph)
-        model.graph = _recurrent(original, simple).graph
-        return NormalizeReport(before, len(model.graph.nodes))
+        model, declined = _with_recurrent_layout(original, simple, context)
+        subject.graph = model.graph
+        left = [node.name for node in subject.graph.nodes]
+        changed = len({*names} ^ {*left})
+        return NormalizeReport(changed=changed, declined=declined, before=len(names), after=len(left))
 
 
-def _recurrent(original: onnx.ModelProto, simple: onnx.ModelProto) -> Model:
-    """The model, with recurrent layers in one form where that computes what ``original`` does."""
+def _with_recurrent_layout(
+    original: onnx.ModelProto, simple: onnx.ModelProto, context: Context
+) -> tuple[Model, tuple[Declined, ...]]:
+    """Return the model with recurrent layers in one form where that computes what ``original`` does."""
     normal = Model.from_proto(simple)
     normal.tidy()
-    if not RecurrentLayout()(normal).changed:
-        return normal
-    declined = differs(original, normal.proto())
-    if declined:
-        log.warning("recurrent layers are used as they are: %s", declined)
-        normal = Model.from_proto(simple)
-        normal.tidy()
-    return normal
+    report = RecurrentLayout()(normal, context)
+    if not report.changed:
+        return normal, report.declined
+    reason = differs(original, normal.proto())
+    if not reason:
+        return normal, report.declined
+    log.warning("recurrent layers are used as they are: %s", reason)
+    normal = Model.from_proto(simple)
+    normal.tidy()
+    return normal, (Declined("recurrent layers", reason),)
 
 
 def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:

@@ -54,7 +54,7 @@ def net(op: str, more: dict[str, Any], units: int = UNITS, steps: bool = False, 
 
 def model_of(net: small.Net, *shape: Any) -> Model:
     found = Model.from_proto(net.proto(y=[*shape, 4]), small.card(steps=bool(shape)))
-    RecurrentLayout()(found)
+    RecurrentLayout()(found, small.context())
     return found
 
 

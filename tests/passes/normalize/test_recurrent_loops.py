@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
+from graft.passes.normalize.recurrent_loops import RaiseLoops
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from tests import small
@@ -181,7 +182,8 @@ def test_a_cell_is_raised(cell: LoopCell, expected: str, op: str, all_steps: boo
     x = np.random.default_rng(0).normal(size=(6, STEPS, FEATURES)).astype(np.float32)
     before = small.run(proto, x)["y"]
     model = Model.from_proto(proto)
-    assert RecurrentLayout()(model).changed["raised"] == 1
+    report = RecurrentLayout()(model, small.context())
+    assert report.rules["loops"] == 1 and not report.declined
     kinds = [node.op for node in model.graph.nodes]
     assert expected in kinds and op not in kinds
     np.testing.assert_allclose(small.run(model, x)["y"], before, atol=1e-5)
@@ -194,12 +196,14 @@ def test_what_is_no_operator_stays_whole(cell: LoopCell, op: str) -> None:
     proto = looped(cell, op)
     x = np.random.default_rng(0).normal(size=(6, STEPS, FEATURES)).astype(np.float32)
     model = Model.from_proto(proto)
-    RecurrentLayout()(model)
+    report = RecurrentLayout()(model, small.context())
+    assert [each.where for each in report.declined] == [f"{op} cell"]
     assert op in [node.op for node in model.graph.nodes]
     np.testing.assert_allclose(small.run(model, x)["y"], small.run(proto, x)["y"], atol=1e-6)
 
 
 def test_a_loop_over_some_of_the_steps_stays_whole() -> None:
     model = Model.from_proto(looped(lstm, "Loop", steps=STEPS - 1))
-    RecurrentLayout()(model)
+    (declined,) = RaiseLoops()(model, small.context()).declined
+    assert declined.reason == "stays whole: it does not run over all steps of its data"
     assert "Loop" in [node.op for node in model.graph.nodes]

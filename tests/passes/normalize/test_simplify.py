@@ -19,7 +19,7 @@ def normalized(net: Net, y: list[int] | None = None) -> Model:
     """The normal form of a net, numerically equal to it."""
     proto = net.proto(y=[4] if y is None else y)
     model = Model.from_proto(proto)
-    report = Normalize()(model)
+    report = Normalize()(model, small.context())
     assert not report.declined
     assert (report.before, report.after) == (len(net.nodes), len(model.graph.nodes))
     x = small.inputs(net.shape, 7)
@@ -118,9 +118,9 @@ def test_a_result_that_differs_is_dropped(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(normalize, "_simplify", wrong)
     model = small.model(small.dense_net())
     before = model.proto().SerializeToString(deterministic=True)
-    report = Normalize()(model)
-    assert report.declined == "the changed graph computes another y"
-    assert report.before == report.after
+    report = Normalize()(model, small.context())
+    assert [each.reason for each in report.declined] == ["the changed graph computes another y"]
+    assert report.before == report.after and not report.changed
     assert model.proto().SerializeToString(deterministic=True) == before
 
 
@@ -129,8 +129,8 @@ def test_a_simplifier_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         raise RuntimeError("no idea")
 
     monkeypatch.setattr(normalize, "_simplify", broken)
-    report = Normalize()(small.model(small.dense_net()))
-    assert "RuntimeError: no idea" in report.declined
+    report = Normalize()(small.model(small.dense_net()), small.context())
+    assert "RuntimeError: no idea" in report.declined[0].reason
 
 
 def test_renamed_nodes_get_their_names_back() -> None:
@@ -149,6 +149,6 @@ def test_card_and_metadata_stay() -> None:
     model = small.model(small.conv_net())
     model.metadata["theirs"] = "1"
     before = model.card
-    Normalize()(model)
+    Normalize()(model, small.context())
     assert model.card is before
     assert model.metadata == {"theirs": "1"}

@@ -296,7 +296,7 @@ def test_a_function_pins_until_it_is_inlined() -> None:
     group = ChannelGroups(model)["made"]
     assert not group.cuttable.any()
     assert "Smooth smooth: no rule" in group.reason
-    assert not Normalize()(model).declined
+    assert not Normalize()(model, small.context()).declined
     group = ChannelGroups(model)["made"]
     assert group.cuttable.all()
     plan = Plan("", {"made": np.array([1, 0, 1, 0, 0, 1], bool)})

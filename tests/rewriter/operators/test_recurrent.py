@@ -200,7 +200,7 @@ def test_cut_equals_masked(seed: int, share: float) -> None:
     random = np.random.default_rng(seed)
     x = random.normal(size=(SAMPLES, STEPS, 3)).astype(np.float32)
     model = Model.from_proto(proto)
-    RecurrentLayout()(model)
+    RecurrentLayout()(model, small.context())
     model.tidy()
     np.testing.assert_allclose(small.run(model, x)["y"], small.run(proto, x)["y"], atol=1e-5)
     groups = ChannelGroups(model)
@@ -234,7 +234,7 @@ def test_both_directions_are_cut_apart() -> None:
     for seed in range(200):
         drawn = Drawn(np.random.default_rng(seed))
         model = Model.from_proto(onnx.shape_inference.infer_shapes(drawn.build()))
-        RecurrentLayout()(model)
+        RecurrentLayout()(model, small.context())
         model.tidy()
         groups = ChannelGroups(model)
         for layer in drawn.layers:
@@ -257,7 +257,7 @@ def test_a_state_that_another_layer_starts_from_has_the_same_units() -> None:
     flat = drawn.node("Squeeze", "flat", "end", drawn.constant("axes", np.array([0])))
     drawn.node("MatMul", "y", flat, drawn.weight("head", 5, 4))
     model = Model.from_proto(drawn.model())
-    RecurrentLayout()(model)
+    RecurrentLayout()(model, small.context())
     (group,) = [group for group in ChannelGroups(model) if group.cuttable.any()]
     assert (group.name, group.size) == ("a", 5)
     whole, kept = model.copy(), ChannelGroups(model).everything()
@@ -288,7 +288,7 @@ def test_states_along_the_samples_come_first() -> None:
     drawn.node("MatMul", "y", "mean", drawn.weight("head", 5, 4))
     proto = drawn.model()
     model = Model.from_proto(proto)
-    RecurrentLayout()(model)
+    RecurrentLayout()(model, small.context())
     model.tidy()
     x = np.random.default_rng(1).normal(size=(SAMPLES, STEPS, 3)).astype(np.float32)
     (expected,) = ReferenceEvaluator(proto).run(None, {"x": x})
@@ -314,6 +314,6 @@ def test_dense_layers_on_rows_are_seen_by_step() -> None:
         if not changed:
             proto.graph.output[0].type.tensor_type.shape.dim[0].Clear()
         model = Model.from_proto(onnx.shape_inference.infer_shapes(proto))
-        assert RecurrentLayout()(model).changed.get("by_step", 0) == changed
+        assert RecurrentLayout()(model, small.context()).rules.get("by_step", 0) == changed
         x = np.random.default_rng(1).normal(size=(SAMPLES, STEPS, 3)).astype(np.float32)
         np.testing.assert_allclose(small.run(model, x)["y"], small.run(proto, x)["y"], atol=1e-6)

@@ -20,6 +20,7 @@ from graft.rewriter.card.card import Card
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.cost import CostModel, cost_of
+from tests import small
 from tests.masker import MaskedParent, kept_outputs, run
 
 FOLDER = Path(__file__).parents[2] / "zoo"
@@ -46,7 +47,7 @@ def load(entry: Entry, normalized: bool) -> Model:
     """A model as it was exported, or in the form that ``decompose`` cuts."""
     model = Model.load(FOLDER / f"{entry.name}.onnx")
     if normalized:
-        assert not Normalize()(model).declined
+        assert not Normalize()(model, small.context()).declined
     return model
 
 

@@ -1,0 +1,51 @@
+"""The value of a node that reads constants only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx_graphsurgeon as gs
+from onnx.reference import ReferenceEvaluator
+
+from graft.rewriter.arrays import Array
+from graft.rewriter.run.session import Device
+
+IR_VERSION = 8
+"""Old enough for any onnxruntime, new enough for any operator."""
+
+
+def evaluate(
+    node: gs.Node,
+    values: Sequence[Array | None],
+    opset: int,
+    domains: Sequence[onnx.OperatorSetIdProto] | None = None,
+) -> list[Array]:
+    """Return the outputs of ``node``, by the reference implementation of ONNX.
+
+    Operators that it lacks, such as those of other domains, are run by onnxruntime.
+
+    Args:
+        node: stays as it is.
+        values: of its inputs; ``None`` for one that is left out.
+        opset: of the standard domain.
+        domains: operator sets of all domains, where the node is of another one.
+
+    Raises:
+        GraftError: onnxruntime cannot run it either.
+    """
+    inputs = [
+        gs.Variable.empty() if value is None else gs.Constant(f"input_{index}", value)
+        for index, value in enumerate(values)
+    ]
+    outputs = [gs.Variable(f"output_{index}") for index in range(len(node.outputs))]
+    alone = gs.Node(node.op, "alone", dict(node.attrs), inputs, outputs, domain=node.domain)
+    graph = gs.Graph([alone], outputs=outputs, opset=opset, import_domains=domains)
+    proto = gs.export_onnx(graph, do_type_check=False)
+    proto.ir_version = IR_VERSION
+    names = [output.name for output in outputs]
+    try:
+        return list(ReferenceEvaluator(proto).run(names, {}))
+    except Exception:  # the reference fails in many ways on what it does not know
+        found = Device(("cpu",)).open(proto).run({}, names)
+        return [found[name] for name in names]
