@@ -36,7 +36,7 @@ from benchmarks.common import (
 )
 from graft.passes.base import Context
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT, MEASURED, ImportanceInputs, method_called
+from graft.passes.identify import DEFAULT, MEASURED, ImportanceInputs, method_of
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
 from graft.rewriter.data.dataset import Dataset
@@ -117,10 +117,8 @@ class Part:
         headed = Decompose(classes, together=together).headed(self.parent, self.context)
         groups = headed.groups
         labels = self.parent.record.labels
-        question = ImportanceInputs(
-            headed.model, groups, self.profile, labels, tuple(classes), 0, self.train, DEVICE
-        )
-        scores, kept = method_called(method).scores(question), groups.everything()
+        question = ImportanceInputs(headed, self.profile, labels, tuple(classes), 0, self.train, DEVICE)
+        scores, kept = method_of(method).scores(question), groups.everything()
         for node in groups.nodes:
             for read in operator_of(node).reads(node, groups):
                 if read.recurrent_weight is not None:

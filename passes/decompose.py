@@ -11,10 +11,11 @@ from graft.passes.compensate.refit import SAMPLES, Refit
 from graft.passes.cut.head import Head, HeadReport
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import Pruned, Verify
-from graft.passes.identify import DEFAULT, ImportanceInputs, method_called
+from graft.passes.identify import DEFAULT, ImportanceInputs, Method, method_of
 from graft.passes.parent import Parent
 from graft.passes.select.budget import Budget, BudgetReport, Candidates, dead_channels
 from graft.passes.select.latency_budget import LatencyBudget, Timeable
+from graft.rewriter.arrays import Scores
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -75,7 +76,7 @@ class Decompose:
         classes: names, in the order of the module's columns.
         keep: share of the parent's cost that a module may have; ``None``: nothing is pruned.
         unit: what is counted, see :class:`graft.passes.select.budget.Budget`.
-        method: name of the method of concern identification.
+        method: importance method, or its name.
         compensate: step of :data:`graft.passes.compensate.fold.STEPS`.
         together: one module for the set of classes, even for a set of one.
         other: a column ``(other)`` beside the classes.
@@ -90,7 +91,7 @@ class Decompose:
     classes: Sequence[str]
     keep: float | None = None
     unit: str = "macs"
-    method: str = DEFAULT
+    method: str | Method = DEFAULT
     compensate: str = "fold"
     together: bool = False
     other: bool = False
@@ -108,6 +109,7 @@ class Decompose:
         """Return the options, as modules record them."""
         before = ("keep", "unit", "method", "compensate", "together", "other", "rest")
         found = {name: getattr(self, name) for name in before}
+        found["method"] = method_of(self.method).name
         return {**found, "seed": seed, "round_to": self.round_to, "mirror": self.mirror}
 
     @property
@@ -131,7 +133,7 @@ class Decompose:
             GraftError: there is no profile, the budget cannot be reached, a class or method is unknown,
                 or the method lacks samples.
         """
-        context = self._with_mirrored(context)
+        context = self._with_mirrored(parent, context)
         return self._planned(self._headed(parent, context), context)[0]
 
     def __call__(self, parent: Parent, context: Context) -> DecomposeReport:
@@ -147,7 +149,7 @@ class Decompose:
         Raises:
             GraftError: as :meth:`plan` does; the plan does not fit; the law does not hold for the cut.
         """
-        mirrored = self._with_mirrored(context)
+        mirrored = self._with_mirrored(parent, context)
         headed = self._headed(parent, mirrored)
         plan, chosen = self.fixed_plan, Report()
         if plan is None:
@@ -180,11 +182,11 @@ class Decompose:
             timed=timed,
         )
 
-    def _with_mirrored(self, context: Context) -> Context:
+    def _with_mirrored(self, parent: Parent, context: Context) -> Context:
         samples: Samples | None = context.samples
         if not self.mirror or samples is None or samples.mirrored is not None:
             return context
-        return replace(context, samples=samples.with_mirrored())
+        return replace(context, samples=parent.once(samples, "mirrored", samples.with_mirrored))
 
     def _headed(self, parent: Parent, context: Context) -> _Headed:
         model = parent.model.copy()
@@ -195,19 +197,10 @@ class Decompose:
         """Return the plan, and what the budget says of it."""
         parent, profile = headed.parent, _profile(context)
         table = parent.latency_table(context.device) if self.unit == "latency" else None
-        groups = table.analyse(headed.analysed.model.copy()) if table else headed.analysed.groups
-        asked = tuple(name for name in profile.classes if name in self.classes)
-        inputs = ImportanceInputs(
-            headed.analysed.model,
-            groups,
-            profile,
-            parent.record.labels,
-            asked,
-            context.seed,
-            context.samples,
-            context.device,
-        )
-        scores = method_called(self.method).scores(inputs)
+        analysed = headed.analysed
+        if table:
+            analysed = replace(analysed, groups=table.analyse(analysed.model.copy()))
+        groups, scores = analysed.groups, self._scores(parent, analysed, context)
         uncounted = headed.head.nodes if self.unit == "parameters" else frozenset()
         whole = table.milliseconds if table else CostModel(parent.groups, uncounted).total(self.unit)
         cost, dead = CostModel(groups, uncounted, table), dead_channels(groups, profile)
@@ -223,6 +216,17 @@ class Decompose:
         return Plan(
             parent.sha256, {name: mask for name, mask in kept.items() if name in parent.groups}
         ), report
+
+    def _scores(self, parent: Parent, analysed: Analysed, context: Context) -> Scores:
+        """Return the importance of the channels, once for all budgets with the same samples."""
+        method, profile = method_of(self.method), _profile(context)
+        asked = tuple(name for name in profile.classes if name in self.classes)
+        labels, samples = parent.record.labels, context.samples
+        inputs = ImportanceInputs(analysed, profile, labels, asked, context.seed, samples, context.device)
+        if samples is None:
+            return method.scores(inputs)
+        key = (method, profile.sha256, asked, self.head, self.unit == "latency", context.seed)
+        return parent.once(samples, key, lambda: method.scores(inputs)).copy()
 
     def _stamp(self, parent: Parent, model: Model, plan: Plan, context: Context) -> Cost:
         """Write into the module what it was made from; return what it costs."""

@@ -20,6 +20,8 @@ from graft.rewriter.record.provenance import ParentRecord, parent_record
 from graft.rewriter.run.session import Device
 
 Found = TypeVar("Found")
+REMEMBERED = 64
+"""Results that a parent remembers for each set of samples."""
 
 
 class Parent:
@@ -67,7 +69,7 @@ class Parent:
         return self.analysed.groups
 
     def once(self, samples: Samples, key: Hashable, make: Callable[[], Found]) -> Found:
-        """Return what ``make`` makes of ``samples``; many modules and budgets share it.
+        """Return what ``make`` makes of ``samples``; many modules and budgets share the latest results.
 
         Args:
             samples: this very object, not one of equal content; what was made is forgotten with it.
@@ -75,9 +77,10 @@ class Parent:
             make: called the first time.
         """
         known = self._memory.setdefault(samples, {})
-        if key not in known:
-            known[key] = make()
-        found: Found = known[key]
+        found: Found = known.pop(key) if key in known else make()
+        known[key] = found  # the last one used is the last one forgotten
+        while len(known) > REMEMBERED:
+            del known[next(iter(known))]
         return found
 
     def latency_table(self, device: Device) -> LatencyTable:

@@ -10,7 +10,7 @@ from graft.passes.base import Context, Declined, Report
 from graft.passes.compare import Comparison
 from graft.passes.compensate.fold import FOLD, REFIT
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT, MEASURED
+from graft.passes.identify import DEFAULT, method_of
 from graft.passes.join.compatibility import display_name
 from graft.passes.join.naming import TRAIN
 from graft.passes.parent import Parent
@@ -258,9 +258,10 @@ def _without_samples(asked: Asked, siblings: Siblings) -> tuple[Asked, list[Decl
     if siblings.source.samples is not None:
         return asked, []
     where, declined = f"the trunk of {siblings.name}", []
-    if asked.method == MEASURED:
+    method = method_of(asked.method)
+    if method.samples:
         asked = asked.model_copy(update={"method": DEFAULT})
-        declined.append(Declined(where, f"planned by {DEFAULT}: {MEASURED} takes --data"))
+        declined.append(Declined(where, f"planned by {DEFAULT}: {method.name} takes --data"))
     if asked.compensate == REFIT:
         asked = asked.model_copy(update={"compensate": FOLD})
         declined.append(Declined(where, "compensated by fold: refit takes --data"))

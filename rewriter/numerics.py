@@ -71,6 +71,8 @@ def _factor(matrix: Table) -> Factor | None:
 
 
 def _solve(matrix: Table, factor: Factor | None, right: Table) -> Table:
+    if not right.size:
+        return np.zeros(right.shape)
     if factor is not None:
         return np.asarray(linalg.cho_solve(factor, right, check_finite=False))
     if not np.isfinite(matrix).all():

@@ -15,7 +15,7 @@ import click
 from pydantic import Field
 
 from graft.passes.compensate.fold import STEPS
-from graft.passes.identify import DEFAULT, MEASURED, METHODS, PUBLISHED
+from graft.passes.identify import DEFAULT, MEASURED, methods
 from graft.passes.select.budget import UNITS
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
@@ -32,7 +32,7 @@ METHOD = "Method"
 SCORES = "Scores"
 RUN = "Run"
 OUTPUT = "Output"
-METHOD_NAMES = tuple(method.name for method in (*METHODS, *PUBLISHED))
+METHOD_NAMES = tuple(methods())
 REPEATABLE = "Repeatable: classes are matched by name; PREFIX=PATH calls them PREFIX:NAME."
 HELD_OUT = "Split of held-out samples to report on."
 FORMATS = "Labelled samples: an .npz file, a folder train/CLASS/*.jpg, or Parquet."

@@ -1,6 +1,14 @@
-"""Concern identification: methods that say how much a set of classes needs every channel."""
+"""Which channels do the classes of a module need: importance methods, by name.
+
+Those of other distributions are found by the entry points of the group ``graft.methods`` (docs/methods.md).
+"""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import metadata
 
 from graft.passes.identify.ablation import Ablation
 from graft.passes.identify.activity import Activity
@@ -9,36 +17,49 @@ from graft.passes.identify.magnitude import Magnitude
 from graft.passes.identify.method import ImportanceInputs, Method
 from graft.passes.identify.random import Random
 from graft.passes.identify.relevance import Relevance
-from graft.passes.identify.rolled import Rolled
-from graft.rewriter.arrays import Scores
+from graft.passes.identify.rolled import Rolled, RolledGates
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
 
 METHODS: tuple[Method, ...] = (Relevance(), Ablation(), Contrast(), Activity(), Magnitude(), Random())
-PUBLISHED: tuple[Method, ...] = (Rolled(), Rolled(gates=True))
-"""Of papers, named after them."""
-DEFAULT = "relevance"
-"""From a profile alone."""
-MEASURED = "ablation"
-"""The best, where samples are at hand and no layer is recurrent."""
+PUBLISHED: tuple[Method, ...] = (Rolled(), RolledGates())
+"""Methods of papers, named after them."""
+
+ENTRY_POINTS = "graft.methods"
+"""Where other distributions name importance methods of their own."""
+
+DEFAULT = Relevance.name
+"""The default where there is a profile alone, and for recurrent layers."""
+MEASURED = Ablation.name
+"""The default where there are samples to run the model on, but for recurrent layers."""
+
+log = logging.getLogger("graft")
 
 
-def method_called(name: str) -> Method:
-    """The method that ``--method NAME`` means.
+@cache
+def methods() -> Mapping[str, Method]:
+    """Return all methods by name; one of another distribution takes the place of Graft's of the same name."""
+    found = {method.name: method for method in (*METHODS, *PUBLISHED)}
+    return {**found, **{method.name: method for method in _from_outside()}}
+
+
+def method_of(method: str | Method) -> Method:
+    """Return the method of a name; a method is returned as it is.
 
     Raises:
-        GraftError: there is none.
+        GraftError: there is none of that name.
     """
-    for method in (*METHODS, *PUBLISHED):
-        if method.name == name:
-            return method
-    known = ", ".join(method.name for method in (*METHODS, *PUBLISHED))
-    raise GraftError("method-unknown", f"no method is called {name}", f"choose from {known}")
+    if isinstance(method, Method):
+        return method
+    if method not in methods():
+        hint = f"choose from {', '.join(methods())}"
+        raise GraftError("method-unknown", f"no method is called {method}", hint)
+    return methods()[method]
 
 
-def best(groups: ChannelGroups, samples: bool) -> str:
-    """The name of the method to be preferred for a model.
+def default_method(groups: ChannelGroups, samples: bool) -> str:
+    """Return the name of the method to be preferred for a model.
 
     Units of a recurrent layer tell much the same, step after step: it matters more what those left can say
     of them than what each of them does.
@@ -52,14 +73,31 @@ def best(groups: ChannelGroups, samples: bool) -> str:
     return MEASURED if samples and not recurrent else DEFAULT
 
 
+def _from_outside() -> Iterator[Method]:
+    """Yield methods of other distributions; one that cannot be used is left out with a warning."""
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        try:
+            method = entry.load()()
+            if not isinstance(method, Method) or not getattr(method, "name", ""):
+                raise TypeError("it is no Method with a name")
+            hash(method)
+        except Exception as error:  # what a foreign module raises on import can be anything
+            owner = entry.dist.name if entry.dist else "an unknown distribution"
+            reason = f"{type(error).__name__}: {str(error)[:120]}"
+            log.warning("importance method %s of %s is left out: %s", entry.value, owner, reason)
+        else:
+            yield method
+
+
 __all__ = [
     "DEFAULT",
+    "ENTRY_POINTS",
     "MEASURED",
     "METHODS",
     "PUBLISHED",
     "ImportanceInputs",
     "Method",
-    "Scores",
-    "best",
-    "method_called",
+    "default_method",
+    "method_of",
+    "methods",
 ]

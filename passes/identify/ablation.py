@@ -1,9 +1,10 @@
-"""Concern identification by ablation: what changes between the wanted classes when a channel is off?"""
+"""Importance by ablation: what changes between the wanted classes when a channel is turned down?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.evaluation import check_finite
 from graft.rewriter.operators import Read, operator_of
-from graft.rewriter.run.session import Device, Session, fit
+from graft.rewriter.run.session import Session, fit
 from graft.rewriter.run.staged import Batches, StagedRun
 
 SHARES = "graft/shares"
@@ -28,17 +29,16 @@ SWITCH = "graft/switch/"
 REST = "rest"
 BATCH = 64
 IMAGES = 32
+"""Samples a channel."""
 RUNS = 20_000
+"""A plan takes at most so many runs of one sample."""
 LEAST = 4
-"""Samples a channel; runs of one sample that a plan may take, and samples a channel that it takes even so."""
+"""Samples a channel that a plan takes even so."""
 
 POWER = 0.8
 """Of the mean squared change. Budgets divide scores by prices, and 0.8 ranks as the square over the price to
 1.25 does: an expensive channel has to bring more than its share. Chosen on held-back training images of
-ResNet-20 (two classes, refitted): 2.1 and 5.4 points lost at 50 and 30 % of the MACs, 2.9 and 7.1 with 1."""
-
-REMEMBERED = 64
-"""Questions whose answers are kept."""
+ResNet-20 (two classes, refitted): -2.1 and -5.4 points at 50 and 30 % of the MACs, -2.9 and -7.1 with 1."""
 
 STEP = 0.05
 """Small enough to add up like a gradient, large enough for float32."""
@@ -47,8 +47,9 @@ TINY = 1e-7
 """Probabilities are taken to be at least this before their logarithm."""
 
 
+@dataclass(frozen=True)
 class Ablation(Method):
-    """How far the scores of the wanted classes move against each other when a channel is turned down.
+    """Measure how far the scores of the wanted classes move against each other when a channel is turned down.
 
     A channel is turned down at once on every tensor where some node reads it, for all that use the
     tensor, shortcuts too: a stream of many blocks counts for each of them. The score is the squared
@@ -59,40 +60,31 @@ class Ablation(Method):
 
     All channels share one graph: an extra input says for each sample of a batch what is turned down.
 
-    Args:
+    Attributes:
         images: samples a channel, spread evenly over the classes; fewer, but at least ``LEAST``, where
             all channels together would take more than ``RUNS``.
         step: by how much of itself a channel is turned down; 1 is off.
     """
 
-    name = "ablation"
+    images: int = IMAGES
+    step: float = STEP
 
-    def __init__(self, images: int = IMAGES, step: float = STEP) -> None:
-        self.images = images
-        self.step = step
-        self._known: dict[object, Scores] = {}
+    name: ClassVar[str] = "ablation"
+    samples: ClassVar[bool] = True
 
-    def scores(self, question: ImportanceInputs) -> Scores:
-        """Powers of mean squared changes; what may not go, or cannot be turned down, has the highest."""
-        samples = self.samples(question)
-        asked = (
-            *(question.profile.sha256, question.classes, question.seed, question.groups.count),
-            *(samples.indices.tobytes(), *question.model.graph.tensors()),
-        )
-        if asked not in self._known:  # several budgets for one question are usual
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[asked] = self._measured(question, samples)
-        return self._known[asked].copy()
+    def scores(self, inputs: ImportanceInputs) -> Scores:
+        """Return powers of mean squared changes; what is pinned or cannot be turned down has the highest.
 
-    def _measured(self, question: ImportanceInputs, samples: Samples) -> Scores:
-        groups = question.groups
-        seen = np.zeros(groups.count, bool)
-        for _, read in _reads(groups):
-            seen[groups.behind(read.channels)] = True
-        atoms = np.flatnonzero(groups.cuttable() & groups.atoms & seen)
+        Raises:
+            GraftError: there are no samples, or none of the classes.
+        """
+        samples, groups = self.required_samples(inputs), inputs.groups
+        read = np.zeros(groups.count, bool)
+        for _, each in _reads(groups):
+            read[groups.behind(each.channels)] = True
+        atoms = np.flatnonzero(groups.cuttable() & groups.atoms & read)
         images = int(np.clip(RUNS // max(1, len(atoms)), LEAST, self.images))
-        switched = _Switched(question, _drawn(question, samples, images))
+        switched = _Switched(inputs, _draw(inputs, samples, images))
         result = np.zeros(groups.count)
         result[atoms] = switched.changes(atoms, self.step) ** POWER
         result[np.setdiff1d(np.flatnonzero(groups.atoms), atoms)] = result.max(initial=0.0)
@@ -105,7 +97,7 @@ class _Rest:
 
     Attributes:
         session: what runs it.
-        values: what it reads, of all samples, but for the switches.
+        values: what it reads, of all samples, apart from the switches.
     """
 
     session: Session
@@ -118,29 +110,29 @@ class _Switched:
     What comes before the first switch of a channel is the same whether it is on or not: computed once.
     """
 
-    def __init__(self, question: ImportanceInputs, samples: Samples) -> None:
-        self.question = question
-        (inputs, _) = next(iter(samples.batches(len(samples))))
+    def __init__(self, inputs: ImportanceInputs, samples: Samples) -> None:
+        self.inputs = inputs
+        (prepared, _) = next(iter(samples.batches(len(samples))))
         self.count = len(samples)
-        self.recurrent = any(read.recurrent_weight is not None for _, read in _reads(question.groups))
-        self.model, self.device = _with_switches(question), question.device or Device()
-        self.tensors = question.model.graph.tensors()
+        self.recurrent = any(read.recurrent_weight is not None for _, read in _reads(inputs.groups))
+        self.model, self.device = _with_switches(inputs), inputs.device
+        self.tensors = inputs.model.graph.tensors()
         session = self.device.open(self.model)
-        self.whole = _Rest(session, session.typed(inputs))
+        self.whole = _Rest(session, session.typed(prepared))
 
     def changes(self, atoms: Channels, step: float) -> Scores:
-        """For each of ``atoms`` the mean squared change of the wanted classes' scores."""
+        """Return for each of ``atoms`` the mean squared change of the wanted classes' scores."""
         result, starts = np.zeros(len(atoms)), self._starts(atoms)
-        ones = {**self.whole.values, SHARES: np.ones((self.count, self.question.groups.count), np.float32)}
-        walk = StagedRun(self.model, Batches([ones], self.count), self.device)
+        ones = {**self.whole.values, SHARES: np.ones((self.count, self.inputs.groups.count), np.float32)}
+        staged = StagedRun(self.model, Batches([ones], self.count), self.device)
         for start in np.unique(starts):
             own = starts == start
-            result[own] = self._changes(self._from(start, walk) if start else self.whole, atoms[own], step)
+            result[own] = self._changes(self._from(start, staged) if start else self.whole, atoms[own], step)
         return result
 
     def _starts(self, atoms: Channels) -> NDArray[np.int64]:
-        """For each of ``atoms`` the place of the first node that turns it down; 0 where that is not told."""
-        groups = self.question.groups
+        """Return for each of ``atoms`` the place of the first node that turns it down; 0 if unknown."""
+        groups = self.inputs.groups
         found = np.full(groups.count, len(self.model.graph.nodes))
         if self.recurrent or self.whole.session.batch:
             return np.zeros(len(atoms), np.int64)
@@ -150,13 +142,13 @@ class _Switched:
         starts = found[atoms]
         return np.where(starts < len(self.model.graph.nodes), starts, 0)
 
-    def _from(self, start: int, walk: StagedRun) -> _Rest:
-        """The model from node ``start`` on; the whole where that reads what is not laid out by samples."""
+    def _from(self, start: int, staged: StagedRun) -> _Rest:
+        """Return the model from node ``start`` on; the whole unless all it reads is laid out by samples."""
         nodes = self.model.graph.nodes
-        names = [name for name in walk.living(nodes[start]) if name != SHARES]
+        names = [name for name in staged.living(nodes[start]) if name != SHARES]
         if not all(self._by_sample(name) for name in names):
             return self.whole
-        (values,) = walk.at(nodes[start], names)
+        (values,) = staged.at(nodes[start], names)
         examples = {**values, SHARES: np.ones((1, 1), np.float32)}
         outputs = [tensor.name for tensor in self.model.graph.outputs]
         if any(name in values for name in outputs):
@@ -164,14 +156,14 @@ class _Switched:
         return _Rest(self.device.open(self.model.piece(nodes[start:], examples, outputs)), values)
 
     def _by_sample(self, name: str) -> bool:
-        """Whether samples lie along the first axis of a tensor."""
+        """Return whether samples lie along the first axis of a tensor."""
         while name.startswith(SWITCH):
             name = name[len(SWITCH) :].rsplit("/", 2)[0]
         tensor = self.tensors.get(name)
-        return tensor is not None and self.question.groups.sample_axis(tensor) == 0
+        return tensor is not None and self.inputs.groups.sample_axis(tensor) == 0
 
     def _changes(self, rest: _Rest, atoms: Channels, step: float) -> Scores:
-        groups, result = self.question.groups, np.zeros(len(atoms))
+        groups, result = self.inputs.groups, np.zeros(len(atoms))
         on = self._run(rest, np.ones((1, groups.count)))
         at_once = 1 if self.recurrent else max(1, BATCH // self.count)
         for start in range(0, len(atoms), at_once):
@@ -186,7 +178,7 @@ class _Switched:
         return result
 
     def _run(self, rest: _Rest, shares: Scores) -> Array:
-        """Centred scores of the wanted classes: (rows of ``shares``, samples, ..., classes)."""
+        """Return centred scores of the wanted classes: (rows of ``shares``, samples, ..., classes)."""
         rows = np.repeat(np.arange(len(shares)), self.count)
         images = np.tile(np.arange(self.count), len(shares))
         fixed = self.whole.session.batch
@@ -196,25 +188,25 @@ class _Switched:
             feed = {name: array[images[part]] for name, array in rest.values.items()}
             feed[SHARES] = shares[rows[part]].astype(np.float32)
             outputs = rest.session.run(fit(feed, fixed))
-            found.append(_contrast(self.question, outputs)[: len(rows[part])])
+            found.append(_contrast(self.inputs, outputs)[: len(rows[part])])
         values = np.concatenate(found)
         return values.reshape(len(shares), self.count, *values.shape[1:])
 
 
 def _reads(groups: ChannelGroups) -> list[tuple[gs.Node, Read]]:
-    """Where nodes read channels, on tensors that are laid out by samples."""
+    """Return where nodes read channels, on tensors that are laid out by samples."""
     found = []
     for node in groups.nodes:
         operator = operator_of(node)
-        reads = [*operator.reads(node, groups), *operator.masks(node, groups)] or _weighed(node, groups)
+        reads = [*operator.reads(node, groups), *operator.masks(node, groups)] or _weighted(node, groups)
         found += [
             (node, read) for read in reads if groups.sample_axis(read.tensor(node)) not in (None, read.axis)
         ]
     return found
 
 
-def _weighed(node: gs.Node, groups: ChannelGroups) -> list[Read]:
-    """What a node weighs that does not say what it reads: the inputs of recurrent layers."""
+def _weighted(node: gs.Node, groups: ChannelGroups) -> list[Read]:
+    """Return what a node weighs that does not say what it reads: the inputs of recurrent layers."""
     wanted = {
         parameter.axes[parameter.reads].tobytes()
         for parameter in operator_of(node).parameters(node, groups)
@@ -229,32 +221,32 @@ def _weighed(node: gs.Node, groups: ChannelGroups) -> list[Read]:
     ]
 
 
-def _drawn(question: ImportanceInputs, samples: Samples, count: int) -> Samples:
-    """About ``count`` samples, as many of each class; of one class, as many of it as of all others."""
+def _draw(inputs: ImportanceInputs, samples: Samples, count: int) -> Samples:
+    """Draw about ``count`` samples, as many of each class; of one class, as many of it as of all others."""
     labels = samples.labels.reshape(len(samples), -1)
-    kinds = [(labels == samples.card.class_index(name)).any(axis=1) for name in question.classes]
+    kinds = [(labels == samples.card.class_index(name)).any(axis=1) for name in inputs.classes]
     if len(kinds) == 1:
         kinds.append(~kinds[0])
     kinds = [kind for kind in kinds if kind.any()]
     if not kinds:
         raise GraftError(
             "class-empty",
-            f"there is no sample of {', '.join(question.classes[:3])} to turn channels down on",
+            f"there is no sample of {', '.join(inputs.classes[:3])} to turn channels down on",
             "give samples of the classes, or choose a method that needs none, such as relevance",
         )
-    random = np.random.default_rng(question.seed)
+    random = np.random.default_rng(inputs.seed)
     each = max(1, count // len(kinds))
     drawn = np.unique(np.concatenate([random.permutation(np.flatnonzero(kind))[:each] for kind in kinds]))
     return samples.take(np.sort(random.permutation(drawn)[:count]))
 
 
-def _with_switches(question: ImportanceInputs) -> Model:
-    """The model, where ``x * shares`` stands for every x that is read.
+def _with_switches(inputs: ImportanceInputs) -> Model:
+    """Return the model with ``x * shares`` in place of every x that is read.
 
     What a node reads of its own is turned down in the weights, for all samples as for the first.
     """
-    model = question.model.copy()
-    groups = ChannelGroups(model)
+    copy = inputs.analysed.copy()
+    model, groups = copy.model, copy.groups
     switches = _Switches(model, groups.count)
     tensors = model.graph.tensors()
     places = {}
@@ -300,7 +292,15 @@ class _Switches:
     def on_tensor(
         self, whole: gs.Tensor, rank: int, samples: int, axis: int, channels: Channels
     ) -> gs.Variable:
-        """``whole`` times the shares of ``channels`` along ``axis``, of each sample along ``samples``."""
+        """Return ``whole`` times the shares of ``channels`` along ``axis``, of each sample along ``samples``.
+
+        Args:
+            whole: a tensor.
+            rank: its number of axes.
+            samples: the axis along which samples lie.
+            axis: the one of the channels.
+            channels: along it.
+        """
         build = Builder(self._model.graph, self._model.opset, f"{SWITCH}{whole.name}/{axis}")
         share = build.node("Gather", "shares", [self._shares, build.constant("channels", channels)], axis=1)
         if axis < samples:
@@ -310,7 +310,7 @@ class _Switches:
         return self._times(build, whole, share, shape)
 
     def on_weight(self, whole: gs.Tensor, channels: Channels) -> gs.Variable:
-        """``whole`` times the first sample's shares of ``channels`` along its last axis."""
+        """Return ``whole`` times the first sample's shares of ``channels`` along its last axis."""
         build = Builder(self._model.graph, self._model.opset, f"{SWITCH}{whole.name}")
         first = build.node("Gather", "first", [self._shares, build.constant("zero", np.array([0]))], axis=0)
         share = build.node("Gather", "shares", [first, build.constant("channels", channels)], axis=1)
@@ -327,14 +327,14 @@ class _Switches:
         return result
 
 
-def _contrast(question: ImportanceInputs, outputs: Mapping[str, Array]) -> Array:
-    """Logits of the wanted classes around their mean; of one class, against the logsumexp of the rest."""
-    card = question.model.require_card()
+def _contrast(inputs: ImportanceInputs, outputs: Mapping[str, Array]) -> Array:
+    """Return wanted logits around their mean; of one class, against the logsumexp of the rest."""
+    card = inputs.model.require_card()
     name = card.output.name
     scores = check_finite(outputs[name], name).astype(np.float64)
     if card.output.kind == "probabilities":
         scores = np.log(np.maximum(scores, TINY))
-    wanted = [column for column, label in enumerate(card.labels) if label in question.classes]
+    wanted = [column for column, label in enumerate(card.labels) if label in inputs.classes]
     others = [column for column in range(len(card.labels)) if column not in wanted]
     logits = scores[..., wanted]
     if len(wanted) == 1 and others:

@@ -1,10 +1,10 @@
-"""Concern identification of recurrent networks as published: how strongly are units on for the classes?"""
+"""Importance of recurrent units as published: how strongly are they on for the classes?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -16,7 +16,7 @@ from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.operators import operator_of
 from graft.rewriter.run.recurrent_cell import RecurrentCell
-from graft.rewriter.run.session import Device, fit
+from graft.rewriter.run.session import fit
 
 POSITIVES = NEGATIVES = 500
 """Samples of the classes, and of all others together, as the authors take them."""
@@ -29,30 +29,27 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Rolled(Method):
-    """The central tendency of a unit's absolute state for the classes, less that for the rest.
+    """Compare the central tendency of a unit's absolute state for the classes with that for the rest.
 
     Imtiaz et al., ICSE 2023, algorithms 1, 2 and 4 in the mode *rolled*: all time steps of the first 500
     samples of the classes against as many steps of others, with one label a time step the steps that have
     it; values far from the median are left out. The authors remove only units with a negative difference,
     5 % at most (``--keep 0.95``); a smaller budget goes on in the same order. Channels that are no hidden
     units stay as long as there are any.
-
-    Attributes:
-        gates: whether the gates are looked at instead of the hidden states (the authors' option (i)): for
-            gates of a sigmoid the share of steps where they are half open, else the tendency. The authors
-            zero each gate by itself; a unit that is cut takes all its gates along, so they count together.
     """
 
-    gates: bool = False
+    name: ClassVar[str] = "icse23:rolled"
+    samples: ClassVar[bool] = True
+    gates: ClassVar[bool] = False
+    """Compare the gates instead of the hidden states."""
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """``icse23:rolled``, or with gates."""
-        return "icse23:rolled-gates" if self.gates else "icse23:rolled"
+    def scores(self, inputs: ImportanceInputs) -> Scores:
+        """Return differences from the least one up; the highest for what is no hidden unit.
 
-    def scores(self, question: ImportanceInputs) -> Scores:
-        """Differences from the least one up; the highest for what is no hidden unit."""
-        samples, groups = self.samples(question), question.groups
+        Raises:
+            GraftError: there are no samples, or no recurrent layers.
+        """
+        samples, groups = self.required_samples(inputs), inputs.groups
         nodes = [
             (node, read.channels)
             for node in groups.nodes
@@ -65,13 +62,13 @@ class Rolled(Method):
                 f"the method {self.name} is for recurrent layers, and the model has none",
                 "choose another method, such as ablation",
             )
-        numbers = [samples.card.class_index(name) for name in question.classes]
-        found, wanted = _seen(question, samples.take(_chosen(samples, numbers)), nodes, self.gates)
+        numbers = [samples.card.class_index(name) for name in inputs.classes]
+        found, wanted = _seen(inputs, samples.take(_chosen(samples, numbers)), nodes, self.gates)
         result = np.zeros(groups.count)
         seen = np.zeros(groups.count, bool)
         for (node, channels), values in zip(nodes, found, strict=True):
             for gate, rows in enumerate(values.swapaxes(0, 1)):
-                measure = opening if self.gates and _is_switch(node, gate) else tendency
+                measure = opening if self.gates and _is_switch(node, gate) else central_tendency
                 if (wanted == 1).any():
                     result[channels] += measure(rows[wanted == 1])
                 if (wanted == 0).any():
@@ -82,8 +79,20 @@ class Rolled(Method):
         return groups.close(result)
 
 
-def tendency(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean absolute value of each column without outliers: (rows, units) to (units,)."""
+@dataclass(frozen=True)
+class RolledGates(Rolled):
+    """Compare the gates instead of the hidden states (the authors' option (i)).
+
+    Of gates of a sigmoid the share of steps where they are half open is compared, else the tendency. The
+    authors zero each gate by itself; a unit that is cut takes all its gates along, so they count together.
+    """
+
+    name: ClassVar[str] = "icse23:rolled-gates"
+    gates: ClassVar[bool] = True
+
+
+def central_tendency(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the mean absolute value of each column without outliers: (rows, units) to (units,)."""
     size = np.abs(values.astype(np.float64))
     away = np.abs(size - np.median(size, axis=0))
     usual = away < OUTLIER * np.median(away, axis=0)
@@ -93,7 +102,7 @@ def tendency(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def opening(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Share of rows where each column is half open: (rows, units) to (units,)."""
+    """Return the share of rows where each column is half open: (rows, units) to (units,)."""
     return np.asarray((np.abs(values) >= 0.5).mean(axis=0))
 
 
@@ -103,7 +112,7 @@ def _is_switch(node: gs.Node, gate: int) -> bool:
 
 
 def _chosen(samples: Samples, numbers: Sequence[int]) -> NDArray[np.int64]:
-    """The first samples of the wanted classes, and of every other class as many of each."""
+    """Return positions of the first samples of the wanted classes, and of as many of every other."""
     labels = samples.labels.reshape(len(samples), -1)
     own = np.isin(labels, numbers)
     others = [number for number in range(len(samples.card.labels)) if number not in numbers]
@@ -113,26 +122,26 @@ def _chosen(samples: Samples, numbers: Sequence[int]) -> NDArray[np.int64]:
 
 
 def _seen(
-    question: ImportanceInputs, samples: Samples, nodes: Sequence[tuple[gs.Node, Channels]], gates: bool
+    inputs: ImportanceInputs, samples: Samples, nodes: Sequence[tuple[gs.Node, Channels]], gates: bool
 ) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
-    """What is looked at in each node, (rows, gates or 1, units), and whose the rows are.
+    """Return states or gates of each node, (rows, gates or 1, units), and whose the rows are.
 
     A row is a time step of a sample: 1 of the wanted classes, 0 of others, ``IGNORED`` of none that counts.
     """
-    numbers = [samples.card.class_index(name) for name in question.classes]
+    numbers = [samples.card.class_index(name) for name in inputs.classes]
     names = {node.outputs[0].name: None for node, _ in nodes}
     names |= {name: None for node, _ in nodes for name in RecurrentCell(node).reads() if gates}
-    model = question.model.copy()
+    model = inputs.model.copy()
     given, tensors = {tensor.name for tensor in model.graph.inputs}, model.graph.tensors()
     asked = [name for name in names if name not in given]
     for name in asked:
         tensors[name].dtype = tensors[name].dtype or np.dtype(np.float32)
     model.graph.outputs = [tensors[name] for name in asked]
-    session = (question.device or Device()).open(model)
+    session = inputs.device.open(model)
     parts: list[list[NDArray[Any]]] = [[] for _ in nodes]
     flags = []
-    for inputs, labels in samples.batches(session.batch or BATCH):
-        feed = fit(inputs, session.batch)
+    for prepared, labels in samples.batches(session.batch or BATCH):
+        feed = fit(prepared, session.batch)
         values = {**feed, **session.run(feed, asked)}
         labels = labels.reshape(len(labels), -1)
         wanted = np.where(labels == IGNORED, IGNORED, np.isin(labels, numbers))

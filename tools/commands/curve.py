@@ -15,7 +15,7 @@ from graft.passes.compensate.fold import REFIT
 from graft.passes.compensate.fold import STEPS as COMPENSATE
 from graft.passes.curve import BUDGETS, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT, MEASURED, best
+from graft.passes.identify import DEFAULT, MEASURED, default_method
 from graft.passes.parent import Parent
 from graft.rewriter.data.prefixed import joined_split
 from graft.rewriter.data.samples import Samples
@@ -112,7 +112,7 @@ def command(
     part = joined_split([options.Prefixed(data.data).load()], data.test_split, data.ignore_label)
     test = Samples.match(part, parent.card)
     Samples.match(test.split, parent.card, names)  # says which of them has none
-    chosen = best(parent.groups, samples=True)
+    chosen = default_method(parent.groups, samples=True)
     decompose = Decompose(
         names,
         method=chosen,

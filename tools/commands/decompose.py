@@ -13,7 +13,7 @@ from graft.passes.base import Context
 from graft.passes.budget_search import BudgetSearch, BudgetSearchReport
 from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose, DecomposeReport
-from graft.passes.identify import best
+from graft.passes.identify import default_method
 from graft.passes.join.convert import Convert
 from graft.passes.parent import Parent
 from graft.passes.select.budget import dead_channels
@@ -109,7 +109,7 @@ def command(
         names,
         budget.keep,
         budget.keep_by,
-        method.method or best(parent.groups, samples=True),
+        method.method or default_method(parent.groups, samples=True),
         *(method.compensate, subject.together, subject.other, not subject.no_rest, budget.round_to),
         mirror=method.mirror,
         fixed_plan=_plan(budget.plan, parent) if budget.plan else None,

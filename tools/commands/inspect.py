@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+from graft.passes.base import Context
 from graft.passes.normalize.simplify import Normalize
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -44,7 +45,7 @@ def command(subject: InspectOptions, output: options.PrintOptions) -> None:
     model = Model.load(file, subject.card)
     origin = origin_of(model) if ORIGIN_KEY in model.metadata else None
     ends = _ends(model.inputs()), _ends(model.outputs())
-    Normalize()(model)
+    Normalize()(model, Context())
     shapes = dict(map(_shape, subject.input_shape))
     check_input_shapes(model, shapes)
     groups = ChannelGroups(model, shapes)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from graft.passes.base import Context
 from graft.passes.decompose import Decompose
-from graft.passes.identify import best
+from graft.passes.identify import default_method
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.files import refuse_overwrite, writing
 from graft.rewriter.measure.cost import CostModel
@@ -61,7 +61,7 @@ def command(
         names,
         keep=budget.keep,
         unit=budget.keep_by,
-        method=method.method or best(parent.groups, bool(data.data)),
+        method=method.method or default_method(parent.groups, bool(data.data)),
         together=True,
         round_to=budget.round_to,
     )

@@ -12,8 +12,8 @@ from graft.passes.compensate.fold import Fold
 from graft.passes.compensate.recurrent import RecurrentLayer
 from graft.passes.compensate.refit import Refit
 from graft.passes.cut.verify import Pruned
-from graft.passes.identify import ImportanceInputs, method_called
-from graft.passes.identify.rolled import tendency
+from graft.passes.identify import ImportanceInputs, method_of
+from graft.passes.identify.rolled import central_tendency
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import IGNORED, Samples
@@ -203,14 +203,14 @@ def test_the_profile_of_a_label_a_sequence_counts_all_steps() -> None:
 def question_of(model: Model, samples: Samples) -> ImportanceInputs:
     """About class b."""
     groups, profile = ChannelGroups(model), small.profile(model, samples)
-    return ImportanceInputs(model, groups, profile, small.LABELS, ("b",), 0, samples, small.CPU)
+    return ImportanceInputs(Analysed(model, groups), profile, small.LABELS, ("b",), 0, samples, small.CPU)
 
 
 def test_the_published_order_of_units() -> None:
     model = model_of(net("LSTM", {}))
     samples = small.samples(data(120))
     question = question_of(model, samples)
-    scores = method_called("icse23:rolled").scores(question)
+    scores = method_of("icse23:rolled").scores(question)
     states = small.run(Model.from_proto(_showing(model)), data(120))["all"][:, 0].swapaxes(0, 1)
     means = []
     for rows in (states[samples.labels == 1], states[samples.labels != 1]):
@@ -232,7 +232,7 @@ def test_the_published_order_by_gates(op: str, more: dict[str, Any]) -> None:
     model = model_of(net(op, more))
     samples = small.samples(data(120))
     question = question_of(model, samples)
-    scores = method_called("icse23:rolled-gates").scores(question)
+    scores = method_of("icse23:rolled-gates").scores(question)
     node = next(node for node in model.graph.nodes if node.op == op)
     x, states = data(120).swapaxes(0, 1), small.run(Model.from_proto(_showing(model)), data(120))["all"][:, 0]
     weight, recurrence, bias = (tensor.values[0] for tensor in node.inputs[1:4])
@@ -254,7 +254,7 @@ def test_the_published_order_by_gates(op: str, more: dict[str, Any]) -> None:
             if op != "RNN" and number < len(gates) - 1:
                 figures.append((rows >= 0).mean(axis=(0, 1)))
             else:
-                figures.append(tendency(np.tanh(rows).reshape(-1, UNITS)))
+                figures.append(central_tendency(np.tanh(rows).reshape(-1, UNITS)))
         expected += figures[0] - figures[1]
     found = scores[question.groups["layer"].channels]
     np.testing.assert_allclose(found, expected - expected.min(), atol=1e-4)
@@ -265,5 +265,5 @@ def test_the_published_order_is_for_recurrent_layers() -> None:
     samples = small.samples(small.inputs((6,)))
     question = question_of(model, samples)
     with pytest.raises(GraftError) as caught:
-        method_called("icse23:rolled").scores(question)
+        method_of("icse23:rolled").scores(question)
     assert caught.value.code == "method-recurrent"

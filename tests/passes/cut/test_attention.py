@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from graft.passes.decompose import Decompose
-from graft.passes.identify import METHODS, ImportanceInputs, method_called
+from graft.passes.identify import METHODS, ImportanceInputs, method_of
 from graft.passes.parent import Parent
 from graft.passes.select.budget import Budget, Candidates, dead_channels
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import CostModel, cost_of
@@ -54,7 +55,7 @@ def parent() -> Model:
 def question(model: Model) -> ImportanceInputs:
     data = small.samples(small.inputs((TOKENS, 6), 60))
     groups, profile = ChannelGroups(model), small.profile(model, data)
-    return ImportanceInputs(model, groups, profile, small.LABELS, ("a", "b"), 0, data, small.CPU)
+    return ImportanceInputs(Analysed(model, groups), profile, small.LABELS, ("a", "b"), 0, data, small.CPU)
 
 
 def test_groups_are_heads_and_the_width_inside_them() -> None:
@@ -95,7 +96,7 @@ def test_macs_of_attention() -> None:
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_every_head_and_every_place_of_its_width_has_a_score(method: object) -> None:
     asked = question(parent())
-    scores = asked.groups.to_atoms(method_called(method.name).scores(asked))  # type: ignore[attr-defined]
+    scores = asked.groups.to_atoms(method_of(method.name).scores(asked))  # type: ignore[attr-defined]
     for name in ("q/0", "q/1", "v/1"):
         found = scores[asked.groups[name].channels]
         assert (found > 0).all()
@@ -106,7 +107,7 @@ def test_every_head_and_every_place_of_its_width_has_a_score(method: object) -> 
 def test_a_budget_chooses_among_heads_and_widths(keep: float) -> None:
     asked = question(parent())
     groups, cost = asked.groups, CostModel(asked.groups)
-    scores = method_called("relevance").scores(asked)
+    scores = method_of("relevance").scores(asked)
     kept = Budget(keep)(
         Candidates(groups, scores, cost, cost.macs(), np.zeros(groups.count, bool)), small.context()
     ).kept

@@ -11,7 +11,7 @@ import pytest
 
 from graft.passes.cut.verify import mask
 from graft.passes.decompose import Decompose
-from graft.passes.identify import METHODS, ImportanceInputs, Method, method_called
+from graft.passes.identify import METHODS, ImportanceInputs, Method, method_of
 from graft.passes.identify.ablation import POWER, Ablation, _Switched
 from graft.passes.parent import Parent
 from graft.rewriter.arrays import Scores
@@ -49,7 +49,9 @@ def ask(method: Method, *classes: str, seed: int = 0) -> Scores:
     """Scores of the five hidden units."""
     model, profile, data = specialists()
     groups = ChannelGroups(model)
-    scores = method.scores(ImportanceInputs(model, groups, profile, LABELS, classes, seed, data, small.CPU))
+    scores = method.scores(
+        ImportanceInputs(Analysed(model, groups), profile, LABELS, classes, seed, data, small.CPU)
+    )
     assert scores.shape == (groups.count,)
     assert (scores >= 0).all()
     found: Scores = scores[groups["dense"].channels]
@@ -59,14 +61,14 @@ def ask(method: Method, *classes: str, seed: int = 0) -> Scores:
 @pytest.mark.parametrize("name", ["activity", "contrast"])
 def test_a_unit_of_the_class_scores_above_one_of_another(name: str) -> None:
     for number, label in enumerate(LABELS):
-        scores = ask(method_called(name), label)
+        scores = ask(method_of(name), label)
         others = [unit for unit in range(3) if unit != number]
         assert scores[number] > 1.5 * scores[others].max()
         assert scores[4] == 0
 
 
 def test_activity_is_the_difference_of_shares() -> None:
-    activity = method_called("activity")
+    activity = method_of("activity")
     model, profile, _ = specialists()
     groups = ChannelGroups(model)
     for classes, wanted in (
@@ -74,13 +76,13 @@ def test_activity_is_the_difference_of_shares() -> None:
         (["a", "b"], [0.5, 0.5, -1, 0, 0]),
         (["a", "b", "c"], [1 / 3, 1 / 3, 1 / 3, 1, 0]),
     ):
-        question = ImportanceInputs(model, groups, profile, LABELS, tuple(classes))
+        question = ImportanceInputs(Analysed(model, groups), profile, LABELS, tuple(classes))
         found = activity.activity(question)[groups["dense"].channels]  # type: ignore[attr-defined]
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_contrast_prefers_what_tells_the_class_from_the_rest() -> None:
-    contrast = ask(method_called("contrast"), "a")
+    contrast = ask(method_of("contrast"), "a")
     spread = np.var([1.25, 0, 0]) - np.var([0.5, 2.0])
     assert spread < 0, "the unit that is on for all varies more"
     assert contrast[0] > contrast[3]
@@ -91,17 +93,17 @@ def test_magnitude_is_the_weight_of_a_layer_and_knows_no_classes() -> None:
     model = small.model(net)
     groups = ChannelGroups(model)
     profile = small.profile(model, small.samples(small.inputs(net.shape)))
-    magnitude = method_called("magnitude")
-    scores = magnitude.scores(ImportanceInputs(model, groups, profile, small.LABELS, ("a",)))
+    magnitude = method_of("magnitude")
+    scores = magnitude.scores(ImportanceInputs(Analysed(model, groups), profile, small.LABELS, ("a",)))
     weight = np.abs(small.numpy_helper.to_array(net.constants["dense.w"]))
     wanted = weight.mean(axis=1) / weight.mean()
     np.testing.assert_allclose(scores[groups["dense"].channels], wanted, rtol=1e-6)
-    again = magnitude.scores(ImportanceInputs(model, groups, profile, small.LABELS, ("b", "c"), 7))
+    again = magnitude.scores(ImportanceInputs(Analysed(model, groups), profile, small.LABELS, ("b", "c"), 7))
     np.testing.assert_array_equal(scores, again)
 
 
 def test_chance_is_drawn_by_seed_and_classes() -> None:
-    random = method_called("random")
+    random = method_of("random")
     first = ask(random, "a")
     np.testing.assert_array_equal(first, ask(random, "a"))
     assert len(set(first)) == 5
@@ -123,7 +125,9 @@ def test_two_channel_axes_of_one_tensor_are_scored_apart() -> None:
     data = small.samples(small.inputs(net.shape))
     profile = small.profile(model, data)
     for method in METHODS:
-        question = ImportanceInputs(model, groups, profile, small.LABELS, ("a",), 0, data, small.CPU)
+        question = ImportanceInputs(
+            Analysed(model, groups), profile, small.LABELS, ("a",), 0, data, small.CPU
+        )
         scores = method.scores(question)
         for name in ("made", "mixed"):
             assert (scores[groups[name].channels] > 0).all()
@@ -134,7 +138,7 @@ def test_a_rest_without_samples_is_no_rest(method: Method) -> None:
     model, profile, data = specialists()
     few = replace(profile, counts=profile.counts * [1, 1, 0])
     groups = ChannelGroups(model)
-    question = ImportanceInputs(model, groups, few, LABELS, ("a", "b"), 0, data, small.CPU)
+    question = ImportanceInputs(Analysed(model, groups), few, LABELS, ("a", "b"), 0, data, small.CPU)
     assert question.rest == ()
     assert np.isfinite(method.scores(question)).all()
 
@@ -234,7 +238,7 @@ def test_ablation_draws_its_samples_by_seed() -> None:
     profile, groups = small.profile(model, data), ChannelGroups(model)
     first, again, other = (
         Ablation(6).scores(
-            ImportanceInputs(model, groups, profile, small.LABELS, ("a",), seed, data, small.CPU)
+            ImportanceInputs(Analysed(model, groups), profile, small.LABELS, ("a",), seed, data, small.CPU)
         )
         for seed in (0, 0, 1)
     )
@@ -279,17 +283,17 @@ def _ablated(
     groups = ChannelGroups(model)
     profile = small.profile(model, data)
     labels = model.require_card().labels
-    question = ImportanceInputs(model, groups, profile, labels, classes, 0, data, small.CPU)
+    question = ImportanceInputs(Analysed(model, groups), profile, labels, classes, 0, data, small.CPU)
     return (ablation or Ablation()).scores(question), groups
 
 
 def test_every_method_has_a_name_of_its_own() -> None:
     assert len({method.name for method in METHODS}) == len(METHODS)
-    assert all(method_called(method.name) is method for method in METHODS)
+    assert all(method_of(method.name) is method for method in METHODS)
 
 
 def test_an_unknown_method_shows_the_known_ones() -> None:
     with pytest.raises(GraftError) as caught:
-        method_called("intuition")
+        method_of("intuition")
     assert caught.value.code == "method-unknown"
     assert "activity" in caught.value.hint
