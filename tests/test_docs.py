@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from graft.passes import identify
 from graft.rewriter import operators
 
 ROOT = Path(__file__).parents[1]
@@ -19,11 +20,13 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for distributions, whose operator classes are looked up anew."""
+    """A folder for distributions, whose plug-ins are looked up anew."""
     monkeypatch.syspath_prepend(tmp_path)
-    operators._by_type.cache_clear()
+    for known in (operators._by_type, identify.methods):
+        known.cache_clear()
     yield tmp_path
-    operators._by_type.cache_clear()
+    for known in (operators._by_type, identify.methods):
+        known.cache_clear()
 
 
 def install(folder: Path, page: Path) -> None:
@@ -32,19 +35,20 @@ def install(folder: Path, page: Path) -> None:
         (folder / name).write_text(text)
     if (folder / "pyproject.toml").exists():
         project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-        distribute(folder, project["name"], project["entry-points"][operators.ENTRY_POINTS])
+        for group, entries in project["entry-points"].items():
+            distribute(folder, project["name"], group, entries)
 
 
-def distribute(folder: Path, name: str, entries: dict[str, str]) -> None:
-    """The metadata of an installed distribution with operator classes."""
+def distribute(folder: Path, name: str, group: str, entries: dict[str, str]) -> None:
+    """The metadata of an installed distribution with plug-ins."""
     info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     lines = [f"{key} = {value}" for key, value in entries.items()]
-    (info / "entry_points.txt").write_text("\n".join([f"[{operators.ENTRY_POINTS}]", *lines, ""]))
+    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
 
 
-@pytest.mark.parametrize("page", ["docs/api.md", "docs/operators.md"])
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/methods.md", "docs/operators.md"])
 def test_examples(page: str, installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(installed)
     install(installed, ROOT / page)
@@ -53,20 +57,46 @@ def test_examples(page: str, installed: Path, monkeypatch: pytest.MonkeyPatch) -
     assert result.failed == 0
 
 
-def test_a_broken_operator_class_is_left_out_with_a_warning(
-    installed: Path, caplog: pytest.LogCaptureFixture
+def test_the_example_of_a_method_is_short() -> None:
+    (code,) = re.findall(
+        r"```python\n# my_methods.py\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.DOTALL
+    )
+    assert len(code.splitlines()) < 30
+
+
+def test_the_table_of_methods_says_what_they_need() -> None:
+    rows = re.findall(
+        r"^\| `([^`]+)`[^|]*\|[^|]*\| ([^|]*) \|", (ROOT / "docs/methods.md").read_text(), re.MULTILINE
+    )
+    needs = {name: words for name, words in rows if name in identify.methods()}
+    assert needs.keys() == identify.methods().keys()
+    for name, method in identify.methods().items():
+        assert ("samples" in needs[name]) == method.samples
+        assert ("profile" in needs[name]) == bool(method.statistics)
+
+
+PLUG_INS = {
+    operators.ENTRY_POINTS: (operators._by_type, "Conv", "no Operator"),
+    identify.ENTRY_POINTS: (identify.methods, "ablation", "no Method"),
+}
+
+
+@pytest.mark.parametrize("group", PLUG_INS)
+def test_a_broken_plug_in_is_left_out_with_a_warning(
+    group: str, installed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (installed / "broken_operators.py").write_text("class Plain: pass\nraise OSError('no such library')\n")
-    (installed / "plain_operators.py").write_text("class Plain: pass\n")
-    distribute(installed, "broken", {"plain": "broken_operators:Plain"})
-    distribute(installed, "plain", {"plain": "plain_operators:Plain", "none": "plain_operators:Missing"})
+    (installed / "broken_plug_ins.py").write_text("class Plain: pass\nraise OSError('no such library')\n")
+    (installed / "plain_plug_ins.py").write_text("class Plain: pass\n")
+    distribute(installed, "broken", group, {"plain": "broken_plug_ins:Plain"})
+    entries = {"plain": "plain_plug_ins:Plain", "none": "plain_plug_ins:Missing"}
+    distribute(installed, "plain", group, entries)
+    look_up, usual, wrong = PLUG_INS[group]
     with caplog.at_level("WARNING", logger="graft"):
-        known = operators._by_type()
-    assert known["Conv"]
+        assert usual in look_up()
     assert len(caplog.messages) == 3
-    for name, reason in (("broken", "no such library"), ("plain", "no Operator"), ("plain", "Missing")):
+    for name, reason in (("broken", "no such library"), ("plain", wrong), ("plain", "Missing")):
         assert any(f"of {name} is left out" in line and reason in line for line in caplog.messages)
-    sys.modules.pop("plain_operators")
+    sys.modules.pop("plain_plug_ins")
 
 
 # -------------------------------------------------------------------- the pages themselves
