@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,108 +50,132 @@ def constants(random: np.random.Generator, **shapes: tuple[int, ...]) -> list[on
     ]
 
 
-def photo_net(
-    classes: int,
-    opset: int = 17,
-    kind: str = "logits",
-    layout: str = "NCHW",
-    color: str = "RGB",
-    size: tuple[int, int] = SIZE,
-    seed: int = 0,
-    ends: tuple[str, str] = ("x", "y"),
-    inner: str = "h",
-    dtype: int = onnx.TensorProto.FLOAT,
-    batch: object = "N",
-) -> onnx.ModelProto:
-    """Conv Relu pool Gemm Relu Gemm, for images in any layout; ``inner`` is what the Conv puts out."""
-    (height, width), channels = size, 1 if color == "GRAY" else 3
-    shapes = {
-        "NCHW": [batch, channels, height, width],
-        "NHWC": [batch, height, width, channels],
-        "flat": [batch, height * width * channels],
-    }
-    weights = constants(
-        np.random.default_rng(seed),
-        w=(6, channels, 3, 3),
-        b=(6,),
-        w1=(FEATURES, 6),
-        b1=(FEATURES,),
-        w2=(classes, FEATURES),
-        b2=(classes,),
-    )
-    for tensor in weights[-2:]:  # classes that differ
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.5), tensor.name))
-    x, y = ends
-    nodes = []
-    image = x
-    if layout == "flat":
-        weights.append(numpy_helper.from_array(np.array([-1, height, width, channels]), "rows"))
-        nodes.append(helper.make_node("Reshape", [image, "rows"], ["pixels"], "reshape"))
-        image = "pixels"
-    if layout != "NCHW":
-        nodes.append(helper.make_node("Transpose", [image], ["first"], "transpose", perm=[0, 3, 1, 2]))
-        image = "first"
-    nodes += [
-        helper.make_node("Conv", [image, "w", "b"], [inner], "conv"),
-        helper.make_node("Relu", [inner], ["r"], "relu"),
-        helper.make_node("GlobalAveragePool", ["r"], ["p"], "pool"),
-        helper.make_node("Flatten", ["p"], ["f"], "flatten"),
-        helper.make_node("Gemm", ["f", "w1", "b1"], ["g"], "dense", transB=1),
-        helper.make_node("Relu", ["g"], ["last"], "relu2"),
-        helper.make_node(
-            "Gemm", ["last", "w2", "b2"], [y if kind == "logits" else "z"], "classify", transB=1
-        ),
-    ]
-    if kind == "probabilities":
-        nodes.append(helper.make_node("Softmax", ["z"], [y], "softmax", axis=-1))
-    if dtype != onnx.TensorProto.FLOAT:
-        to = helper.tensor_dtype_to_np_dtype(dtype)
-        for tensor in weights:
-            if tensor.data_type == onnx.TensorProto.FLOAT:
-                tensor.CopyFrom(
-                    numpy_helper.from_array(numpy_helper.to_array(tensor).astype(to), tensor.name)
-                )
-    graph = helper.make_graph(
-        nodes,
-        "photo",
-        [helper.make_tensor_value_info(x, dtype, shapes[layout])],
-        [helper.make_tensor_value_info(y, dtype, [batch, classes])],
-        weights,
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
+@dataclass(frozen=True)
+class Photo:
+    """Conv Relu pool Gemm Relu Gemm, for images in any layout, and its card.
 
+    Attributes:
+        labels: one letter a class.
+        opset: of the file.
+        kind: of the output.
+        layout: of the input.
+        color: of the input.
+        size: height and width.
+        seed: of the weights.
+        ends: names of input and output.
+        inner: the tensor that the Conv makes.
+        dtype: of everything but shapes.
+        batch: fixed, or free.
+        name: in the card.
+        scale: of the pixels.
+        mean: of the pixels.
+    """
 
-def photo_card(
-    labels: str,
-    kind: str = "logits",
-    layout: str = "NCHW",
-    color: str = "RGB",
-    size: tuple[int, int] = SIZE,
-    ends: tuple[str, str] = ("x", "y"),
-    name: str | None = None,
-    scale: float = 1 / 64,
-    mean: float = 1.5,
-) -> Card:
-    return Card.model_validate(
-        {
-            "name": name,
-            "input": {
-                "name": ends[0],
-                "kind": "image",
-                "layout": layout,
-                "color": color,
-                "size": list(size),
-                "scale": scale,
-                "mean": [mean],
-                "resize": "squash",
-                "interpolation": "nearest",
-            },
-            "output": {"name": ends[1], "kind": kind},
-            "labels": list(labels),
+    labels: str
+    opset: int = 17
+    kind: str = "logits"
+    layout: str = "NCHW"
+    color: str = "RGB"
+    size: tuple[int, int] = SIZE
+    seed: int = 0
+    ends: tuple[str, str] = ("x", "y")
+    inner: str = "h"
+    dtype: int = onnx.TensorProto.FLOAT
+    batch: object = "N"
+    name: str | None = None
+    scale: float = 1 / 64
+    mean: float = 1.5
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.color == "GRAY" else 3
+
+    def proto(self) -> onnx.ModelProto:
+        (height, width), channels = self.size, self.channels
+        shapes = {
+            "NCHW": [self.batch, channels, height, width],
+            "NHWC": [self.batch, height, width, channels],
+            "flat": [self.batch, height * width * channels],
         }
-    )
+        weights = self._weights()
+        graph = helper.make_graph(
+            self._nodes(),
+            "photo",
+            [helper.make_tensor_value_info(self.ends[0], self.dtype, shapes[self.layout])],
+            [helper.make_tensor_value_info(self.ends[1], self.dtype, [self.batch, len(self.labels)])],
+            weights,
+        )
+        opsets = [helper.make_opsetid("", self.opset)]
+        proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        onnx.checker.check_model(proto, full_check=True)
+        return proto
+
+    def _weights(self) -> list[onnx.TensorProto]:
+        classes, (height, width) = len(self.labels), self.size
+        weights = constants(
+            np.random.default_rng(self.seed),
+            w=(6, self.channels, 3, 3),
+            b=(6,),
+            w1=(FEATURES, 6),
+            b1=(FEATURES,),
+            w2=(classes, FEATURES),
+            b2=(classes,),
+        )
+        for tensor in weights[-2:]:  # classes that differ
+            values = numpy_helper.to_array(tensor) * np.float32(1.5)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        if self.dtype != onnx.TensorProto.FLOAT:
+            to = helper.tensor_dtype_to_np_dtype(self.dtype)
+            for tensor in weights:
+                values = numpy_helper.to_array(tensor).astype(to)
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        if self.layout == "flat":
+            rows = np.array([-1, height, width, self.channels])
+            weights.append(numpy_helper.from_array(rows, "rows"))
+        return weights
+
+    def _nodes(self) -> list[onnx.NodeProto]:
+        image, y = self.ends
+        nodes = []
+        if self.layout == "flat":
+            nodes.append(helper.make_node("Reshape", [image, "rows"], ["pixels"], "reshape"))
+            image = "pixels"
+        if self.layout != "NCHW":
+            nodes.append(helper.make_node("Transpose", [image], ["first"], "transpose", perm=[0, 3, 1, 2]))
+            image = "first"
+        last = y if self.kind == "logits" else "z"
+        nodes += [
+            helper.make_node("Conv", [image, "w", "b"], [self.inner], "conv"),
+            helper.make_node("Relu", [self.inner], ["r"], "relu"),
+            helper.make_node("GlobalAveragePool", ["r"], ["p"], "pool"),
+            helper.make_node("Flatten", ["p"], ["f"], "flatten"),
+            helper.make_node("Gemm", ["f", "w1", "b1"], ["g"], "dense", transB=1),
+            helper.make_node("Relu", ["g"], ["last"], "relu2"),
+            helper.make_node("Gemm", ["last", "w2", "b2"], [last], "classify", transB=1),
+        ]
+        if self.kind == "probabilities":
+            nodes.append(helper.make_node("Softmax", ["z"], [y], "softmax", axis=-1))
+        return nodes
+
+    def card(self) -> Card:
+        return Card.model_validate(
+            {
+                "name": self.name,
+                "input": {
+                    "name": self.ends[0],
+                    "kind": "image",
+                    "layout": self.layout,
+                    "color": self.color,
+                    "size": list(self.size),
+                    "scale": self.scale,
+                    "mean": [self.mean],
+                    "resize": "squash",
+                    "interpolation": "nearest",
+                },
+                "output": {"name": self.ends[1], "kind": self.kind},
+                "labels": list(self.labels),
+            }
+        )
 
 
 def profiled(model: Model, raw: Array) -> Source:
@@ -174,11 +199,8 @@ def pixels(count: int, size: tuple[int, int] = SIZE, channels: int = 3, seed: in
 @functools.cache
 def photo(labels: str, **changes: Any) -> Source:
     """A parent at hand; never changed, so one for all tests."""
-    of_card = {key: changes[key] for key in ("kind", "layout", "color", "size", "ends") if key in changes}
-    card = photo_card(labels, **of_card, **{k: changes[k] for k in ("name", "scale", "mean") if k in changes})
-    of_net = {key: value for key, value in changes.items() if key not in ("name", "scale", "mean")}
-    model = Model.from_proto(photo_net(len(labels), **of_net), card)
-    return profiled(model, pixels(48, card.inputs[0].size or SIZE, card.inputs[0].channels))
+    made = Photo(labels, **changes)
+    return profiled(Model.from_proto(made.proto(), made.card()), pixels(48, made.size, made.channels))
 
 
 def cut(of: Source, classes: str, keep: float = 1.0, **options: Any) -> Model:
@@ -987,7 +1009,7 @@ def test_scores_with_trailing_axes_of_size_one(classes: str) -> None:
         constants(random, w=(6, 3, 3, 3), b=(6,), v=(3, 6, 1, 1), d=(3,)),
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    one = profiled(Model.from_proto(proto, photo_card("abc")), pixels(48))
+    one = profiled(Model.from_proto(proto, Photo("abc").card()), pixels(48))
     two = photo("pqr", seed=2)
     modules = [cut(one, classes, together=True), cut(two, "q")]
     report = Compose("branches", scores="softmax")(Modules(modules), Context())
