@@ -91,7 +91,6 @@ def test_values_are_read_alike_from_a_recipe_and_the_command_line() -> None:
     data = compose["data"]
     assert isinstance(data, options.SampledDataOptions)
     assert [(each.prefix, each.path) for each in data.data] == [("", Path("a.npz")), ("k", Path("b.npz"))]
-    assert data.data[1].name("3") == "k:3"
 
 
 @pytest.mark.parametrize(
