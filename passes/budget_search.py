@@ -12,6 +12,7 @@ from graft.passes.base import Context, Report
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
+from graft.rewriter.data.folds import FOLDS, class_weights
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -20,7 +21,6 @@ from graft.rewriter.measure.evaluation import score
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.session import Device
 
-FOLDS = 5
 SAMPLES = 512
 """Candidates are refitted with fewer samples than modules are: sooner, and none the better for it."""
 STEPS = np.round(np.arange(0.05, 1.0, 0.05), 2)
@@ -162,7 +162,6 @@ def _weighted(model: Model, held_out: Samples, device: Device) -> NDArray[np.flo
     own = Samples.match(held_out.split, card, names=held_out.card.labels)
     own = own.take(np.isin(own.indices, held_out.indices))
     scored = score(model, own, device)
-    counts = np.bincount(scored.labels.ravel(), minlength=len(card.labels)).astype(float)
-    present = counts > 0
-    weight = np.where(present, counts.sum() / np.maximum(counts, 1) / present.sum(), 0.0)
-    return np.asarray(scored.correct * weight[scored.labels])
+    labels = scored.labels.ravel()
+    weights = len(labels) * class_weights(labels)
+    return np.asarray(scored.correct * weights.reshape(scored.labels.shape))

@@ -13,9 +13,9 @@ from graft.passes.compare.branch import Branch
 from graft.passes.compare.fitting import FitReport, decide, observe
 from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
 from graft.passes.compare.one_vs_rest import OneVsRest, Weighed
-from graft.passes.compare.ridge_head import FOLDS, balance, spread
 from graft.passes.compare.score import Columns, Comparison, Pair, typical, typical_evidence
 from graft.rewriter.arrays import Integers, Table
+from graft.rewriter.data.folds import FOLDS, assign_folds, class_weights
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
@@ -49,7 +49,7 @@ class Calibrate:
             raise GraftError("scores-data", "calibrated scores are fitted to samples", "name data")
         columns, before = observe(model, samples, context.device)
         labels, owners = samples.labels, np.asarray(self.networks)
-        folds = spread(labels, np.random.default_rng(context.seed))
+        folds = assign_folds(labels, np.random.default_rng(context.seed))
         correct = np.zeros(len(labels), bool)
         for fold in range(FOLDS):
             inside, outside = folds != fold, folds == fold
@@ -112,5 +112,5 @@ def _fit(columns: Table, labels: Integers, owners: Integers) -> tuple[Table, Tab
     offsets = np.broadcast_to(branches, (*columns.shape, branches.shape[1]))
     features = np.concatenate([columns[:, :, None] * branches, offsets], axis=2)
     size = branches.shape[1]
-    parameters = max_likelihood(features, labels, balance(labels), np.repeat([1.0, 0.0], size))
+    parameters = max_likelihood(features, labels, class_weights(labels), np.repeat([1.0, 0.0], size))
     return branches @ parameters[:size], branches @ parameters[size:]

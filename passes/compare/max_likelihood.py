@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import log_softmax
 
 from graft.rewriter.arrays import Integers, Table
+from graft.rewriter.numerics import ridge
 
 STEPS = 50
 ENOUGH = 1e-9
@@ -26,12 +28,9 @@ def max_likelihood(features: Table, labels: Integers, weights: Table, start: Tab
     rows = np.arange(len(labels))
 
     def measure(parameters: Table) -> tuple[float, Table]:
-        logits = features @ parameters
-        logits = logits - logits.max(axis=1, keepdims=True)
-        shares = np.exp(logits)
-        total = shares.sum(axis=1, keepdims=True)
-        likely = weights @ (logits[rows, labels] - np.log(total[:, 0]))
-        return float(PENALTY / 2 * ((parameters - start) ** 2).sum() - likely), shares / total
+        logarithms = log_softmax(features @ parameters, axis=1)
+        likely = weights @ logarithms[rows, labels]
+        return float(PENALTY / 2 * ((parameters - start) ** 2).sum() - likely), np.exp(logarithms)
 
     parameters = start
     loss, shares = measure(parameters)
@@ -39,8 +38,8 @@ def max_likelihood(features: Table, labels: Integers, weights: Table, start: Tab
         means = np.einsum("nc,ncp->np", shares, features)
         slope = weights @ (means - features[rows, labels]) + PENALTY * (parameters - start)
         bend = np.einsum("n,nc,ncp,ncq->pq", weights, shares, features, features, optimize=True)
-        bend += PENALTY * np.eye(len(start)) - (means * weights[:, None]).T @ means
-        step = np.linalg.solve(bend, slope)
+        bend -= (means * weights[:, None]).T @ means
+        step = ridge(bend, slope, PENALTY)
         length = 1.0
         while (found := measure(parameters - length * step))[0] > loss and length > ENOUGH:
             length /= 2

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logsumexp
 
 from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
-from graft.passes.compare.ridge_head import FOLDS, RidgeHead, balance, choose, spread
+from graft.passes.compare.ridge_head import RidgeHead, choose
 from graft.rewriter.arrays import Integers, Mask, Table
+from graft.rewriter.data.folds import FOLDS, assign_folds, class_weights
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,7 @@ class OneVsRest:
 
     def correct(self, odds: Table) -> Mask:
         """Return where the label has the highest score; that of the class is ``odds + logsumexp(others)``."""
-        top = self.others.max(axis=1)
-        rest = top + np.log(np.exp(self.others - top[:, None]).sum(axis=1))
+        top, rest = self.others.max(axis=1), logsumexp(self.others, axis=1)
         best = self.others.argmax(axis=1)
         predicted = np.where(odds > top - rest, self.place, best + (best >= self.place))
         return np.asarray(predicted == self.labels)
@@ -78,7 +79,7 @@ class OneVsRest:
 
     def _moved(self, evidence: Table) -> tuple[Table, RidgeHead]:
         """Return log-odds on folds left out, and the head that makes them, fitted to all samples."""
-        folds = spread(self.labels, np.random.default_rng(self.seed))
+        folds = assign_folds(self.labels, np.random.default_rng(self.seed))
         odds = np.zeros(len(evidence))
         for fold in range(FOLDS):
             inside, outside = folds != fold, folds == fold
@@ -93,4 +94,4 @@ class OneVsRest:
         features = np.stack([own, np.zeros_like(own)], axis=1)
         start = np.ones(own.shape[1])
         start[-1] = 0
-        return max_likelihood(features, (labels != self.place).astype(np.int64), balance(labels), start)
+        return max_likelihood(features, (labels != self.place).astype(np.int64), class_weights(labels), start)

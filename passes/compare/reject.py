@@ -15,10 +15,10 @@ from graft.passes.base import Context, Report
 from graft.passes.compare.branch import ATYPICAL, Branch
 from graft.passes.compare.class_gaussians import ClassGaussians, directions_for
 from graft.passes.compare.fitting import read_outputs
-from graft.passes.compare.ridge_head import FOLDS, spread
 from graft.rewriter.arrays import Integers, Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.data.folds import FOLDS, assign_folds
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
@@ -95,7 +95,7 @@ class Reject:
 
     def _limit(self, values: Table, labels: Integers, kept: int, seed: int) -> tuple[float, float]:
         """Return the distance where rejection begins, and the standard deviation of distances."""
-        folds, distances = spread(labels, np.random.default_rng(seed)), np.zeros(len(labels))
+        folds, distances = assign_folds(labels, np.random.default_rng(seed)), np.zeros(len(labels))
         for fold in range(FOLDS):
             inside, outside = folds != fold, folds == fold
             gaussians = ClassGaussians.fit(values[inside], labels[inside], kept)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from scipy.special import log_softmax
 
 from graft.rewriter.arrays import Integers, Mask, Table
+from graft.rewriter.data.folds import FOLDS, assign_folds, class_weights
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.measure import metrics
+from graft.rewriter.numerics import ridge
 
-FOLDS = 5
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Of the squared weights, of values that vary by 1."""
 HIDDEN = 512
@@ -85,7 +87,7 @@ class Choice:
             inner: weights and constants of random features.
         """
         values = _extended(rows, inner)
-        weights, targets = balance(labels), np.eye(labels.max() + 1)[labels]
+        weights, targets = class_weights(labels), np.eye(labels.max() + 1)[labels]
         scores = np.zeros((len(PENALTIES), *targets.shape))
         for fold in range(FOLDS):
             inside, outside = folds != fold, folds == fold
@@ -112,7 +114,7 @@ class Choice:
         """The head fitted to all samples, for values as they come; its scores are the likeliest logits."""
         targets = np.eye(self.labels.max() + 1)[self.labels]
         values = _extended(self.rows, self.inner)
-        ((weights, constant),) = _ridge(values, targets, balance(self.labels), [self.penalty])
+        ((weights, constant),) = _ridge(values, targets, class_weights(self.labels), [self.penalty])
         weights, constant = weights / self.temperature, constant / self.temperature
         center, scale = self.moved
         direct = weights[: len(center)] / scale[:, None]
@@ -137,7 +139,7 @@ def choose(values: Table, labels: Integers, seed: int, room: int) -> Choice:
         room: multiply-accumulates that the head may take.
     """
     draw = np.random.default_rng(seed)
-    folds = spread(labels, draw)
+    folds = assign_folds(labels, draw)
     scale = values.std(axis=0)
     center, scale = values.mean(axis=0), np.where(scale > 1e-6 * scale.max(initial=1e-30), scale, np.inf)
     rows = (values - center) / scale
@@ -159,22 +161,6 @@ def _extended(rows: Table, inner: tuple[Table, Table] | None) -> Table:
     return np.concatenate([rows, np.maximum(rows @ inner[0] + inner[1], 0)], axis=1)
 
 
-def spread(labels: Integers, draw: np.random.Generator) -> Integers:
-    """Return a fold for each sample, int64 (samples,): every class is spread evenly."""
-    folds = np.zeros(len(labels), np.int64)
-    for label in np.unique(labels):
-        places = draw.permutation(np.flatnonzero(labels == label))
-        folds[places] = np.arange(len(places)) % FOLDS
-    return folds
-
-
-def balance(labels: Integers) -> Table:
-    """Return weights of samples: every class has the same, all together 1."""
-    counts = np.bincount(labels)
-    share: Table = 1 / (counts[labels] * (counts > 0).sum())
-    return share
-
-
 def _ridge(
     rows: Table, targets: Table, weights: Table, penalties: Sequence[float]
 ) -> list[tuple[Table, Table]]:
@@ -192,7 +178,7 @@ def _ridge(
     gram = x.T @ x if primal else x @ x.T
     right = x.T @ y if primal else y
     for penalty in penalties:
-        solved = np.asarray(np.linalg.solve(gram + penalty * np.eye(len(gram)), right), np.float64)
+        solved = ridge(gram, right, penalty)
         coefficients: Table = solved if primal else x.T @ solved
         found.append((coefficients, level - mean @ coefficients))
     return found
@@ -202,8 +188,6 @@ def _temperature(scores: Table, labels: Integers, weights: Table) -> float:
     """Return the divisor of ``scores`` that makes the labels most likely (Guo et al., ICML 2017)."""
     likely = []
     for temperature in TEMPERATURES:
-        logits = scores / temperature
-        logits = logits - logits.max(axis=1, keepdims=True)
-        own = logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))
+        own = log_softmax(scores / temperature, axis=1)[np.arange(len(labels)), labels]
         likely.append(float(weights @ own))
     return float(TEMPERATURES[int(np.argmax(likely))])

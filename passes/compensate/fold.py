@@ -11,6 +11,7 @@ from graft.rewriter.arrays import Mask, Table
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
+from graft.rewriter.numerics import ridge
 from graft.rewriter.operators import consumer_of
 from graft.rewriter.record.profile import PRODUCTS, SUM, Profile, Statistic
 
@@ -101,8 +102,8 @@ class Fold:
         products = self._mean(profile, PRODUCTS, tensor).reshape(size, size)
         covariance = products - np.outer(mean, mean)
         inner = covariance[np.ix_(stays, stays)]
-        ridge = RIDGE * max(float(np.trace(inner)) / max(1, len(inner)), 1e-12)
-        solved = np.linalg.solve(inner + ridge * np.eye(len(inner)), covariance[np.ix_(stays, ~stays)])
+        penalty = RIDGE * max(float(np.trace(inner)) / max(1, len(inner)), 1e-12)
+        solved = ridge(inner, covariance[np.ix_(stays, ~stays)], penalty)
         into[~stays] = 0.0
         into[np.ix_(~stays, stays)] = solved.T
         return into, np.where(stays, 0.0, mean - into @ np.where(stays, mean, 0.0))

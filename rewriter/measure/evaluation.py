@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure import metrics
-from graft.rewriter.measure.probabilities import logsumexp
 from graft.rewriter.run.session import Device, Session, fit
 
 BATCH = 32
@@ -90,7 +90,8 @@ class Scored:
         position[places] = np.arange(len(places))
         if OTHER in columns and OTHER not in self.names:
             rest = np.delete(self.scores, places, axis=-1)
-            rest = rest.sum(axis=-1, keepdims=True) if kind == "probabilities" else logsumexp(rest)
+            together = np.sum if kind == "probabilities" else logsumexp
+            rest = together(rest, axis=-1, keepdims=True)
             scores = np.concatenate([scores, rest], axis=-1)
         scores, labels = counted(scores, position[self.labels])
         return replace(self, scores=scores, labels=labels, names=tuple(columns))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 from graft.rewriter.arrays import Array
 from graft.rewriter.card.input_card import InputCard
@@ -14,7 +15,6 @@ from graft.rewriter.data.images import fit_images, read_image
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import check_finite, columns
-from graft.rewriter.measure.probabilities import softmax
 from graft.rewriter.run.session import Device, fit
 
 TOP = 5
@@ -75,7 +75,7 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
         scores = check_finite(session.run(inputs, [output.name])[output.name], f"{output.name} for {path}")
         scores = columns(scores, output.kind, len(card.labels))
         last = scores.reshape(-1, scores.shape[-1])[-1]
-        likely = softmax(last) if output.kind == "logits" else last
+        likely = softmax(last, axis=-1) if output.kind == "logits" else last
         order = np.argsort(-likely, kind="stable")[:top]
         found.append(Prediction(path, tuple((card.labels[i], float(likely[i])) for i in order)))
     return Predictions(tuple(found), session.providers)

@@ -18,12 +18,13 @@ from graft.passes.base import Context
 from graft.passes.compare.branch import joint_places
 from graft.passes.compare.calibrate import PENALTY, _fit
 from graft.passes.compare.fitting import READ
-from graft.passes.compare.ridge_head import FOLDS, PENALTIES, _ridge, spread
+from graft.passes.compare.ridge_head import PENALTIES, _ridge
 from graft.passes.compose import Compose, ComposeReport, Modules
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
 from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.folds import FOLDS, assign_folds
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
@@ -170,7 +171,7 @@ def test_ridge_over_rows_or_columns_is_the_same(seed: int, count: int, width: in
 
 def test_every_fold_has_every_class() -> None:
     labels = np.repeat([0, 1, 2], [50, 10, 7])
-    folds = spread(labels, np.random.default_rng(0))
+    folds = assign_folds(labels, np.random.default_rng(0))
     for label, count in enumerate((50, 10, 7)):
         sizes = np.bincount(folds[labels == label], minlength=FOLDS)
         assert sizes.sum() == count and sizes.max() - sizes.min() <= 1
