@@ -25,7 +25,7 @@ KEYS = {
 }
 POINT_KEYS = {
     *("method", "compensate", "keep", "macs", "macs_ratio", "parameters"),
-    *("top1", "loss", "standard_error", "unreachable"),
+    *("top1", "difference", "standard_error", "unreachable"),
 }
 GRAFT = f"Graft: {MEASURED}"
 FEW = ("--budgets", "0.5,70%", "--round-to", "1")
@@ -64,7 +64,7 @@ def test_figures_and_picture(graft: Graft, small: Place) -> None:
         assert not point["unreachable"]
         assert point["macs_ratio"] == pytest.approx(point["macs"] / written["parent"]["macs"])
         assert 0 < point["macs_ratio"] <= point["keep"]
-        assert point["loss"] == pytest.approx(100 * (written["parent"]["top1"] - point["top1"]))
+        assert point["difference"] == pytest.approx(100 * (point["top1"] - written["parent"]["top1"]))
     names = texts(small / "curve.svg")
     assert "ant, bee of dense.onnx" in names
     assert set(names) >= {"parent", GRAFT, "activity", "magnitude", "random"}
@@ -83,7 +83,7 @@ def test_points_are_what_decompose_and_evaluate_say(graft: Graft, small: Place) 
     assert point["parameters"] == module["parameters"]
     assert point["top1"] == evaluated["top1"]
     assert told["parent"]["top1"] == evaluated["baseline"]["top1"]
-    assert point["loss"] == pytest.approx(-100 * evaluated["delta"])
+    assert point["difference"] == pytest.approx(100 * evaluated["delta"])
     assert point["standard_error"] == pytest.approx(100 * evaluated["delta_standard_error"])
 
 

@@ -17,8 +17,10 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
+from graft.passes.base import Context
 from graft.passes.cut.slice import Slice
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.run.session import SHORT_NAMES
 from graft.tools.cli import COMMANDS
@@ -280,9 +282,9 @@ class Adding(Slice):
 
     operator, domain = "Frobnicate", ""
 
-    def __call__(self, model: Model) -> Any:
-        result = super().__call__(model)
-        graph = model.graph
+    def __call__(self, subject: Analysed, context: Context) -> Any:
+        result = super().__call__(subject, context)
+        model, graph = subject.model, subject.model.graph
         output = graph.outputs[0]
         inner = output.inputs[0]
         before = gs.Variable("before", output.dtype, output.shape)
