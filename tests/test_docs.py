@@ -154,6 +154,20 @@ def test_paths_of_the_code_exist(page: str) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_the_layout_is_that_of_the_folders() -> None:
+    """README's layout names each folder below a floor, and only files and folders that are there."""
+    text = (ROOT / "README.md").read_text("utf-8").partition("## Layout")[2]
+    tree, floor, named = text.split("```")[1], "", set()
+    for line in tree.strip().splitlines():
+        floor = line.partition("/")[0] if not line.startswith(" ") else floor
+        rest = line.partition("/")[2] if not line.startswith(" ") else line
+        named |= {f"{floor}/{name}" for name in re.findall(r"(?:^|\s)(\w+(?:/|\.py)(?=[\s,;]|$))", rest)}
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+    inside = {path for floor in ("passes", "rewriter", "tools") for path in (ROOT / floor).iterdir()}
+    folders = {f"{path.parent.name}/{path.name}/" for path in inside if path.is_dir() and path.name[0] != "_"}
+    assert folders <= named
+
+
 COMMAND = re.compile(r"python\s-m\sbenchmarks\.(\w+)(?:\s--only((?:\s[a-z]+)+))?")
 
 
