@@ -47,7 +47,8 @@ class UnionFind:
 
     def _join(self, first: int, second: int) -> None:
         """Join the sets of two roots."""
-        self._parent[max(first, second)] = min(first, second)
+        low, high = (first, second) if first < second else (second, first)
+        self._parent[high] = low
 
 
 class Coupling(UnionFind):

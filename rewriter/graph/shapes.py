@@ -7,6 +7,7 @@ inference gives up on some of these; here the arithmetic is done on what is know
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def infer_shapes(proto: onnx.ModelProto) -> dict[str, Shape]:
 def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Drop the values of large constants of ``proto``, which is changed; shapes need their shapes alone."""
     for tensor in proto.graph.initializer:
-        if int(np.prod(tensor.dims)) > MOST**2:
+        if math.prod(tensor.dims) > MOST**2:
             empty = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
             tensor.CopyFrom(empty)
     return proto
@@ -97,18 +98,17 @@ def _inferred(proto: onnx.ModelProto) -> dict[str, Shape]:
 
 
 def _small(tensor: onnx.TensorProto) -> bool:
-    size = int(np.prod(tensor.dims)) if tensor.dims else 1
-    return tensor.data_type in INTEGERS and len(tensor.dims) < 2 and size <= MOST
+    return tensor.data_type in INTEGERS and len(tensor.dims) < 2 and math.prod(tensor.dims) <= MOST
 
 
 def _lighten(graph: onnx.GraphProto) -> None:
     """Let large weights be inputs: inference needs their shapes alone, and copies what it gets."""
-    heavy = [tensor for tensor in graph.initializer if int(np.prod(tensor.dims)) > MOST**2]
+    heavy = [tensor for tensor in graph.initializer if math.prod(tensor.dims) > MOST**2]
     inputs = {value.name for value in graph.input}
     graph.input.extend(
         helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in heavy if t.name not in inputs
     )
-    light = [tensor for tensor in graph.initializer if int(np.prod(tensor.dims)) <= MOST**2]
+    light = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= MOST**2]
     del graph.initializer[:]
     graph.initializer.extend(light)
 

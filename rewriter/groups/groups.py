@@ -287,8 +287,13 @@ def _collect(channel_map: ChannelMap, pinned: Mapping[int, str]) -> dict[str, Gr
 def _made_lists(channel_map: ChannelMap) -> list[tuple[str, Channels]]:
     """Return the lists that nodes made, with names; one for each factor where channels became products."""
     found: dict[str, list[Channels]] = {}
+    is_product = np.zeros(channel_map.count, bool)
+    is_product[[*channel_map.factors]] = True
     for origin in channel_map.origins:
         roots = channel_map.roots[origin.channels]
+        if len(roots) and not is_product[roots].any():
+            found.setdefault(origin.node, []).append(_once(roots))
+            continue
         factors = [channel_map.factors.get(root, (root,)) for root in roots.tolist()]
         for place in range(max(map(len, factors), default=0)):
             column = [each[place] for each in factors if len(each) > place]
