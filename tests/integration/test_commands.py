@@ -274,8 +274,8 @@ def test_keep_by_parameters_leaves_the_head_out(graft: Graft, small: Place) -> N
 def test_max_drop(budget: list[str], graft: Graft, small: Place) -> None:
     line = ("decompose", small.model, "--data", small.data, "--classes", "ant", "--json")
     (module,) = found(graft(*line, *budget, "-o", small / "out"), "decompose")["modules"]
-    assert module["drop"] <= (3 if budget else 0.5)
-    assert module["drop_standard_error"] >= 0
+    assert -module["difference"] <= (3 if budget else 0.5)
+    assert module["difference_standard_error"] >= 0
     assert module["macs_ratio"] <= 1
 
 

@@ -192,6 +192,6 @@ def test_the_drop_is_printed_with_its_standard_error(graft: Graft, here: Place) 
     line = ("decompose", "dense.onnx", "--data", "dense.npz", "--max-drop", "5", "--classes", "cow")
     told = graft(*line, "-o", "out")
     (module,) = json.loads((here / "out/graft.json").read_text())["modules"]
-    assert module["drop_standard_error"] > 0
-    drop, error = f"{-module['drop']:+.2f} percentage points", f"{module['drop_standard_error']:.2f}"
+    assert module["difference_standard_error"] > 0
+    drop, error = f"{module['difference']:+.2f} percentage points", f"{module['difference_standard_error']:.2f}"
     assert re.search(rf"cow.*{re.escape(drop)}.*standard error {error}.*noise", told.out)
