@@ -193,5 +193,8 @@ def test_the_drop_is_printed_with_its_standard_error(graft: Graft, here: Place) 
     told = graft(*line, "-o", "out")
     (module,) = json.loads((here / "out/graft.json").read_text())["modules"]
     assert module["difference_standard_error"] > 0
-    drop, error = f"{module['difference']:+.2f} percentage points", f"{module['difference_standard_error']:.2f}"
+    drop, error = (
+        f"{module['difference']:+.2f} percentage points",
+        f"{module['difference_standard_error']:.2f}",
+    )
     assert re.search(rf"cow.*{re.escape(drop)}.*standard error {error}.*noise", told.out)
