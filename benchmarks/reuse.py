@@ -290,10 +290,10 @@ def rejected(run: Run) -> None:
     reuse = Reuse(run, DENSE)
     run.output.section(
         "Out-of-distribution: test images of the other data set, ten modules at "
-        f"`--keep {KEEP:g}`, `--other`, 5 % false alarms wanted"
+        f"`--keep {KEEP:g}`, `--other`, 5 % false positives wanted"
     )
     run.output.header(
-        *("composite of", "as", "fitted to", "AUROC", "FPR at 95 % recall", "false alarms", "top-1 of all")
+        *("composite of", "as", "fitted to", "AUROC", "FPR at 95 % recall", "false positives", "top-1 of all")
     )
     for bench in reuse.benches:
         modules = [report.model for report in bench.modules(keep=KEEP, **BEST)]

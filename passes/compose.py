@@ -198,8 +198,8 @@ class Compose:
                 device and seed.
 
         Raises:
-            GraftError: nothing to join, a class twice, modules that do not fit together, a trunk was
-                asked for and its parent is not at hand, or fitted scores and there is no data.
+            GraftError: nothing to join, a class twice, modules that do not fit together, a trunk is
+                wanted and its parent is not at hand, or fitted scores and there is no data.
         """
         modules.check()
         raw = input_of(modules.models, self.input, len(modules.parents) > 1)
@@ -237,7 +237,7 @@ class Compose:
     # ------------------------------------------------------------ one graph
 
     def _join(self, networks: Sequence[Network], modules: Modules, context: Context) -> _Joined:
-        """Put networks into one graph, with comparable scores and a column ``(other)`` where asked for."""
+        """Put networks into one graph, with comparable scores and a column ``(other)`` where that is wanted."""
         single = len(networks) == 1
         declined: list[Declined] = []
         if single and self.scores:
@@ -349,7 +349,7 @@ class Compose:
         return network
 
     def _check_possible(self, without: Sequence[str], networks: Sequence[Network]) -> None:
-        """Raise unless the networks are what was asked for."""
+        """Raise unless the networks are of the strategy that was named."""
         if without and self.strategy == "trunk":
             raise GraftError(
                 "parent-missing",

@@ -137,7 +137,7 @@ class Branch:
 
     @functools.cached_property
     def joint_features(self) -> gs.Tensor:
-        """What a joint head reads, float32 (samples, values): :attr:`log_shares` and :attr:`pooled`."""
+        """Input of a joint head, float32 (samples, values): :attr:`log_shares` and :attr:`pooled`."""
         build, single = self.build, int(onnx.TensorProto.FLOAT)
         low = build.constant("joint/lowest", np.array(LOWEST, self.dtype))
         shares = build.node("Max", "joint/shares", [self.log_shares, low])

@@ -92,7 +92,17 @@ class Calibrated(Comparison):
         return typical(branch, classes)
 
     def fit(self, model: Model, networks: Sequence[int], room: int, context: Context) -> FitReport:
-        """Fit temperatures and offsets; see :meth:`Comparison.fit`."""
+        """Fit temperatures and offsets.
+
+        Args:
+            model: the composite, changed in place.
+            networks: number of the network of each column.
+            room: multiply-accumulates that the fit may add.
+            context: samples, device and seed.
+
+        Raises:
+            GraftError: there are too few samples.
+        """
         del room
         return Calibrate(tuple(networks))(model, context)
 
@@ -101,7 +111,13 @@ class Calibrated(Comparison):
         return typical_evidence(pair)
 
     def weigh(self, task: OneVsRest, values: Table, room: int) -> Weighed:
-        """Fit weights and an offset; see :meth:`Comparison.weigh`."""
+        """Fit weights and an offset.
+
+        Args:
+            task: labels, and the other columns.
+            values: float64 (samples, values), what :meth:`head_input` holds.
+            room: multiply-accumulates that the fit may add.
+        """
         del room
         return task.calibrated(values)
 

@@ -84,7 +84,17 @@ class Joint(Comparison):
         return typical(branch, classes)
 
     def fit(self, model: Model, networks: Sequence[int], room: int, context: Context) -> FitReport:
-        """Fit a joint head; see :meth:`Comparison.fit`."""
+        """Fit a joint head.
+
+        Args:
+            model: the composite, changed in place.
+            networks: number of the network of each column.
+            room: multiply-accumulates that the fit may add.
+            context: samples, device and seed.
+
+        Raises:
+            GraftError: there are too few samples.
+        """
         del networks
         return JointHead(max(0, room))(model, context)
 
@@ -98,5 +108,11 @@ class Joint(Comparison):
         return pair.build.node("Concat", "newcomer/known", evidence, axis=-1), declined
 
     def weigh(self, task: OneVsRest, values: Table, room: int) -> Weighed:
-        """Fit a ridge regression; see :meth:`Comparison.weigh`."""
+        """Fit a ridge regression.
+
+        Args:
+            task: labels, and the other columns.
+            values: float64 (samples, values), what :meth:`head_input` holds.
+            room: multiply-accumulates that the fit may add.
+        """
         return task.joint(values, room)

@@ -30,7 +30,7 @@ DECIDES = 1000.0
 
 @dataclass(frozen=True)
 class Situation:
-    """What is known before networks are joined.
+    """Circumstances that the default comparison depends on.
 
     Attributes:
         parents: number of different parents behind them.
@@ -48,7 +48,7 @@ class Columns:
     """Scores of one network.
 
     Attributes:
-        scores: (..., classes), in the order asked for.
+        scores: (..., classes), in the given order.
         votes: further columns of the same shape, for :meth:`Comparison.combine`; ``None``: there are none.
         declined: what was left out, if anything was.
     """

@@ -109,7 +109,7 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def _key(node: gs.Node) -> Hashable | None:
-    """What two equal nodes have in common; ``None`` for a node that has no equal."""
+    """Return the key that equal nodes share; ``None`` for a node that has no equal."""
     if node.op in DRAWS or (node.op == "Dropout" and len(node.inputs) == 3):  # maybe in training mode
         return None
     attributes = []

@@ -159,7 +159,7 @@ class PatchGraph:
     """Write the result of a patch, or a probe of it.
 
     Attributes:
-        patch: as it was asked for.
+        patch: the classifier, the newcomer and the class.
         both: copies of the classifier and of the newcomer, which take the same input.
     """
 

@@ -72,7 +72,7 @@ class SideBySide:
         )
 
     def _in_order(self, parts: _Parts, merged: Merge, names: Sequence[str]) -> gs.Tensor:
-        """Return the scores of all classes, of one type, in the order asked for."""
+        """Return the scores of all classes, of one type, in the order of :attr:`classes`."""
         build = merged.build
         parts.cast(merged)
         output: gs.Tensor = build.node("Concat", "columns", parts.scores, axis=-1)
