@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from graft.passes import identify
+from graft.passes import compare, identify
 from graft.rewriter import operators
 
 ROOT = Path(__file__).parents[1]
@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[1]
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for distributions, whose plug-ins are looked up anew."""
     monkeypatch.syspath_prepend(tmp_path)
-    for known in (operators._by_type, identify.methods):
+    for known in (operators._by_type, identify.methods, compare.comparisons):
         known.cache_clear()
     yield tmp_path
-    for known in (operators._by_type, identify.methods):
+    for known in (operators._by_type, identify.methods, compare.comparisons):
         known.cache_clear()
 
 
@@ -48,7 +48,7 @@ def distribute(folder: Path, name: str, group: str, entries: dict[str, str]) -> 
     (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
 
 
-@pytest.mark.parametrize("page", ["docs/api.md", "docs/methods.md", "docs/operators.md"])
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/comparisons.md", "docs/methods.md", "docs/operators.md"])
 def test_examples(page: str, installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(installed)
     install(installed, ROOT / page)
@@ -78,6 +78,7 @@ def test_the_table_of_methods_says_what_they_need() -> None:
 PLUG_INS = {
     operators.ENTRY_POINTS: (operators._by_type, "Conv", "no Operator"),
     identify.ENTRY_POINTS: (identify.methods, "ablation", "no Method"),
+    compare.ENTRY_POINTS: (compare.comparisons, "typicality", "no Comparison"),
 }
 
 
