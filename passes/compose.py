@@ -237,7 +237,7 @@ class Compose:
     # ------------------------------------------------------------ one graph
 
     def _join(self, networks: Sequence[Network], modules: Modules, context: Context) -> _Joined:
-        """Put networks into one graph, with comparable scores and a column ``(other)`` where that is wanted."""
+        """Put networks into one graph, with comparable scores and perhaps a column ``(other)``."""
         single = len(networks) == 1
         declined: list[Declined] = []
         if single and self.scores:

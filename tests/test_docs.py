@@ -48,7 +48,9 @@ def distribute(folder: Path, name: str, group: str, entries: dict[str, str]) -> 
     (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
 
 
-@pytest.mark.parametrize("page", ["docs/api.md", "docs/comparisons.md", "docs/methods.md", "docs/operators.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/api.md", "docs/comparisons.md", "docs/methods.md", "docs/operators.md"]
+)
 def test_examples(page: str, installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(installed)
     install(installed, ROOT / page)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from functools import cache
-from importlib import metadata
 
 from graft.passes.compare.calibrate import Calibrated
 from graft.passes.compare.joint_head import Joint
@@ -21,6 +18,7 @@ from graft.passes.compare.score import (
     Vote,
 )
 from graft.rewriter.errors import GraftError
+from graft.rewriter.plug_ins import plug_ins
 
 COMPARISONS: tuple[Comparison, ...] = (
     *(Joint(), Calibrated()),
@@ -31,13 +29,11 @@ COMPARISONS: tuple[Comparison, ...] = (
 ENTRY_POINTS = "graft.comparisons"
 """Where other distributions name comparisons of their own (see docs/comparisons.md)."""
 
-log = logging.getLogger("graft")
-
 
 @cache
 def comparisons() -> dict[str, Comparison]:
     """Return all comparisons by name; one of another distribution takes the place of ours of that name."""
-    return {each.name: each for each in (*COMPARISONS, *_from_outside())}
+    return {each.name: each for each in (*COMPARISONS, *plug_ins(ENTRY_POINTS, Comparison, "name"))}
 
 
 def names(patches: bool = False) -> tuple[str, ...]:
@@ -66,21 +62,6 @@ def default_comparison(situation: Situation) -> Comparison:
     """Return the comparison that is used unless another one is named."""
     known = (*comparisons().values(), *COMPARISONS)
     return next(each for each in known if each.default_for(situation))
-
-
-def _from_outside() -> Iterator[Comparison]:
-    """Yield comparisons of other distributions; one that cannot be used is left out with a warning."""
-    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        try:
-            found = entry.load()()
-            if not isinstance(found, Comparison) or not found.name:
-                raise TypeError("it is no Comparison with a name")
-        except Exception as error:  # what a foreign module raises on import can be anything
-            owner = entry.dist.name if entry.dist else "an unknown distribution"
-            reason = f"{type(error).__name__}: {str(error)[:120]}"
-            log.warning("comparison %s of %s is left out: %s", entry.value, owner, reason)
-        else:
-            yield found
 
 
 __all__ = [

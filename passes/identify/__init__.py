@@ -5,10 +5,8 @@ Those of other distributions are found by the entry points of the group ``graft.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
-from importlib import metadata
 
 from graft.passes.identify.ablation import Ablation
 from graft.passes.identify.activity import Activity
@@ -21,6 +19,7 @@ from graft.passes.identify.rolled import Rolled, RolledGates
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
+from graft.rewriter.plug_ins import plug_ins
 
 METHODS: tuple[Method, ...] = (Relevance(), Ablation(), Contrast(), Activity(), Magnitude(), Random())
 PUBLISHED: tuple[Method, ...] = (Rolled(), RolledGates())
@@ -34,14 +33,12 @@ DEFAULT = Relevance.name
 MEASURED = Ablation.name
 """The default where there are samples to run the model on, but for recurrent layers."""
 
-log = logging.getLogger("graft")
-
 
 @cache
 def methods() -> Mapping[str, Method]:
     """Return all methods by name; one of another distribution takes the place of Graft's of the same name."""
-    found = {method.name: method for method in (*METHODS, *PUBLISHED)}
-    return {**found, **{method.name: method for method in _from_outside()}}
+    foreign = plug_ins(ENTRY_POINTS, Method, "name")  # type: ignore[type-abstract]
+    return {method.name: method for method in (*METHODS, *PUBLISHED, *foreign)}
 
 
 def method_of(method: str | Method) -> Method:
@@ -71,22 +68,6 @@ def default_method(groups: ChannelGroups, samples: bool) -> str:
     reads = (read for node in groups.nodes for read in operator_of(node).reads(node, groups))
     recurrent = any(read.recurrent_weight is not None for read in reads)
     return MEASURED if samples and not recurrent else DEFAULT
-
-
-def _from_outside() -> Iterator[Method]:
-    """Yield methods of other distributions; one that cannot be used is left out with a warning."""
-    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        try:
-            method = entry.load()()
-            if not isinstance(method, Method) or not getattr(method, "name", ""):
-                raise TypeError("it is no Method with a name")
-            hash(method)
-        except Exception as error:  # what a foreign module raises on import can be anything
-            owner = entry.dist.name if entry.dist else "an unknown distribution"
-            reason = f"{type(error).__name__}: {str(error)[:120]}"
-            log.warning("importance method %s of %s is left out: %s", entry.value, owner, reason)
-        else:
-            yield method
 
 
 __all__ = [

@@ -10,10 +10,7 @@ is one of these, else ``None``.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from functools import cache
-from importlib import metadata
 
 import onnx_graphsurgeon as gs
 
@@ -61,6 +58,7 @@ from graft.rewriter.operators.recurrent import Recurrent
 from graft.rewriter.operators.reduction import ArgMax, CumSum, Reduction, SelectiveReduction, TopK
 from graft.rewriter.operators.reshape import Expand, Reshape, Shape
 from graft.rewriter.operators.spatial import DepthToSpace, Resize, Sampling, SpaceToDepth
+from graft.rewriter.plug_ins import plug_ins
 
 OPERATORS: tuple[Operator, ...] = (
     *(Convolution(), TransposedConvolution(), Gemm(), MatMul(), Einsum(), Recurrent()),
@@ -79,7 +77,6 @@ ENTRY_POINTS = "graft.operators"
 """Where other distributions name operator classes of their own (see docs/operators.md)."""
 
 _PINNING = Pinning()
-log = logging.getLogger("graft")
 
 
 def operator_of(node: gs.Node) -> Operator:
@@ -109,25 +106,11 @@ def same_shape() -> frozenset[str]:
 def _by_type() -> dict[str, list[Operator]]:
     """Map the name of an operator to its classes; those of other distributions come first."""
     found: dict[str, list[Operator]] = {}
-    for operator in (*_from_outside(), *OPERATORS):
+    foreign = plug_ins(ENTRY_POINTS, Operator, "types")  # type: ignore[type-abstract]
+    for operator in (*foreign, *OPERATORS):
         for name in operator.types:
             found.setdefault(name, []).append(operator)
     return found
-
-
-def _from_outside() -> Iterator[Operator]:
-    """Yield operator classes of other distributions; one that cannot be used is left out with a warning."""
-    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        try:
-            operator = entry.load()()
-            if not isinstance(operator, Operator) or not operator.types:
-                raise TypeError("it is no Operator with types")
-        except Exception as error:  # what a foreign module raises on import can be anything
-            owner = entry.dist.name if entry.dist else "an unknown distribution"
-            reason = f"{type(error).__name__}: {str(error)[:120]}"
-            log.warning("operator class %s of %s is left out: %s", entry.value, owner, reason)
-        else:
-            yield operator
 
 
 __all__ = [
