@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from graft.passes.compose import Compose, ComposeReport, Modules
     from graft.passes.curve import Curve, CurveReport
     from graft.passes.cut.slice import Slice
-    from graft.passes.cut.verify import Verify
+    from graft.passes.cut.verify import Pruned, Verify
     from graft.passes.decompose import Decompose, DecomposeReport
     from graft.passes.join.adapt import Adapt
     from graft.passes.join.convert import Convert
     from graft.passes.join.deduplicate import Deduplicate
     from graft.passes.join.patch import Newcomer, Patch
+    from graft.passes.modularize import Modularize, ModularizeReport
     from graft.passes.normalize.simplify import Normalize
     from graft.passes.parent import Parent
     from graft.passes.remove import Remove
@@ -40,6 +41,8 @@ __all__ = [
     "Decompose",
     "DecomposeReport",
     "Deduplicate",
+    "Modularize",
+    "ModularizeReport",
     "Modules",
     "Newcomer",
     "Normalize",
@@ -47,6 +50,7 @@ __all__ = [
     "Parent",
     "Pass",
     "Patch",
+    "Pruned",
     "Remove",
     "Replace",
     "ReplaceReport",
@@ -62,12 +66,13 @@ _MODULES = {
     "compose": ("Compose", "ComposeReport", "Modules"),
     "curve": ("Curve", "CurveReport"),
     "cut.slice": ("Slice",),
-    "cut.verify": ("Verify",),
+    "cut.verify": ("Pruned", "Verify"),
     "decompose": ("Decompose", "DecomposeReport"),
     "join.adapt": ("Adapt",),
     "join.convert": ("Convert",),
     "join.deduplicate": ("Deduplicate",),
     "join.patch": ("Newcomer", "Patch"),
+    "modularize": ("Modularize", "ModularizeReport"),
     "normalize.simplify": ("Normalize",),
     "parent": ("Parent",),
     "remove": ("Remove",),

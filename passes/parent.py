@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -10,10 +11,12 @@ from graft.passes.base import Context
 from graft.passes.normalize.simplify import Normalize
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.outputs import keep_output
+from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import Cost, CostModel
 from graft.rewriter.measure.latency import LatencyTable
 from graft.rewriter.record.provenance import ParentRecord, parent_record
@@ -52,6 +55,37 @@ class Parent:
         self.cost: Cost = CostModel(self.groups).cost()
         self._memory: WeakKeyDictionary[Samples, dict[Hashable, Any]] = WeakKeyDictionary()
         self._tables: dict[tuple[object, ...], LatencyTable] = {}
+
+    @classmethod
+    def load(cls, path: Path, card: Path | None = None) -> Parent:
+        """Read a parent.
+
+        Args:
+            path: the ONNX file.
+            card: its card; ``None``: in its metadata or beside it.
+
+        Raises:
+            GraftError: the file cannot be read, or there is no card.
+        """
+        model = Model.load(path, card)
+        model.card = model.require_card(path)
+        return cls(model)
+
+    def load_plan(self, path: Path) -> Plan:
+        """Read a plan, which must be for this parent.
+
+        Raises:
+            GraftError: ``plan-of-another``, or the plan cannot be read or does not fit.
+        """
+        plan = Plan.load(path)
+        if plan.parent != self.sha256:
+            raise GraftError(
+                "plan-of-another",
+                f"the plan {path} was made for another model",
+                "plan this one with 'graft plan'",
+            )
+        plan.mask(self.groups)  # says what does not fit
+        return plan
 
     @property
     def card(self) -> Card:

@@ -262,6 +262,21 @@ class HeldOutOptions(DataOptions):
 
     test_split: Annotated[str, Option(HELD_OUT, DATA, metavar="NAME", show_default=True)] = "test"
 
+    def held_out(self, card: Card, classes: Sequence[str]) -> Samples | None:
+        """Load the held-out samples of ``classes``; ``None`` where the data has no such split.
+
+        Args:
+            card: of the model that takes the samples.
+            classes: names.
+
+        Raises:
+            GraftError: the samples do not fit the card, or a class has none.
+        """
+        dataset, name = Dataset.load(self.data), self.test_split
+        if name not in dataset.splits and not (name == "test" and "val" in dataset.splits):
+            return None
+        return Samples.match(replace(dataset.split(name), ignore=self.ignore_label), card, classes)
+
 
 class SeveralDataOptions(Options):
     """Several data sets, whose classes are matched by name."""

@@ -220,7 +220,7 @@ def test_one_plan_needs_all_classes_apart(
     graft: Graft, small: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond so many classes, those that were not asked for are profiled together."""
-    monkeypatch.setattr("graft.tools.parents.MANY", 3)
+    monkeypatch.setattr("graft.passes.select.profiling.MANY", 3)
     result = graft(*line(small, *FEW, "-o", small / "curve.json", "--dry-run", "--json"))
     assert (result.code, result.json["code"]) == (2, "one-plan-profile")
     told = made(graft, small, *FEW, "--methods", "activity,random", "-o", small / "curve.json")

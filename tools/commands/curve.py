@@ -17,6 +17,7 @@ from graft.passes.curve import BUDGETS, METHODS, ONE_PLAN, Curve, CurveReport, P
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED, default_method
 from graft.passes.parent import Parent
+from graft.passes.select.profiling import rows_for
 from graft.rewriter.data.prefixed import joined_split
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -106,7 +107,7 @@ def command(
     """
     picture = output.plot or output.output.with_suffix(".svg")
     _check_files(output.output, picture, output.force)
-    parent = parents.load_parent(subject.model, subject.card)
+    parent = Parent.load(subject.model, subject.card)
     samples, fingerprint = data.samples(parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     part = joined_split([options.Prefixed(data.data).load()], data.test_split, data.ignore_label)
@@ -127,7 +128,7 @@ def command(
         _each(method.compensate, (REFIT,)),
     )
     device = run.device()
-    merged = parents.apart(parent, names) and set(samples.counts()) - set(names)
+    merged = rows_for(parent, names) and set(samples.counts()) - set(names)
     if ONE_PLAN in curve.methods and merged and not method.profile:
         raise classes_merged()
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)

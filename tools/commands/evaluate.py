@@ -12,12 +12,13 @@ from pydantic import Field
 
 from graft.passes.base import Context
 from graft.passes.compose import Compose, Modules
+from graft.passes.select.profiling import warn_if_far_below, warn_if_few
 from graft.rewriter.data.prefixed import joined_split
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.baseline import Candidate, Evaluation
 from graft.rewriter.record.folder import load_module, module_files
 from graft.tools import console as show
-from graft.tools import options, parents
+from graft.tools import options
 from graft.tools.cli import CHECK_FAILED, DONE
 from graft.tools.command import Option, Options, takes_options
 
@@ -110,10 +111,10 @@ def command(
     evaluation = Evaluation(candidate, other, names)
     samples = evaluation.samples(part, data.samples_per_class, run.seed)
     counts = samples.counts().items()
-    parents.warn_if_few({name: number for name, number in counts if name in evaluation.columns})
+    warn_if_few({name: number for name, number in counts if name in evaluation.columns})
     result = evaluation.measure(samples, part, device, subject.batch, _progress)
     if names is None:
-        parents.warn_if_far_below(result["top1"], candidate.model)
+        warn_if_far_below(result["top1"], candidate.model)
     show.emit("evaluate", result, output.as_json, lambda: _show(result, subject.model, subject.baseline))
     least = subject.min_top1
     if least is not None and result["top1"] < least:

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 from graft.passes.base import Context
 from graft.passes.decompose import Decompose
 from graft.passes.identify import default_method
+from graft.passes.parent import Parent
+from graft.passes.select.profiling import classes_of, stored_profile
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.files import refuse_overwrite, writing
 from graft.rewriter.measure.cost import CostModel
 from graft.tools import console as show
-from graft.tools import options, parents
+from graft.tools import options
 from graft.tools.command import Option, takes_options
 
 
@@ -52,10 +54,10 @@ def command(
     with 'graft decompose MODEL --plan PLAN'.
     """
     refuse_overwrite(output.output, output.force)
-    parent = parents.load_parent(subject.model, subject.card)
+    parent = Parent.load(subject.model, subject.card)
     names = options.class_names(subject.classes, parent.card)
-    found = parents.matching_profile(method.profile, parent, names)
-    names = names or parents.profiled(found)
+    found = stored_profile(method.profile, parent, names)
+    names = names or classes_of(found)
     device = run.device()
     decompose = Decompose(
         names,

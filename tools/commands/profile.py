@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+from graft.passes.parent import Parent
 from graft.passes.select.budget import dead_by_group
 from graft.rewriter.files import refuse_overwrite
 from graft.tools import console as show
@@ -31,7 +32,7 @@ def command(
     read it instead of the samples.
     """
     refuse_overwrite(output.output, output.force)
-    parent = parents.load_parent(subject.model, subject.card)
+    parent = Parent.load(subject.model, subject.card)
     samples, fingerprint = data.samples(parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples)
     device = run.device()

@@ -1,0 +1,228 @@
+"""Decompose a parent into a module for each of several sets of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from graft.passes.base import Context, Report
+from graft.passes.budget_search import BudgetSearch, BudgetSearchReport
+from graft.passes.compose import Compose, Modules
+from graft.passes.decompose import Decompose, DecomposeReport
+from graft.passes.join.convert import Convert
+from graft.passes.parent import Parent
+from graft.passes.select.budget import dead_channels
+from graft.passes.select.profiling import warn_if_far_below
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.errors import GraftError
+from graft.rewriter.measure.cost import CostModel
+from graft.rewriter.measure.evaluation import score
+from graft.rewriter.record.folder import PARENT, PROFILE, ModuleFolder, slugs
+from graft.rewriter.record.profile import Profile
+from graft.rewriter.run.equivalence import check
+
+LONGEST_NAME = 4
+"""Files of modules are called after so many classes at most."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Accuracy on held-out samples of the classes.
+
+    Attributes:
+        parent: top-1 of the parent, restricted to the classes.
+        composed: top-1 of all modules joined as branches.
+        samples: number of samples.
+    """
+
+    parent: float
+    composed: float
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModularizeReport(Report):
+    """The modules; ``changed`` counts them.
+
+    Attributes:
+        parent: what they were cut from.
+        profile: of the parent.
+        classes: the classes of each module.
+        modules: the modules, in the order of the sets.
+        searches: the budget that was found for each, where budgets were searched.
+        measured: accuracy of all of them together, where there were held-out samples.
+        providers: what ran the parent.
+    """
+
+    parent: Parent
+    profile: Profile
+    classes: tuple[tuple[str, ...], ...]
+    modules: tuple[DecomposeReport, ...]
+    searches: tuple[BudgetSearchReport, ...] = ()
+    measured: Measured | None = None
+    providers: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """Return costs and accuracy, as ``graft.json`` of the folder of modules holds them."""
+        names = [
+            "+".join(part) if len(part) <= LONGEST_NAME else f"{len(part)}-classes" for part in self.classes
+        ]
+        entries = [
+            {
+                "file": f"{slug}.onnx",
+                "plan": f"plans/{slug}.json",
+                "classes": list(part),
+                **self._costs(module),
+            }
+            for slug, part, module in zip(slugs(names), self.classes, self.modules, strict=True)
+        ]
+        for entry, search in zip(entries, self.searches, strict=False):
+            entry.update(difference=search.difference, difference_standard_error=search.standard_error)
+        for entry, module in zip(entries, self.modules, strict=True):
+            if module.timed:
+                entry.update(latency_ms=module.timed.milliseconds, latency_ratio=module.timed.ratio)
+        found: dict[str, Any] = {"parent": self._parent(), "modules": entries}
+        if self.measured:
+            found["parent"]["top1"] = self.measured.parent
+            found.update(composed_top1=self.measured.composed, test_samples=self.measured.samples)
+        for table in self.parent.latency_tables[:1]:
+            found["latency_table"] = {
+                "milliseconds": table.milliseconds,
+                "batch": table.batch,
+                "providers": list(table.providers),
+                "nodes": table.rows(),
+            }
+        return {**found, "providers": list(self.providers)}
+
+    def save(self, folder: ModuleFolder) -> dict[str, Any]:
+        """Write modules, plans, the parent with its profile, and ``graft.json``, whole or not at all.
+
+        Args:
+            folder: where to.
+
+        Returns:
+            The content of ``graft.json``.
+
+        Raises:
+            GraftError: the folder cannot be written.
+        """
+        found = self.describe()
+        with folder:
+            for entry, module in zip(found["modules"], self.modules, strict=True):
+                module.model.save(folder.file(entry["file"]), force=True)
+                folder.file(entry["plan"]).write_text(module.plan.to_json(), encoding="utf-8")
+                entry["bytes"] = folder.size(entry["file"])
+            self.parent.source.save(folder.file(PARENT), force=True)
+            self.profile.save(folder.file(PROFILE), force=True)
+            return folder.index({"schema": "graft/decompose/1", **found})
+
+    def _costs(self, module: DecomposeReport) -> dict[str, Any]:
+        """Return what a module costs, beside the parent."""
+        kept, channels = module.plan.counts()
+        cost, whole = module.cost, self.parent.cost
+        return {
+            "macs": cost.macs,
+            "parameters": cost.parameters,
+            "macs_ratio": cost.macs / max(1, whole.macs),
+            "parameters_ratio": cost.parameters / max(1, whole.parameters),
+            "channels_kept": kept,
+            "channels": channels,
+            "law_difference": module.difference,
+            "declined": [str(declined) for declined in module.declined],
+        }
+
+    def _parent(self) -> dict[str, Any]:
+        """Return what the parent costs, and how much of it is dead."""
+        parent = self.parent
+        dead = dead_channels(parent.groups, self.profile)
+        alive = CostModel(parent.groups).cost(~dead)
+        return {
+            "file": PARENT.as_posix(),
+            "macs": parent.cost.macs,
+            "parameters": parent.cost.parameters,
+            "dead_channels": int(dead.sum()),
+            "parameters_without_dead_ratio": alive.parameters / max(1, parent.cost.parameters),
+            "train_top1": self.profile.top1,
+        }
+
+
+@dataclass(frozen=True)
+class Modularize:
+    """Cut a module for each set of classes, and measure all of them together.
+
+    Attributes:
+        sets: the classes of each module.
+        decompose: the options of every cut; its classes are not used.
+        max_drop: the budget of each is the smallest that costs at most so many percentage points, see
+            :class:`graft.passes.budget_search.BudgetSearch`; ``None``: as ``decompose`` says.
+        convert: the versions of the modules.
+        progress: called with 1 after each module.
+    """
+
+    sets: tuple[tuple[str, ...], ...]
+    decompose: Decompose
+    max_drop: float | None = None
+    convert: Convert = field(default_factory=Convert)
+    progress: Callable[[int], None] | None = field(default=None, compare=False)
+
+    def __call__(self, parent: Parent, context: Context) -> ModularizeReport:
+        """Cut and measure.
+
+        Args:
+            parent: the parent.
+            context: its profile; samples and device for methods that run it; held-out samples of the classes,
+                all modules joined are measured on.
+
+        Returns:
+            The modules.
+
+        Raises:
+            GraftError: a module cannot be cut, converted or verified.
+        """
+        if context.profile is None:
+            raise GraftError(
+                "profile-missing", "a module takes a profile of its parent", "make one with 'graft profile'"
+            )
+        modules, searches = [], []
+        for classes in self.sets:
+            decompose = replace(self.decompose, classes=classes)
+            if self.max_drop is not None:
+                searches.append(BudgetSearch(self.max_drop, decompose)(parent, context))
+                decompose = replace(decompose, keep=searches[-1].keep)
+            modules.append(self._cut(decompose, parent, context))
+            if self.progress:
+                self.progress(1)
+        return ModularizeReport(
+            changed=len(modules),
+            declined=tuple(declined for module in modules for declined in module.declined),
+            parent=parent,
+            profile=context.profile,
+            classes=self.sets,
+            modules=tuple(modules),
+            searches=tuple(searches),
+            measured=self._measured(parent, modules, context),
+            providers=context.device.open(parent.model).providers,
+        )
+
+    def _cut(self, decompose: Decompose, parent: Parent, context: Context) -> DecomposeReport:
+        """Cut a module and bring it to the versions that are wanted."""
+        report = decompose(parent, context)
+        converted = self.convert(report.model, context)
+        if decompose.verify:
+            check(report.model)
+            context.device.open(report.model)
+        return replace(report, declined=(*report.declined, *converted.declined))
+
+    def _measured(self, parent: Parent, modules: list[DecomposeReport], context: Context) -> Measured | None:
+        """Measure the parent, restricted to the classes, and all modules joined as branches."""
+        samples = context.held_out
+        if samples is None:
+            return None
+        names = tuple(name for classes in self.sets for name in classes)
+        whole = score(parent.model, samples, context.device, names).summary()["top1"]
+        warn_if_far_below(whole, parent.source)
+        joined = Compose("branches")(Modules([report.model for report in modules]), context).model
+        own = Samples.match(samples.split, joined.require_card(), names, names=parent.card.labels)
+        composed = score(joined, own, context.device, names).summary()["top1"]
+        return Measured(whole, composed, len(samples))
