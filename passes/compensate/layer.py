@@ -7,19 +7,45 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
+from graft.passes.base import Declined
 from graft.passes.compensate.least_squares import OPEN, System, correction
-from graft.rewriter.arrays import Integers, Single, Table
+from graft.rewriter.arrays import Integers, Mask, Single, Table
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import AffineMap, affine_map_of, operator_of
 from graft.rewriter.operators.base import is_constant
+from graft.rewriter.run.session import Device
+from graft.rewriter.run.staged import StagedRun
 
 ROWS = 1 << 14
 """A layer is fitted at so many places of all samples, drawn once for every batch."""
 NUMBERS = 1 << 26
 """Fewer, where the rows would hold more numbers than this."""
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """A cut model and its parent, run on the same samples.
+
+    Attributes:
+        model: the cut model.
+        groups: the analysis of the parent.
+        kept: the channels of the parent that the cut model has.
+        cut: runs the cut model up to any of its nodes.
+        parent: the same of the parent.
+        weights: of all samples, together 1.
+        device: where both run.
+    """
+
+    model: Model
+    groups: ChannelGroups
+    kept: Mask
+    cut: StagedRun
+    parent: StagedRun
+    weights: Table
+    device: Device
 
 
 @dataclass(frozen=True)
@@ -40,64 +66,46 @@ class Layer:
     node: gs.Node
     operator: AffineMap
     target: str
-    stays: NDArray[np.bool_]
+    stays: Mask
     beside: gs.Tensor | None = None
     limits: tuple[float, float] = OPEN
     reader: gs.Node | None = None
 
     @classmethod
-    def find(
-        cls,
-        node: gs.Node,
-        graph: gs.Graph,
-        parents: Mapping[str, gs.Node],
-        known: Collection[str],
-        groups: ChannelGroups,
-        kept: NDArray[np.bool_],
-    ) -> Layer | None:
-        """Where ``node`` finds its target.
+    def find(cls, node: gs.Node, sides: SideBySide) -> Layer | Declined | None:
+        """Find the target of ``node`` of the cut model.
 
-        ``None`` where the parent has no such node, and where rows of what it reads or makes are not samples.
-
-        Args:
-            node: of the cut model.
-            graph: the cut model's.
-            parents: nodes of the parent by name.
-            known: tensors of the cut model that are made before ``node``.
-            groups: the analysis of the parent.
-            kept: what the cut model has of it.
+        Returns:
+            The layer; the reason where it cannot be refitted; ``None`` where it is no affine map.
         """
-        operator = affine_map_of(node)
-        if operator is None or node.name not in parents or is_constant(node.inputs[0]):
+        operator, groups = affine_map_of(node), sides.groups
+        if operator is None:
             return None
-        whole = parents[node.name]
-        made, beside = whole.outputs[0], None
+        whole = sides.parent.nodes.get(node.name)
+        if whole is None:
+            return declined(node, "the parent has no such node")
+        if is_constant(node.inputs[0]):
+            return declined(node, "reads a constant")
+        made = whole.outputs[0]
         if any((groups.shape(end) or (0,))[0] != groups.samples for end in (whole.inputs[0], made)):
-            return None
-        outputs = {tensor.name for tensor in graph.outputs}
-        after = _only_reader(node, outputs)
-        if after is not None and after.op == "Add":
-            other = after.inputs[1 if after.inputs[0] is node.outputs[0] else 0]
-            total = parents[after.name].outputs[0] if after.name in parents else made  # put in for a bias
-            known_other = is_constant(other) or (after.name in parents and other.name in known)
-            if groups.shape(total) != groups.shape(made):
-                after = None  # it broadcasts
-            elif known_other:
-                made, beside, after = total, other, _only_reader(after, outputs)
+            return declined(node, "what it reads or makes does not hold one row a sample")
+        outputs = {tensor.name for tensor in sides.model.graph.outputs}
+        target, beside, after = _behind_sum(node, made, sides, outputs)
         limits = OPEN if after is None else operator_of(after).limits(after)
         if after is not None and limits != OPEN:
             after = _only_reader(after, outputs)
-        return cls(node, operator, made.name, _stays(groups, whole, operator, kept), beside, limits, after)
+        stays = _stays(groups, whole, operator, sides.kept)
+        return cls(node, operator, target.name, stays, beside, limits, after)
 
     def reads(self) -> list[str]:
-        """Tensors of the cut model that the fit takes."""
+        """Return the tensors of the cut model that the fit takes."""
         names = [self.node.inputs[0].name]
         if self.beside is not None and not is_constant(self.beside):
             names.append(self.beside.name)
         return names
 
     def wanted(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> tuple[Single, Single | None]:
-        """Of a batch: the target, and what is beside it, of the target's shape."""
+        """Return the target of a batch, and what is beside it, of the target's shape."""
         axis, target = self.operator.made_axis, uncut[self.target]
         target = target if self.stays.all() else np.compress(self.stays, target, axis=axis)
         if self.beside is None:
@@ -105,8 +113,8 @@ class Layer:
         values = self.beside.values if is_constant(self.beside) else cut[self.beside.name]
         return target, np.broadcast_to(values, target.shape)
 
-    def give(self, graph: gs.Graph, fitted: Fitted) -> None:
-        """Other weights and another bias."""
+    def write(self, graph: gs.Graph, fitted: Fitted) -> None:
+        """Give the node other weights and another bias."""
         self.operator.set_coefficients(self.node, fitted.coefficients)
         self.operator.add_bias(self.node, fitted.offset - self.operator.offset(self.node), graph)
 
@@ -127,7 +135,12 @@ class Fitted:
 
 
 class Rows:
-    """What a layer reads and what it should make, at places of all samples.
+    """Rows of what a layer reads and what it should make, at places of all samples.
+
+    Args:
+        layer: the layer.
+        draw: draws the places of each batch.
+        weights: of all samples, together 1.
 
     Attributes:
         read: float32 (groups, rows, columns) of each batch.
@@ -159,23 +172,27 @@ class Rows:
         self._times += [len(places)] * samples
 
     def share(self) -> Single:
-        """The weight of every row; together 1."""
+        """Return the weight of every row; together 1."""
         each = np.repeat(self.weights[: len(self._times)], self._times)
         share: Single = (each / each.sum()).astype(np.float32)
         return share
 
     def apart(self, values: Single) -> Single:
-        """(rows, outputs) as (groups, rows, outputs of a group)."""
+        """Return (rows, outputs) as (groups, rows, outputs of a group)."""
         groups, width, _ = self.layer.operator.coefficients(self.layer.node).shape
         return np.ascontiguousarray(values.reshape(len(values), groups, width).swapaxes(0, 1))
 
     def together(self) -> Single:
-        """What is read, of all batches."""
+        """Return what is read, of all batches: float32 (groups, rows, columns)."""
         found: Single = np.concatenate(self.read, axis=1).astype(np.float32)
         return found
 
     def solve(self) -> Fitted:
-        """The layer that comes nearest to what should be made."""
+        """Fit the layer to what should be made.
+
+        Raises:
+            GraftError: the values are not finite.
+        """
         node = self.layer.node
         old = self.layer.operator.coefficients(node)
         made = self.apart(np.concatenate(self._made).astype(np.float32))
@@ -195,21 +212,53 @@ class Rows:
 
 
 def flat(values: Single, axis: int, places: Integers) -> Single:
-    """Rows (samples * places, outputs)."""
+    """Return values at some places of each sample as rows (samples * places, outputs).
+
+    Args:
+        values: samples lie along the first axis.
+        axis: the one of the outputs.
+        places: in each sample, over all other axes.
+    """
     moved = np.moveaxis(values, axis, -1)
     return moved.reshape(len(moved), -1, moved.shape[-1])[:, places].reshape(-1, moved.shape[-1])
 
 
+def declined(node: gs.Node, reason: str) -> Declined:
+    """Return the note that ``node`` was not refitted."""
+    return Declined(f"{node.op} {node.name}", f"not refitted: {reason}")
+
+
+def _behind_sum(
+    node: gs.Node, made: gs.Tensor, sides: SideBySide, outputs: Collection[str]
+) -> tuple[gs.Tensor, gs.Tensor | None, gs.Node | None]:
+    """Return the tensor of the parent to be met, the other summand of the cut model, and the only reader.
+
+    Args:
+        node: of the cut model.
+        made: what it puts out in the parent.
+        sides: both models.
+        outputs: names of the cut model's.
+    """
+    after, parents, groups = _only_reader(node, outputs), sides.parent.nodes, sides.groups
+    if after is None or after.op != "Add":
+        return made, None, after
+    other = after.inputs[1 if after.inputs[0] is node.outputs[0] else 0]
+    total = parents[after.name].outputs[0] if after.name in parents else made  # put in for a bias
+    if groups.shape(total) != groups.shape(made):
+        return made, None, None  # it broadcasts
+    if is_constant(other) or (after.name in parents and other.name in sides.cut.known(node)):
+        return total, other, _only_reader(after, outputs)
+    return made, None, after
+
+
 def _only_reader(node: gs.Node, outputs: Collection[str]) -> gs.Node | None:
-    """The one node that reads what ``node`` makes, if nothing else does."""
+    """Return the one node that reads what ``node`` makes, if nothing else does."""
     made = node.outputs[0]
     return made.outputs[0] if len(made.outputs) == 1 and made.name not in outputs else None
 
 
-def _stays(
-    groups: ChannelGroups, node: gs.Node, operator: AffineMap, kept: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Which outputs of a node of the parent the cut model has."""
+def _stays(groups: ChannelGroups, node: gs.Node, operator: AffineMap, kept: Mask) -> Mask:
+    """Return which outputs of a node of the parent the cut model has."""
     channels = groups.of(node.outputs[0])[operator.made_axis]
     count, width, _ = operator.coefficients(node).shape
     return np.ones(count * width, bool) if channels is None else groups.close(kept)[channels]

@@ -1,21 +1,17 @@
-"""Fit a layer to what the layer behind it has to make: what lies between them is only a means."""
+"""Fit a layer to what the layer behind it has to make: two-layer reconstruction."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
-from graft.passes.compensate.layer import Fitted, Layer, Rows, flat
+from graft.passes.compensate.layer import Fitted, Layer, Rows, SideBySide, flat
 from graft.passes.compensate.least_squares import System
-from graft.rewriter.arrays import Single, Table
-from graft.rewriter.graph.model import Model
+from graft.rewriter.arrays import Mask, Single, Table
 from graft.rewriter.operators.base import is_constant
 from graft.rewriter.run.linear_map import LinearMap
-from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import ROOM
 
 PENALTY = 1e-3
@@ -33,49 +29,47 @@ class LayerPair:
 
     Args:
         first: has been refitted.
-        then: reads it.
-        model: that both are part of.
-        device: where they run.
+        second: reads it.
+        sides: the models that both are part of.
     """
 
-    def __init__(self, first: Layer, then: Layer, model: Model, device: Device) -> None:
-        self.first, self.then = first, then
-        self._maps = (LinearMap(first.node, model, device), LinearMap(then.node, model, device))
-        self._seen: list[tuple[Mapping[str, Single], Mapping[str, Single]]] = []
+    def __init__(self, first: Layer, second: Layer, sides: SideBySide) -> None:
+        self.first, self.second = first, second
+        model, device = sides.model, sides.device
+        self._maps = (LinearMap(first.node, model, device), LinearMap(second.node, model, device))
+        self._taken: list[tuple[Mapping[str, Single], Mapping[str, Single]]] = []
         self._bytes = 0
 
     @classmethod
-    def find(
-        cls, first: Layer, layer_of: Callable[[gs.Node], Layer | None], model: Model, device: Device
-    ) -> LayerPair | None:
-        """The pair of ``first`` and its only reader; ``None`` where there is no such layer."""
+    def find(cls, first: Layer, sides: SideBySide) -> LayerPair | None:
+        """Return the pair of ``first`` and its only reader; ``None`` where there is no such layer."""
         bias = first.beside is None or is_constant(first.beside)
         if not bias or first.reader is None:
             return None
-        then = layer_of(first.reader)
-        return cls(first, then, model, device) if then else None
+        second = Layer.find(first.reader, sides)
+        return cls(first, second, sides) if isinstance(second, Layer) else None
 
     @property
     def reads(self) -> list[str]:
-        """Tensors of the cut model that the pair takes."""
-        return [self.first.node.inputs[0].name, *self.then.reads()[1:]]
+        """Return the tensors of the cut model that the pair takes."""
+        return [self.first.node.inputs[0].name, *self.second.reads()[1:]]
 
     def add(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> None:
         """Take a batch in, tensors of the cut model and of the parent."""
         self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
-        self._seen.append((cut, uncut))
+        self._taken.append((cut, uncut))
         if self._bytes > ROOM // 2:
-            self._seen.clear()
+            self._taken.clear()
 
-    def move(self, rows: Rows, fitted: Fitted) -> Fitted:
-        """The first layer where the second is best; as it was where there is no room for all samples.
+    def move(self, rows: Rows, fitted: Fitted) -> Fitted | None:
+        """Return the first layer where the second is best; ``None`` where there is no room for all samples.
 
         Args:
             rows: what the first layer reads.
             fitted: the first layer so far.
         """
-        if not self._seen:
-            return fitted
+        if not self._taken:
+            return None
         batches = self._batches(rows)
         constant = self.first.beside.values if self.first.beside is not None else np.float32(0)
         for batch in batches:
@@ -96,8 +90,8 @@ class LayerPair:
 
     def _batches(self, rows: Rows) -> list[_Batch]:
         batches, start = [], 0
-        for cut, uncut in self._seen:
-            target, beside = self.then.wanted(cut, uncut)
+        for cut, uncut in self._taken:
+            target, beside = self.second.wanted(cut, uncut)
             read = cut[self.first.node.inputs[0].name].astype(np.float32, copy=False)
             share = rows.weights[start : start + len(read)]
             batches.append(_Batch(cut, uncut, read, target.astype(np.float32, copy=False), beside, share))
@@ -105,15 +99,15 @@ class LayerPair:
         return batches
 
     def _reader(self, batches: list[_Batch], rows: Rows) -> Fitted:
-        """The second layer, fitted to the first as it is now."""
-        behind, name = Rows(self.then, rows.draw, rows.weights), self.then.node.inputs[0].name
+        """Fit the second layer to the first as it is now."""
+        behind, name = Rows(self.second, rows.draw, rows.weights), self.second.node.inputs[0].name
         for batch in batches:
             behind.add({**batch.cut, name: np.clip(batch.made, *self.first.limits)}, batch.uncut)
         return behind.solve()
 
     def _miss(self, batch: _Batch, behind: Fitted) -> None:
-        """What the second layer lacks; nothing where its target and it are beyond the same limit."""
-        (low, high), (least, most) = self.first.limits, self.then.limits
+        """Note what the second layer lacks; nothing where its target and it are beyond the same limit."""
+        (low, high), (least, most) = self.first.limits, self.second.limits
         batch.open = (batch.made > low) & (batch.made < high)
         made = self._maps[1].forward(np.clip(batch.made, low, high), behind.coefficients, behind.offset)
         made = made if batch.beside is None else made + batch.beside
@@ -125,7 +119,7 @@ class LayerPair:
     def _direction(
         self, batches: list[_Batch], rows: Rows, system: System, behind: Fitted
     ) -> tuple[Table, Table]:
-        """Where coefficients and offset of the first layer should go."""
+        """Return where coefficients and offset of the first layer should go."""
         axis, back = self.first.operator.made_axis, []
         for batch, places in zip(batches, rows.places, strict=True):
             carried = self._maps[1].back(batch.error, behind.coefficients, batch.made.shape[1:]) * batch.open
@@ -136,7 +130,7 @@ class LayerPair:
         return solved.swapaxes(1, 2), (mean - system.mean @ solved).reshape(-1).astype(np.float64)
 
     def _length(self, batches: list[_Batch], turn: Table, shift: Table, behind: Fitted) -> float:
-        """How far: the error is a parabola along the way, but for what passes a limit."""
+        """Return how far: the error is a parabola along the way, but for what passes a limit."""
         gain = spread = 0.0
         for batch in batches:
             moved = self._maps[0].forward(batch.read, turn, shift) * batch.open
@@ -170,10 +164,10 @@ class _Batch:
     beside: Single | None
     share: Table
     made: Single = field(default_factory=lambda: np.zeros(0, np.float32))
-    open: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    open: Mask = field(default_factory=lambda: np.zeros(0, bool))
     error: Single = field(default_factory=lambda: np.zeros(0, np.float32))
-    counts: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    counts: Mask = field(default_factory=lambda: np.zeros(0, bool))
 
     def dot(self, one: Single, other: Single) -> float:
-        """The weighted product of two tensors of all samples."""
+        """Return the weighted product of two tensors of all samples."""
         return float(self.share @ (one * other).reshape(len(one), -1).sum(axis=1))

@@ -25,7 +25,7 @@ def correction(
     old: Single,
     limits: tuple[float, float] = OPEN,
 ) -> Solution:
-    """What to add to the weights ``old``, and the constant, so that ``made`` is met.
+    """Return what to add to the weights ``old``, and the constant, so that ``made`` is met.
 
     Minimises ``sum_r share_r |made_r - beside_r - (old + step) read_r - constant|^2 + penalty |step|^2``,
     for each group by itself. The penalty is the one of :data:`PENALTIES` with the least error on the
@@ -59,7 +59,7 @@ def correction(
 
 @dataclass(frozen=True)
 class Solution:
-    """What :func:`correction` found.
+    """Corrections that :func:`correction` found.
 
     Attributes:
         step: what to add to the weights, (groups, outputs, columns).
@@ -88,19 +88,19 @@ class System:
         self.share = (share / max(float(share.sum()), 1e-30))[None, :, None]
         self.mean = (self.share * read).sum(axis=1, keepdims=True)
         self._centred = read - self.mean
-        self._weighed = self._centred * self.share
+        self._weighted = self._centred * self.share
         half = read.shape[1] // 2
         parts = (slice(0, half), slice(half, None))
         self._halves = [self._products(part, self._centred) for part in parts]
         self.gram: Table = sum(self._halves, np.zeros(()))
 
     def _products(self, part: slice, values: Single) -> Table:
-        """``read' values`` of some rows."""
-        found: Table = (self._weighed[:, part].swapaxes(1, 2) @ values[:, part]).astype(np.float64)
+        """Return ``read' values`` of some rows."""
+        found: Table = (self._weighted[:, part].swapaxes(1, 2) @ values[:, part]).astype(np.float64)
         return found
 
     def cross(self, target: Single) -> tuple[Table, Single]:
-        """``read' target`` (groups, columns, outputs), centred, and the mean of ``target``."""
+        """Return ``read' target`` (groups, columns, outputs), centred, and the mean of ``target``."""
         mean = (self.share * target).sum(axis=1, keepdims=True)
         return self._products(slice(None), target - mean), mean
 
@@ -110,7 +110,7 @@ class System:
         return Cholesky(self.gram + shifts)
 
     def penalty(self, target: Single) -> Table:
-        """For each group the penalty that errs least on the second half of the rows, fitted on the first."""
+        """Return for each group the penalty that errs least on the second half, fitted on the first."""
         half = target.shape[1] // 2
         if half < 2:
             return np.full(len(target), PENALTIES[-1])

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
-from graft.passes.base import Context, Report
-from graft.passes.compensate.layer import Layer, Rows
+from graft.passes.base import Context, Declined, Report
+from graft.passes.compensate.layer import Layer, Rows, SideBySide
 from graft.passes.compensate.layer_pair import LayerPair
 from graft.passes.compensate.recurrent import RecurrentLayer
 from graft.passes.cut.verify import Pruned
+from graft.rewriter.arrays import Table
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
+from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import Batches, StagedRun
 
 BATCH = 64
@@ -70,61 +70,104 @@ class Refit:
                 device that runs both models, and the seed that draws samples and places.
 
         Returns:
-            The number of nodes that were refitted.
+            The number of nodes that were refitted, and those that were not, with the reason.
 
         Raises:
-            GraftError: there are no samples, or fewer than a batch of fixed size has.
+            GraftError: there are no samples, or fewer than a batch of fixed size has; values are not finite.
         """
         if context.samples is None:
             raise GraftError(
                 "refit-data", "to refit takes labelled samples", "give them, or compensate by fold"
             )
-        device, seed = context.device.waiting(), context.seed
-        data, weights = _chosen(context.samples, self.classes, self.alone, seed, self.most)
-        model, groups = subject.model, subject.whole.groups
-        kept = subject.plan.mask(groups)
-        batches = Batches.read(data, device, model, BATCH)
-        weights = weights[: batches.count] / weights[: batches.count].sum()
-        walk, parent = StagedRun(model, batches, device), StagedRun(subject.whole.model, batches, device)
+        samples, weights = _chosen(context.samples, self.classes, self.alone, context.seed, self.most)
+        sides = _side_by_side(subject, samples, weights, context.device.waiting())
+        taken, changed, left = 0, 0, list[Declined]()
+        for name in [node.name for node in sides.model.graph.nodes]:
+            node, draw = sides.cut.nodes[name], np.random.default_rng([context.seed, taken])
+            layer = RecurrentLayer.find(node, sides, draw) or Layer.find(node, sides)
+            if isinstance(layer, Declined):
+                left.append(layer)
+            elif isinstance(layer, RecurrentLayer):
+                reason = _refit_gates(layer)
+                taken, changed = taken + 1, changed + (reason is None)
+                left += [reason] if reason else []
+            elif layer is not None:
+                note = _refit_layer(layer, sides, draw)
+                taken, changed = taken + 1, changed + 1
+                left += [note] if note else []
+        return RefitReport(changed=changed, declined=tuple(left), samples=len(sides.weights))
 
-        def find(node: gs.Node) -> Layer | None:
-            return Layer.find(node, model.graph, parent.nodes, walk.known(node), groups, kept)
 
-        changed = 0
-        for name in [node.name for node in model.graph.nodes]:
-            node, draw = walk.nodes[name], np.random.default_rng([seed, changed])
-            gates = RecurrentLayer.find(node, parent.nodes, groups, kept, model, device, weights, draw)
-            if gates:
-                both = (walk.at(node, gates.reads), parent.at(gates.whole, gates.targets))
-                for cut, uncut in zip(*both, strict=True):
-                    gates.add(cut, uncut)
-                gates.fit()
-                changed += 1
-            layer = find(node)
-            if layer is None:
-                continue
-            rows = Rows(layer, np.random.default_rng([seed, changed]), weights)
-            pair = LayerPair.find(layer, find, model, device)
-            reads = dict.fromkeys([*layer.reads(), *(pair.reads if pair else [])])
-            targets = dict.fromkeys([layer.target, *([pair.then.target] if pair else [])])
-            for cut, uncut in zip(
-                walk.at(layer.node, [*reads]), parent.at(parent.nodes[name], [*targets]), strict=True
-            ):
-                rows.add(cut, uncut)
-                if pair:
-                    pair.add(cut, uncut)
-            fitted = rows.solve()
-            layer.give(model.graph, pair.move(rows, fitted) if pair else fitted)
-            changed += 1
-        return RefitReport(changed=changed, samples=batches.count)
+def _side_by_side(subject: Pruned, samples: Samples, weights: Table, device: Device) -> SideBySide:
+    """Return both models, ready to run on the samples.
+
+    Args:
+        subject: the cut model, and the parent with the same head.
+        samples: both run on them.
+        weights: of the samples.
+        device: where they run.
+
+    Raises:
+        GraftError: there are fewer samples than a batch of fixed size has.
+    """
+    model, whole = subject.model, subject.whole
+    batches = Batches.read(samples, device, model, BATCH)
+    weights = weights[: batches.count] / weights[: batches.count].sum()
+    runs = (StagedRun(model, batches, device), StagedRun(whole.model, batches, device))
+    return SideBySide(model, whole.groups, subject.plan.mask(whole.groups), *runs, weights, device)
+
+
+def _refit_gates(layer: RecurrentLayer) -> Declined | None:
+    """Refit a recurrent layer; return why not, where it stays as it was."""
+    sides = layer.sides
+    both = (sides.cut.at(layer.node, layer.reads), sides.parent.at(layer.whole, layer.targets))
+    for cut, uncut in zip(*both, strict=True):
+        layer.add(cut, uncut)
+    return layer.fit()
+
+
+def _refit_layer(layer: Layer, sides: SideBySide, draw: np.random.Generator) -> Declined | None:
+    """Refit an affine layer for the one that reads it; note where the latter is left out.
+
+    Args:
+        layer: the layer.
+        sides: both models.
+        draw: draws the places of samples that it is fitted at.
+
+    Raises:
+        GraftError: the values are not finite.
+    """
+    rows, pair = Rows(layer, draw, sides.weights), LayerPair.find(layer, sides)
+    reads = dict.fromkeys([*layer.reads(), *(pair.reads if pair else [])])
+    targets = dict.fromkeys([layer.target, *([pair.second.target] if pair else [])])
+    whole = sides.parent.nodes[layer.node.name]
+    both = (sides.cut.at(layer.node, [*reads]), sides.parent.at(whole, [*targets]))
+    for cut, uncut in zip(*both, strict=True):
+        rows.add(cut, uncut)
+        if pair:
+            pair.add(cut, uncut)
+    fitted = rows.solve()
+    moved = pair.move(rows, fitted) if pair else fitted
+    layer.write(sides.model.graph, moved or fitted)
+    if moved:
+        return None
+    name = f"{layer.node.op} {layer.node.name}"
+    return Declined(name, "refitted without the layer behind it: there is no room for all samples")
 
 
 def _chosen(
     data: Samples, classes: Sequence[str], alone: bool, seed: int, most: int
-) -> tuple[Samples, NDArray[np.float64]]:
-    """Samples and their weights: every class of the module counts alike, others as much as all of them.
+) -> tuple[Samples, Table]:
+    """Draw samples and weigh them: every class of the module counts alike, others as much as all of them.
 
     With one label a time step a sample counts with the weights of all its steps.
+
+    Args:
+        data: labelled samples.
+        classes: those of the module.
+        alone: leave out all others.
+        seed: of the draw.
+        most: so many at most.
     """
     numbers = [data.card.class_index(name) for name in classes]
     by_step = data.labels.reshape(len(data.labels), -1)

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from graft.passes.base import Declined
+from graft.passes.compensate import recurrent
 from graft.passes.compensate.fold import Fold
+from graft.passes.compensate.layer import SideBySide
 from graft.passes.compensate.recurrent import RecurrentLayer
 from graft.passes.compensate.refit import Refit
 from graft.passes.cut.verify import Pruned
@@ -20,6 +23,7 @@ from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.record.profile import PRODUCTS, SQUARES, SUM
 from graft.rewriter.run.recurrent_cell import ACTIVATIONS, ALPHA, BETA, RecurrentCell
+from graft.rewriter.run.staged import Batches, StagedRun
 from tests import small
 
 STEPS, UNITS = 5, 6
@@ -157,9 +161,28 @@ def test_lengths_that_differ_are_not_refitted() -> None:
     model = model_of(found)
     groups = ChannelGroups(model)
     (node,) = [node for node in groups.nodes if node.op == "GRU"]
-    draw, weights = np.random.default_rng(0), np.ones(4)
-    kept = groups.everything()
-    assert RecurrentLayer.find(node, {"layer": node}, groups, kept, model, small.CPU, weights, draw) is None
+    run = StagedRun(model, Batches([], 4), small.CPU)
+    sides = SideBySide(model, groups, groups.everything(), run, run, np.ones(4), small.CPU)
+    declined = RecurrentLayer.find(node, sides, np.random.default_rng(0))
+    assert declined == Declined("GRU layer", "not refitted: its gates cannot be computed from its states")
+
+
+@pytest.mark.parametrize(("op", "more"), KINDS[:1])
+def test_layers_that_do_not_fit_into_memory_are_declined(
+    op: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recurrent, "ROOM", 100)
+    model = model_of(net(op, more))
+    plan, whole = small.plan(model, layer=range(4)), model.copy()
+    small.prune(model, plan)
+    (node,) = [node for node in model.graph.nodes if node.op == op]
+    before = [tensor.values.copy() for tensor in node.inputs[1:]]
+    pruned = Pruned(Analysed.of(whole), plan, model)
+    report = Refit(small.LABELS, alone=True)(pruned, small.context(samples=small.samples(data(60))))
+    assert report.changed == 1  # the head
+    assert report.declined == (Declined(f"{op} layer", "not refitted: there is no room for all samples"),)
+    for old, new in zip(before, node.inputs[1:], strict=True):
+        np.testing.assert_array_equal(old, new.values)
 
 
 def test_the_profile_of_steps_with_labels_of_their_own() -> None:

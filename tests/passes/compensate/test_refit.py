@@ -264,9 +264,12 @@ def test_a_layer_serves_the_one_behind_it(name: str, share: float, monkeypatch: 
 
 def test_pairs_that_do_not_fit_into_memory_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer_pair, "ROOM", 100)
-    found = Refitted(small.conv_net(), conv1=[0, 3]).error
+    found = Refitted(small.conv_net(), conv1=[0, 3])
     monkeypatch.setattr(layer_pair.LayerPair, "find", classmethod(lambda *_: None))
-    assert found == Refitted(small.conv_net(), conv1=[0, 3]).error
+    alone = Refitted(small.conv_net(), conv1=[0, 3])
+    assert found.error == alone.error
+    assert [each.where for each in found.report.declined] == ["Conv conv1"] and not alone.report.declined
+    assert "without the layer behind it" in found.report.declined[0].reason
 
 
 def test_a_model_that_lost_nothing_stays_as_it_is() -> None:

@@ -115,7 +115,7 @@ def dense(shape: tuple[int, ...] | None, dtype: type[np.generic] = np.float32) -
 
 
 @pytest.mark.parametrize("shape", [None, (), (1,), (1, 1)])
-def test_what_the_step_ahead_starts_from_is_what_the_layer_makes(
+def test_the_step_of_a_pair_starts_from_what_the_layer_makes(
     shape: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Biases lie in sums behind products: the step has to know the one that was just fitted."""
@@ -137,10 +137,10 @@ def test_what_the_step_ahead_starts_from_is_what_the_layer_makes(
     found = Refitted(dense(shape), conv0=[0, 3, 4], conv1=[2, 5])
     assert len(made) == 2
     for (pair, _, batches), values in zip(seen, made, strict=True):
-        name = pair.then.node.inputs[0].name
+        name = pair.second.node.inputs[0].name
         read = batches[0].read
-        walk = StagedRun(found.model, Batches([{pair.first.node.inputs[0].name: read}], len(read)), CPU)
-        (true,) = walk.at(walk.nodes[pair.first.node.name], [name])
+        staged = StagedRun(found.model, Batches([{pair.first.node.inputs[0].name: read}], len(read)), CPU)
+        (true,) = staged.at(staged.nodes[pair.first.node.name], [name])
         np.testing.assert_allclose(np.clip(values, *pair.first.limits), true[name], rtol=1e-3, atol=1e-4)
 
 
