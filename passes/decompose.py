@@ -152,6 +152,10 @@ class Decompose:
         mirrored = self._with_mirrored(parent, context)
         headed = self._headed(parent, mirrored)
         plan, chosen = self.fixed_plan, Report()
+        if plan is not None and plan.parent != parent.sha256:
+            raise GraftError(
+                "plan-of-another", "the plan was made for another model", "plan this one with 'graft plan'"
+            )
         if plan is None:
             plan, chosen = self._planned(headed, mirrored)
         reports: list[Report] = [headed.head, chosen]

@@ -12,6 +12,7 @@ import pytest
 from graft.passes.budget_search import FOLDS, STEPS, BudgetSearch
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
+from graft.passes.select.observe import Observe
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from tests import small
@@ -99,3 +100,27 @@ def test_other_errors_are_not_swallowed() -> None:
     with pytest.raises(GraftError) as caught:
         BudgetSearch(1.0, Decompose(["a"], method="magic"))(parent, small.context(samples=data))
     assert caught.value.code == "method-unknown"
+
+
+def test_samples_of_equal_number_are_searched_anew() -> None:
+    """What was profiled once belongs to the samples, not to their number."""
+    parent, data = classifier()
+    shuffled = np.random.default_rng(5).permutation(data.labels)
+    other = replace(data, labels=shuffled)
+    assert len(other) == len(data)
+    search = BudgetSearch(2.0, Decompose(["b"], method="contrast"))
+    one, two, again = (search(parent, small.context(samples=each)) for each in (data, other, data))
+    assert one == again
+    fresh = Parent(parent.source)
+    assert two == search(fresh, small.context(samples=other))
+    assert two != one
+
+
+def test_folds_are_profiled_once_for_all_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, data = classifier()
+    data, calls = replace(data), []
+    plain = Observe.profile
+    monkeypatch.setattr(Observe, "profile", lambda *given: (calls.append(1), plain(*given))[1])
+    for label in ("a", "b"):
+        BudgetSearch(5.0, Decompose([label], method="contrast"))(parent, small.context(samples=data))
+    assert len(calls) == FOLDS
