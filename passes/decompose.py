@@ -164,6 +164,7 @@ class Decompose:
         reports.append(Fold(plan, tuple(self.classes), self.compensate, self.together)(whole, mirrored))
         cut = whole.copy()
         sliced = Slice(plan)(cut, mirrored)
+        reports.append(sliced)
         model, difference = cut.model, None
         if self.verify:
             verified = Verify()(Pruned(whole, plan, model), context)
