@@ -8,9 +8,9 @@ sum of two tensors takes the smaller of two companions. Operators that contract 
 ``x * companion(x)``. Nothing here knows of channel groups or of operator classes.
 
 Which channels a Conv, Gemm or MatMul lost is read off the cut graph: the values of its parent's
-bias are all distinct, so those left in the cut bias tell which outputs stayed (see
-:func:`kept_outputs`). Zero padding on the channel axis makes channels too; they count as kept, and
-the Add that follows removes them through its other operand.
+bias are all distinct, so those left in the cut bias tell which outputs stayed; without a bias, the
+rows of the weight tell it (see :func:`kept_outputs`). Zero padding on the channel axis makes channels
+too; they count as kept, and the Add that follows removes them through its other operand.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ELEMENTWISE = frozenset(
         *("Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign"),
         *("Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "Shrink"),
         *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh", "Tan"),
-        *("BitwiseNot", "CastLike", "IsInf", "IsNaN", "MeanVarianceNormalization"),
+        *("BitwiseNot", "CastLike", "IsInf", "IsNaN", "MeanVarianceNormalization", "Scaler"),
     )
 )
 BROADCASTING = frozenset(
@@ -132,8 +132,9 @@ def run(proto: onnx.ModelProto, inputs: Mapping[str, Array], threads: int = 1) -
 def kept_outputs(parent: onnx.ModelProto, cut: onnx.ModelProto) -> dict[str, NDArray[np.bool_]]:
     """Which output channels of each maker the cut graph still has, told by the bias values left.
 
-    A maker that is gone altogether kept nothing, unless a constant of the cut graph is what it puts out when
-    it reads nothing: then that tells.
+    Where there is no bias, rows of the weight tell it, whose values are a part of the parent's rows.
+    A maker that is gone altogether kept nothing, unless a constant of the cut graph is what it puts out
+    when it reads nothing: then that tells.
 
     Raises:
         AssertionError: the parent's markers are not distinct, or the cut ones are not among them.
@@ -153,6 +154,47 @@ def kept_outputs(parent: onnx.ModelProto, cut: onnx.ModelProto) -> dict[str, NDA
         kept[name] = np.isin(bias, left).ravel()
         found = bias.ravel()[kept[name]]
         assert np.array_equal(found, left), f"bias of {name} is no ordered part of the parent's"
+    now = unmarked(cut)
+    for name, rows in unmarked(parent).items():
+        if name not in kept:
+            kept[name] = _rows_left(rows, now[name]) if name in now else np.full(len(rows), name in whole)
+    return kept
+
+
+def unmarked(model: onnx.ModelProto) -> dict[str, Array]:
+    """Weights of the makers that have no bias, a row an output channel."""
+    constants = constant_values(model.graph)
+    found = {}
+    for node in model.graph.node:
+        if (
+            node.op_type in ("Conv", "MatMul")
+            and node.input[1] in constants
+            and node.input[0] not in constants
+        ):
+            weight = constants[node.input[1]]
+            if weight.ndim > 1 and _marker(model.graph, node, constants) is None:
+                rows = weight if node.op_type == "Conv" else np.moveaxis(weight, -1, 0)
+                found[node.name] = rows.reshape(len(rows), -1)
+    return found
+
+
+def _rows_left(before: Array, after: Array) -> NDArray[np.bool_]:
+    """Which rows ``after`` consists of, in their order, each perhaps without some columns.
+
+    Raises:
+        AssertionError: a row is no part of one row before, or of several.
+    """
+    values, numbers, counts = np.unique(before, return_index=True, return_counts=True)
+    kept = np.zeros(len(before), bool)
+    last = -1
+    for row in after:
+        places = np.minimum(np.searchsorted(values, row), values.size - 1)
+        assert np.array_equal(values[places], row), "a weight is none of the parent's"
+        owners = {*(numbers[places[counts[places] == 1]] // before.shape[1]).tolist()}
+        assert len(owners) == 1, "a row of a weight is no part of one row of the parent's"
+        (owner,) = owners
+        assert owner > last, "the rows of a weight changed their order"
+        kept[owner], last = True, owner
     return kept
 
 
@@ -310,7 +352,8 @@ class _Companions:
         self._initializers = list(parent.graph.initializer)
         self._companions: dict[str, str] = {}
         self._stays: list[str] = []
-        self._markers = markers(parent)
+        rows = {name: np.arange(len(weight)) for name, weight in unmarked(parent).items()}
+        self._markers = {**rows, **markers(parent)}
 
     def build(self) -> onnx.ModelProto:
         """The parent with companions."""
@@ -359,7 +402,8 @@ class _Companions:
             (frozenset({"If", "Loop", "Scan"}), self._with_body),
             (frozenset({"GridSample", "RoiAlign", "MaxRoiPool"}), self._sampling),
             (frozenset({"GroupNormalization", "InstanceNormalization"}), self._by_group),
-            (frozenset({"Shape", "Size"}), self._nodes.append),
+            (frozenset({"ArrayFeatureExtractor"}), self._mixing),
+            (frozenset({"Shape", "Size", "Range"}), self._nodes.append),
         ]
         return next((rule for names, rule in families if node.op_type in names), None)
 
