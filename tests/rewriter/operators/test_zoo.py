@@ -89,7 +89,7 @@ def test_the_law_holds_by_the_independent_mask(name: str) -> None:
     proto = law.model.proto()
     masked = MaskedParent(proto)
     plans = [law.plan(share, seed) for seed, share in enumerate(SHARES)]
-    for plan in (*plans, law.plan(0.6, 0, fall=True)):
+    for plan in (*plans, law.plan(0.6, 0, whole=True)):
         cut = law.cut(plan)
         found, expected = run(cut, law.inputs), masked.run(kept_outputs(proto, cut), law.inputs)
         floats = {output: values for output, values in expected.items() if values.dtype.kind == "f"}
