@@ -44,7 +44,7 @@ class BudgetSearchReport(Report):
 
 @dataclass(frozen=True)
 class _Fold:
-    """A part of the samples that is held out, and what the others tell.
+    """A part of the samples that is held out, and a profile of the others.
 
     Attributes:
         profile: of the others.

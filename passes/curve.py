@@ -34,14 +34,14 @@ HALVINGS = 12
 
 @dataclass(frozen=True)
 class Point:
-    """One module: what it costs and how good it is. A budget that cannot be reached has no figures.
+    """Cost and accuracy of one module. A budget that cannot be reached has no figures.
 
     Attributes:
-        method: what chose its channels.
+        method: importance method, or :data:`ONE_PLAN`.
         compensate: how removed channels were made up for.
         keep: share of the parent's MACs that it was allowed.
         unreachable: even the smallest cut costs more.
-        macs: what it costs.
+        macs: its multiply-accumulates.
         macs_ratio: over the MACs of the parent.
         parameters: numbers in its constants.
         top1: share of the held-out samples that it has right.
@@ -73,7 +73,7 @@ class CurveReport(Report):
         points: one for each module, by method, budget and compensation.
         train_samples: how many the modules could learn from.
         test_samples: how many everything was measured on.
-        providers: what ran.
+        providers: those that ran the models.
     """
 
     top1: float
@@ -155,12 +155,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class _Job:
-    """What every point needs.
+    """Inputs that all points share.
 
     Attributes:
         parent: the parent.
         context: samples and profile that modules are made from.
-        test: what they are measured on.
+        test: held-out samples that they are measured on.
         headed: the parent with the output of a module.
     """
 

@@ -52,12 +52,12 @@ class DecomposeReport(Report):
 
 @dataclass(frozen=True, eq=False)
 class _Headed:
-    """A parent with the output of a module: what channels are chosen and cut of.
+    """A parent with the output of a module: the model whose channels are chosen and removed.
 
     Attributes:
         parent: the parent.
         analysed: its model with the output of the module, and the analysis of that.
-        head: what the output is made of.
+        head: its columns and the nodes that make them.
     """
 
     parent: Parent

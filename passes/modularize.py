@@ -46,7 +46,7 @@ class ModularizeReport(Report):
     """The modules; ``changed`` counts them.
 
     Attributes:
-        parent: what they were cut from.
+        parent: the classifier that they were cut out of.
         profile: of the parent.
         classes: the classes of each module.
         modules: the modules, in the order of the sets.
@@ -118,7 +118,7 @@ class ModularizeReport(Report):
             return folder.index({"schema": "graft/decompose/1", **found})
 
     def _costs(self, module: DecomposeReport) -> dict[str, Any]:
-        """Return what a module costs, beside the parent."""
+        """Return the cost of a module, and its share of the parent's."""
         kept, channels = module.plan.counts()
         cost, whole = module.cost, self.parent.cost
         return {
@@ -133,7 +133,7 @@ class ModularizeReport(Report):
         }
 
     def _parent(self) -> dict[str, Any]:
-        """Return what the parent costs, and how much of it is dead."""
+        """Return the cost of the parent, and its dead channels."""
         parent = self.parent
         dead = dead_channels(parent.groups, self.profile)
         alive = CostModel(parent.groups).cost(~dead)

@@ -89,7 +89,7 @@ class Parent:
 
     @property
     def card(self) -> Card:
-        """What goes in and what comes out."""
+        """Meaning of input and output."""
         return self.source.require_card()
 
     @property
@@ -118,7 +118,7 @@ class Parent:
         return found
 
     def latency_table(self, device: Device) -> LatencyTable:
-        """How long the nodes of the model take on ``device``, measured once."""
+        """Return the latency of the nodes of the model on ``device``, measured once."""
         key = (device.wanted, device.strict)
         if key not in self._tables:
             self._tables[key] = LatencyTable(self.model, device)
@@ -126,5 +126,5 @@ class Parent:
 
     @property
     def latency_tables(self) -> tuple[LatencyTable, ...]:
-        """The tables that were measured so far."""
+        """Latency of the nodes, on each device where it was measured."""
         return tuple(self._tables.values())

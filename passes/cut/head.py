@@ -22,7 +22,7 @@ REST = "rest"
 
 @dataclass(frozen=True, kw_only=True)
 class HeadReport(Report):
-    """What the module puts out; ``changed`` counts the classes that are left out.
+    """Outputs of the module; ``changed`` counts the classes that are left out.
 
     Attributes:
         labels: names of its columns.
@@ -39,7 +39,7 @@ class Head:
 
     * one class, not ``together``: two columns, the class and ``(other)``, the logsumexp of the logits
       of all other classes: the softmax of both is what the parent says;
-    * several: their columns in the order asked for; ``other`` adds a column ``(other)``; without it
+    * several: their columns in the order of ``classes``; ``other`` adds a column ``(other)``; without it
       ``rest`` adds a second output ``rest`` (samples, 1), the logsumexp of the logits left out
       (for probabilities: the logarithm of the probability left out).
 
@@ -59,7 +59,7 @@ class Head:
 
     @property
     def _pair(self) -> bool:
-        """One class against all others."""
+        """True for one class against all others."""
         return len(self.classes) == 1 and not self.together
 
     @property
@@ -114,7 +114,7 @@ class Head:
     def _write_alone(
         self, model: Model, card: Card, logits: gs.Variable, output: gs.Variable, wanted: list[int]
     ) -> None:
-        """Only the wanted columns: where the head allows it, its other rows are cut away."""
+        """Write the wanted columns only: where the head allows it, its other rows are removed."""
         build = _HeadBuilder(model, card)
         model.graph.outputs = [logits]
         model.tidy()  # a softmax left behind the logits would pin them
@@ -141,7 +141,7 @@ class Head:
         wanted: list[int],
         others: list[int],
     ) -> None:
-        """The wanted columns, and the rest as one more column or as an output of its own."""
+        """Write the wanted columns, and the rest as one more column or as an output of its own."""
         build = _HeadBuilder(model, card)
         scores = build.pick(logits, wanted, "wanted")
         rest = build.logsumexp(build.pick(logits, others, "others"), "rest")
@@ -163,13 +163,29 @@ class _HeadBuilder(Builder):
         self.graph.outputs = []
 
     def finish(self, scores: gs.Tensor, output: gs.Variable, columns: int) -> None:
-        """Make ``scores`` the output, as logits or probabilities, under the parent's name."""
+        """Make ``scores`` the output, as logits or probabilities, under the parent's name.
+
+        Args:
+            scores: logits.
+            output: name, type and shape of the parent's output.
+            columns: number of classes.
+        """
         if self.kind == "probabilities":
             scores = self.node("Softmax", "softmax", [scores], axis=-1)
         self.publish(scores, output.name, output, columns)
 
     def publish(self, tensor: gs.Tensor, name: str, like: gs.Variable, columns: int = 1) -> None:
-        """Make ``tensor`` an output called ``name``, of the type of ``like``."""
+        """Make ``tensor`` an output.
+
+        Args:
+            tensor: (samples, columns), or one more axis of time steps.
+            name: of the output.
+            like: an output of the type and the leading axes that it gets.
+            columns: size of the last axis.
+
+        Raises:
+            GraftError: an input or weight has this name.
+        """
         shape = [*(like.shape or [None, None])[:-1], columns]
         same = self.graph.tensors().get(name)
         if same is not None and same is not tensor:
@@ -183,7 +199,7 @@ class _HeadBuilder(Builder):
 
 
 def _open(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
-    """The logits behind the output, and a description (name, type, shape) of the output itself."""
+    """Return the logits behind the output, and a description (name, type, shape) of the output itself."""
     output = keep_output(model, card.output.name)
     name, shape = output.name, list(output.shape or ())
     trailing = not card.output.steps and len(shape) > 2
@@ -198,14 +214,14 @@ def _open(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
 
 
 def _only_columns(groups: ChannelGroups, channels: Channels) -> bool:
-    """Whether these channels are columns of the output and nothing else: free, distinct, read by no one."""
+    """Return True if these channels are columns of the output and no more: free, distinct, never read."""
     read = any(np.isin(place.channels, channels).any() for place in groups.reads())
     free = bool((groups.cuttable() & groups.atoms)[channels].all())
     return free and not read and len(set(channels.tolist())) == len(channels)
 
 
 def _makers(model: Model, name: str) -> set[str]:
-    """The nodes behind tensor ``name`` up to the one with the weights that make the classes."""
+    """Return the nodes behind tensor ``name`` up to the one with the weights that make the classes."""
     tensor = model.graph.tensors()[name]
     found: set[str] = set()
     while tensor.inputs:

@@ -23,7 +23,7 @@ Key = tuple[tuple[int, tuple[int, ...]], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class SliceReport(Report):
-    """Which part of the channels is left; ``changed`` counts those that were removed.
+    """Numbers of channels; ``changed`` counts those that were removed.
 
     Attributes:
         kept: number of channels that are left, over all groups of the plan.
@@ -72,7 +72,13 @@ class Slice:
 
 
 def cut_graph(model: Model, groups: ChannelGroups, kept: Mask) -> None:
-    """Cut ``model``, which ``groups`` analysed, down to the channels that are ``kept``."""
+    """Remove channels from a model, in place.
+
+    Args:
+        model: the model.
+        groups: its analysis.
+        kept: one flag a channel number; products are kept with all of their factors.
+    """
     cutter = _Cutter(model.graph, groups, kept)
     if cutter.drop_empty():
         model.tidy()
@@ -164,7 +170,7 @@ class _Cutter:
             operator_of(node).rewrite(node, self)
 
     def keeps(self, tensor: gs.Tensor, axis: int) -> NDArray[np.bool_] | None:
-        """Which positions of an axis stay; ``None`` for an axis without channels."""
+        """Return the positions of an axis that stay; ``None`` for an axis without channels."""
         axes = self._groups.of(tensor)
         if not -len(axes) <= axis < len(axes):
             return None

@@ -33,7 +33,7 @@ SAMPLES = 8
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """A cut model beside what it was cut out of.
+    """A cut model beside the uncut one.
 
     Attributes:
         whole: the uncut model, with its analysis.
@@ -50,7 +50,7 @@ class Pruned:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport(Report):
-    """What the comparison found.
+    """Result of the comparison.
 
     Attributes:
         difference: largest difference between cut model and masked parent, relative to the outputs' size;

@@ -31,8 +31,8 @@ class Candidates:
     Attributes:
         groups: the analysis of the model to be cut.
         scores: importance, one a channel number.
-        cost: what the model costs under any mask.
-        whole: what the parent costs, in the budget's unit.
+        cost: cost of the model under any mask.
+        whole: cost of the parent, in the budget's unit.
         dead: channels that are never other than zero.
     """
 
@@ -177,7 +177,7 @@ def _size(count: int, preferred: int) -> int:
 
 
 def _steps(groups: ChannelGroups) -> NDArray[np.int64]:
-    """How many atoms make the channels that kernels work on at once; an atom may stand for many."""
+    """Return the number of atoms of the channels that kernels work on at once; one may be many channels."""
     width = groups.to_atoms(np.ones(groups.count))
     size: NDArray[np.int64] = np.maximum(1, STEP // np.maximum(width, 1)).astype(np.int64)
     return size

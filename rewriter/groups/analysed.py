@@ -35,6 +35,6 @@ class Analysed:
         return cls(model, ChannelGroups(model, input_shapes))
 
     def copy(self) -> Analysed:
-        """A copy whose graph can be edited freely, with the same analysis."""
+        """Return a copy whose graph can be edited freely, with the same analysis."""
         model = self.model.copy()
         return Analysed(model, self.groups.on(model))

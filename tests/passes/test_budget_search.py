@@ -33,10 +33,10 @@ def classifier() -> tuple[Parent, Samples]:
     return Parent(small.model(net)), small.samples(x.astype(np.float32), labels)
 
 
-def drops(decompose: Decompose, classes: list[str]) -> Array:
-    """Points lost on each held-back fold's samples, weighed for balanced accuracy where there is (other)."""
+def differences(decompose: Decompose, classes: list[str]) -> Array:
+    """Points gained on the samples of each held-out fold, weighted where there is (other)."""
     parent, data = classifier()
-    lost = []
+    gained = []
     for fit, held in data.folds(FOLDS):
         profile = small.profile(parent.model, fit, parent.sha256)
         module = decompose(parent, small.context(profile)).model
@@ -51,8 +51,8 @@ def drops(decompose: Decompose, classes: list[str]) -> Array:
         counts = np.bincount(truth)
         weight = (len(truth) / counts / len(counts))[truth]
         hits = [small.run(m, x)["y"].argmax(axis=1) == truth for m in (whole, module)]
-        lost.append(100 * weight * (hits[0].astype(float) - hits[1]))
-    return np.concatenate(lost)
+        gained.append(100 * weight * (hits[1].astype(float) - hits[0]))
+    return np.concatenate(gained)
 
 
 @pytest.mark.parametrize("classes", [["b"], ["a", "d"]])
@@ -63,9 +63,9 @@ def test_the_drop_of_what_is_found_is_small_enough(points: float, classes: list[
     found = BudgetSearch(points, decompose)(parent, small.context(samples=data))
     assert found.difference >= -points
     assert found.keep in (*STEPS, 1.0)
-    lost = drops(replace(decompose, keep=found.keep), classes)
-    assert found.difference == pytest.approx(-lost.mean(), abs=1e-6)
-    error = lost.std(ddof=1) / np.sqrt(len(lost))
+    gained = differences(replace(decompose, keep=found.keep), classes)
+    assert found.difference == pytest.approx(gained.mean(), abs=1e-6)
+    error = gained.std(ddof=1) / np.sqrt(len(gained))
     assert found.standard_error == pytest.approx(error, rel=0.05)
 
 

@@ -90,14 +90,14 @@ def test_points_are_what_decompose_makes(classes: list[str], compensate: str) ->
         decompose = Decompose(classes, point.keep, method=point.method, compensate=compensate, round_to=1)
         report = replace(decompose, together=len(classes) > 1)(parent, small.context(profile))
         hit = small.run(report.model, x)["y"].argmax(axis=1) == truth
-        lost = 100 * (right.astype(float) - hit)
+        differences = 100 * (hit - right.astype(float))
         assert point.macs == cost_of(report.model).macs
         assert point.macs_ratio == pytest.approx(point.macs / parent.cost.macs)
         assert point.macs_ratio <= point.keep
         assert point.parameters == report.cost.parameters
         assert point.top1 == pytest.approx(hit.mean())
-        assert point.difference == pytest.approx(-lost.mean())
-        assert point.standard_error == pytest.approx(lost.std(ddof=1) / np.sqrt(len(lost)))
+        assert point.difference == pytest.approx(differences.mean())
+        assert point.standard_error == pytest.approx(differences.std(ddof=1) / np.sqrt(len(differences)))
         recalls = [(hit[truth == label]).mean() for label in range(2)]
         balanced = pytest.approx(np.mean(recalls)) if len(classes) == 1 else None
         assert point.balanced_accuracy == balanced

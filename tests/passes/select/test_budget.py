@@ -1,4 +1,4 @@
-"""From scores to plans: the budget holds, dead channels fall first, nothing is emptied."""
+"""From scores to plans: the budget holds, dead channels are pruned first, nothing is emptied."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_larger_budget_is_used(one: float, two: float, seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(SHARES, SEEDS)
-def test_nothing_that_would_still_fit_falls(keep: float, seed: int) -> None:
+def test_nothing_that_would_still_fit_is_pruned(keep: float, seed: int) -> None:
     kept = case().choose(keep, seed, some_dead(seed, 0.0))
     assume(kept is not None)
     for channel in np.flatnonzero(case().groups.cuttable() & ~kept):
@@ -93,7 +93,9 @@ def test_nothing_that_would_still_fit_falls(keep: float, seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(SHARES, SEEDS, st.floats(0.0, 0.6))
-def test_dead_channels_fall_first_and_what_is_needed_stays(keep: float, seed: int, share: float) -> None:
+def test_dead_channels_are_pruned_first_and_what_is_needed_stays(
+    keep: float, seed: int, share: float
+) -> None:
     dead = some_dead(seed, share)
     kept = case().choose(keep, seed, dead)
     assume(kept is not None)
