@@ -117,8 +117,8 @@ class Part:
         headed = Decompose(classes, together=together).headed(self.parent, self.context)
         groups = headed.groups
         labels = self.parent.record.labels
-        question = ImportanceInputs(headed, self.profile, labels, tuple(classes), 0, self.train, DEVICE)
-        scores, kept = method_of(method).scores(question), groups.everything()
+        inputs = ImportanceInputs(headed, self.profile, labels, tuple(classes), 0, self.train, DEVICE)
+        scores, kept = method_of(method).scores(inputs), groups.everything()
         for node in groups.nodes:
             for read in operator_of(node).reads(node, groups):
                 if read.recurrent_weight is not None:

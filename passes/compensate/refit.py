@@ -25,7 +25,7 @@ SAMPLES = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class RefitReport(Report):
-    """What was refitted; ``changed`` counts the nodes.
+    """Nodes that were refitted; ``changed`` counts them.
 
     Attributes:
         samples: number of samples that were used.

@@ -36,9 +36,10 @@ LEAST = 4
 """Samples a channel that a plan takes even so."""
 
 POWER = 0.8
-"""Of the mean squared change. Budgets divide scores by prices, and 0.8 ranks as the square over the price to
-1.25 does: an expensive channel has to bring more than its share. Chosen on held-back training images of
-ResNet-20 (two classes, refitted): -2.1 and -5.4 points at 50 and 30 % of the MACs, -2.9 and -7.1 with 1."""
+"""Power of the mean squared change. Budgets divide scores by prices, and 0.8 ranks as the square over the
+price to 1.25 does: an expensive channel has to bring more than its share. Chosen on held-out training
+images of ResNet-20 (two classes, refitted): -2.1 and -5.4 points at 50 and 30 % of the MACs, -2.9 and
+-7.1 with 1."""
 
 STEP = 0.05
 """Small enough to add up like a gradient, large enough for float32."""

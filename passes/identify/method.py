@@ -22,7 +22,7 @@ from graft.rewriter.run.session import Device
 
 @dataclass(frozen=True, eq=False)
 class ImportanceInputs:
-    """What a method is given to score channels: how much do ``classes`` need each of them?
+    """Inputs of an importance method: a model, and the classes that need some of its channels.
 
     Attributes:
         analysed: the parent with the output of the module, and its channel groups.
@@ -66,9 +66,9 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
-    """What ``--method`` takes, and modules record."""
+    """The word for ``--method``, which modules record, too."""
     statistics: ClassVar[tuple[Statistic, ...]] = ()
-    """What it takes from the profile."""
+    """Statistics that it takes from the profile."""
     samples: ClassVar[bool] = False
     """It runs the model on labelled samples."""
 

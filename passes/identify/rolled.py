@@ -63,7 +63,7 @@ class Rolled(Method):
                 "choose another method, such as ablation",
             )
         numbers = [samples.card.class_index(name) for name in inputs.classes]
-        found, wanted = _seen(inputs, samples.take(_chosen(samples, numbers)), nodes, self.gates)
+        found, wanted = _rows_of(inputs, samples.take(_choose(samples, numbers)), nodes, self.gates)
         result = np.zeros(groups.count)
         seen = np.zeros(groups.count, bool)
         for (node, channels), values in zip(nodes, found, strict=True):
@@ -111,7 +111,7 @@ def _is_switch(node: gs.Node, gate: int) -> bool:
     return cell.functions[cell.place(gate)] in SWITCHES
 
 
-def _chosen(samples: Samples, numbers: Sequence[int]) -> NDArray[np.int64]:
+def _choose(samples: Samples, numbers: Sequence[int]) -> NDArray[np.int64]:
     """Return positions of the first samples of the wanted classes, and of as many of every other."""
     labels = samples.labels.reshape(len(samples), -1)
     own = np.isin(labels, numbers)
@@ -121,7 +121,7 @@ def _chosen(samples: Samples, numbers: Sequence[int]) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.flatnonzero(own.any(axis=1))[:POSITIVES], *found]))
 
 
-def _seen(
+def _rows_of(
     inputs: ImportanceInputs, samples: Samples, nodes: Sequence[tuple[gs.Node, Channels]], gates: bool
 ) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
     """Return states or gates of each node, (rows, gates or 1, units), and whose the rows are.

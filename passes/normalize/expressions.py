@@ -52,7 +52,11 @@ class Affine:
         return Affine(terms, self.bias * np.float32(self.scale) + np.float32(self.shift))
 
     def plus(self, constant: Array) -> Affine:
-        """Return the sum with a constant of one number, or of one for each unit."""
+        """Return the sum with a constant of one number, or of one for each unit.
+
+        Raises:
+            NoCellError: the constant has another size.
+        """
         if constant.size == 1 and (self.scale, self.shift) != (1.0, 0.0):
             shift = self.shift + float(constant.reshape(-1)[0])
             return Affine(self.terms, self.bias, self.scale, shift)
@@ -62,7 +66,11 @@ class Affine:
         return Affine(value.terms, value.bias + constant.reshape(-1).astype(np.float32))
 
     def merged(self, other: Affine) -> Affine:
-        """Return the sum with another affine expression of other sources."""
+        """Return the sum with another affine expression.
+
+        Raises:
+            NoCellError: both weigh one source.
+        """
         left, right = self.plain(), other.plain()
         if set(left.terms) & set(right.terms):
             raise NoCellError("a source is weighed twice in one gate")

@@ -25,7 +25,7 @@ BY_ROW = frozenset(("Add", "MatMul", "Relu", "Sigmoid", "Softmax", "Tanh"))
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentLayoutReport(Report):
-    """What was brought to another form; ``changed`` counts the nodes.
+    """Nodes that were brought to another form; ``changed`` counts them.
 
     Attributes:
         rules: name of each rule that applied to the number of nodes that it changed.

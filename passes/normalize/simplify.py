@@ -31,7 +31,7 @@ log = logging.getLogger("graft")
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizeReport(Report):
-    """What became of a graph; ``changed`` counts the nodes that are gone or new.
+    """Numbers of nodes; ``changed`` counts those that are gone or new.
 
     Attributes:
         before: number of nodes.

@@ -48,7 +48,7 @@ def net(op: str, more: dict[str, Any], units: int = UNITS, steps: bool = False, 
         return found
     flat = found.node("Squeeze", "flat", "all", found.ints("one", 1))
     back = found.node("Transpose", "back", flat, perm=[1, 0, 2])
-    product = found.node("MatMul", "weighed", back, found.weight("head.w", units, 4))
+    product = found.node("MatMul", "weighted", back, found.weight("head.w", units, 4))
     found.node("Add", "y", product, found.weight("head.b", 4))
     return found
 

@@ -1,4 +1,4 @@
-"""Refit: what layers are told to be, what is solved, and what comes of it."""
+"""Refit: targets of layers, the equations, and the results."""
 
 from __future__ import annotations
 

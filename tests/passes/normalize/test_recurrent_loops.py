@@ -38,14 +38,14 @@ class Body:
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
         return name
 
-    def weighed(self, value: str, size: int) -> str:
+    def weighted(self, value: str, size: int) -> str:
         return self.node("MatMul", value, self.constant(self.random.normal(0, 0.7, (size, UNITS))))
 
     def gate(self, before: str = "h") -> str:
         total = self.node(
-            "Add", self.weighed("step", FEATURES), self.constant(self.random.normal(size=UNITS))
+            "Add", self.weighted("step", FEATURES), self.constant(self.random.normal(size=UNITS))
         )
-        return self.node("Add", total, self.weighed(before, UNITS))
+        return self.node("Add", total, self.weighted(before, UNITS))
 
     def hard(self, value: str) -> str:
         value = self.node("Mul", value, self.constant(0.25))
@@ -76,8 +76,8 @@ def gru(body: Body) -> tuple[str, ...]:
 
 def gru_reset_after(body: Body) -> tuple[str, ...]:
     update, reset = (body.node("Sigmoid", body.gate()) for _ in range(2))
-    own = body.node("Add", body.weighed("h", UNITS), body.constant(body.random.normal(size=UNITS)))
-    data = body.node("Add", body.weighed("step", FEATURES), body.constant(body.random.normal(size=UNITS)))
+    own = body.node("Add", body.weighted("h", UNITS), body.constant(body.random.normal(size=UNITS)))
+    data = body.node("Add", body.weighted("step", FEATURES), body.constant(body.random.normal(size=UNITS)))
     made = body.node("Tanh", body.node("Add", data, body.node("Mul", reset, own)))
     rest = body.node("Sub", body.constant([1.0]), update)
     return (body.node("Add", body.node("Mul", rest, made), body.node("Mul", update, "h")),)
@@ -89,7 +89,7 @@ def rnn(body: Body) -> tuple[str, ...]:
 
 def minimal_gate(body: Body) -> tuple[str, ...]:
     """A unit that has no operator: its gate reads the data only."""
-    update = body.node("Sigmoid", body.weighed("step", FEATURES))
+    update = body.node("Sigmoid", body.weighted("step", FEATURES))
     rest = body.node("Sub", body.constant(1.0), update)
     made = body.node("Tanh", body.gate())
     return (body.node("Add", body.node("Mul", update, "h"), body.node("Mul", rest, made)),)

@@ -124,7 +124,7 @@ def test_a_result_that_differs_is_dropped(monkeypatch: pytest.MonkeyPatch) -> No
     assert model.proto().SerializeToString(deterministic=True) == before
 
 
-def test_a_simplifier_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_simplifier_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(proto: onnx.ModelProto) -> onnx.ModelProto:
         raise RuntimeError("no idea")
 
