@@ -11,7 +11,7 @@ import pytest
 from tests import cases, cases_attention, cases_operators, graphs
 
 ROOT = Path(__file__).resolve().parents[1]
-SEARCHED = ("tests",)
+SEARCHED = ("tests", "benchmarks")
 
 
 def test_all_cases_are_there() -> None:

@@ -267,7 +267,9 @@ def vote_module(name: str) -> Model:
 
 
 def test_the_same_bytes_twice() -> None:
-    one, two = (joined(split(400, 2)).model.proto().SerializeToString() for _ in range(2))
+    found = [joined(split(400, 2)) for _ in range(2)]
+    assert all(each.joint is not None for each in found)
+    one, two = (each.model.proto().SerializeToString() for each in found)
     assert one == two
     assert READ.encode() in one
 

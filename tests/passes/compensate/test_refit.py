@@ -284,11 +284,16 @@ def test_a_copy_of_a_channel_takes_over() -> None:
     weight[4], bias[4] = weight[1], bias[1]
     net.constant("conv1.w", weight)
     net.constant("conv1.b", bias)
-    assert Refitted(net, conv1=[4]).error < 1e-4
+    found = Refitted(net, conv1=[4])
+    assert found.report.changed == 3
+    assert found.error < 1e-4
 
 
 def test_the_same_bytes_twice() -> None:
-    one, two = (Refitted(small.residual_net(), conv1=[0, 2]).model.proto() for _ in range(2))
+    found = [Refitted(small.residual_net(), conv1=[0, 2]) for _ in range(2)]
+    assert found[0].report.changed > 0
+    one, two, folded = (each.proto() for each in (found[0].model, found[1].model, found[0].folded))
+    assert one.SerializeToString(deterministic=True) != folded.SerializeToString(deterministic=True)
     assert one.SerializeToString(deterministic=True) == two.SerializeToString(deterministic=True)
 
 

@@ -99,6 +99,7 @@ NETS = {
 @pytest.mark.parametrize("name", NETS)
 def test_awkward_graphs_are_refitted_or_left_alone(name: str) -> None:
     found = Refitted(NETS[name](), conv1=[0, 3])
+    assert found.report.changed or found.report.declined
     assert found.error <= 1.05 * found.before
 
 

@@ -73,8 +73,9 @@ def test_metadata_of_a_converted_model_stays() -> None:
     of.metadata["theirs"], of.header.doc_string, of.header.producer_name = "kept", "doc", "them"
     node = of.graph.nodes[0].name
     of.node_metadata[node] = {"layer": "7"}
-    Convert(18)(of, Context())
+    assert Convert(18)(of, Context()).changed
     proto = of.proto()
+    assert [entry.version for entry in proto.opset_import if entry.domain == ""] == [18]
     assert (proto.doc_string, proto.producer_name) == ("doc", "them")
     assert {entry.key: entry.value for entry in proto.metadata_props}["theirs"] == "kept"
     kept = {n.name: {e.key: e.value for e in n.metadata_props} for n in proto.graph.node}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
@@ -61,9 +62,17 @@ def of(net: Net, **outputs: list[int]) -> Model:
 @settings(max_examples=25, deadline=None)
 @given(cases.convolutional(), st.integers(0, 100))
 def test_a_shared_model_computes_the_same(proto: onnx.ModelProto, seed: int) -> None:
+    """Whatever is equal in it; a weight that is there twice is one afterwards."""
     model = Model.from_proto(proto)
+    values = np.linspace(0, 1, 7, dtype=np.float32)
+    for name in ("one", "twin"):
+        end = gs.Variable(f"{name}/end", np.float32, [7])
+        model.graph.nodes.append(gs.Node("Neg", f"{name}/neg", {}, [gs.Constant(name, values)], [end]))
+        model.graph.outputs.append(end)
     result = model.copy()
-    Deduplicate()(result, Context())
+    report = Deduplicate()(result, Context())
+    assert report.weights > 0
+    assert not {"one", "twin"} <= result.graph.tensors().keys()
     feed = graphs.samples(proto, seed)
     for before, after in zip(run(model, feed), run(result, feed), strict=True):
         np.testing.assert_array_equal(before, after)
@@ -118,10 +127,13 @@ def test_a_graph_beside_its_copy_runs_once(proto: onnx.ModelProto, other: bool) 
 
 @pytest.mark.parametrize("name", sorted(cases.CASES))
 def test_regression_graphs_compute_the_same(name: str) -> None:
+    """Beside a copy of itself, of which nothing is left."""
     proto = cases.build(name)
-    model = Model.from_proto(proto)
+    model = Model.from_proto(doubled(proto, False))
     result = model.copy()
-    Deduplicate()(result, Context())
+    report = Deduplicate()(result, Context())
+    assert report.nodes > 0 and (report.weights > 0 or name == "weights_as_inputs")
+    assert len(result.graph.nodes) < len(model.graph.nodes)
     feed = graphs.samples(proto, 1)
     for before, after in zip(run(model, feed), run(result, feed), strict=True):
         np.testing.assert_array_equal(before, after)
@@ -171,7 +183,8 @@ def test_sharing_twice_changes_nothing_more() -> None:
 def test_same_bytes_whichever_process() -> None:
     written = set()
     for _ in range(3):
-        model, _ = shared(Model.from_proto(doubled(small.residual_net().proto(y=[4]), False)))
+        model, report = shared(Model.from_proto(doubled(small.residual_net().proto(y=[4]), False)))
+        assert report.nodes > 0 and report.weights > 0
         written.add(model.proto().SerializeToString(deterministic=True))
     assert len(written) == 1
 
@@ -179,7 +192,7 @@ def test_same_bytes_whichever_process() -> None:
 def test_the_original_of_a_copy_is_left_alone() -> None:
     model = Model.from_proto(doubled(small.dense_net().proto(y=[4]), False))
     before = model.proto().SerializeToString(deterministic=True)
-    shared(model)
+    assert shared(model)[1].changed > 0
     assert model.proto().SerializeToString(deterministic=True) == before
 
 
@@ -365,20 +378,22 @@ def test_weights_that_bodies_capture() -> None:
         proto = net.proto(y=[6])
         model = Model.from_proto(proto)
         result = model.copy()
-        Deduplicate()(result, Context())
+        assert Deduplicate()(result, Context()).weights > 0
         same(model, result, {"x": X})
 
 
 def test_outputs_keep_their_names_and_values() -> None:
-    """Equal nodes that both make an output, and one inside that equals an output."""
+    """Equal nodes that both make an output, and two inside that equal an output."""
     net = Net(6)
-    for name in ("p", "q", "r"):
+    for name in ("p", "q", "r", "s"):
         net.node("Relu", name, "x")
     net.node("Neg", "y", "r")
     net.node("Neg", "z", "q")
-    model = of(net, p=[6], q=[6], y=[6], z=[6])
-    result, _ = shared(model)
-    assert list(result.outputs()) == ["p", "q", "y", "z"]
+    net.node("Abs", "w", "s")
+    model = of(net, p=[6], q=[6], y=[6], z=[6], w=[6])
+    result, report = shared(model)
+    assert report.nodes > 0
+    assert list(result.outputs()) == ["p", "q", "y", "z", "w"]
     same(model, result, {"x": X})
 
 
@@ -391,7 +406,7 @@ def test_a_weight_that_is_an_output_keeps_its_name() -> None:
         proto.graph.output.append(helper.make_tensor_value_info(name, 1, [1, 6]))
         model = Model.from_proto(proto)
         result = model.copy()
-        Deduplicate()(result, Context())
+        assert Deduplicate()(result, Context()).weights == 1
         assert [tensor.name for tensor in result.graph.outputs] == ["y", name]
         same(model, result, {"x": X})
 
