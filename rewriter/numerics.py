@@ -1,6 +1,8 @@
-"""Linear systems with symmetric positive definite matrices, solved in one way everywhere: by Cholesky.
+"""Linear systems of least squares, solved in one way everywhere; no inverse is ever formed.
 
-No inverse is ever formed where a solution is wanted.
+By elimination (gesv of LAPACK) in numpy, whose BLAS computes all products here, too. Cholesky would take half
+the operations, but scipy, which has it, brings a BLAS of its own, whose threads compete with those of numpy's:
+within a refit every small factorisation took 25 times as long.
 """
 
 from __future__ import annotations
@@ -8,41 +10,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import linalg
 
 from graft.rewriter.arrays import Array, Table
 
-Factor = tuple[Array, bool]
 
-
-class Cholesky:
-    """One factorisation of a symmetric positive definite matrix, or of a stack, for several right-hand sides.
-
-    A matrix that rounding made indefinite is solved by elimination instead; one that is not finite has
-    solutions that are not finite.
+def solve(matrix: Array, right: Array) -> Table:
+    """Return ``x`` with ``matrix @ x = right``, in double precision; not finite where the matrix is not.
 
     Args:
-        matrix: (size, size) or (groups, size, size).
+        matrix: symmetric positive definite (size, size), or a stack (groups, size, size).
+        right: (size,) or (size, columns); for a stack (groups, size, columns).
     """
-
-    def __init__(self, matrix: Array) -> None:
-        stack = np.asarray(matrix, np.float64)
-        self._stack: Table = stack[None] if stack.ndim == 2 else stack
-        self._factors = [_factor(each) for each in self._stack]
-
-    def solve(self, right: Array) -> Table:
-        """Return ``x`` with ``matrix @ x = right``, in double precision.
-
-        Args:
-            right: (size,) or (size, columns); for a stack (groups, size, columns).
-        """
-        parts = np.asarray(right, np.float64)
-        parts = parts[None] if parts.ndim < 3 else parts
-        found = [
-            _solve(matrix, factor, part)
-            for matrix, factor, part in zip(self._stack, self._factors, parts, strict=True)
-        ]
-        return np.stack(found).reshape(right.shape)
+    matrix, right = np.asarray(matrix, np.float64), np.asarray(right, np.float64)
+    if not right.size:
+        return np.zeros(right.shape)
+    found: Table = np.linalg.solve(matrix, right)
+    return found
 
 
 def ridge(gram: Array, right: Array, penalty: Any) -> Table:
@@ -56,25 +39,4 @@ def ridge(gram: Array, right: Array, penalty: Any) -> Table:
         right: (size,) or (size, columns); for a stack (groups, size, columns).
         penalty: above 0; for a stack one number, or (groups,).
     """
-    shifts = np.asarray(penalty, np.float64)[..., None, None] * np.eye(gram.shape[-1])
-    return Cholesky(gram + shifts).solve(right)
-
-
-def _factor(matrix: Table) -> Factor | None:
-    if not (matrix.size and np.isfinite(matrix).all()):
-        return None
-    try:
-        factor: Factor = linalg.cho_factor(matrix, lower=True, check_finite=False)
-    except linalg.LinAlgError:
-        return None
-    return factor
-
-
-def _solve(matrix: Table, factor: Factor | None, right: Table) -> Table:
-    if not right.size:
-        return np.zeros(right.shape)
-    if factor is not None:
-        return np.asarray(linalg.cho_solve(factor, right, check_finite=False))
-    if not np.isfinite(matrix).all():
-        return np.full(right.shape, np.nan)
-    return np.asarray(np.linalg.solve(matrix, right))
+    return solve(gram + np.asarray(penalty, np.float64)[..., None, None] * np.eye(gram.shape[-1]), right)

@@ -184,7 +184,7 @@ class Rows:
 
     def together(self) -> Single:
         """Return what is read, of all batches: float32 (groups, rows, columns)."""
-        found: Single = np.concatenate(self.read, axis=1).astype(np.float32)
+        found: Single = np.concatenate(self.read, axis=1).astype(np.float32, copy=False)
         return found
 
     def solve(self) -> Fitted:
@@ -195,10 +195,10 @@ class Rows:
         """
         node = self.layer.node
         old = self.layer.operator.coefficients(node)
-        made = self.apart(np.concatenate(self._made).astype(np.float32))
+        made = self.apart(np.concatenate(self._made).astype(np.float32, copy=False))
         beside = np.zeros((len(old), 1, old.shape[1]), np.float32)
         if self._beside:
-            beside = self.apart(np.concatenate(self._beside).astype(np.float32))
+            beside = self.apart(np.concatenate(self._beside).astype(np.float32, copy=False))
         read, share = self.together(), self.share()
         with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused below
             found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits)

@@ -10,6 +10,7 @@ import numpy as np
 from graft.passes.compensate.layer import Fitted, Layer, Rows, SideBySide, flat
 from graft.passes.compensate.least_squares import System
 from graft.rewriter.arrays import Mask, Single, Table
+from graft.rewriter.numerics import solve
 from graft.rewriter.operators.base import is_constant
 from graft.rewriter.run.linear_map import LinearMap
 from graft.rewriter.run.staged import ROOM
@@ -126,7 +127,7 @@ class LayerPair:
             back.append(flat(carried, axis, places))
         cross, mean = system.cross(rows.apart(np.concatenate(back)))
         penalty = np.full(len(system.gram), PENALTY)
-        solved = system.penalised(penalty).solve(cross)
+        solved = solve(system.penalised(penalty), cross)
         return solved.swapaxes(1, 2), (mean - system.mean @ solved).reshape(-1).astype(np.float64)
 
     def _length(self, batches: list[_Batch], turn: Table, shift: Table, behind: Fitted) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graft.rewriter.arrays import Single, Table
-from graft.rewriter.numerics import Cholesky, ridge
+from graft.rewriter.numerics import ridge, solve
 
 OPEN = (-np.inf, np.inf)
 """Limits that are none."""
@@ -47,14 +47,25 @@ def correction(
     target = made
     for turn in range(ROUNDS + 1):
         cross, mean = system.cross(target - base)
-        step = equations.solve(cross).swapaxes(1, 2).astype(np.float32)
+        step = solve(equations, cross).swapaxes(1, 2).astype(np.float32)
         constant = (mean - system.mean @ step.swapaxes(1, 2))[:, 0]
         if turn == ROUNDS or limits == OPEN:
             break
-        predicted = base + read @ step.swapaxes(1, 2) + constant[:, None]
-        target = np.where(made <= limits[0], np.minimum(predicted, limits[0]), made)
-        target = np.where(made >= limits[1], np.maximum(predicted, limits[1]), target)
+        predicted = read @ step.swapaxes(1, 2)
+        predicted += base
+        predicted += constant[:, None]
+        target = _beyond(made, predicted, limits)
     return Solution(step, constant, system)
+
+
+def _beyond(made: Single, predicted: Single, limits: tuple[float, float]) -> Single:
+    """Return ``made``, but where that lies outside of ``limits`` what is predicted beyond the same limit."""
+    target, (low, high) = made, limits
+    if np.isfinite(low):
+        target = np.where(made <= low, np.minimum(predicted, np.float32(low)), target)
+    if np.isfinite(high):
+        target = np.where(made >= high, np.maximum(predicted, np.float32(high)), target)
+    return target
 
 
 @dataclass(frozen=True)
@@ -85,37 +96,39 @@ class System:
     """
 
     def __init__(self, read: Single, share: Single) -> None:
-        self.share = (share / max(float(share.sum()), 1e-30))[None, :, None]
-        self.mean = (self.share * read).sum(axis=1, keepdims=True)
-        self._centred = read - self.mean
-        self._weighted = self._centred * self.share
+        self._share = (share / max(float(share.sum()), 1e-30))[None, None, :]
+        self._root = np.sqrt(self._share).reshape(1, -1, 1)
+        self._rows, self.mean = self._weighted(read)
         half = read.shape[1] // 2
-        parts = (slice(0, half), slice(half, None))
-        self._halves = [self._products(part, self._centred) for part in parts]
+        self._parts = (slice(0, half), slice(half, None))
+        # a matrix times itself: BLAS computes one half of what is symmetric
+        self._halves = [_products(self._rows[:, part], self._rows[:, part]) for part in self._parts]
         self.gram: Table = sum(self._halves, np.zeros(()))
 
-    def _products(self, part: slice, values: Single) -> Table:
-        """Return ``read' values`` of some rows."""
-        found: Table = (self._weighted[:, part].swapaxes(1, 2) @ values[:, part]).astype(np.float64)
-        return found
+    def _weighted(self, values: Single) -> tuple[Single, Single]:
+        """Return ``values`` (groups, rows, numbers), centred, times the roots of the weights; and their mean."""
+        mean: Single = self._share @ values
+        found = values - mean
+        found *= self._root
+        return found, mean
 
     def cross(self, target: Single) -> tuple[Table, Single]:
         """Return ``read' target`` (groups, columns, outputs), centred, and the mean of ``target``."""
-        mean = (self.share * target).sum(axis=1, keepdims=True)
-        return self._products(slice(None), target - mean), mean
+        weighted, mean = self._weighted(target)
+        return _products(self._rows, weighted), mean
 
-    def penalised(self, penalty: Table) -> Cholesky:
-        """Factor ``gram + penalty * mean variance``, for each group the penalty relative to its variance."""
-        shifts = (penalty * _variance(self.gram))[:, None, None] * np.eye(self.gram.shape[-1])
-        return Cholesky(self.gram + shifts)
+    def penalised(self, penalty: Table) -> Table:
+        """Return ``gram + penalty * mean variance``, for each group the penalty relative to its variance."""
+        shifts: Table = (penalty * _variance(self.gram))[:, None, None] * np.eye(self.gram.shape[-1])
+        return self.gram + shifts
 
     def penalty(self, target: Single) -> Table:
         """Return for each group the penalty that errs least on the second half, fitted on the first."""
         half = target.shape[1] // 2
         if half < 2:
             return np.full(len(target), PENALTIES[-1])
-        centred = target - (self.share * target).sum(axis=1, keepdims=True)
-        fitted, held = (self._products(part, centred) for part in (slice(0, half), slice(half, None)))
+        weighted, _ = self._weighted(target)
+        fitted, held = (_products(self._rows[:, part], weighted[:, part]) for part in self._parts)
         errors = []
         for penalty in PENALTIES:
             step = ridge(self._halves[0], fitted, penalty * _variance(self._halves[0]))
@@ -124,6 +137,12 @@ class System:
             )
         chosen: Table = np.asarray(PENALTIES)[np.argmin(errors, axis=0)]
         return chosen
+
+
+def _products(left: Single, right: Single) -> Table:
+    """Return ``left' right`` of each group."""
+    found: Table = (left.swapaxes(1, 2) @ right).astype(np.float64)
+    return found
 
 
 def _variance(gram: Table) -> Table:

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.identify.method import ImportanceInputs, Method, readers, unweighted
 from graft.rewriter.arrays import Scores, Table
-from graft.rewriter.numerics import Cholesky, ridge
+from graft.rewriter.numerics import ridge, solve
 from graft.rewriter.operators import consumer_of
 from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Statistic
 
@@ -126,7 +126,7 @@ def _account(covariance: Table, weights: Table) -> Scores:
         stays = np.setdiff1d(np.arange(len(left)), removed)
         highest = max(highest, float(error[removed].max()))
         scores[left[removed]] = np.maximum(error[removed], highest if len(removed) == 1 else error[removed])
-        taken = Cholesky(precision[np.ix_(removed, removed)]).solve(precision[np.ix_(removed, stays)])
+        taken = solve(precision[np.ix_(removed, removed)], precision[np.ix_(removed, stays)])
         precision = precision[np.ix_(stays, stays)] - precision[np.ix_(stays, removed)] @ taken
         across = weights[np.ix_(stays, removed)] @ taken
         own = taken.T @ weights[np.ix_(removed, removed)] @ taken
