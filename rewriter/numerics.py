@@ -1,8 +1,8 @@
 """Linear systems of least squares, solved in one way everywhere; no inverse is ever formed.
 
-By elimination (gesv of LAPACK) in numpy, whose BLAS computes all products here, too. Cholesky would take half
-the operations, but scipy, which has it, brings a BLAS of its own, whose threads compete with those of numpy's:
-within a refit every small factorisation took 25 times as long.
+By elimination (gesv of LAPACK) in numpy, whose BLAS computes all products here, too. Cholesky would take
+half the operations, but scipy, which has it, brings a BLAS of its own, whose threads compete with those of
+numpy's: within a refit every small factorisation took 25 times as long.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class System:
         self.gram: Table = sum(self._halves, np.zeros(()))
 
     def _weighted(self, values: Single) -> tuple[Single, Single]:
-        """Return ``values`` (groups, rows, numbers), centred, times the roots of the weights; and their mean."""
+        """Return ``values`` (groups, rows, numbers), centred and times the roots of the weights; the mean."""
         mean: Single = self._share @ values
         found = values - mean
         found *= self._root
