@@ -96,8 +96,8 @@ class System:
     """
 
     def __init__(self, read: Single, share: Single) -> None:
-        self._share = (share / max(float(share.sum()), 1e-30))[None, None, :]
-        self._root = np.sqrt(self._share).reshape(1, -1, 1)
+        self._share: Single = (share / max(float(share.sum()), 1e-30))[None, None, :]
+        self._root: Single = np.sqrt(self._share).reshape(1, -1, 1)
         self._rows, self.mean = self._weighted(read)
         half = read.shape[1] // 2
         self._parts = (slice(0, half), slice(half, None))
@@ -108,9 +108,8 @@ class System:
     def _weighted(self, values: Single) -> tuple[Single, Single]:
         """Return ``values`` (groups, rows, numbers), centred and times the roots of the weights; the mean."""
         mean: Single = self._share @ values
-        found = values - mean
-        found *= self._root
-        return found, mean
+        found: Single = values - mean
+        return np.multiply(found, self._root, out=found), mean
 
     def cross(self, target: Single) -> tuple[Table, Single]:
         """Return ``read' target`` (groups, columns, outputs), centred, and the mean of ``target``."""

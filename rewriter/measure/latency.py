@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from graft.rewriter.arrays import Channels, Mask, Table
 from graft.rewriter.errors import GraftError
@@ -304,6 +303,8 @@ def _products(counts: Table) -> Table:
 def _not_negative(rows: Table, values: Table) -> Table:
     """Least-squares solution without negative coefficients."""
     scale = np.linalg.norm(rows, axis=0)  # products of channel numbers differ by orders of magnitude
+    from scipy.optimize import nnls  # takes as long to import as all of numpy
+
     return np.asarray(nnls(rows / scale, values)[0] / scale)
 
 
