@@ -43,7 +43,7 @@ class Declined:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a pass did.
+    """The outcome of a pass.
 
     Attributes:
         changed: number of nodes, channels or classes that were changed; the pass says which.
@@ -56,7 +56,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Context:
-    """What passes may use beside their subject.
+    """Data and means that passes may use beside their subject.
 
     Attributes:
         samples: labelled samples, matched to the card of the subject: the calibration set.

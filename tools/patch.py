@@ -1,4 +1,4 @@
-"""What 'graft replace', 'add' and 'remove' share: options, and the patch report."""
+"""Options and the patch report that 'graft replace', 'add' and 'remove' share."""
 
 from __future__ import annotations
 

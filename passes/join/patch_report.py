@@ -1,4 +1,4 @@
-"""What a written model is, and what a patch did to it: figures for people and for ``--json``."""
+"""Figures of a written model and of what a patch did to it, for people and for ``--json``."""
 
 from __future__ import annotations
 

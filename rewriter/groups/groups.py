@@ -58,7 +58,7 @@ class Place:
 
 
 class ChannelGroups:
-    """What can be pruned in a model, and together with what.
+    """The channel groups of a model: what can be pruned, and together with what.
 
     Args:
         model: an unchanged model; its graph is only read.

@@ -28,7 +28,7 @@ from graft.rewriter.operators.consumer import Consumer
 
 
 class _Kernels(Consumer):
-    """What convolutions share.
+    """Rules that both convolutions share.
 
     * dense: consumes the input's channels, makes new ones;
     * depthwise (one input channel a group): the input's channels pass, each tied to its m outputs;

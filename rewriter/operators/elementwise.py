@@ -137,7 +137,7 @@ class Broadcast(Operator):
 
 
 class MicrosoftGelu(Broadcast):
-    """What onnxruntime's optimizers write for Gelu and its kin, with or without a bias."""
+    """The nodes that onnxruntime's optimizers write for Gelu and its kin, with or without a bias."""
 
     types = tuple(f"com.microsoft::{name}" for name in ("BiasGelu", "FastGelu", "Gelu", "QuickGelu"))
     activates = True
