@@ -9,7 +9,7 @@ import numpy as np
 
 from graft.passes.compensate.layer import Fitted, Layer, Rows, SideBySide, flat
 from graft.passes.compensate.least_squares import System
-from graft.rewriter.arrays import Mask, Single, Table
+from graft.rewriter.arrays import Single, Table
 from graft.rewriter.numerics import solve
 from graft.rewriter.operators.base import is_constant
 from graft.rewriter.run.linear_map import LinearMap
@@ -108,14 +108,19 @@ class LayerPair:
 
     def _miss(self, batch: _Batch, behind: Fitted) -> None:
         """Note what the second layer lacks; nothing where its target and it are beyond the same limit."""
-        (low, high), (least, most) = self.first.limits, self.second.limits
-        batch.open = (batch.made > low) & (batch.made < high)
-        made = self._maps[1].forward(np.clip(batch.made, low, high), behind.coefficients, behind.offset)
-        made = made if batch.beside is None else made + batch.beside
-        batch.error = np.clip(batch.target, least, most) - made
-        off = ((batch.target <= least) & (made <= least)) | ((batch.target >= most) & (made >= most))
-        batch.error[off] = 0
-        batch.counts = ~off
+        batch.open = _inside(batch.made, self.first.limits)
+        active = np.clip(batch.made, *self.first.limits)
+        made = self._maps[1].forward(active, behind.coefficients, behind.offset)
+        if batch.beside is not None:
+            made += batch.beside
+        (least, most), target = self.second.limits, batch.target
+        batch.counts = np.ones_like(made)
+        for limit, beyond in ((least, np.less_equal), (most, np.greater_equal)):
+            if np.isfinite(limit):
+                batch.counts -= beyond(target, limit) & beyond(made, limit)
+        batch.error = np.clip(target, least, most)
+        batch.error -= made
+        batch.error *= batch.counts
 
     def _direction(
         self, batches: list[_Batch], rows: Rows, system: System, behind: Fitted
@@ -153,9 +158,9 @@ class _Batch:
         beside: what is added to the second.
         share: weights of the samples.
         made: by the first layer.
-        open: where the activation behind passes changes on.
+        open: 1 where the activation behind passes changes on, else 0.
         error: of the second.
-        counts: where a change of the second matters.
+        counts: 1 where a change of the second matters, else 0.
     """
 
     cut: Mapping[str, Single]
@@ -165,10 +170,19 @@ class _Batch:
     beside: Single | None
     share: Table
     made: Single = field(default_factory=lambda: np.zeros(0, np.float32))
-    open: Mask = field(default_factory=lambda: np.zeros(0, bool))
+    open: Single = field(default_factory=lambda: np.zeros(0, np.float32))
     error: Single = field(default_factory=lambda: np.zeros(0, np.float32))
-    counts: Mask = field(default_factory=lambda: np.zeros(0, bool))
+    counts: Single = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def dot(self, one: Single, other: Single) -> float:
         """Return the weighted product of two tensors of all samples."""
         return float(self.share @ (one * other).reshape(len(one), -1).sum(axis=1))
+
+
+def _inside(values: Single, limits: tuple[float, float]) -> Single:
+    """Return 1 where ``values`` lie between the limits, else 0."""
+    inside = np.ones_like(values)
+    for limit, beyond in zip(limits, (np.less_equal, np.greater_equal), strict=True):
+        if np.isfinite(limit):
+            inside -= beyond(values, limit)
+    return inside

@@ -60,11 +60,11 @@ def correction(
 
 def _beyond(made: Single, predicted: Single, limits: tuple[float, float]) -> Single:
     """Return ``made``, but where that lies outside of ``limits`` what is predicted beyond the same limit."""
-    target, (low, high) = made, limits
+    target, (low, high) = made, (np.float32(limit) for limit in limits)
     if np.isfinite(low):
-        target = np.where(made <= low, np.minimum(predicted, np.float32(low)), target)
+        target = np.where(made <= low, np.minimum(predicted, low), target)
     if np.isfinite(high):
-        target = np.where(made >= high, np.maximum(predicted, np.float32(high)), target)
+        target = np.where(made >= high, np.maximum(predicted, high), target)
     return target
 
 
@@ -96,25 +96,28 @@ class System:
     """
 
     def __init__(self, read: Single, share: Single) -> None:
-        self._share: Single = (share / max(float(share.sum()), 1e-30))[None, None, :]
-        self._root: Single = np.sqrt(self._share).reshape(1, -1, 1)
-        self._rows, self.mean = self._weighted(read)
+        self._share: Single = (share / max(float(share.sum()), 1e-30))[None, :, None]
+        self.mean: Single = (self._share * read).sum(axis=1, keepdims=True)
+        self._centred = read - self.mean
+        self._weighted = self._centred * self._share
         half = read.shape[1] // 2
         self._parts = (slice(0, half), slice(half, None))
-        # a matrix times itself: BLAS computes one half of what is symmetric
-        self._halves = [_products(self._rows[:, part], self._rows[:, part]) for part in self._parts]
+        self._halves = [self._products(part, self._centred) for part in self._parts]
         self.gram: Table = sum(self._halves, np.zeros(()))
 
-    def _weighted(self, values: Single) -> tuple[Single, Single]:
-        """Return ``values`` (groups, rows, numbers), centred and times the roots of the weights; the mean."""
-        mean: Single = self._share @ values
-        found: Single = values - mean
-        return np.multiply(found, self._root, out=found), mean
+    def _products(self, part: slice, values: Single) -> Table:
+        """Return ``read' values`` of some rows."""
+        found: Table = (self._weighted[:, part].swapaxes(1, 2) @ values[:, part]).astype(np.float64)
+        return found
 
     def cross(self, target: Single) -> tuple[Table, Single]:
-        """Return ``read' target`` (groups, columns, outputs), centred, and the mean of ``target``."""
-        weighted, mean = self._weighted(target)
-        return _products(self._rows, weighted), mean
+        """Return ``read' target`` (groups, columns, outputs), centred, and the mean of ``target``.
+
+        ``target`` is overwritten: large arrays are not made twice.
+        """
+        mean: Single = (self._share * target).sum(axis=1, keepdims=True)
+        target -= mean
+        return self._products(slice(None), target), mean
 
     def penalised(self, penalty: Table) -> Table:
         """Return ``gram + penalty * mean variance``, for each group the penalty relative to its variance."""
@@ -122,12 +125,15 @@ class System:
         return self.gram + shifts
 
     def penalty(self, target: Single) -> Table:
-        """Return for each group the penalty that errs least on the second half, fitted on the first."""
+        """Return for each group the penalty that errs least on the second half, fitted on the first.
+
+        ``target`` is overwritten.
+        """
         half = target.shape[1] // 2
         if half < 2:
             return np.full(len(target), PENALTIES[-1])
-        weighted, _ = self._weighted(target)
-        fitted, held = (_products(self._rows[:, part], weighted[:, part]) for part in self._parts)
+        target -= (self._share * target).sum(axis=1, keepdims=True)
+        fitted, held = (self._products(part, target) for part in self._parts)
         errors = []
         for penalty in PENALTIES:
             step = ridge(self._halves[0], fitted, penalty * _variance(self._halves[0]))
@@ -136,12 +142,6 @@ class System:
             )
         chosen: Table = np.asarray(PENALTIES)[np.argmin(errors, axis=0)]
         return chosen
-
-
-def _products(left: Single, right: Single) -> Table:
-    """Return ``left' right`` of each group."""
-    found: Table = (left.swapaxes(1, 2) @ right).astype(np.float64)
-    return found
 
 
 def _variance(gram: Table) -> Table:

@@ -113,7 +113,7 @@ def _side_by_side(subject: Pruned, samples: Samples, weights: Table, device: Dev
     model, whole = subject.model, subject.whole
     batches = Batches.read(samples, device, model, BATCH)
     weights = weights[: batches.count] / weights[: batches.count].sum()
-    runs = (StagedRun(model, batches, device), StagedRun(whole.model, batches, device, fixed=True))
+    runs = (StagedRun(model, batches, device), StagedRun(whole.model, batches, device))
     return SideBySide(model, whole.groups, subject.plan.mask(whole.groups), *runs, weights, device)
 
 

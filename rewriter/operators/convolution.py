@@ -187,7 +187,7 @@ class Convolution(_Kernels, AffineMap):
         """Return the inputs under the kernel at each place."""
         groups, (samples, channels, *sizes) = _groups(node), data.shape
         pads, flat = _under_kernel(node, sizes)
-        padded = np.pad(data, [(0, 0), (0, 0), *pads]).reshape(samples, channels, -1)
+        padded = _zero_padded(data, pads).reshape(samples, channels, -1)
         taken = padded[:, :, flat[places]].reshape(samples, groups, -1, len(places), flat.shape[1])
         return taken.transpose(1, 0, 3, 2, 4).reshape(groups, samples * len(places), -1)
 
@@ -318,6 +318,17 @@ def _coverage(node: gs.Node, channels: ChannelLookup) -> Array:
         at = start + np.arange(outputs)[:, None] * strides[axis] + np.arange(taps) * dilations[axis]
         inside = np.multiply.outer(inside, ((at >= 0) & (at < size)).mean(axis=0))
     return inside
+
+
+def _zero_padded(data: Array, pads: Sequence[Sequence[int]]) -> Array:
+    """Return ``data`` (samples, channels, *space) with zeros before and behind; as it is without pads."""
+    if not any(map(any, pads)):
+        return data
+    sizes = [before + size + behind for size, (before, behind) in zip(data.shape[2:], pads, strict=True)]
+    padded = np.zeros((*data.shape[:2], *sizes), data.dtype)
+    inner = [slice(before, before + size) for size, (before, _) in zip(data.shape[2:], pads, strict=True)]
+    padded[:, :, *inner] = data
+    return padded
 
 
 def _under_kernel(node: gs.Node, sizes: Sequence[int]) -> tuple[list[tuple[int, int]], Array]:

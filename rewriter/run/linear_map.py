@@ -49,7 +49,8 @@ class LinearMap:
             return made
         shape = np.ones(made.ndim, int)
         shape[self._operator.made_axis] = -1
-        return made + offset.reshape(shape).astype(np.float32)
+        made += offset.reshape(shape).astype(np.float32)
+        return made
 
     def back(self, errors: Single, coefficients: Table, sizes: tuple[int, ...]) -> Single:
         """Apply the transpose: bring errors of the output to the input.

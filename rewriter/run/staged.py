@@ -67,16 +67,14 @@ class StagedRun:
         model: its graph is in topological order. Weights of nodes that were not passed may change.
         batches: inputs of the model.
         device: where pieces run.
-        fixed: no weights ever change: what was computed ahead of the current node is remembered, too.
 
     Attributes:
         nodes: name to node.
     """
 
-    def __init__(self, model: Model, batches: Batches, device: Device, fixed: bool = False) -> None:
+    def __init__(self, model: Model, batches: Batches, device: Device) -> None:
         self._model = model
         self._device = device
-        self._fixed = fixed
         self._known: list[Tensors] = batches.inputs
         self._passed: frozenset[str] = frozenset()
         self.nodes: dict[str, gs.Node] = {node.name: node for node in model.graph.nodes}
@@ -97,16 +95,12 @@ class StagedRun:
         """
         names = self.living(node)
         piece = self._piece([*dict.fromkeys([*names, *wanted])])
-        ahead = set(wanted) - self.known(node) if self._fixed else set()
         moved: list[Tensors] = []
         for known in self._known:
             found = {**known, **piece.run(known)} if piece else known
-            moved.append({name: found[name] for name in (*names, *ahead)})
+            moved.append({name: found[name] for name in names})
             yield {name: found[name] for name in wanted}
-        room = max(ROOM, _size(self._known))
-        if ahead and _size(moved) > room:
-            moved = [{name: found[name] for name in names} for found in moved]
-        if _size(moved) <= room:
+        if _size(moved) <= max(ROOM, _size(self._known)):
             self._known = moved
 
     def living(self, node: gs.Node) -> list[str]:
