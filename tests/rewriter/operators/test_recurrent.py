@@ -192,7 +192,7 @@ def units(groups: ChannelGroups, layer: Layer) -> list[np.ndarray]:
     return [np.arange(0) if node is None else groups.of(node.outputs[0])[3] for node in found]
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(OPEN, st.floats(0.2, 0.9))
 def test_cut_equals_masked(seed: int, share: float) -> None:
     drawn = Drawn(np.random.default_rng(seed))
