@@ -26,6 +26,9 @@ from tests.integration.kit import printed
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED: dict[str, Any] = json.loads((GOLDEN / "expected.json").read_text())
 LARGEST = 2_000_000
+ROUNDING = 1e-4
+"""Of refitted weights, of their scale: the code that wrote the golden files comes to 4e-5 where BLAS takes
+the kernels of another processor. On one machine they are equal."""
 PROFILES = [path.parts[-3] for path in sorted(GOLDEN.glob("*/parent/profile.safetensors"))]
 
 
@@ -190,8 +193,8 @@ def check_modules(name: str, made: Path, outputs: dict[str, Any]) -> None:
             if values.dtype.kind != "f":
                 np.testing.assert_array_equal(new[tensor], values)
                 continue
-            scale = float(np.abs(values).max(initial=0))
-            np.testing.assert_allclose(new[tensor], values, rtol=0, atol=1e-5 * scale, err_msg=tensor)
+            atol = ROUNDING * float(np.abs(values).max(initial=0))
+            np.testing.assert_allclose(new[tensor], values, rtol=0, atol=atol, err_msg=tensor)
         compare(file, f"{name}/{file.name}", outputs)
 
 
