@@ -18,9 +18,12 @@ from graft.passes.compare.fitting import READ
 from graft.passes.compare.joint_head import JointHead
 from graft.passes.compare.reject import Reject
 from graft.passes.compensate.fold import Fold
+from graft.passes.compensate.refit import Refit
 from graft.passes.compose import Compose, Modules
 from graft.passes.cut.head import Head
 from graft.passes.cut.slice import Slice
+from graft.passes.cut.verify import Verify
+from graft.passes.decompose import Decompose
 from graft.passes.join.adapt import Adapt, raw_input
 from graft.passes.join.convert import Convert
 from graft.passes.join.deduplicate import Deduplicate
@@ -28,9 +31,12 @@ from graft.passes.join.merge import Meet
 from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.join.push_gather import PushGather
 from graft.passes.join.side_by_side import SideBySide
+from graft.passes.modularize import Modularize
 from graft.passes.normalize.simplify import Normalize
+from graft.passes.parent import Parent
 from graft.passes.remove import Remove
 from graft.passes.replace import Replace
+from graft.passes.select.budget import Budget
 from graft.passes.trunk import Trunk
 from graft.rewriter.card.card import InputCard
 from graft.rewriter.data.samples import Samples
@@ -151,6 +157,32 @@ def declining(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], Declined]:
         return declined
 
     return let
+
+
+def taught() -> tuple[Parent, Context]:
+    """A parent, and what its modules are made from."""
+    found = parent(0)
+    samples = small.samples(small.inputs([6], 80), of=found.card)
+    return found, small.context(small.profile(found.model, samples, found.sha256), samples)
+
+
+@pytest.mark.parametrize("kind", [Head, Budget, Fold, Slice, Verify, Refit])
+def test_what_is_declined_on_the_way_to_a_module_is_reported(
+    kind: type, declining: Callable[[type], Declined]
+) -> None:
+    (found, context), declined = taught(), declining(kind)
+    report = Decompose(["a"], 0.5, compensate="refit", verify=True)(found, context)
+    assert declined in report.declined
+
+
+@pytest.mark.parametrize("kind", [Decompose, Convert])
+def test_what_is_declined_on_the_way_to_several_modules_is_reported(
+    kind: type, declining: Callable[[type], Declined]
+) -> None:
+    (found, context), declined = taught(), declining(kind)
+    report = Modularize((("a",), ("b",)), Decompose((), 0.5))(found, context)
+    assert [declined in module.declined for module in report.modules] == [True, True]
+    assert report.declined.count(declined) == 2
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,27 @@ def test_a_unit_that_doubles_another_is_not_missed(op: str, more: dict[str, Any]
 
 
 @pytest.mark.parametrize(("op", "more"), KINDS)
+def test_constant_features_cost_nothing(op: str, more: dict[str, Any]) -> None:
+    found = net(op, more)
+    turned, *others = found.nodes
+    found.nodes = [turned]
+    weight = found.rng.normal(size=(3, 7))
+    weight[:, [1, 4]] = 0
+    made = found.node("MatMul", "made", "turned", found.constant("w", weight))
+    biased = found.node("Add", "biased", made, found.constant("b", np.linspace(0.5, 1.5, 7)))
+    others[0].input[0] = found.node("Relu", "relu", biased)
+    found.nodes += others
+    found.weight("W", 1, GATES[op] * UNITS, 7)
+    whole, cuts = model_of(found), [model_of(found) for _ in range(2)]
+    plan, profile = small.plan(whole, made=[1, 4]), small.profile(whole, small.samples(data()))
+    for model, step in zip(cuts, ("mean", "none"), strict=True):
+        Fold(plan, small.LABELS[:2], step)(Analysed.of(model), small.context(profile))
+        small.prune(model, plan)
+    mean, none = (np.abs(small.run(m, data())["y"] - small.run(whole, data())["y"]).max() for m in cuts)
+    assert mean < 1e-5 and none > 0.05
+
+
+@pytest.mark.parametrize(("op", "more"), KINDS)
 def test_refit_brings_the_units_nearer_to_the_parents(op: str, more: dict[str, Any]) -> None:
     model = model_of(net(op, more, units=16))
     samples = small.samples(data(600))

@@ -123,6 +123,17 @@ def test_the_best_scores_for_their_cost_stay() -> None:
     assert kept[groups["conv0"].channels].all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_of_what_must_not_be_emptied_the_best_channel_stays(seed: int) -> None:
+    groups, alive = case().groups, some_dead(seed, 0.0)
+    scores = np.random.default_rng(seed).random(groups.count)
+    cuts = (case().choose(float(keep), seed, alive) for keep in np.arange(0.01, 1, 0.01))
+    smallest = next(kept for kept in cuts if kept is not None)
+    assert min(smallest[channels].sum() for channels in groups.needed()) == 1
+    for channels in groups.needed():
+        assert smallest[channels[np.argmax(scores[channels])]]
+
+
 def test_everything_fits_into_the_whole_budget() -> None:
     groups = case().groups
     kept = case().choose(1.0, 0, np.zeros(groups.count, bool))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -19,6 +20,8 @@ from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import CostModel, cost_of
+from graft.rewriter.operators import Read, consumer_of
+from graft.rewriter.operators.recurrent import BIAS, DATA, FEATURES, RECURRENCE, SEQUENCE, WEIGHT
 from tests import small
 
 STEPS, SAMPLES = 4, 3
@@ -317,3 +320,48 @@ def test_dense_layers_on_rows_are_seen_by_step() -> None:
         assert RecurrentLayout()(model, small.context()).rules.get("by_step", 0) == changed
         x = np.random.default_rng(1).normal(size=(SAMPLES, STEPS, 3)).astype(np.float32)
         np.testing.assert_allclose(small.run(model, x)["y"], small.run(proto, x)["y"], atol=1e-6)
+
+
+def layer(op: str, **attributes: Any) -> Model:
+    """A layer of five units, all of whose states are read."""
+    drawn, rows = Drawn(np.random.default_rng(0)), GATES[op] * 5
+    x = drawn.node("Transpose", "time", "x", perm=[1, 0, 2])
+    weights = [drawn.weight("W", 1, rows, 3), drawn.weight("R", 1, rows, 5), drawn.weight("B", 1, 2 * rows)]
+    drawn.nodes.append(
+        helper.make_node(op, [x, *weights], ["all"], name="layer", hidden_size=5, **attributes)
+    )
+    mean = drawn.node("ReduceMean", "mean", "all", axes=[0, 1], keepdims=0)
+    drawn.node("MatMul", "y", mean, drawn.weight("head", 5, 4))
+    return Model.from_proto(drawn.model())
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_the_matrix_holds_the_row_of_every_gate_of_each_unit(op: str) -> None:
+    model = layer(op)
+    node = next(node for node in model.graph.nodes if node.op == op)
+    consumer, units = consumer_of(node), np.arange(5)
+    assert consumer is not None
+    own = Read(SEQUENCE, FEATURES + 1, units, recurrent_weight=RECURRENCE)
+    for index, read in ((WEIGHT, Read(DATA, FEATURES, np.arange(3))), (RECURRENCE, own)):
+        found, rows = consumer.matrix(node, read), node.inputs[index].values[0]
+        assert found.shape == (5, GATES[op], rows.shape[1])
+        for unit in units:
+            np.testing.assert_array_equal(found[unit], rows[unit::5])
+
+
+@pytest.mark.parametrize(("op", "more"), [("LSTM", {}), ("GRU", {}), ("GRU", {"linear_before_reset": 1})])
+def test_constant_units_of_the_step_before_become_a_bias_of_their_own(op: str, more: dict[str, Any]) -> None:
+    """Of the recurrence, not of the data; a ``GRU`` that resets units first counts half for its candidate."""
+    model = layer(op, **more)
+    groups = ChannelGroups(model)
+    node = next(node for node in model.graph.nodes if node.op == op)
+    consumer = consumer_of(node)
+    assert consumer is not None
+    read = next(read for read in consumer.reads(node, groups) if read.recurrent_weight is not None)
+    constant, old, weight = np.array([0, 2, 0, 0, -1.0]), node.inputs[BIAS].values[0], node.inputs[RECURRENCE]
+    added = weight.values[0].astype(np.float64) @ constant
+    if op == "GRU" and not more:
+        added[10:] /= 2
+    consumer.add_bias(node, consumer.fold(node, read, np.eye(5), constant, groups), model.graph)
+    expected = old + np.concatenate([np.zeros_like(added), added])
+    np.testing.assert_allclose(node.inputs[BIAS].values[0], expected, rtol=1e-6, atol=1e-6)

@@ -26,6 +26,8 @@ def profile(seed: int = 0, classes: tuple[str, ...] = ("a", "b", "ü|x"), parent
         {
             "sum": {"t/1|2": random.normal(size=(3, 4)), "u": random.normal(size=(3, 2))},
             "squares": {"u": random.random((3, 2))},
+            "active": {"u": random.random((3, 2))},
+            "products": {"u": random.random((3, 4))},
         },
     )
 
