@@ -1,7 +1,8 @@
 """The one protocol of passes.
 
 A pass is a frozen dataclass that holds configuration only. What it works on is the *subject* of the
-call; samples, profile, device and seed come in a :class:`Context`. Every call returns a
+call; samples, profile, device and seed come in a :class:`Context`. A plan is configuration: it says what to
+keep, and may have been written by hand. Every call returns a
 :class:`Report`: how much was changed, and what was declined, with the reason.
 
 Two kinds, as in onnx-ir:

@@ -157,7 +157,7 @@ class Replace:
         before = task.correct(evidence.sum(axis=1))
         newcomer = graph.patch.newcomer.model
         room = max(0, parents_macs([newcomer]) - cost_of(newcomer).macs)
-        found = [each.weigh(task, rows, room) for each, rows in zip(candidates, values, strict=True)]
+        found = [each.fit_log_odds(task, rows, room) for each, rows in zip(candidates, values, strict=True)]
         best = _best(found)
         weighed, comparison = found[best], candidates[best]
         top1, base = float(weighed.correct.mean()), float(before.mean())

@@ -110,7 +110,7 @@ class Calibrated(Comparison):
         """Take the newcomer's log-odds, and how near the sample is to its class."""
         return typical_evidence(pair)
 
-    def weigh(self, task: OneVsRest, values: Table, room: int) -> Weighed:
+    def fit_log_odds(self, task: OneVsRest, values: Table, room: int) -> Weighed:
         """Fit weights and an offset.
 
         Args:

@@ -107,7 +107,7 @@ class Joint(Comparison):
         evidence, declined = self.evidence(pair)
         return pair.build.node("Concat", "newcomer/known", evidence, axis=-1), declined
 
-    def weigh(self, task: OneVsRest, values: Table, room: int) -> Weighed:
+    def fit_log_odds(self, task: OneVsRest, values: Table, room: int) -> Weighed:
         """Fit a ridge regression.
 
         Args:
@@ -115,4 +115,4 @@ class Joint(Comparison):
             values: float64 (samples, values), what :meth:`head_input` holds.
             room: multiply-accumulates that the fit may add.
         """
-        return task.joint(values, room)
+        return task.joint_head(values, room)

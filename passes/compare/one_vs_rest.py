@@ -63,7 +63,7 @@ class OneVsRest:
         odds, found = self._moved(evidence)
         return Weighed(self.correct(odds), PENALTY, 0, lambda: found)
 
-    def joint(self, values: Table, room: int) -> Weighed:
+    def joint_head(self, values: Table, room: int) -> Weighed:
         """Fit a ridge regression of ``values`` (samples, columns); ``room`` as in :func:`choose`."""
         choice = choose(values, (self.labels != self.place).astype(np.int64), self.seed, room)
         odds, moved = self._moved((choice.scores[:, 0] - choice.scores[:, 1])[:, None])

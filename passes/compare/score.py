@@ -152,7 +152,7 @@ class Comparison:
         read = build.node("Concat", "evidence", evidence, axis=-1)
         return build.node("Cast", "evidence_float", [read], to=single), declined
 
-    def weigh(self, task: OneVsRest, values: Table, room: int) -> Weighed:
+    def fit_log_odds(self, task: OneVsRest, values: Table, room: int) -> Weighed:
         """Fit the log-odds of a newcomer to samples.
 
         Args:
@@ -207,7 +207,7 @@ class Softmax(Comparison):
 
 
 class Typicality(Comparison):
-    """As softmax, minus a weighted distance of the sample to the class.
+    """The score of ``softmax``, minus a weighted distance of the sample to the class.
 
     The distance says how much farther the input's features are from the class than its own samples', in
     standard deviations (:class:`graft.rewriter.record.mahalanobis.Mahalanobis`). A network is as sure of
@@ -232,7 +232,7 @@ class Typicality(Comparison):
 
 
 class Vote(Comparison):
-    """As softmax; a network votes for its class where that is the likeliest of all that it knows.
+    """The score of ``softmax``; a network votes for its class where that is the likeliest of all that it knows.
 
     Where there is exactly one vote it decides (Pan and Rajan, ICSE 2022).
     """

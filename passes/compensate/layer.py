@@ -26,7 +26,7 @@ NUMBERS = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
-class SideBySide:
+class CutAndParent:
     """A cut model and its parent, run on the same samples.
 
     Attributes:
@@ -72,7 +72,7 @@ class Layer:
     reader: gs.Node | None = None
 
     @classmethod
-    def find(cls, node: gs.Node, sides: SideBySide) -> Layer | Declined | None:
+    def find(cls, node: gs.Node, sides: CutAndParent) -> Layer | Declined | None:
         """Find the target of ``node`` of the cut model.
 
         Returns:
@@ -229,7 +229,7 @@ def declined(node: gs.Node, reason: str) -> Declined:
 
 
 def _behind_sum(
-    node: gs.Node, made: gs.Tensor, sides: SideBySide, outputs: Collection[str]
+    node: gs.Node, made: gs.Tensor, sides: CutAndParent, outputs: Collection[str]
 ) -> tuple[gs.Tensor, gs.Tensor | None, gs.Node | None]:
     """Return the tensor of the parent to be met, the other summand of the cut model, and the only reader.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from graft.passes.compensate.layer import Fitted, Layer, Rows, SideBySide, flat
+from graft.passes.compensate.layer import CutAndParent, Fitted, Layer, Rows, flat
 from graft.passes.compensate.least_squares import System
 from graft.rewriter.arrays import Single, Table
 from graft.rewriter.numerics import solve
@@ -34,7 +34,7 @@ class LayerPair:
         sides: the models that both are part of.
     """
 
-    def __init__(self, first: Layer, second: Layer, sides: SideBySide) -> None:
+    def __init__(self, first: Layer, second: Layer, sides: CutAndParent) -> None:
         self.first, self.second = first, second
         model, device = sides.model, sides.device
         self._maps = (LinearMap(first.node, model, device), LinearMap(second.node, model, device))
@@ -42,7 +42,7 @@ class LayerPair:
         self._bytes = 0
 
     @classmethod
-    def find(cls, first: Layer, sides: SideBySide) -> LayerPair | None:
+    def find(cls, first: Layer, sides: CutAndParent) -> LayerPair | None:
         """Return the pair of ``first`` and its only reader; ``None`` where there is no such layer."""
         bias = first.beside is None or is_constant(first.beside)
         if not bias or first.reader is None:

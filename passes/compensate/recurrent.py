@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Declined
-from graft.passes.compensate.layer import ROWS, SideBySide, declined
+from graft.passes.compensate.layer import ROWS, CutAndParent, declined
 from graft.passes.compensate.least_squares import correction
 from graft.rewriter.arrays import Integers, Mask, Single
 from graft.rewriter.operators.recurrent import Recurrent
@@ -39,14 +39,14 @@ class RecurrentLayer:
     node: gs.Node
     whole: gs.Node
     stays: Mask
-    sides: SideBySide
+    sides: CutAndParent
     draw: np.random.Generator
     _batches: list[tuple[Mapping[str, Single], Mapping[str, Single]]] = field(default_factory=list)
     _bytes: int = 0
 
     @classmethod
     def find(
-        cls, node: gs.Node, sides: SideBySide, draw: np.random.Generator
+        cls, node: gs.Node, sides: CutAndParent, draw: np.random.Generator
     ) -> RecurrentLayer | Declined | None:
         """Find what the gates of ``node`` are fitted to.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graft.passes.base import Context, Declined, Report
-from graft.passes.compensate.layer import Layer, Rows, SideBySide
+from graft.passes.compensate.layer import CutAndParent, Layer, Rows
 from graft.passes.compensate.layer_pair import LayerPair
 from graft.passes.compensate.recurrent import RecurrentLayer
 from graft.passes.cut.verify import Pruned
@@ -80,7 +80,7 @@ class Refit:
                 "refit-data", "to refit takes labelled samples", "give them, or compensate by fold"
             )
         samples, weights = _chosen(context.samples, self.classes, self.alone, context.seed, self.most)
-        sides = _side_by_side(subject, samples, weights, context.device.waiting())
+        sides = _cut_and_parent(subject, samples, weights, context.device.waiting())
         taken, changed, left = 0, 0, list[Declined]()
         for name in [node.name for node in sides.model.graph.nodes]:
             node, draw = sides.cut.nodes[name], np.random.default_rng([context.seed, taken])
@@ -98,7 +98,7 @@ class Refit:
         return RefitReport(changed=changed, declined=tuple(left), samples=len(sides.weights))
 
 
-def _side_by_side(subject: Pruned, samples: Samples, weights: Table, device: Device) -> SideBySide:
+def _cut_and_parent(subject: Pruned, samples: Samples, weights: Table, device: Device) -> CutAndParent:
     """Return both models, ready to run on the samples.
 
     Args:
@@ -114,7 +114,7 @@ def _side_by_side(subject: Pruned, samples: Samples, weights: Table, device: Dev
     batches = Batches.read(samples, device, model, BATCH)
     weights = weights[: batches.count] / weights[: batches.count].sum()
     runs = (StagedRun(model, batches, device), StagedRun(whole.model, batches, device))
-    return SideBySide(model, whole.groups, subject.plan.mask(whole.groups), *runs, weights, device)
+    return CutAndParent(model, whole.groups, subject.plan.mask(whole.groups), *runs, weights, device)
 
 
 def _refit_gates(layer: RecurrentLayer) -> Declined | None:
@@ -126,7 +126,7 @@ def _refit_gates(layer: RecurrentLayer) -> Declined | None:
     return layer.fit()
 
 
-def _refit_layer(layer: Layer, sides: SideBySide, draw: np.random.Generator) -> Declined | None:
+def _refit_layer(layer: Layer, sides: CutAndParent, draw: np.random.Generator) -> Declined | None:
     """Refit an affine layer for the one that reads it; note where the latter is left out.
 
     Args:

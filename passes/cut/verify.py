@@ -72,12 +72,12 @@ def mask(whole: Analysed, plan: Plan) -> Model:
                 shape = [-1 if axis == read.axis else 1 for axis in range(ranks[read.index])]
                 _mask_input(masked.graph, node, read, kept[read.channels].reshape(shape))
         for parameter in operator_of(node).parameters(node, groups):
-            blind = [axis for axis in (parameter.reads, parameter.inside) if axis is not None]
-            if not blind:
+            consumed = [axis for axis in (parameter.reads, parameter.inside) if axis is not None]
+            if not consumed:
                 continue
             weight = node.inputs[parameter.index]
             values = weight.values
-            for along in blind:
+            for along in consumed:
                 shape = [-1 if axis == along else 1 for axis in range(len(weight.shape))]
                 values = values * kept[parameter.axes[along]].reshape(shape).astype(values.dtype)
             node.inputs[parameter.index] = gs.Constant(f"{node.name}/{weight.name}/masked", values)

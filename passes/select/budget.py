@@ -56,7 +56,7 @@ class BudgetReport(Report):
 
 @dataclass(frozen=True)
 class Budget:
-    """So much of the parent's cost may stay.
+    """A share of the parent's cost that may stay.
 
     Attributes:
         keep: share of the parent's cost, 0..1.

@@ -39,7 +39,7 @@ class Timeable:
 
 @dataclass(frozen=True)
 class LatencyBudget:
-    """So much of the parent's latency may stay: predicted, measured on the cut, and corrected.
+    """A share of the parent's latency that may stay: predicted, measured on the cut, and corrected.
 
     Attributes:
         keep: share of the parent's latency, 0..1.

@@ -164,7 +164,7 @@ class ChannelMap:
 
     @property
     def count(self) -> int:
-        """How many channel numbers there are: the length of arrays indexed by channel."""
+        """The number of channel numbers: the length of arrays indexed by channel."""
         return len(self.products.numbers)
 
     @property

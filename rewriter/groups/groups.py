@@ -135,7 +135,7 @@ class ChannelGroups:
 
     @property
     def count(self) -> int:
-        """How many channel numbers there are: the length of arrays indexed by channel."""
+        """The number of channel numbers: the length of arrays indexed by channel."""
         return self.channel_map.count
 
     @property

@@ -52,7 +52,7 @@ class Parameter:
         index: which input of the node.
         axes: axis of the constant to the channels along it.
         reads: the axis along which the constant weighs channels of the data input (zeroing it there
-            makes the node blind to them), or ``None``.
+            makes the node ignore them), or ``None``.
         inside: the axis along which it makes channels that the node itself consumes, or ``None``.
     """
 

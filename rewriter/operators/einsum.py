@@ -236,7 +236,7 @@ class _Dense:
 
     @property
     def order(self) -> list[int]:
-        """How the constant is transposed to (made ..., read)."""
+        """Return the permutation that transposes the constant to (made ..., read)."""
         return [self.equation.inputs[self.constant].index(name) for name in (*self.made, self.name)]
 
 

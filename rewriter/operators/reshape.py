@@ -138,8 +138,8 @@ class Shape(Operator):
         source = node.inputs[0]
         sizes = cut.shape(source) or ()
         start, end = int(node.attrs.get("start", 0)), node.attrs.get("end")
-        told = range(len(sizes))[start:end]
-        whole = {place: sizes[axis] or 0 for place, axis in enumerate(told) if _shrinks(cut, source, axis)}
+        places = range(len(sizes))[start:end]
+        whole = {place: sizes[axis] or 0 for place, axis in enumerate(places) if _shrinks(cut, source, axis)}
         if not whole:
             return
         shape = node.outputs[0]
@@ -147,7 +147,7 @@ class Shape(Operator):
             (user, place) for user in shape.outputs for place, t in enumerate(user.inputs) if t is shape
         ]
         name = _unused(f"{node.name}/parent", cut.graph)
-        joined = _overwrite(shape, whole, len(told), name, cut.graph)
+        joined = _overwrite(shape, whole, len(places), name, cut.graph)
         for user, place in readers:
             user.inputs[place] = joined.outputs[0]
 

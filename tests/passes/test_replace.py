@@ -258,8 +258,8 @@ def test_a_joint_head_makes_the_log_odds_it_was_chosen_for() -> None:
     draw = np.random.default_rng(0)
     labels = np.arange(400) % 4
     values = draw.normal(size=(400, 5)) + np.eye(5)[labels] * 3
-    weigh = OneVsRest(labels, 1, draw.normal(size=(400, 3)) * 0.1)
-    found = weigh.joint(values, 0)
+    task = OneVsRest(labels, 1, draw.normal(size=(400, 3)) * 0.1)
+    found = task.joint_head(values, 0)
     head = found.head()
     odds = values @ head.weights[:, 0] + head.constant[0]
     assert found.hidden == 0

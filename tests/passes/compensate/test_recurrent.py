@@ -11,7 +11,7 @@ from onnx import helper
 from graft.passes.base import Declined
 from graft.passes.compensate import recurrent
 from graft.passes.compensate.fold import Fold
-from graft.passes.compensate.layer import SideBySide
+from graft.passes.compensate.layer import CutAndParent
 from graft.passes.compensate.recurrent import RecurrentLayer
 from graft.passes.compensate.refit import Refit
 from graft.passes.cut.verify import Pruned
@@ -183,7 +183,7 @@ def test_lengths_that_differ_are_not_refitted() -> None:
     groups = ChannelGroups(model)
     (node,) = [node for node in groups.nodes if node.op == "GRU"]
     run = StagedRun(model, Batches([], 4), small.CPU)
-    sides = SideBySide(model, groups, groups.everything(), run, run, np.ones(4), small.CPU)
+    sides = CutAndParent(model, groups, groups.everything(), run, run, np.ones(4), small.CPU)
     declined = RecurrentLayer.find(node, sides, np.random.default_rng(0))
     assert declined == Declined("GRU layer", "not refitted: its gates cannot be computed from its states")
 
