@@ -232,7 +232,7 @@ class Typicality(Comparison):
 
 
 class Vote(Comparison):
-    """The score of ``softmax``; a network votes for its class where that is the likeliest of all that it knows.
+    """The score of ``softmax``; a network votes for its class where that is the likeliest of all it knows.
 
     Where there is exactly one vote it decides (Pan and Rajan, ICSE 2022).
     """
