@@ -49,7 +49,7 @@ def shrinks(raw: InputCard, card: InputCard) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptReport(Report):
-    """The way of an image from raw to the input of a model.
+    """The way of an image from raw to the input of a model; ``changed`` counts the nodes that were added.
 
     Attributes:
         steps: applied to the raw input, in order.
@@ -85,7 +85,7 @@ class Adapt:
             GraftError: ``input-kind`` for models that take no single image.
         """
         del context
-        card = model.require_card()
+        card, before = model.require_card(), len(model.graph.nodes)
         if len(card.inputs) != 1 or card.inputs[0].kind != "image":
             raise GraftError(
                 "input-kind",
@@ -108,8 +108,9 @@ class Adapt:
         path.finish(old)
         model.graph.inputs = [raw]
         model.card = card.replace(inputs=(self.raw,))
+        added = len(model.graph.nodes) - before
         model.tidy()
-        return AdaptReport(changed=len(path.steps), declined=tuple(path.declined), steps=tuple(path.steps))
+        return AdaptReport(changed=added, declined=tuple(path.declined), steps=tuple(path.steps))
 
 
 class _Path:

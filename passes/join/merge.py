@@ -60,7 +60,7 @@ def input_of(
 
 @dataclass(frozen=True, kw_only=True)
 class MeetReport(Report):
-    """Networks that take one input now.
+    """Networks that take one input now; ``changed`` counts those that were converted or adapted.
 
     Attributes:
         adapted: for each network the steps from the raw input to its own; empty where all take the same.
@@ -96,15 +96,18 @@ class Meet:
             GraftError: a version does not exist, or a model cannot be converted or adapted.
         """
         opset = self._opset(models)
-        reports = [Convert(opset)(model, context) for model in models]
+        opsets = [Convert(opset)(model, context) for model in models]
         highest = self.ir_version or max(model.ir_version for model in models)
-        reports += [Convert(None, highest)(model, context) for model in models]
+        versions = [Convert(None, highest)(model, context) for model in models]
         adapts = [Adapt(self.raw, self.dtype)(model, context) for model in models] if self.raw else []
         for model in models:
             model.refresh_shapes()  # branches need the ranks of what they read
-        declined = [each for report in (*reports, *adapts) for each in report.declined]
+        declined = [each for report in (*opsets, *versions, *adapts) for each in report.declined]
+        by_model = itertools.zip_longest(opsets, versions, adapts, fillvalue=Report())
         return MeetReport(
-            changed=len(models), declined=tuple(declined), adapted=tuple(report.steps for report in adapts)
+            changed=sum(any(report.changed for report in reports) for reports in by_model),
+            declined=tuple(declined),
+            adapted=tuple(report.steps for report in adapts),
         )
 
     def _opset(self, models: Sequence[Model]) -> int:
