@@ -114,7 +114,7 @@ class Part:
             method: importance method.
             together: one module for all of ``classes``.
         """
-        headed = Decompose(classes, together=together).headed(self.parent, self.context)
+        headed = Decompose(classes, together=together).headed(self.parent, self.context).analysed
         groups = headed.groups
         labels = self.parent.record.labels
         inputs = ImportanceInputs(headed, self.profile, labels, tuple(classes), 0, self.train, DEVICE)

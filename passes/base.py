@@ -14,6 +14,7 @@ Two kinds, as in onnx-ir:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -53,6 +54,11 @@ class Report:
 
     changed: int = 0
     declined: tuple[Declined, ...] = ()
+
+
+def all_declined(reports: Iterable[Report]) -> tuple[Declined, ...]:
+    """Return what ``reports`` declined, each once: several modules may decline the same."""
+    return tuple(dict.fromkeys(declined for report in reports for declined in report.declined))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from graft.passes.base import Context, Report
+from graft.passes.base import Context, Declined, Report
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
@@ -30,6 +30,8 @@ STEPS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 @dataclass(frozen=True, kw_only=True)
 class BudgetSearchReport(Report):
     """The budget that was found; ``changed`` counts the budgets that were tried.
+
+    ``declined`` holds what the modules of all of them left as it was.
 
     Attributes:
         keep: share of the parent's cost.
@@ -94,17 +96,19 @@ class BudgetSearch:
         folds = _folds(parent, context)
         whole = self.decompose.headed(parent, context)
         before = [_weighted(whole.model, fold.held_out, context.device) for fold in folds]
+        declined = dict.fromkeys(whole.declined)
         best = BudgetSearchReport(keep=1.0, difference=0.0, standard_error=0.0)
         low, high, tried = -1, len(STEPS), 0
         while high - low > 1:
             middle = (low + high) // 2
             tried += 1
-            found = self._measured(parent, context, float(STEPS[middle]), folds, before)
+            found, left = self._measured(parent, context, float(STEPS[middle]), folds, before)
+            declined |= dict.fromkeys(left)
             if found is not None and found.difference >= -self.max_drop:
                 best, high = found, middle
             else:
                 low = middle
-        return replace(best, changed=tried)
+        return replace(best, changed=tried, declined=tuple(declined))
 
     def _measured(
         self,
@@ -113,23 +117,28 @@ class BudgetSearch:
         keep: float,
         folds: list[_Fold],
         before: list[NDArray[np.float64]],
-    ) -> BudgetSearchReport | None:
-        """Return the accuracy of modules of this budget, or None where it cannot be reached."""
+    ) -> tuple[BudgetSearchReport | None, list[Declined]]:
+        """Return the accuracy of modules of this budget, and what they declined.
+
+        The accuracy is None where the budget cannot be reached.
+        """
         decompose = replace(self.decompose, keep=keep, refit_samples=SAMPLES)
-        differences = []
+        differences, declined = [], list[Declined]()
         for fold, hits in zip(folds, before, strict=True):
             own = replace(context, samples=fold.samples, profile=fold.profile)
             try:
-                module = decompose(parent, own).model
+                module = decompose(parent, own)
             except GraftError as error:
                 if error.code != "budget-unreachable":
                     raise
-                return None
-            differences.append(_weighted(module, fold.held_out, context.device) - hits)
+                return None, declined
+            declined += module.declined
+            differences.append(_weighted(module.model, fold.held_out, context.device) - hits)
         points = 100 * np.concatenate(differences)
-        return BudgetSearchReport(
+        found = BudgetSearchReport(
             keep=keep, difference=float(points.mean()), standard_error=metrics.standard_error(points)
         )
+        return found, declined
 
 
 def _folds(parent: Parent, context: Context) -> list[_Fold]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
-from graft.passes.base import Context, Report
+from graft.passes.base import Context, Declined, Report
 from graft.passes.compensate.fold import REFIT
-from graft.passes.decompose import Decompose
+from graft.passes.decompose import Decompose, Headed
 from graft.passes.identify import MEASURED
 from graft.passes.parent import Parent
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure import metrics
 from graft.rewriter.measure.cost import CostModel
 from graft.rewriter.measure.evaluation import Scored, score
+
+Outcome = TypeVar("Outcome", bound=Report)
 
 ONE_PLAN = "one-plan"
 """The baseline that knows no classes: one plan for all of them, cut for the head of the set."""
@@ -66,6 +68,8 @@ class Point:
 @dataclass(frozen=True, kw_only=True)
 class CurveReport(Report):
     """The parent, restricted to the classes, and the points; ``changed`` counts the modules that were cut.
+
+    ``declined`` holds what all plans and modules left as it was.
 
     Attributes:
         top1: share of the held-out samples that the parent has right.
@@ -124,7 +128,8 @@ class Curve:
             )
         if ONE_PLAN in self.methods and OTHER in profile.seen:
             raise classes_merged()
-        job = _Job(parent, context, test, self.decompose.headed(parent, context))
+        headed = self.decompose.headed(parent, context)
+        job = _Job(parent, context, test, headed, dict.fromkeys(headed.declined))
         whole = job.scored(job.headed.model)
         points = []
         for point in self._points(job, whole):
@@ -133,6 +138,7 @@ class Curve:
                 self.progress(1)
         return CurveReport(
             changed=sum(not point.unreachable for point in points),
+            declined=tuple(job.declined),
             top1=whole.summary()["top1"],
             balanced_accuracy=whole.summary().get("balanced_accuracy"),
             points=tuple(points),
@@ -162,12 +168,14 @@ class _Job:
         context: samples and profile that modules are made from.
         test: held-out samples that they are measured on.
         headed: the parent with the output of a module.
+        declined: what its passes declined so far, each once; grows with the points.
     """
 
     parent: Parent
     context: Context
     test: Samples
-    headed: Analysed
+    headed: Headed
+    declined: dict[Declined, None]
 
     def measured(self, point: Point, decompose: Decompose, whole: Scored) -> Point:
         """Return ``point`` with the figures of the module that the plan leaves.
@@ -177,7 +185,7 @@ class _Job:
             decompose: cuts the module.
             whole: what the parent says of the held-out samples.
         """
-        report = decompose(self.parent, self.context)
+        report = self._noted(decompose(self.parent, self.context))
         scored = self.scored(report.model)
         difference, error = metrics.paired_difference(scored.correct.ravel(), whole.correct.ravel())
         summary = scored.summary()
@@ -199,7 +207,7 @@ class _Job:
 
     def plan(self, decompose: Decompose) -> Plan:
         """Return the plan for the classes."""
-        return decompose.plan(self.parent, self.context)
+        return self._noted(decompose.planned(self.parent, self.context)).plan
 
     def one_plan(self, decompose: Decompose) -> Plan:
         """Return the plan for all classes of the parent that leaves the largest module within the budget.
@@ -211,7 +219,7 @@ class _Job:
             GraftError: none is within the budget.
         """
         keep = 1.0 if decompose.keep is None else decompose.keep
-        groups = self.headed.groups
+        groups = self.headed.analysed.groups
         cost, whole = CostModel(groups), max(1, self.parent.cost.macs)
         between = abs(cost.macs() - whole) / whole
         low, high, best = max(0.0, keep - between), min(1.0, keep + between), None
@@ -229,9 +237,13 @@ class _Job:
         return best
 
     def _plan_of_all(self, decompose: Decompose) -> Plan:
-        return replace(decompose, classes=self.parent.card.labels, together=True).plan(
-            self.parent, self.context
-        )
+        whole = replace(decompose, classes=self.parent.card.labels, together=True)
+        return self._noted(whole.planned(self.parent, self.context)).plan
+
+    def _noted(self, report: Outcome) -> Outcome:
+        """Return ``report``; what it declined is kept."""
+        self.declined.update(dict.fromkeys(report.declined))
+        return report
 
 
 def classes_merged() -> GraftError:

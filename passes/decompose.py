@@ -50,8 +50,21 @@ class DecomposeReport(Report):
     timed: Timed | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanReport(Report):
+    """A plan; ``changed`` counts the channels that it removes.
+
+    ``declined`` holds what normalization, the head and the budget left as it was.
+
+    Attributes:
+        plan: the channels of the parent that stay.
+    """
+
+    plan: Plan
+
+
 @dataclass(frozen=True, eq=False)
-class _Headed:
+class Headed:
     """A parent with the output of a module: the model whose channels are chosen and removed.
 
     Attributes:
@@ -63,6 +76,16 @@ class _Headed:
     parent: Parent
     analysed: Analysed
     head: HeadReport
+
+    @property
+    def model(self) -> Model:
+        """The parent, restricted to the classes."""
+        return self.analysed.model
+
+    @property
+    def declined(self) -> tuple[Declined, ...]:
+        """What normalization and the head left as it was."""
+        return _declined(self.parent, [self.head])
 
 
 @dataclass(frozen=True)
@@ -117,11 +140,21 @@ class Decompose:
         """The pass that gives the module its output."""
         return Head(tuple(self.classes), self.together, self.other, self.rest)
 
-    def headed(self, parent: Parent, context: Context) -> Analysed:
+    def headed(self, parent: Parent, context: Context) -> Headed:
         """Return ``parent`` with the output of the module: the parent, restricted to the classes."""
-        return self._headed(parent, context).analysed
+        model = parent.model.copy()
+        report = self.head(model, context)
+        return Headed(parent, Analysed.of(model), report)
 
     def plan(self, parent: Parent, context: Context) -> Plan:
+        """Return the plan of :meth:`planned`.
+
+        Raises:
+            GraftError: as :meth:`planned` does.
+        """
+        return self.planned(parent, context).plan
+
+    def planned(self, parent: Parent, context: Context) -> PlanReport:
         """Choose the channels that a module for the classes keeps.
 
         Args:
@@ -129,36 +162,43 @@ class Decompose:
             context: its profile; samples and device for methods that run the parent; the seed for those
                 that draw.
 
+        Returns:
+            The plan, and what was declined on the way to it.
+
         Raises:
             GraftError: there is no profile, the budget cannot be reached, a class or method is unknown,
                 or the method lacks samples.
         """
         context = self._with_mirrored(parent, context)
-        return self._planned(self._headed(parent, context), context)[0]
+        headed = self.headed(parent, context)
+        report = self._planned(headed, context)
+        return replace(report, declined=_declined(parent, [headed.head, report]))
 
     def __call__(self, parent: Parent, context: Context) -> DecomposeReport:
         """Cut the module for the classes.
 
         Args:
             parent: the parent.
-            context: as in :meth:`plan`; a compensation by refit takes samples, too.
+            context: as in :meth:`planned`; a compensation by refit takes samples, too.
 
         Returns:
             The module, with its plan.
 
         Raises:
-            GraftError: as :meth:`plan` does; the plan does not fit; the law does not hold for the cut.
+            GraftError: as :meth:`planned` does; the plan does not fit; the law does not hold for the cut.
         """
         mirrored = self._with_mirrored(parent, context)
-        headed = self._headed(parent, mirrored)
-        plan, chosen = self.fixed_plan, Report()
+        headed = self.headed(parent, mirrored)
+        plan = self.fixed_plan
         if plan is not None and plan.parent != parent.sha256:
             raise GraftError(
                 "plan-of-another", "the plan was made for another model", "plan this one with 'graft plan'"
             )
+        reports: list[Report] = [headed.head]
         if plan is None:
-            plan, chosen = self._planned(headed, mirrored)
-        reports: list[Report] = [headed.head, chosen]
+            chosen = self._planned(headed, mirrored)
+            plan = chosen.plan
+            reports.append(chosen)
         typicality = _typicality(headed.analysed, _profile(context), self.classes, plan)
         whole = headed.analysed.copy()
         reports.append(Fold(plan, tuple(self.classes), self.compensate, self.together)(whole, mirrored))
@@ -193,13 +233,8 @@ class Decompose:
             return context
         return replace(context, samples=parent.once(samples, "mirrored", samples.with_mirrored))
 
-    def _headed(self, parent: Parent, context: Context) -> _Headed:
-        model = parent.model.copy()
-        report = self.head(model, context)
-        return _Headed(parent, Analysed.of(model), report)
-
-    def _planned(self, headed: _Headed, context: Context) -> tuple[Plan, Report]:
-        """Return the plan, and what the budget says of it."""
+    def _planned(self, headed: Headed, context: Context) -> PlanReport:
+        """Return the plan, and what the budget declined."""
         parent, profile = headed.parent, _profile(context)
         table = parent.latency_table(context.device) if self.unit == "latency" else None
         analysed = headed.analysed
@@ -218,9 +253,9 @@ class Decompose:
         else:
             report = Budget(keep, self.unit, self.round_to)(candidates, context)
         kept = Plan.of(groups, report.kept, parent.sha256).kept
-        return Plan(
-            parent.sha256, {name: mask for name, mask in kept.items() if name in parent.groups}
-        ), report
+        plan = Plan(parent.sha256, {name: mask for name, mask in kept.items() if name in parent.groups})
+        stay, channels = plan.counts()
+        return PlanReport(changed=channels - stay, declined=report.declined, plan=plan)
 
     def _scores(self, parent: Parent, analysed: Analysed, context: Context) -> Scores:
         """Return the importance of the channels, once for all budgets with the same samples."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from graft.passes.base import Context, Report
+from graft.passes.base import Context, Report, all_declined
 from graft.passes.budget_search import BudgetSearch, BudgetSearchReport
 from graft.passes.compose import Compose, Modules
 from graft.passes.decompose import Decompose, DecomposeReport
@@ -44,6 +44,8 @@ class Measured:
 @dataclass(frozen=True, kw_only=True)
 class ModularizeReport(Report):
     """The modules; ``changed`` counts them.
+
+    ``declined`` holds what the searches, the modules and joining them left as it was.
 
     Attributes:
         parent: the classifier that they were cut out of.
@@ -93,6 +95,7 @@ class ModularizeReport(Report):
                 "providers": list(table.providers),
                 "nodes": table.rows(),
             }
+        found["declined"] = list(map(str, self.declined))
         return {**found, "providers": list(self.providers)}
 
     def save(self, folder: ModuleFolder) -> dict[str, Any]:
@@ -193,15 +196,16 @@ class Modularize:
             modules.append(self._cut(decompose, parent, context))
             if self.progress:
                 self.progress(1)
+        measured, joined = self._measured(parent, modules, context)
         return ModularizeReport(
             changed=len(modules),
-            declined=tuple(declined for module in modules for declined in module.declined),
+            declined=all_declined([*searches, *modules, joined]),
             parent=parent,
             profile=context.profile,
             classes=self.sets,
             modules=tuple(modules),
             searches=tuple(searches),
-            measured=self._measured(parent, modules, context),
+            measured=measured,
             providers=context.device.open(parent.model).providers,
         )
 
@@ -214,15 +218,18 @@ class Modularize:
             context.device.open(report.model)
         return replace(report, declined=(*report.declined, *converted.declined))
 
-    def _measured(self, parent: Parent, modules: list[DecomposeReport], context: Context) -> Measured | None:
-        """Measure the parent, restricted to the classes, and all modules joined as branches."""
+    def _measured(
+        self, parent: Parent, modules: list[DecomposeReport], context: Context
+    ) -> tuple[Measured | None, Report]:
+        """Measure the parent, restricted to the classes, and all modules joined; also report the joining."""
         samples = context.held_out
         if samples is None:
-            return None
+            return None, Report()
         names = tuple(name for classes in self.sets for name in classes)
         whole = score(parent.model, samples, context.device, names).summary()["top1"]
         warn_if_far_below(whole, parent.source)
-        joined = Compose("branches")(Modules([report.model for report in modules]), context).model
+        report = Compose("branches")(Modules([module.model for module in modules]), context)
+        joined = report.model
         own = Samples.match(samples.split, joined.require_card(), names, names=parent.card.labels)
         composed = score(joined, own, context.device, names).summary()["top1"]
-        return Measured(whole, composed, len(samples))
+        return Measured(whole, composed, len(samples)), report

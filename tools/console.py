@@ -22,6 +22,8 @@ WIDTH = 240
 def emit(command: str, result: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
     """Print ``result`` as JSON with its schema, or let ``show`` print it for people.
 
+    After a dry run people are told that nothing was written.
+
     Args:
         command: its name, which the schema holds.
         result: what was done.
@@ -32,6 +34,8 @@ def emit(command: str, result: dict[str, Any], as_json: bool, show: Callable[[],
         click.echo(json.dumps({"schema": f"graft/{command}/1", **plain(result)}))
     else:
         show()
+        if result.get("dry_run"):
+            note("dry run: nothing was written")
 
 
 def plain(value: Any) -> Any:

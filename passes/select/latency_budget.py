@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-from graft.passes.base import Context, Declined
-from graft.passes.cut.slice import Slice
+from graft.passes.base import Context, Declined, Report, all_declined
+from graft.passes.cut.slice import Slice, SliceReport
 from graft.passes.select.budget import Budget, BudgetReport, Candidates
 from graft.rewriter.arrays import Mask
 from graft.rewriter.groups.analysed import Analysed
@@ -57,7 +57,8 @@ class LatencyBudget:
             context: handed on.
 
         Returns:
-            The mask of the channels that stay; declined where the cut measures more than the budget.
+            The mask of the channels that stay; declined where the cut measures more than the budget, with
+            what the cuts that were measured declined.
 
         Raises:
             GraftError: even the smallest cut is predicted to take longer.
@@ -69,8 +70,10 @@ class LatencyBudget:
 
         best, share = choose(whole), float("inf")
         report = best
+        reports: list[Report] = [best]
         for _ in range(ATTEMPTS):
-            found = _measured(subject, report.kept, context)
+            found, sliced = _measured(subject, report.kept, context)
+            reports.append(sliced)
             room = self.keep + TOLERANCE
             if found < share if share > room else share < found <= room:
                 best, share = report, found
@@ -78,15 +81,17 @@ class LatencyBudget:
                 break
             whole *= self.keep / found
             report = choose(whole)
+            reports.append(report)
+        left = all_declined(reports)
         if share > self.keep + TOLERANCE:
             reason = f"the module takes {share:.3f} of the parent's latency, {self.keep:g} was wanted"
             log.warning(reason)
-            return replace(best, declined=(Declined("latency", reason),))
-        return best
+            left = (*left, Declined("latency", reason))
+        return replace(best, declined=left)
 
 
-def _measured(subject: Timeable, kept: Mask, context: Context) -> float:
-    """Return the share of the parent's latency that a cut to ``kept`` takes."""
+def _measured(subject: Timeable, kept: Mask, context: Context) -> tuple[float, SliceReport]:
+    """Return the share of the parent's latency that a cut to ``kept`` takes, and the report of the cut."""
     cut = subject.analysed.copy()
-    Slice(Plan.of(subject.candidates.groups, kept, ""))(cut, context)
-    return subject.table.compare(cut.model).ratio
+    report = Slice(Plan.of(subject.candidates.groups, kept, ""))(cut, context)
+    return subject.table.compare(cut.model).ratio, report

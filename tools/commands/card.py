@@ -68,7 +68,7 @@ def command(subject: CardModel, data: CardData, run: options.RunOptions, output:
 def _show(result: dict[str, Any]) -> None:
     if result["output"] is None:
         show.note(result["card"].rstrip())
-    else:
+    elif "dry_run" not in result:
         show.note(f"{result['output']} written; check it: a wrong card looks nearly right")
     if result["top1"] is not None:
         ran = ", ".join(result["providers"])

@@ -141,7 +141,9 @@ def command(
     with output.target(output.output) as figures, output.target(picture) as drawn:
         _write(result, report, title, figures, drawn, output.force)
     printed = {**result, "output": output.output, "plot": picture, **output.dry()}
-    show.emit("curve", printed, output.as_json, lambda: _show(report, names, output.output, picture))
+    show.declined(result["declined"])
+    files = None if output.dry_run else (output.output, picture)
+    show.emit("curve", printed, output.as_json, lambda: _show(report, names, files))
 
 
 def _result(parent: Parent, report: CurveReport, names: Sequence[str], seed: int) -> dict[str, Any]:
@@ -157,6 +159,7 @@ def _result(parent: Parent, report: CurveReport, names: Sequence[str], seed: int
             "top1": report.top1,
             "balanced_accuracy": report.balanced_accuracy,
         },
+        "declined": list(map(str, report.declined)),
         "points": [asdict(point) for point in report.points],
         "providers": list(report.providers),
     }
@@ -229,7 +232,7 @@ def _named(method: str) -> str:
     return names.get(method, method)
 
 
-def _show(report: CurveReport, names: Sequence[str], output: Path, picture: Path) -> None:
+def _show(report: CurveReport, names: Sequence[str], files: tuple[Path, Path] | None) -> None:
     budgets = sorted({point.keep for point in report.points})
     rows: dict[tuple[str, str], list[str]] = {}
     for point in report.points:
@@ -244,7 +247,8 @@ def _show(report: CurveReport, names: Sequence[str], output: Path, picture: Path
     show.note(
         f"{report.test_samples} test samples: parent {show.percent(report.top1)} restricted to the classes"
     )
-    show.note(f"figures in {output}, picture in {picture}")
+    if files:
+        show.note(f"figures in {files[0]}, picture in {files[1]}")
 
 
 def _cell(point: Point) -> str:

@@ -118,11 +118,18 @@ def command(
         written = report.save(ModuleFolder(folder, output.force))
     for entry in written["modules"]:
         show.declined(entry["declined"], ", ".join(entry["classes"]))
+    told = {reason for entry in written["modules"] for reason in entry["declined"]}
+    show.declined([reason for reason in written["declined"] if reason not in told])
     printed = {**written, "output": output.output, **output.dry()}
-    show.emit("decompose", printed, output.as_json, lambda: _show(written, output.output))
+    show.emit(
+        "decompose",
+        printed,
+        output.as_json,
+        lambda: _show(written, None if output.dry_run else output.output),
+    )
 
 
-def _show(result: dict[str, Any], output: Path) -> None:
+def _show(result: dict[str, Any], output: Path | None) -> None:
     rows = [
         [
             show.classes(entry["classes"]),
@@ -134,9 +141,8 @@ def _show(result: dict[str, Any], output: Path) -> None:
         for entry in result["modules"]
     ]
     ran = ", ".join(result["providers"])
-    show.table(
-        f"modules in {output}, ran on {ran}", ["classes", "channels", "MACs", "parameters", "file"], rows
-    )
+    where = f" in {output}" if output else ""
+    show.table(f"modules{where}, ran on {ran}", ["classes", "channels", "MACs", "parameters", "file"], rows)
     for entry in result["modules"]:
         if "difference" in entry:
             show.note(
@@ -152,4 +158,5 @@ def _show(result: dict[str, Any], output: Path) -> None:
             f"{result['test_samples']} test samples: parent {show.percent(result['parent'].get('top1'))}, "
             f"all modules joined {show.percent(result['composed_top1'])}"
         )
-    show.note(f"next: graft compose {output} -o MODEL.onnx     (files listed in {output / INDEX})")
+    if output:
+        show.note(f"next: graft compose {output} -o MODEL.onnx     (files listed in {output / INDEX})")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import click
 from pydantic import Field
 
-from graft.passes.base import Context
+from graft.passes.base import Context, Report, all_declined
 from graft.passes.compose import Compose, Modules
 from graft.passes.select.profiling import warn_if_far_below, warn_if_few
 from graft.rewriter.data.prefixed import joined_split
@@ -105,16 +105,21 @@ def command(
     """
     device = run.timing_device()
     part = joined_split([each.load() for each in data.data], data.split, data.ignore_label)
-    candidate = _candidate(subject.model, subject.card)
+    candidate, *reports = _candidate(subject.model, subject.card)
     names = options.class_names(subject.classes, candidate.card)
-    other = _candidate(subject.baseline, subject.baseline_card) if subject.baseline else None
+    other: Candidate | None = None
+    if subject.baseline:
+        other, joined = _candidate(subject.baseline, subject.baseline_card)
+        reports.append(joined)
     evaluation = Evaluation(candidate, other, names)
     samples = evaluation.samples(part, data.samples_per_class, run.seed)
     counts = samples.counts().items()
     warn_if_few({name: number for name, number in counts if name in evaluation.columns})
     result = evaluation.measure(samples, part, device, subject.batch, _progress)
+    result["declined"] = list(map(str, all_declined(reports)))
     if names is None:
         warn_if_far_below(result["top1"], candidate.model)
+    show.declined(result["declined"])
     show.emit("evaluate", result, output.as_json, lambda: _show(result, subject.model, subject.baseline))
     least = subject.min_top1
     if least is not None and result["top1"] < least:
@@ -123,16 +128,17 @@ def command(
     return DONE
 
 
-def _candidate(path: Path, card: Path | None) -> Candidate:
+def _candidate(path: Path, card: Path | None) -> tuple[Candidate, Report]:
     """Load the model at ``path``; a folder of modules counts as all of them joined as branches."""
-    files = module_files([path])
+    files, report = module_files([path]), Report()
     if path.is_dir():
         modules = Modules([load_module(file) for file in files])
-        model = Compose("branches")(modules, Context()).model
+        composed = Compose("branches")(modules, Context())
+        model, report = composed.model, composed
     else:
         model = Model.load(path, card)
     model.require_card(path)
-    return Candidate(model, tuple(files), path.name)
+    return Candidate(model, tuple(files), path.name), report
 
 
 def _progress(name: str, samples: int) -> AbstractContextManager[Callable[[int], None]]:

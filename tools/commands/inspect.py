@@ -45,7 +45,7 @@ def command(subject: InspectOptions, output: options.PrintOptions) -> None:
     model = Model.load(file, subject.card)
     origin = origin_of(model) if ORIGIN_KEY in model.metadata else None
     ends = _ends(model.inputs()), _ends(model.outputs())
-    Normalize()(model, Context())
+    report = Normalize()(model, Context())
     shapes = dict(map(_shape, subject.input_shape))
     check_input_shapes(model, shapes)
     groups = ChannelGroups(model, shapes)
@@ -57,7 +57,9 @@ def command(subject: InspectOptions, output: options.PrintOptions) -> None:
         "opset": model.opset,
         "ir_version": model.ir_version,
         **inspection(groups, origin.sizes if origin else None),
+        "declined": list(map(str, report.declined)),
     }
+    show.declined(result["declined"])
     show.emit("inspect", result, output.as_json, lambda: _show(file, result))
 
 

@@ -70,7 +70,8 @@ def command(
     samples: Samples | None = None
     if data.data:
         samples, _ = data.samples(parent.card, run.seed)
-    plan = decompose.plan(parent, Context(samples=samples, profile=found, device=device, seed=run.seed))
+    report = decompose.planned(parent, Context(samples=samples, profile=found, device=device, seed=run.seed))
+    plan = report.plan
     mask = plan.mask(parent.groups)
     kept, channels = plan.counts()
     cost = CostModel(parent.groups).cost(mask)
@@ -81,10 +82,12 @@ def command(
         "channels": channels,
         "macs_ratio": cost.macs / max(1, parent.cost.macs),
         "parameters_ratio": cost.parameters / max(1, parent.cost.parameters),
+        "declined": list(map(str, report.declined)),
         **output.dry(),
     }
     with output.target(output.output) as path, writing(path, output.force) as temporary:
         temporary.write_text(plan.to_json(), encoding="utf-8")
+    show.declined(result["declined"])
     show.emit("plan", result, output.as_json, lambda: _show(result))
 
 

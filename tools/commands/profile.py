@@ -46,8 +46,10 @@ def command(
         "classes": dict(zip(profile.classes, profile.counts.tolist(), strict=True)),
         "dead": dead_by_group(parent.groups, profile),
         "providers": list(device.open(parent.model).providers),
+        "declined": list(map(str, parent.declined)),
         **output.dry(),
     }
+    show.declined(result["declined"])
     show.emit("profile", result, output.as_json, lambda: _show(result))
 
 
