@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported
@@ -11,6 +13,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import core, settings
 
+from graft.passes.base import Context, Declined
 from tests.seeds import VARIABLE, graph_seed
 
 
@@ -51,3 +54,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _seed() -> str:
     return f"random graphs: --graph-seed {graph_seed()}"
+
+
+@pytest.fixture
+def declining(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], Declined]:
+    """Let all passes of a class decline something."""
+
+    def let(kind: Any) -> Declined:
+        call, declined = kind.__call__, Declined(f"somewhere in {kind.__name__}", "a reason")
+
+        def wrapped(self: Any, subject: Any, context: Context) -> Any:
+            report = call(self, subject, context)
+            return replace(report, declined=(*report.declined, declined))
+
+        monkeypatch.setattr(kind, "__call__", wrapped)
+        return declined
+
+    return let

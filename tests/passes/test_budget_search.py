@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
+from graft.passes.base import Declined
 from graft.passes.budget_search import FOLDS, STEPS, BudgetSearch
+from graft.passes.compensate.fold import Fold
+from graft.passes.cut.head import Head
+from graft.passes.cut.slice import Slice
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
+from graft.passes.select.budget import Budget
 from graft.passes.select.observe import Observe
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -124,3 +130,15 @@ def test_folds_are_profiled_once_for_all_modules(monkeypatch: pytest.MonkeyPatch
     for label in ("a", "b"):
         BudgetSearch(5.0, Decompose([label], method="contrast"))(parent, small.context(samples=data))
     assert len(calls) == FOLDS
+
+
+@pytest.mark.parametrize("points", [-1000.0, 5.0])
+@pytest.mark.parametrize("kind", [Head, Budget, Fold, Slice])
+def test_what_modules_of_any_budget_declined_is_reported_once(
+    kind: type, points: float, declining: Callable[[type], Declined]
+) -> None:
+    """Also of budgets that are not chosen."""
+    parent, data = classifier()
+    declined = declining(kind)
+    search = BudgetSearch(points, Decompose(["b"], method="contrast"))
+    assert search(parent, small.context(samples=data)).declined == (declined,)

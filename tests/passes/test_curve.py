@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graft.passes.base import Context
+from graft.passes.base import Context, Declined
+from graft.passes.compensate.fold import Fold
 from graft.passes.curve import ONE_PLAN, Curve, CurveReport, Point
+from graft.passes.cut.head import Head
+from graft.passes.cut.slice import Slice
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
+from graft.passes.select.budget import Budget
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -193,3 +198,23 @@ def test_other_errors_are_not_swallowed() -> None:
     with pytest.raises(GraftError) as caught:
         curve(["a", "b"], methods=("magic",))
     assert caught.value.code == "method-unknown"
+
+
+# ---- no report is dropped
+
+
+@pytest.mark.parametrize("methods", [("activity", "magnitude"), (ONE_PLAN,)])
+@pytest.mark.parametrize("kind", [Head, Budget, Fold, Slice])
+def test_what_is_declined_on_the_way_to_the_points_is_reported_once(
+    kind: type, methods: tuple[str, ...], declining: Callable[[type], Declined]
+) -> None:
+    declined = declining(kind)
+    assert curve(["a", "b"], (0.3, 0.6), methods).declined == (declined,)
+
+
+def test_what_is_declined_before_a_budget_that_is_out_of_reach_is_reported(
+    declining: Callable[[type], Declined],
+) -> None:
+    declined = declining(Head)
+    found = curve(["a", "b"], (0.01,), ("activity",))
+    assert found.points[0].unreachable and found.declined == (declined,)

@@ -8,9 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graft.passes.base import Context
+from graft.passes.base import Context, Declined
+from graft.passes.cut.head import Head
 from graft.passes.decompose import Decompose
+from graft.passes.normalize.simplify import Normalize
 from graft.passes.parent import Parent
+from graft.passes.select.budget import Budget
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
@@ -101,6 +104,20 @@ def test_a_parent_that_cannot_be_normalized_says_so(monkeypatch: pytest.MonkeyPa
     parent, context = case("dense")
     report = Decompose(["a", "b"], 0.8, together=True)(parent, context)
     assert [declined.reason for declined in report.declined] == ["it computes something else"]
+
+
+@pytest.mark.parametrize("kind", [Normalize, Head, Budget])
+def test_what_is_declined_on_the_way_to_a_plan_is_reported(
+    kind: type, declining: Callable[[type], Declined]
+) -> None:
+    declined = declining(kind)
+    parent, context = case("dense")
+    decompose = Decompose(["a", "b"], 0.8, together=True)
+    report = decompose.planned(parent, context)
+    assert report.declined == (declined,)
+    assert report.plan.ranges() == decompose.plan(parent, context).ranges()
+    kept, channels = report.plan.counts()
+    assert report.changed == channels - kept > 0
 
 
 def test_a_plan_of_another_parent_is_refused() -> None:

@@ -1,23 +1,34 @@
-"""Modularize: what is written of its modules is what the passes found."""
+"""Modularize: what is declined while modules are searched, cut, converted and joined."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from graft.passes.base import Declined
 from graft.passes.budget_search import BudgetSearch
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
+from graft.passes.join.convert import Convert
 from graft.passes.modularize import Modularize
 from tests import small
 from tests.passes.test_budget_search import classifier
 
 
-def test_differences_are_those_of_the_searches() -> None:
-    """In points, negative is worse."""
+@pytest.mark.parametrize("kind", [BudgetSearch, Decompose, Convert, Compose])
+def test_what_is_declined_on_the_way_to_modules_is_reported_once(
+    kind: type, declining: Callable[[type], Declined]
+) -> None:
     parent, data = classifier()
-    context = small.context(small.profile(parent.model, data, parent.sha256), data)
-    report = Modularize((("a",), ("b",)), Decompose(()), max_drop=10.0)(parent, context)
-    entries = report.describe()["modules"]
-    for classes, entry in zip(report.classes, entries, strict=True):
-        search = BudgetSearch(10.0, Decompose(classes))(parent, context)
-        assert entry["classes"] == list(classes)
-        assert entry["difference"] == search.difference
-        assert entry["difference_standard_error"] == search.standard_error
-    assert -10 <= min(entry["difference"] for entry in entries) < 0
+    profile = small.profile(parent.model, data, parent.sha256)
+    declined = declining(kind)
+    modularize = Modularize((("a",), ("b",)), Decompose(["a"], method="contrast"), max_drop=20.0)
+    context = small.context(profile, data, held_out=data)
+    report = modularize(parent, context)
+    assert report.declined.count(declined) == 1
+    assert str(declined) in report.describe()["declined"]
+    if kind is Compose:
+        apart = modularize(parent, replace(context, held_out=None))
+        assert apart.measured is None and declined not in apart.declined

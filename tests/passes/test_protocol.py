@@ -366,23 +366,6 @@ def test_nothing_is_counted_where_nothing_is_changed(name: str) -> None:
 # -------------------------------------------------------------------- no report is dropped
 
 
-@pytest.fixture
-def declining(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], Declined]:
-    """Let all passes of a class decline something."""
-
-    def let(kind: Any) -> Declined:
-        call, declined = kind.__call__, Declined(f"somewhere in {kind.__name__}", "a reason")
-
-        def wrapped(self: Any, subject: Any, context: Context) -> Any:
-            report = call(self, subject, context)
-            return replace(report, declined=(*report.declined, declined))
-
-        monkeypatch.setattr(kind, "__call__", wrapped)
-        return declined
-
-    return let
-
-
 def taught() -> tuple[Parent, Context]:
     """A parent, and what its modules are made from."""
     found = parent(0)

@@ -17,8 +17,13 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from graft.passes.base import Context
+from graft.passes.base import Context, Declined
+from graft.passes.budget_search import BudgetSearch
+from graft.passes.compose import Compose
+from graft.passes.cut.head import Head
 from graft.passes.cut.slice import Slice
+from graft.passes.normalize.simplify import Normalize
+from graft.passes.select.budget import Budget
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
@@ -199,7 +204,9 @@ def test_a_dry_run_prints_what_a_real_one_prints_and_leaves_nothing_behind(
     before = kit.listing(here.folder.parent)
     told = found(graft(*line, "--dry-run", "--json"), command)
     assert told["output"] == "deep/er/out"
-    assert graft(*line, "--dry-run").code == 0
+    dry = graft(*line, "--dry-run")
+    assert dry.code == 0 and dry.out.endswith("dry run: nothing was written\n")
+    assert not [claim for claim in (" written;", "figures in", "modules in", "next:") if claim in dry.out]
     assert kit.listing(here.folder.parent) == before
     assert told == {**found(graft(*line, "--json"), command), "dry_run": True}
     assert (here / "deep/er/out").exists()
@@ -221,6 +228,31 @@ def test_what_was_declined_is_said_with_its_reason(command: str, graft: Graft, h
     assert found(quiet, command)["declined"] == [reason]
     assert quiet.err == ""
     assert graft(*line, "-v", "--force").err == f"graft: declined: {reason}\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        (Normalize, LINES["inspect"]),
+        (Normalize, LINES["profile"] + " -o out"),
+        (Head, LINES["plan"] + " -o out"),
+        (Budget, LINES["plan"] + " -o out"),
+        (BudgetSearch, "decompose dense.onnx --data dense.npz --max-drop 50 -o out"),
+        (Slice, "curve dense.onnx --data dense.npz --classes ant,cow --budgets 0.7 -o out.json"),
+        (Compose, "evaluate modules --data dense.npz"),
+        (Compose, "evaluate dense.onnx --data dense.npz --baseline modules"),
+    ],
+)
+def test_what_passes_declined_is_said_with_its_reason(
+    kind: type, line: str, graft: Graft, here: Place, declining: Callable[[type], Declined]
+) -> None:
+    declined, words = declining(kind), line.split()
+    told = found(graft(*words, "--json", "-v"), words[0])
+    assert told["declined"].count(str(declined)) == 1
+    again = [] if words[0] in ("evaluate", "inspect") else ["--force"]
+    assert f"graft: declined: {declined}\n" in graft(*words, *again, "-v").err
+    if words[0] == "decompose":
+        assert str(declined) in (here / "out/graft.json").read_text()
 
 
 @pytest.mark.parametrize("command", ["decompose", "compose", "replace", "add", "remove"])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+from graft.passes.base import Declined
+from graft.passes.cut.slice import Slice
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select import latency_budget
@@ -82,6 +86,12 @@ def test_what_corrections_cannot_reach_is_told(caplog: pytest.LogCaptureFixture)
     (declined,) = LatencyBudget(0.5, round_to=1)(timeable, small.context()).declined
     for told in (caplog.text, declined.reason):
         assert "0.9" in told and "0.5" in told
+
+
+def test_what_measured_cuts_declined_is_told(declining: Callable[[type], Declined]) -> None:
+    case, declined = Case(), declining(Slice)
+    timeable = Timeable(case.candidates, case.analysed, Biased(case.cost.macs(), 1.2))  # type: ignore[arg-type]
+    assert LatencyBudget(0.5, round_to=1)(timeable, small.context()).declined == (declined,)
 
 
 def test_a_share_that_measures_too_much_cannot_be_reached() -> None:
