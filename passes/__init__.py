@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graft.passes.curve import Curve, CurveReport
     from graft.passes.cut.slice import Slice
     from graft.passes.cut.verify import Pruned, Verify
-    from graft.passes.decompose import Decompose, DecomposeReport
+    from graft.passes.decompose import Decompose, DecomposeReport, PlanReport
     from graft.passes.join.adapt import Adapt
     from graft.passes.join.convert import Convert
     from graft.passes.join.deduplicate import Deduplicate
@@ -50,6 +50,7 @@ __all__ = [
     "Parent",
     "Pass",
     "Patch",
+    "PlanReport",
     "Pruned",
     "Remove",
     "Replace",
@@ -67,7 +68,7 @@ _MODULES = {
     "curve": ("Curve", "CurveReport"),
     "cut.slice": ("Slice",),
     "cut.verify": ("Pruned", "Verify"),
-    "decompose": ("Decompose", "DecomposeReport"),
+    "decompose": ("Decompose", "DecomposeReport", "PlanReport"),
     "join.adapt": ("Adapt",),
     "join.convert": ("Convert",),
     "join.deduplicate": ("Deduplicate",),
