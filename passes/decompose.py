@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from graft.passes.base import Context, Declined, Report
 from graft.passes.compensate.fold import REFIT, Fold
 from graft.passes.compensate.refit import SAMPLES, Refit
@@ -264,9 +266,9 @@ class Decompose:
         labels, samples = parent.record.labels, context.samples
         inputs = ImportanceInputs(analysed, profile, labels, asked, context.seed, samples, context.device)
         if samples is None:
-            return method.scores(inputs)
+            return _checked_scores(method, inputs)
         key = (method, profile.sha256, asked, self.head, self.unit == "latency", context.seed)
-        return parent.once(samples, key, lambda: method.scores(inputs)).copy()
+        return parent.once(samples, key, lambda: _checked_scores(method, inputs)).copy()
 
     def _stamp(self, parent: Parent, model: Model, plan: Plan, context: Context) -> Cost:
         """Write into the module what it was made from; return what it costs."""
@@ -287,6 +289,26 @@ class Decompose:
         }
         stamp(model, "module", origin, figures)
         return cost
+
+
+def _checked_scores(method: Method, inputs: ImportanceInputs) -> Scores:
+    """Return the scores of a method, which may be another distribution's: one finite number per channel.
+
+    Raises:
+        GraftError: they are not.
+    """
+    scores = np.asarray(method.scores(inputs))
+    shape, numbers = (inputs.groups.count,), scores.dtype.kind in "fiu"
+    if scores.shape != shape or not numbers or not np.isfinite(scores).all():
+        found = "some that are not finite" if numbers else f"type {scores.dtype}"
+        found = found if scores.shape == shape else f"shape {scores.shape}"
+        raise GraftError(
+            "method-scores",
+            f"the method {method.name} returned scores that cannot be used: expected finite numbers of shape "
+            f"{shape}, found {found}",
+            "choose another method, or correct this one",
+        )
+    return scores
 
 
 def _declined(parent: Parent, reports: Sequence[Report]) -> tuple[Declined, ...]:

@@ -102,6 +102,43 @@ def test_a_broken_plug_in_is_left_out_with_a_warning(
     sys.modules.pop("plain_plug_ins")
 
 
+NAMED = {
+    operators.ENTRY_POINTS: (
+        "graft.rewriter.operators",
+        "Pinning",
+        "types",
+        ("3", "()", "'Mine'", "('Mine', 3)"),
+    ),
+    identify.ENTRY_POINTS: (
+        "graft.passes.identify",
+        "METHODS[-1].__class__",
+        "name",
+        ("3", "''", "('mine',)"),
+    ),
+    compare.ENTRY_POINTS: ("graft.passes.compare", "COMPARISONS[-1].__class__", "name", ("3", "''", "None")),
+}
+"""Where a class is whose subclasses are usable plug-ins, and names that they cannot have."""
+
+
+@pytest.mark.parametrize("group", PLUG_INS)
+def test_a_plug_in_with_a_name_that_is_no_text_is_left_out_with_a_warning(
+    group: str, installed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module, parent, attribute, values = NAMED[group]
+    lines = [f"import {module} as graft_module", f"Parent = graft_module.{parent}"]
+    lines += [f"class Named{n}(Parent):\n    {attribute} = {value}" for n, value in enumerate(values)]
+    (installed / "named_plug_ins.py").write_text("\n".join(lines))
+    entries = {f"named{n}": f"named_plug_ins:Named{n}" for n in range(len(values))}
+    distribute(installed, "named", group, entries)
+    look_up, usual, _ = PLUG_INS[group]
+    with caplog.at_level("WARNING", logger="graft"):
+        found = look_up()
+    sys.modules.pop("named_plug_ins")
+    assert usual in found and all(isinstance(name, str) for name in found)
+    assert len(caplog.messages) == len(values)
+    assert all(f" as {attribute}, found" in line for line in caplog.messages)
+
+
 # -------------------------------------------------------------------- the pages themselves
 
 PAGES = sorted(

@@ -7,13 +7,12 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from graft.rewriter.errors import GraftError
+from graft.rewriter.errors import GraftError, nearest
 
 DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
 """Exit codes of every command."""
@@ -69,7 +68,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"there is no command '{args[0]}'{_meant(args[0], COMMANDS)}", ctx)
+            raise click.UsageError(f"there is no command '{args[0]}'{nearest(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -96,7 +95,10 @@ def graft() -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line ``arguments`` (default: those of the process); the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    logging.getLogger("graft").handlers[:] = [_Lines()]
+    log = logging.getLogger("graft")
+    log.handlers[:] = [_Lines()]
+    # Options that name plug-ins load them, and warn, while the command line is still being read.
+    log.setLevel(logging.ERROR if {"-q", "--quiet"} & set(given) else logging.WARNING)
     try:
         result = graft.main(given, prog_name="graft", standalone_mode=False)
         return result if isinstance(result, int) else DONE
@@ -135,16 +137,10 @@ class _Lines(logging.Handler):
 def _usage(error: click.UsageError) -> str:
     """Return what is wrong with a command line."""
     if isinstance(error, click.NoSuchOption):
-        return (
-            f"there is no option '{error.option_name}'{_meant(error.option_name, error.possibilities or ())}"
-        )
+        near = nearest(error.option_name, error.possibilities or ())
+        return f"there is no option '{error.option_name}'{near}"
     message = error.format_message().rstrip(".")
     return message[:1].lower() + message[1:]
-
-
-def _meant(word: str, known: Sequence[str]) -> str:
-    near = get_close_matches(word, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _fail(arguments: Sequence[str], code: str, message: str, hint: str) -> int:

@@ -8,9 +8,8 @@ recipe validates the same ones from plain values.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -19,6 +18,8 @@ import click
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
+
+from graft.rewriter.errors import nearest
 
 Value = TypeVar("Value")
 
@@ -86,36 +87,45 @@ class Reads(Generic[Value]):
         return core_schema.nullable_schema(schema) if NoneType in get_args(source) else schema
 
 
-def one_of(choices: Sequence[str], name: str = "NAME") -> Reads[str]:
+Choices = Collection[str] | Callable[[], Collection[str]]
+"""Names that may be given; a function is called when help is shown or a value checked, not on import."""
+
+
+def one_of(choices: Choices, name: str = "NAME") -> Reads[str]:
     """Return a value that is one of ``choices``; another one gets the nearest named.
 
     Args:
         choices: what may be given.
         name: placeholder of the value.
     """
-    return _OneOf(name, functools.partial(_chosen, tuple(choices)), tuple(choices))
+    return _OneOf(name, functools.partial(_chosen, choices), choices)
 
 
 @dataclass(frozen=True)
 class _OneOf(Reads[str]):
-    choices: tuple[str, ...] = ()
+    choices: Choices = ()
 
 
-def _chosen(choices: Sequence[str], value: Any) -> str:
-    if value in choices:
+def _resolved(choices: Choices) -> tuple[str, ...]:
+    return tuple(choices() if callable(choices) else choices)
+
+
+def _chosen(choices: Choices, value: Any) -> str:
+    known = _resolved(choices)
+    if value in known:
         return str(value)
-    known = ", ".join(f"'{each}'" for each in choices)
-    raise ValueError(f"'{value}' is not one of {known}{_meant(str(value), choices)}")
-
-
-def _meant(word: str, known: Sequence[str]) -> str:
-    near = get_close_matches(word, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    listed = ", ".join(f"'{each}'" for each in known)
+    raise ValueError(f"'{value}' is not one of {listed}{nearest(str(value), known)}")
 
 
 def several(each: Reads[Value]) -> Reads[tuple[Value, ...]]:
     """Return a value that holds one or more of ``each``, separated by commas, or a list of them."""
-    return Reads(each.name, functools.partial(_separated, each))
+    return _Several(each.name, functools.partial(_separated, each), each)
+
+
+@dataclass(frozen=True)
+class _Several(Reads[tuple[Value, ...]]):
+    each: Reads[Value]
 
 
 def _separated(each: Reads[Value], value: Any) -> tuple[Value, ...]:
@@ -237,22 +247,25 @@ def _parameter(name: str, meta: Option | Argument, info: FieldInfo) -> click.Par
             metavar=meta.metavar,
         )
     flags = meta.flags or (f"--{name.replace('_', '-')}",)
-    text = meta.help
-    if isinstance(reads, _OneOf):
-        text = f"{text} One of: {', '.join(reads.choices)}."
     if kind is bool:
         return _Option(
-            [*flags, *meta.hidden, name], is_flag=True, default=False, help=text, hidden_names=meta.hidden
+            [*flags, *meta.hidden, name],
+            is_flag=True,
+            default=False,
+            help=meta.help,
+            hidden_names=meta.hidden,
         )
+    one = reads.each if isinstance(reads, _Several) else reads
     return _Option(
         [*flags, *meta.hidden, name],
         type=_click_type(kind, reads, info),
         multiple=repeated,
         required=info.is_required(),
-        help=text,
+        help=meta.help,
         metavar=meta.metavar,
         show_default=meta.show_default,
         hidden_names=meta.hidden,
+        choices=one.choices if isinstance(one, _OneOf) else (),
         **default,
     )
 
@@ -301,11 +314,14 @@ class _Read(click.ParamType):  # type: ignore[type-arg]
 
 
 class _Option(click.Option):
-    """An option some of whose names the help leaves out."""
+    """An option some of whose names the help leaves out, and whose choices it lists."""
 
-    def __init__(self, names: Sequence[str], hidden_names: Sequence[str] = (), **settings: Any) -> None:
+    def __init__(
+        self, names: Sequence[str], hidden_names: Sequence[str] = (), choices: Choices = (), **settings: Any
+    ) -> None:
         super().__init__(names, **settings)
         self.hidden_names = tuple(hidden_names)
+        self.choices = choices
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return names and help, long names aligned, hidden ones left out."""
@@ -313,6 +329,10 @@ class _Option(click.Option):
         if record is None:
             return None
         names, text = record
+        choices = _resolved(self.choices)
+        if choices:
+            said = self.help or ""
+            text = text.replace(said, f"{said} One of: {', '.join(choices)}.", 1)
         for hidden in self.hidden_names:
             names = names.replace(f", {hidden}", "")
         return names if names.startswith("-") and not names.startswith("--") else f"    {names}", text

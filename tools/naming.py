@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graft.rewriter.errors import GraftError
+from graft.rewriter.errors import GraftError, nearest
 
 
 def parse_rename(texts: Sequence[str], known: Sequence[str]) -> dict[str, str]:
@@ -35,4 +35,5 @@ def _parsed(text: str, known: Sequence[str]) -> tuple[str, str]:
     hint = "classes are " + ", ".join(known)
     if not places or text.endswith("=") or text.startswith("="):
         raise GraftError("rename", f"--rename {text} is not A=B", hint)
-    raise GraftError("rename", f"--rename {text}: no module is for class '{text[: places[0]]}'", hint)
+    old = text[: places[0]]
+    raise GraftError("rename", f"--rename {text}: no module is for class '{old}'{nearest(old, known)}", hint)

@@ -32,7 +32,6 @@ METHOD = "Method"
 SCORES = "Scores"
 RUN = "Run"
 OUTPUT = "Output"
-METHOD_NAMES = tuple(methods())
 REPEATABLE = "Repeatable: classes are matched by name; PREFIX=PATH calls them PREFIX:NAME."
 HELD_OUT = "Split of held-out samples to report on."
 FORMATS = "Labelled samples: an .npz file, a folder train/CLASS/*.jpg, or Parquet."
@@ -183,7 +182,7 @@ class MethodOptions(Options):
 
     method: Annotated[
         str | None,
-        one_of(METHOD_NAMES),
+        one_of(methods),
         Option(
             f"Importance of channels. Default: {MEASURED} with --data, {DEFAULT} without it and for "
             "recurrent models.",
@@ -283,9 +282,7 @@ class SeveralDataOptions(Options):
 
     data: Annotated[
         tuple[PrefixedPath, ...],
-        Option(
-            f"{FORMATS} Repeatable: classes are matched by name; PREFIX=PATH calls them PREFIX:NAME.", DATA
-        ),
+        Option(f"{FORMATS} {REPEATABLE}", DATA),
     ] = ()
     test_split: Annotated[str, Option(HELD_OUT, DATA, metavar="NAME", show_default=True)] = "test"
     ignore_label: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +54,7 @@ class CompareOptions(Options):
 
     scores: Annotated[
         str | None,
-        one_of(comparison_names(patches=True)),
+        one_of(partial(comparison_names, patches=True)),
         Option(
             "Comparison of the module with the classes of MODEL. Default: fitted to --data (calibrated or "
             "joint); without, odds where it knows all classes of MODEL, else typicality.",

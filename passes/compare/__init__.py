@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 
 from graft.passes.compare.calibrate import Calibrated
 from graft.passes.compare.joint_head import Joint
@@ -17,7 +19,7 @@ from graft.passes.compare.score import (
     Typicality,
     Vote,
 )
-from graft.rewriter.errors import GraftError
+from graft.rewriter.errors import GraftError, nearest
 from graft.rewriter.plug_ins import plug_ins
 
 COMPARISONS: tuple[Comparison, ...] = (
@@ -31,9 +33,10 @@ ENTRY_POINTS = "graft.comparisons"
 
 
 @cache
-def comparisons() -> dict[str, Comparison]:
+def comparisons() -> Mapping[str, Comparison]:
     """Return all comparisons by name; one of another distribution takes the place of ours of that name."""
-    return {each.name: each for each in (*COMPARISONS, *plug_ins(ENTRY_POINTS, Comparison, "name"))}
+    foreign = plug_ins(ENTRY_POINTS, Comparison, "name")
+    return MappingProxyType({each.name: each for each in (*COMPARISONS, *foreign)})
 
 
 def names(patches: bool = False) -> tuple[str, ...]:
@@ -54,7 +57,8 @@ def comparison_called(scores: str | Comparison, patches: bool = False) -> Compar
     found = comparisons().get(scores) if isinstance(scores, str) else scores
     if found is None or (patches and not found.patches):
         name, choices = scores if isinstance(scores, str) else scores.name, ", ".join(names(patches))
-        raise GraftError("scores-unknown", f"no scores {name}", f"choose from {choices}")
+        near = nearest(name, names(patches)) if found is None else ""
+        raise GraftError("scores-unknown", f"no scores '{name}'{near}", f"choose from {choices}")
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 
 from graft.passes.identify.ablation import Ablation
 from graft.passes.identify.activity import Activity
@@ -16,7 +17,7 @@ from graft.passes.identify.method import ImportanceInputs, Method
 from graft.passes.identify.random import Random
 from graft.passes.identify.relevance import Relevance
 from graft.passes.identify.rolled import Rolled, RolledGates
-from graft.rewriter.errors import GraftError
+from graft.rewriter.errors import GraftError, nearest
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
 from graft.rewriter.plug_ins import plug_ins
@@ -38,7 +39,7 @@ MEASURED = Ablation.name
 def methods() -> Mapping[str, Method]:
     """Return all methods by name; one of another distribution takes the place of Graft's of the same name."""
     foreign = plug_ins(ENTRY_POINTS, Method, "name")  # type: ignore[type-abstract]
-    return {method.name: method for method in (*METHODS, *PUBLISHED, *foreign)}
+    return MappingProxyType({method.name: method for method in (*METHODS, *PUBLISHED, *foreign)})
 
 
 def method_of(method: str | Method) -> Method:
@@ -50,8 +51,8 @@ def method_of(method: str | Method) -> Method:
     if isinstance(method, Method):
         return method
     if method not in methods():
-        hint = f"choose from {', '.join(methods())}"
-        raise GraftError("method-unknown", f"no method is called {method}", hint)
+        near, hint = nearest(method, methods()), f"choose from {', '.join(methods())}"
+        raise GraftError("method-unknown", f"no method is called '{method}'{near}", hint)
     return methods()[method]
 
 

@@ -16,7 +16,7 @@ from graft.passes.compare.ridge_head import RidgeHead
 from graft.passes.join.merge import Merge, MergeReport
 from graft.passes.join.push_gather import PushGather
 from graft.rewriter.card.card import OTHER
-from graft.rewriter.errors import GraftError
+from graft.rewriter.errors import GraftError, nearest
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.provenance import (
     ORIGIN_KEY,
@@ -66,7 +66,9 @@ class Newcomer:
             listed = f"the classes {', '.join(classes)}" if len(classes) <= 4 else f"{len(classes)} classes"
             raise GraftError(
                 "with-class",
-                f"{source} has {listed}" + (f", and none called '{wanted}'" if wanted else ""),
+                f"{source} has {listed}"
+                + (f", and none called '{wanted}'" if wanted else "")
+                + (nearest(name, classes) if name else ""),
                 "say which one: --with-class NAME",
             )
         return cls(found[classes.index(wanted)][0], wanted, wanted)

@@ -137,7 +137,7 @@ class Budget:
         return GraftError(
             "budget-unreachable",
             f"--keep {self.keep:g} cannot be reached: the smallest cut keeps {smallest:.3f} of the "
-            f"{self.unit}{why}",
+            f"{'MACs' if self.unit == 'macs' else self.unit}{why}",
             f"use --keep {np.ceil(smallest * 1000) / 1000:g} or more",
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from graft.rewriter.card.card_file import (
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.card.output_card import OutputCard
 from graft.rewriter.card.part import CardPart, Number, Shape, invalid, lacks, not_boolean, some
-from graft.rewriter.errors import GraftError
+from graft.rewriter.errors import GraftError, nearest
 
 OTHER = "(other)"
 """The label of every sample that belongs to none of the other labels."""
@@ -125,9 +124,10 @@ class Card(CardPart):
         """
         if name in self.labels:
             return self.labels.index(name)
-        near = self._nearest(name)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"the labels are {some(self.labels)}"
-        raise GraftError("class-unknown", f"the model has no class '{name}'", hint)
+        spellings = self._spellings()
+        near = nearest(name.casefold(), spellings, 3, spellings)
+        hint = f"the labels are {some(self.labels)}"
+        raise GraftError("class-unknown", f"the model has no class '{name}'{near}", hint)
 
     def prepare(self, raw: Mapping[str, Array]) -> dict[str, Array]:
         """Turn a raw batch into the inputs of the model.
@@ -191,7 +191,8 @@ class Card(CardPart):
             f"name it in the .npz file: x_train.{card.name}",
         )
 
-    def _nearest(self, name: str) -> list[str]:
+    def _spellings(self) -> dict[str, str]:
+        """Map labels and display names, without case, to what a message shows for them."""
         shown = list(self.labels)
         if self.display_names is not None:
             pairs = zip(self.labels, self.display_names, strict=True)
@@ -200,8 +201,7 @@ class Card(CardPart):
         for text, label, display in zip(shown, self.labels, self.display_names or self.labels, strict=True):
             spellings.setdefault(label.casefold(), text)
             spellings.setdefault(display.casefold(), text)
-        near = difflib.get_close_matches(name.casefold(), spellings, n=3, cutoff=0.6)
-        return list(dict.fromkeys(spellings[spelling] for spelling in near))
+        return spellings
 
     def _plain(self) -> dict[str, Any]:
         plain: dict[str, Any] = {"graft": self.graft, "name": self.name}

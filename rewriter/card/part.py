@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
@@ -17,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from graft.rewriter.errors import GraftError
+from graft.rewriter.errors import GraftError, nearest
 
 Shape = Sequence[int | str | None]
 """A shape as models declare it: a name or ``None`` where a dimension is unknown."""
@@ -95,9 +94,8 @@ def explained(error: ValidationError, place: str, keys: Sequence[str]) -> GraftE
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in (place, *problem["loc"])
     ).strip(".")
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), keys, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the keys are {', '.join(keys)}"
-        return invalid(f"unknown key '{place}'", hint)
+        near = nearest(str(problem["loc"][-1]), keys)
+        return invalid(f"unknown key '{place}'{near}", f"the keys are {', '.join(keys)}")
     if problem["type"] == "missing":
         return invalid(f"the key '{place}' is missing", "add it to the card")
     expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

@@ -12,7 +12,7 @@ from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.split import Split
-from graft.rewriter.errors import GraftError
+from graft.rewriter.errors import GraftError, nearest
 
 IGNORED = -1
 """The label of a time step that does not count: of a class that the model lacks, or that was left out."""
@@ -262,7 +262,9 @@ def _ignored(split: Split, card: Card) -> npt.NDArray[np.bool_]:
     names = split.class_names or card.labels
     if split.ignore not in names:
         raise GraftError(
-            "class-unknown", f"there is no class '{split.ignore}' to ignore", f"choose from {_some(names)}"
+            "class-unknown",
+            f"there is no class '{split.ignore}' to ignore{nearest(split.ignore, names)}",
+            f"choose from {_some(names)}",
         )
     mask: npt.NDArray[np.bool_] = split.labels == names.index(split.ignore)
     return mask.reshape(mask.shape[: 1 + card.output.steps])

@@ -106,7 +106,7 @@ def same_shape() -> frozenset[str]:
 def _by_type() -> dict[str, list[Operator]]:
     """Map the name of an operator to its classes; those of other distributions come first."""
     found: dict[str, list[Operator]] = {}
-    foreign = plug_ins(ENTRY_POINTS, Operator, "types")  # type: ignore[type-abstract]
+    foreign = plug_ins(ENTRY_POINTS, Operator, "types", several=True)  # type: ignore[type-abstract]
     for operator in (*foreign, *OPERATORS):
         for name in operator.types:
             found.setdefault(name, []).append(operator)

@@ -87,7 +87,7 @@ REQUESTS = {
     "labels out of range": (DECOMPOSE.replace("dense.npz", "twelve.npz"), "data-labels", "0 to 3"),
     "images for features": (DECOMPOSE.replace("dense.npz", "pictures.npz"), "run-failed", "card and data"),
     "split unknown": (f"{DECOMPOSE} --split dev", "data-split", "train"),
-    "class unknown": (f"{DECOMPOSE} --classes ants", "class-unknown", "did you mean ant?"),
+    "class unknown": (f"{DECOMPOSE} --classes ants", "class-unknown", "did you mean 'ant'?"),
     "class unknown, nothing near": (f"{EVALUATE} --classes xyz", "class-unknown", "ant, bee"),
     "class twice": (f"{DECOMPOSE} --classes ant,ant", "class-twice", "ant"),
     "class file missing": (f"{DECOMPOSE} --classes @no.txt", "classes-file", "no.txt"),

@@ -176,7 +176,7 @@ REFUSED = {
     "budget of nothing": ("-o new.json --budgets 0.5,0", "usage", "above 0"),
     "budget of a word": ("-o new.json --budgets much", "usage", "50%"),
     "compensate unknown": ("-o new.json --compensate magic", "usage", "fold"),
-    "class unknown": ("-o new.json --classes ants", "class-unknown", "did you mean ant?"),
+    "class unknown": ("-o new.json --classes ants", "class-unknown", "did you mean 'ant'?"),
     "test split unknown": ("-o new.json --test-split dev", "data-split", "train"),
     "profile missing": ("-o new.json --profile no", "profile-unreadable", "no"),
     "output missing": ("--plot new.svg", "usage", "--output"),

@@ -99,6 +99,10 @@ def test_lines_that_cannot_be(modules: tuple[Path, Path], graft: Graft, tmp_path
         (("replace", TORCH, "--class", "x", "--with", modules[0] / "3.onnx"), "no class 'x'"),
         (("replace", TORCH, "--class", "1", "--with", modules[0]), "--with-class"),
         (("replace", TORCH, "--class", "1", "--with", modules[0], "--with-class", "9"), "none called '9'"),
+        (
+            ("add", TORCH, "--with", modules[1] / "six.onnx", "--with-class", "sxi"),
+            "none called 'sxi'; did you mean 'six'?",
+        ),
         (("replace", TORCH, "--class", "1", "--with", modules[0] / "3.onnx"), "has a class '3' already"),
         (("replace", TORCH, "--class", "1", "--with", cut), "cut.onnx"),
         (("replace", TORCH, "--class", "1", "--with", tmp_path / "none.onnx"), "none.onnx"),

@@ -70,6 +70,7 @@ def test_lines_that_cannot_be(modules: tuple[Path, Path], graft: Graft, tmp_path
     both = ("compose", *modules, "-o", tmp_path / "both.onnx")
     for wrong, said in (
         (("--rename", "8=acht"), "no module is for class '8'"),
+        (("--rename", "tow=zwei"), "no module is for class 'tow'; did you mean 'two'?"),
         (("--rename", "acht"), "--rename acht is not A=B"),
         (("--rename", "3=two"), "two modules are for class 'two'"),
         (("--scores", "joint"), "are fitted to samples"),

@@ -11,9 +11,11 @@ import pytest
 from graft.passes.base import Context, Declined
 from graft.passes.cut.head import Head
 from graft.passes.decompose import Decompose
+from graft.passes.identify import ImportanceInputs, Method
 from graft.passes.normalize.simplify import Normalize
 from graft.passes.parent import Parent
 from graft.passes.select.budget import Budget
+from graft.rewriter.arrays import Scores
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
@@ -144,3 +146,34 @@ def test_the_cut_is_verified_on_random_inputs_without_samples(step: str) -> None
     assert report.difference is not None and 0 <= report.difference < 1e-4
     x = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
     assert small.run(report.model, x)["y"].shape == (3, 2)
+
+
+class Given(Method):
+    """A method of another distribution, with scores of any kind."""
+
+    name, samples = "given", False
+
+    def __init__(self, scores: Callable[[int], object]) -> None:
+        self.given = scores
+
+    def scores(self, inputs: ImportanceInputs) -> Scores:
+        return self.given(inputs.groups.count)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"),
+    [
+        (lambda count: np.ones(count + 1), "found shape"),
+        (lambda count: np.ones((count, 1)), "found shape"),
+        (lambda count: None, "found shape"),
+        (lambda count: np.full(count, np.nan), "not finite"),
+        (lambda count: np.full(count, np.inf), "not finite"),
+        (lambda count: np.full(count, "much"), "type <U4"),
+    ],
+)
+def test_scores_of_a_method_that_cannot_be_used(scores: Callable[[int], object], says: str) -> None:
+    parent, context = case("dense")
+    for each in (context, replace(context, samples=None)):
+        with pytest.raises(GraftError, match=says) as caught:
+            Decompose(["a"], 0.5, method=Given(scores))(parent, each)
+        assert caught.value.code == "method-scores" and "given" in caught.value.message and caught.value.hint

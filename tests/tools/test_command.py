@@ -145,6 +145,33 @@ def test_a_name_like_no_other_gets_none(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "graft: error: there is no command 'xyzzy'; see 'graft --help'\n"
 
 
+@pytest.mark.parametrize(("quiet", "warnings"), [((), 1), (("-q",), 0), (("--quiet",), 0)])
+@pytest.mark.parametrize(
+    ("group", "words"),
+    [
+        ("graft.methods", "decompose a.onnx --data d.npz --method relevance -o out"),
+        ("graft.methods", "decompose --help"),
+        ("graft.methods", "compose --help"),
+        ("graft.comparisons", "replace a.onnx --class a --with b.onnx --scores joint -o out"),
+    ],
+)
+def test_a_broken_plug_in_warns_where_it_matters(
+    group: str, words: str, quiet: tuple[str, ...], warnings: int, tmp_path: Path
+) -> None:
+    """Only a command that names methods loads them, and none warns in quiet."""
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\nbroken = no_such_module:Plain\n")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from graft.tools.cli import run; run(sys.argv[2:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), *words.split()[:1], *quiet, *words.split()[1:]],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )
+    expected = 0 if words.startswith("compose") else warnings
+    assert done.stderr.count("is left out") == expected, done.stderr
+
+
 @pytest.mark.parametrize("flag", ["--false-positive-rate", "--false-alarms"])
 def test_a_former_name_is_an_alias_that_help_leaves_out(
     flag: str, capsys: pytest.CaptureFixture[str]

@@ -84,7 +84,7 @@ class CompareOptions(Options):
 
     scores: Annotated[
         str | None,
-        one_of(comparison_names()),
+        one_of(comparison_names),
         Option(
             "Comparison of networks side by side. Default: odds for one parent, else joint with --data, "
             "typicality without.",
@@ -245,8 +245,8 @@ def _print_report(result: dict[str, Any]) -> None:
         joint = result["joint"]
         used = "" if joint["used"] else "; it is not better than the scores without data, which are used"
         show.note(
-            f"joint head of {joint['samples']} training samples: top-1 {show.percent(joint['top1'])} on "
-            f"held-out folds, {show.percent(joint['before'])} without it{used}"
+            f"scores fitted to {joint['samples']} training samples: top-1 {show.percent(joint['top1'])} on "
+            f"held-out folds, {show.percent(joint['before'])} without{used}"
         )
     if result["reject"]:
         fitted = result["reject"]["samples"]

@@ -15,7 +15,7 @@ from graft.passes.compensate.fold import REFIT
 from graft.passes.compensate.fold import STEPS as COMPENSATE
 from graft.passes.curve import BUDGETS, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT, MEASURED, default_method
+from graft.passes.identify import DEFAULT, MEASURED, default_method, methods
 from graft.passes.parent import Parent
 from graft.passes.select.profiling import rows_for
 from graft.rewriter.data.prefixed import joined_split
@@ -51,15 +51,18 @@ class CurveOptions(options.ClassOptions):
     ] = None
 
 
+def _methods() -> tuple[str, ...]:
+    return (*methods(), ONE_PLAN)
+
+
 class CurveMethods(Options):
     """Importance methods and compensations, each a line of the picture."""
 
     methods: Annotated[
-        tuple[Annotated[tuple[str, ...], several(one_of((*options.METHOD_NAMES, ONE_PLAN)))], ...],
+        tuple[Annotated[tuple[str, ...], several(one_of(_methods))], ...],
         Option(
             f"Importance of channels, as --method of decompose, or {ONE_PLAN}: one plan for all classes. "
-            f"Separated by commas; repeatable. Default: {', '.join(METHODS)}. "
-            f"One of: {', '.join((*options.METHOD_NAMES, ONE_PLAN))}.",
+            f"Separated by commas; repeatable. Default: {', '.join(METHODS)}.",
             options.METHOD,
             metavar="A,B",
         ),
@@ -67,8 +70,8 @@ class CurveMethods(Options):
     compensate: Annotated[
         tuple[Annotated[tuple[str, ...], several(one_of(COMPENSATE))], ...],
         Option(
-            f"How the kept channels make up for the pruned ones: {', '.join(COMPENSATE)}. Separated by "
-            f"commas; repeatable. Default: {REFIT}.",
+            "How the kept channels make up for the pruned ones. Separated by commas; repeatable. "
+            f"Default: {REFIT}.",
             options.METHOD,
             metavar="A,B",
         ),

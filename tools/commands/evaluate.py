@@ -57,10 +57,7 @@ class EvaluateData(Options):
 
     data: Annotated[
         tuple[options.PrefixedPath, ...],
-        Option(
-            f"{options.FORMATS} Repeatable: classes are matched by name; PREFIX=PATH calls them PREFIX:NAME.",
-            options.DATA,
-        ),
+        Option(f"{options.FORMATS} {options.REPEATABLE}", options.DATA),
     ]
     split: Annotated[str, Option("Split to measure on.", options.DATA, metavar="NAME", show_default=True)] = (
         "test"

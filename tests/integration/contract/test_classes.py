@@ -57,7 +57,7 @@ def test_how_classes_are_named(command: str, graft: Graft, here: Place) -> None:
     assert "bee, or wasp" in json.dumps(told[0])
     output = ["-o", "no"] if command in WRITING else []
     says = refused(graft(*line, "--classes", "dog,bee or wasp", *output, "--json"), "class-unknown")
-    assert "did you mean bee, or wasp?" in says
+    assert "did you mean 'bee, or wasp'?" in says
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,14 @@ def test_the_registry() -> None:
         assert each.needs_data == (each.reads is not None) == (not each.per_step)
 
 
+def test_unknown_scores_get_the_nearest_name() -> None:
+    with pytest.raises(GraftError, match="'jont'; did you mean 'joint'\\?; choose from") as caught:
+        Compose(scores="jont")
+    assert caught.value.code == "scores-unknown"
+    with pytest.raises(GraftError, match="no scores 'softmax'; choose from joint"):
+        comparison_called("softmax", patches=True)
+
+
 @pytest.mark.parametrize(
     ("situation", "name"),
     [

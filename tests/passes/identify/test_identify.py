@@ -143,3 +143,5 @@ def test_an_unknown_method_shows_the_known_ones() -> None:
         method_of("intuition")
     assert caught.value.code == "method-unknown"
     assert "activity" in caught.value.hint
+    with pytest.raises(GraftError, match="'ablatin'; did you mean 'ablation'\\?; choose from"):
+        method_of("ablatin")

@@ -148,7 +148,7 @@ def test_an_unreachable_budget_names_the_smallest_that_can_be_reached() -> None:
     with pytest.raises(GraftError) as caught:
         Budget(0.001, round_to=1)(Candidates(groups, scores, cost, cost.macs(), dead), small.context())
     assert caught.value.code == "budget-unreachable"
-    assert "pinned by output y" in caught.value.message
+    assert "of the MACs" in caught.value.message and "pinned by output y" in caught.value.message
     smallest = float(caught.value.hint.split()[2])
     kept = Budget(smallest, round_to=1)(
         Candidates(groups, scores, cost, cost.macs(), dead), small.context()

@@ -150,7 +150,7 @@ def test_find_takes_the_neighbour_or_says_how_to_make_one(tmp_path: Path) -> Non
 
 def test_class_index() -> None:
     assert card().class_index("dog") == 1
-    with pytest.raises(GraftError, match="did you mean dog") as caught:
+    with pytest.raises(GraftError, match="did you mean 'dog'\\?") as caught:
         card().class_index("Dogs")
     assert caught.value.code == "class-unknown"
     with pytest.raises(GraftError, match="the labels are cat, dog, no"):

@@ -135,6 +135,8 @@ def test_labels_of_time_steps() -> None:
     assert without.counts() == {"b": 3, "c": 1}
     assert Samples.match(replace(split([0, 1, 0]), ignore="a"), card()).labels.tolist() == [1]
     assert refused(replace(split(steps, "abcz"), ignore="y"), card(steps=True)).code == "class-unknown"
+    words = replace(split([0, 1], ("a", "two")), ignore="tow")
+    assert "no class 'tow' to ignore; did you mean 'two'?" in str(refused(words, card()))
     assert "argmax" in str(refused(split(steps), card("abcd")))
     assert refused(split([0, 1]), card(steps=True)).code == "data-labels"
     assert Samples.match(split([[0], [1]]), card()).labels.tolist() == [0, 1]
