@@ -166,7 +166,10 @@ def test_a_broken_plug_in_warns_where_it_matters(
     code = "import sys; sys.path.insert(0, sys.argv[1]); from graft.tools.cli import run; run(sys.argv[2:])"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), *words.split()[:1], *quiet, *words.split()[1:]],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
     )
     expected = 0 if words.startswith("compose") else warnings
     assert done.stderr.count("is left out") == expected, done.stderr
