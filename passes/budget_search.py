@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from graft.passes.base import Context, Declined, Report
+from graft.passes.base import Context, Declined, Report, all_declined
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
@@ -52,11 +52,13 @@ class _Fold:
         profile: of the others.
         samples: the others.
         held_out: the part.
+        declined: what profiling the folds left as it was.
     """
 
     profile: Profile
     samples: Samples
     held_out: Samples
+    declined: tuple[Declined, ...]
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class BudgetSearch:
         folds = _folds(parent, context)
         whole = self.decompose.headed(parent, context)
         before = [_weighted(whole.model, fold.held_out, context.device) for fold in folds]
-        declined = dict.fromkeys(whole.declined)
+        declined = dict.fromkeys((*whole.declined, *folds[0].declined))
         best = BudgetSearchReport(keep=1.0, difference=0.0, standard_error=0.0)
         low, high, tried = -1, len(STEPS), 0
         while high - low > 1:
@@ -158,9 +160,10 @@ def _profiled(parent: Parent, samples: Samples, context: Context) -> list[_Fold]
     """Profile each fold once: the profiles of four of them add up to what a candidate may know."""
     parts = samples.folds(FOLDS)
     observe = Observe()
-    profiles = [observe(parent, replace(context, samples=part)).profile for _, part in parts]
+    reports = [observe(parent, replace(context, samples=part)) for _, part in parts]
+    profiles, declined = [report.profile for report in reports], all_declined(reports)
     return [
-        _Fold(reduce(Profile.merge, profiles[:number] + profiles[number + 1 :]), others, part)
+        _Fold(reduce(Profile.merge, profiles[:number] + profiles[number + 1 :]), others, part, declined)
         for number, (others, part) in enumerate(parts)
     ]
 

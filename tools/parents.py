@@ -7,16 +7,16 @@ from pathlib import Path
 
 from graft.passes.base import Context
 from graft.passes.parent import Parent
+from graft.passes.select.observe import ObserveReport
 from graft.passes.select.profiling import profiled, rows_for, stored_profile
 from graft.rewriter.data.samples import Samples
-from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
 
 
 def observe(
     parent: Parent, samples: Samples, data: str, device: Device, rows: Sequence[str] | None = None
-) -> Profile:
+) -> ObserveReport:
     """Profile ``parent``, with a progress bar.
 
     Args:
@@ -37,7 +37,7 @@ def profile_of(
     samples: Samples,
     data: str,
     device: Device,
-) -> Profile:
+) -> ObserveReport:
     """Read the profile at ``path``, which must have a row for each of ``classes``, or make one.
 
     Args:
@@ -52,5 +52,5 @@ def profile_of(
         GraftError: the profile is of another model, lacks a class, or cannot be read.
     """
     if path:
-        return stored_profile(path, parent, classes)
+        return ObserveReport(profile=stored_profile(path, parent, classes))
     return observe(parent, samples, data, device, rows_for(parent, classes))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from graft.passes.base import Context
 from graft.passes.parent import Parent
-from graft.passes.select.observe import Observe, Progress
+from graft.passes.select.observe import Observe, ObserveReport, Progress
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -35,7 +35,7 @@ def profiled(
     data: str = "",
     rows: Sequence[str] | None = None,
     progress: Progress | None = None,
-) -> Profile:
+) -> ObserveReport:
     """Profile a parent, with warnings where its card seems wrong or samples are few.
 
     Args:
@@ -49,10 +49,11 @@ def profiled(
         GraftError: there are no samples, or the model puts out numbers that are not finite.
     """
     observe = Observe(None if rows is None else tuple(rows), data, progress=progress)
-    profile = observe(parent, context).profile
+    report = observe(parent, context)
+    profile = report.profile
     warn_if_few(dict(zip(profile.classes, profile.counts.tolist(), strict=True)))
     warn_if_far_below(profile.top1, parent.source)
-    return profile
+    return report
 
 
 def stored_profile(path: Path, parent: Parent, classes: Sequence[str] | None = None) -> Profile:

@@ -142,3 +142,9 @@ def test_what_modules_of_any_budget_declined_is_reported_once(
     declined = declining(kind)
     search = BudgetSearch(points, Decompose(["b"], method="contrast"))
     assert search(parent, small.context(samples=data)).declined == (declined,)
+
+
+def test_what_profiling_the_folds_declined_is_reported(declining: Callable[[type], Declined]) -> None:
+    parent, data = classifier()
+    declined, search = declining(Observe), BudgetSearch(5.0, Decompose(["b"], method="contrast"))
+    assert search(parent, small.context(samples=replace(data))).declined == (declined,)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from graft.passes.base import Context
+from graft.passes.base import Context, all_declined
 from graft.passes.compensate.fold import REFIT
 from graft.passes.compensate.fold import STEPS as COMPENSATE
 from graft.passes.curve import BUDGETS, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
@@ -135,10 +135,12 @@ def command(
     if ONE_PLAN in curve.methods and merged and not method.profile:
         raise classes_merged()
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
-    context = Context(samples=samples, held_out=test, profile=observed, device=device, seed=run.seed)
+    profile = observed.profile
+    context = Context(samples=samples, held_out=test, profile=profile, device=device, seed=run.seed)
     count = len(curve.budgets) * len(curve.methods) * len(curve.compensate)
     with show.progress("pruning", count) as step:
         report = replace(curve, progress=step)(parent, context)
+    report = replace(report, declined=all_declined([observed, report]))
     result = _result(parent, report, names, run.seed)
     title = f"{show.classes(names)} of {subject.model.name}"
     with output.target(output.output) as figures, output.target(picture) as drawn:

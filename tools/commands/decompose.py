@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import model_validator
 
-from graft.passes.base import Context
+from graft.passes.base import Context, all_declined
 from graft.passes.decompose import Decompose
 from graft.passes.identify import default_method
 from graft.passes.join.convert import Convert
@@ -105,15 +106,16 @@ def command(
     )
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
     if not output.as_json:
-        show.note(f"parent: top-1 {show.percent(observed.top1)} on the {data.split} samples")
+        show.note(f"parent: top-1 {show.percent(observed.profile.top1)} on the {data.split} samples")
     held_out = data.held_out(parent.card, names)
-    context = Context(samples, held_out, profile=observed, device=device, seed=run.seed)
+    context = Context(samples, held_out, profile=observed.profile, device=device, seed=run.seed)
     max_drop = budget.max_drop
     if budget.keep is None and budget.plan is None:
         max_drop = MAX_DROP if max_drop is None else max_drop
     with show.progress("pruning", len(sets)) as step:
         convert = Convert(output.opset, output.ir_version)
         report = Modularize(tuple(sets), decompose, max_drop, convert, step)(parent, context)
+    report = replace(report, declined=all_declined([observed, report]))
     with output.target(output.output) as folder:
         written = report.save(ModuleFolder(folder, output.force))
     for entry in written["modules"]:

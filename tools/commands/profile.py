@@ -36,7 +36,8 @@ def command(
     samples, fingerprint = data.samples(parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples)
     device = run.device()
-    profile = parents.observe(parent, samples, fingerprint, device, names)
+    report = parents.observe(parent, samples, fingerprint, device, names)
+    profile = report.profile
     with output.target(output.output) as path:
         profile.save(path, output.force)
     result: dict[str, Any] = {
@@ -46,7 +47,7 @@ def command(
         "classes": dict(zip(profile.classes, profile.counts.tolist(), strict=True)),
         "dead": dead_by_group(parent.groups, profile),
         "providers": list(device.open(parent.model).providers),
-        "declined": list(map(str, parent.declined)),
+        "declined": list(map(str, (*parent.declined, *report.declined))),
         **output.dry(),
     }
     show.declined(result["declined"])

@@ -24,6 +24,7 @@ from graft.passes.cut.head import Head
 from graft.passes.cut.slice import Slice
 from graft.passes.normalize.simplify import Normalize
 from graft.passes.select.budget import Budget
+from graft.passes.select.observe import Observe
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
@@ -235,6 +236,9 @@ def test_what_was_declined_is_said_with_its_reason(command: str, graft: Graft, h
     [
         (Normalize, LINES["inspect"]),
         (Normalize, LINES["profile"] + " -o out"),
+        (Observe, LINES["profile"] + " -o out"),
+        (Observe, LINES["decompose"] + " -o out"),
+        (Observe, "curve dense.onnx --data dense.npz --classes ant,cow --budgets 0.7 -o out.json"),
         (Head, LINES["plan"] + " -o out"),
         (Budget, LINES["plan"] + " -o out"),
         (BudgetSearch, "decompose dense.onnx --data dense.npz --max-drop 50 -o out"),
