@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 from onnx.reference import ReferenceEvaluator
 
 from graft.rewriter.arrays import Array
+from graft.rewriter.errors import GraftError
 from graft.rewriter.run.session import Device
 
 IR_VERSION = 8
@@ -21,9 +22,10 @@ def evaluate(
     opset: int,
     domains: Sequence[onnx.OperatorSetIdProto] | None = None,
 ) -> list[Array]:
-    """Return the outputs of ``node``, by the reference implementation of ONNX.
+    """Return the outputs of ``node``, as onnxruntime computes them.
 
-    Operators that it lacks, such as those of other domains, are run by onnxruntime.
+    What it lacks, such as convolutions in bfloat16, is left to the reference implementation of ONNX. That one
+    does not come first: its BatchNormalization of opset 9 to 13 normalizes by the batch, as in training.
 
     Args:
         node: stays as it is.
@@ -32,7 +34,7 @@ def evaluate(
         domains: operator sets of all domains, where the node is of another one.
 
     Raises:
-        GraftError: onnxruntime cannot run it either.
+        GraftError: neither can run it.
     """
     inputs = [
         gs.Variable.empty() if value is None else gs.Constant(f"input_{index}", value)
@@ -45,7 +47,10 @@ def evaluate(
     proto.ir_version = IR_VERSION
     names = [output.name for output in outputs]
     try:
-        return list(ReferenceEvaluator(proto).run(names, {}))
-    except Exception:  # the reference fails in many ways on what it does not know
         found = Device(("cpu",)).open(proto).run({}, names)
         return [found[name] for name in names]
+    except GraftError as error:
+        try:
+            return list(ReferenceEvaluator(proto).run(names, {}))
+        except Exception:  # the reference fails in many ways on what it does not know
+            raise error from None

@@ -39,3 +39,11 @@ def test_operators_of_other_domains_are_run() -> None:
     np.testing.assert_allclose(found, [0, 10], atol=1e-5)
     with pytest.raises(GraftError):
         evaluate(node("Unheard"), [np.zeros(1, np.float32)], 17)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 15])
+def test_a_constant_is_normalized_by_the_moments_of_the_file(opset: int) -> None:
+    x = np.array([[[1.0, 3.0]]], np.float32)
+    scale, bias, mean, variance = (np.array([value], np.float32) for value in (2, 1, 0.5, 4))
+    (found,) = evaluate(node("BatchNormalization", epsilon=0.0), [x, scale, bias, mean, variance], opset)
+    np.testing.assert_allclose(found, (x - 0.5) / 2 * 2 + 1, rtol=1e-6)
