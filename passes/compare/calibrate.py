@@ -92,17 +92,7 @@ class Calibrated(Comparison):
         return typical(branch, classes)
 
     def fit(self, model: Model, networks: Sequence[int], room: int, context: Context) -> FitReport:
-        """Fit temperatures and offsets.
-
-        Args:
-            model: the composite, changed in place.
-            networks: number of the network of each column.
-            room: multiply-accumulates that the fit may add.
-            context: samples, device and seed.
-
-        Raises:
-            GraftError: there are too few samples.
-        """
+        """Fit temperatures and offsets."""
         del room
         return Calibrate(tuple(networks))(model, context)
 

@@ -84,17 +84,7 @@ class Joint(Comparison):
         return typical(branch, classes)
 
     def fit(self, model: Model, networks: Sequence[int], room: int, context: Context) -> FitReport:
-        """Fit a joint head.
-
-        Args:
-            model: the composite, changed in place.
-            networks: number of the network of each column.
-            room: multiply-accumulates that the fit may add.
-            context: samples, device and seed.
-
-        Raises:
-            GraftError: there are too few samples.
-        """
+        """Fit a joint head."""
         del networks
         return JointHead(max(0, room))(model, context)
 

@@ -76,7 +76,6 @@ class StagedRun:
         self._model = model
         self._device = device
         self._known: list[Tensors] = batches.inputs
-        self._passed: frozenset[str] = frozenset()
         self.nodes: dict[str, gs.Node] = {node.name: node for node in model.graph.nodes}
 
     def known(self, node: gs.Node) -> frozenset[str]:
