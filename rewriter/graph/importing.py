@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import version_converter
 
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.forms import standardize
 
 LOWEST_OPSET = 11
 """Older models are lifted to this operator set."""
@@ -40,6 +41,8 @@ def read_proto(path: Path) -> onnx.ModelProto:
         if not proto.graph.node or not proto.opset_import:
             raise DecodeError("no graph in it")
         _check_versions(path, proto)
+        standardize(proto)
+        _shape_outputs(proto)
         onnx.checker.check_model(proto)
     except GraftError:
         raise
@@ -55,6 +58,20 @@ def read_proto(path: Path) -> onnx.ModelProto:
             "model-invalid", f"{path} is not a valid ONNX model: {reason[:200]}", "export it again"
         ) from error
     return proto
+
+
+def _shape_outputs(proto: onnx.ModelProto) -> None:
+    """Infer the shapes of outputs that lack one, which onnxruntime does not need, but onnx.checker."""
+    lacking = {
+        value.name: value.type.tensor_type
+        for value in proto.graph.output
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
+    }
+    if lacking:
+        inferred = onnx.shape_inference.infer_shapes(proto)
+        for value in inferred.graph.output:
+            if value.name in lacking:
+                lacking[value.name].CopyFrom(value.type.tensor_type)
 
 
 def _check_versions(path: Path, proto: onnx.ModelProto) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from graft.rewriter.card.card import Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import writing
+from graft.rewriter.graph.forms import standardize
 from graft.rewriter.graph.importing import (
     ML_DOMAIN,
     header_of,
@@ -95,6 +96,7 @@ class Model:
         Raises:
             GraftError: the opset cannot be lifted, or an attribute holds text that is not UTF-8.
         """
+        standardize(proto)
         proto = without_constant_nodes(without_zip_maps(lift_opset(proto)))
         header = header_of(proto)
         metadata = {entry.key: entry.value for entry in proto.metadata_props}
