@@ -16,7 +16,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import check_finite
-from graft.rewriter.run.session import Device, fit
+from graft.rewriter.run.session import Device
 
 READ = "graft/joint/read"
 """The output of a composite that holds what scores are fitted to, (samples, values)."""
@@ -86,10 +86,10 @@ def read_outputs(model: Model, samples: Samples, device: Device, names: Sequence
     """
     session = device.open(model)
     found: list[list[Any]] = [[] for _ in names]
-    for inputs, labels in samples.batches(session.batch or BATCH):
-        outputs = session.run(fit(inputs, session.batch), list(names))
+    for feed, labels in session.batches(samples, BATCH):
+        outputs = session.run(feed, list(names))
         for parts, name in zip(found, names, strict=True):
-            parts.append(check_finite(outputs[name], name)[: len(labels)])
+            parts.append(check_finite(session.rows(outputs[name], name, labels), name))
     return [np.concatenate(parts).astype(np.float64) for parts in found]
 
 

@@ -23,7 +23,8 @@ from graft.rewriter.groups.plan import Plan
 from graft.rewriter.operators import Read, operator_of
 from graft.rewriter.operators.base import float_constant
 from graft.rewriter.run.equivalence import check, random_inputs
-from graft.rewriter.run.session import fit
+from graft.rewriter.run.feed import fit
+from graft.rewriter.run.session import Session
 
 TOLERANCE = {np.dtype(np.float16): 1e-2}
 DEFAULT_TOLERANCE = 1e-4
@@ -115,10 +116,10 @@ class Verify:
         """
         check(subject.model)
         session = context.device.open(subject.model)
-        given = subject.inputs if subject.inputs is not None else _inputs(subject.model, context)
+        given = subject.inputs if subject.inputs is not None else _inputs(subject.model, session, context)
         if given is None:
             return VerifyReport(difference=None, declined=(Declined("verify", "no inputs could be drawn"),))
-        inputs = fit(given, session.batch)
+        inputs = given if subject.inputs is None else fit(given, session.batch)
         masked = context.device.open(mask(subject.whole, subject.plan))
         expected, found = masked.run(inputs), session.run(inputs)
         worst = 0.0
@@ -137,9 +138,9 @@ class Verify:
         return VerifyReport(difference=worst)
 
 
-def _inputs(model: Model, context: Context) -> Mapping[str, NDArray[Any]] | None:
+def _inputs(model: Model, session: Session, context: Context) -> Mapping[str, NDArray[Any]] | None:
     """Return the first samples of the context, or random inputs of the shapes that the model declares."""
     if context.samples is None:
         return random_inputs(model.proto().graph)
     few = context.samples.take(np.arange(min(SAMPLES, len(context.samples))))
-    return next(few.batches(SAMPLES))[0]
+    return next(session.batches(few, SAMPLES))[0]

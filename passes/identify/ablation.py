@@ -21,7 +21,7 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.evaluation import check_finite
 from graft.rewriter.operators import Read, operator_of
-from graft.rewriter.run.session import Session, fit
+from graft.rewriter.run.session import Session
 from graft.rewriter.run.staged import Batches, StagedRun
 
 SHARES = "graft/shares"
@@ -119,13 +119,16 @@ class _Switched:
         self.model, self.device = _with_switches(inputs), inputs.device
         self.tensors = inputs.model.graph.tensors()
         session = self.device.open(self.model)
-        self.whole = _Rest(session, session.typed(prepared))
+        count = inputs.groups.count
+        session.probe(samples, lambda _, fed: {SHARES: np.ones((fed, count), np.float32)})
+        self.whole = _Rest(session, prepared)
 
     def changes(self, atoms: Channels, step: float) -> Scores:
         """Return for each of ``atoms`` the mean squared change of the wanted classes' scores."""
         result, starts = np.zeros(len(atoms)), self._starts(atoms)
         ones = {**self.whole.values, SHARES: np.ones((self.count, self.inputs.groups.count), np.float32)}
-        staged = StagedRun(self.model, Batches([ones], self.count), self.device)
+        fed = self.whole.session.feed(ones)
+        staged = StagedRun(self.model, Batches([fed], self.count), self.device)
         for start in np.unique(starts):
             own = starts == start
             result[own] = self._changes(self._from(start, staged) if start else self.whole, atoms[own], step)
@@ -188,7 +191,7 @@ class _Switched:
             part = slice(start, start + batch)
             feed = {name: array[images[part]] for name, array in rest.values.items()}
             feed[SHARES] = shares[rows[part]].astype(np.float32)
-            outputs = rest.session.run(fit(feed, fixed))
+            outputs = rest.session.run(rest.session.feed(feed))
             found.append(_contrast(self.inputs, outputs)[: len(rows[part])])
         values = np.concatenate(found)
         return values.reshape(len(shares), self.count, *values.shape[1:])

@@ -16,7 +16,6 @@ from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.operators import operator_of
 from graft.rewriter.run.recurrent_cell import RecurrentCell
-from graft.rewriter.run.session import fit
 
 POSITIVES = NEGATIVES = 500
 """Samples of the classes, and of all others together, as the authors take them."""
@@ -140,8 +139,7 @@ def _rows_of(
     session = inputs.device.open(model)
     parts: list[list[NDArray[Any]]] = [[] for _ in nodes]
     flags = []
-    for prepared, labels in samples.batches(session.batch or BATCH):
-        feed = fit(prepared, session.batch)
+    for feed, labels in session.batches(samples, BATCH):
         values = {**feed, **session.run(feed, asked)}
         labels = labels.reshape(len(labels), -1)
         wanted = np.where(labels == IGNORED, IGNORED, np.isin(labels, numbers))

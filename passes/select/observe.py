@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context, Report
 from graft.passes.parent import Parent
-from graft.rewriter.arrays import Table
+from graft.rewriter.arrays import Array, Integers, Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
@@ -21,7 +21,7 @@ from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.measure.evaluation import check_finite, columns
 from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Profile, Statistic
-from graft.rewriter.run.session import Device, fit
+from graft.rewriter.run.session import Device
 
 BATCH = 32
 """Larger batches push the activations out of the processor's caches and are slower."""
@@ -103,16 +103,20 @@ class Observe:
         session = device.open(probe.model)
         counts, correct = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
         sums: dict[tuple[str, str], Table] = {}
-        for inputs, truth in samples.batches(session.batch or self.batch):
+        name = samples.card.output.name
+
+        def members(truth: Integers, fed: int) -> dict[str, Array]:
+            membership = np.zeros((fed, *truth.shape[1:], len(names)), np.float32)
+            counted = truth != IGNORED
+            membership[: len(truth)][counted, row_of[truth[counted]]] = 1  # what fills up belongs to no class
+            return {MEMBERSHIP: membership}
+
+        for feed, truth in session.batches(samples, self.batch, members):
             counted = truth != IGNORED
             rows = row_of[truth[counted]]
-            feed = fit(inputs, session.batch)
-            size = len(next(iter(feed.values())))
-            membership = np.zeros((size, *truth.shape[1:], len(names)), np.float32)
-            membership[: len(truth)][counted, rows] = 1  # what fills up a fixed batch belongs to no class
-            outputs = session.run({**feed, MEMBERSHIP: membership})
+            outputs = session.run(feed)
             counts += np.bincount(rows, minlength=len(names))
-            scores = check_finite(outputs[samples.card.output.name], samples.card.output.name)[: len(truth)]
+            scores = check_finite(session.rows(outputs[name], name, truth), name)
             hits = columns(scores, samples.card.output.kind, len(labels)).argmax(axis=-1) == truth
             correct += np.bincount(rows, hits[counted], len(names)).astype(np.int64)
             for (statistic, tensor), output in probe.outputs.items():
@@ -237,7 +241,7 @@ class _Tap:
         self.key = groups.key(place.tensor, place.axis)
         self.channels = len(place.channels)
         shape, first = groups.shapes[place.tensor], groups.sample_axis(tensor)
-        long = [axis for axis, size in enumerate(shape) if size == members.steps]
+        long = [axis for axis, size in enumerate(shape) if members.steps and size == members.steps]
         time = [axis for axis in long if axis not in (first, place.axis)]
         others = [axis for axis in range(len(shape)) if axis not in (first, place.axis, *time)]
         sizes = [shape[axis] or -1 for axis in others]

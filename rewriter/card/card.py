@@ -116,6 +116,11 @@ class Card(CardPart):
             how = {name: getattr(like, name) for name in ("resize", "crop_fraction", "interpolation")}
         return self.replace(inputs=(first.model_copy(update=how),))
 
+    @property
+    def fed(self) -> tuple[InputCard, ...]:
+        """Inputs whose values are in the data: all that are not constant."""
+        return tuple(each for each in self.inputs if each.constant is None)
+
     def class_index(self, name: str) -> int:
         """Return the position of a label.
 
@@ -130,7 +135,7 @@ class Card(CardPart):
         raise GraftError("class-unknown", f"the model has no class '{name}'{near}", hint)
 
     def prepare(self, raw: Mapping[str, Array]) -> dict[str, Array]:
-        """Turn a raw batch into the inputs of the model.
+        """Turn a raw batch into the inputs of the model, samples first; constants are left out.
 
         Args:
             raw: one array for each input, see ``InputCard.prepare``, keyed by its name; the array
@@ -143,7 +148,7 @@ class Card(CardPart):
             GraftError: ``data-inputs`` (no array for an input), ``data-length`` (arrays of
                 different numbers of samples), ``data-type``, ``data-shape`` or ``data-nan``.
         """
-        prepared = {card.name: card.prepare(self._array_of(card, raw)) for card in self.inputs}
+        prepared = {card.name: card.prepare(self._array_of(card, raw)) for card in self.fed}
         if len({len(array) for array in prepared.values()}) > 1:
             found = ", ".join(f"{name} {len(array)}" for name, array in prepared.items())
             raise GraftError(
@@ -173,7 +178,8 @@ class Card(CardPart):
             raise GraftError(
                 "card-input",
                 f"the card says nothing of the model's {some(unnamed, 'input')}",
-                "describe it under inputs: {NAME: {...}}",
+                f"describe it under inputs: {{{unnamed[0]}: {{kind: tensor}}}}, with constant: 0.0"
+                " where it is not in the data",
             )
         if self.output.name not in outputs:
             raise lacks("output", self.output.name, outputs)
@@ -182,13 +188,13 @@ class Card(CardPart):
     def _array_of(self, card: InputCard, raw: Mapping[str, Array]) -> Array:
         if card.name in raw:
             return raw[card.name]
-        if len(self.inputs) == 1 and "" in raw:
+        if len(self.fed) == 1 and "" in raw:
             return raw[""]
         raise GraftError(
             "data-inputs",
             f"expected data for input '{card.name}',"
             f" found {', '.join(key or 'one unnamed array' for key in raw) or 'none'}",
-            f"name it in the .npz file: x_train.{card.name}",
+            f"name it in the .npz file: x_train.{card.name}; or say constant: 0.0 for it in the card",
         )
 
     def _spellings(self) -> dict[str, str]:

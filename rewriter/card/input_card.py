@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from graft.rewriter.arrays import Array
-from graft.rewriter.card.part import CardPart, Length, Name, Number, Shape, invalid, shape_text
+from graft.rewriter.card.part import CardPart, Length, Name, Number, Shape, invalid, not_boolean, shape_text
 from graft.rewriter.errors import GraftError
+
+Axis = Annotated[int, BeforeValidator(not_boolean), Field(ge=0, le=7)]
+OF_ALL_KINDS = ("vocabulary", "batch_axis", "constant")
+"""Keys that images do not have alone."""
 
 
 class InputCard(CardPart):
@@ -19,6 +23,8 @@ class InputCard(CardPart):
     ``resize`` says how image files of another size are brought to it: ``squash`` to the size, or
     ``crop`` (the short side becomes size / crop_fraction, then the centre is cut out).
     ``layout`` flat is one row of H * W * C numbers, pixel after pixel.
+    ``batch_axis`` is the axis of the samples in the model's input; data keep samples first.
+    ``constant`` is a number that fills an input which is not in the data, at its declared size.
     ``kind`` tensor and tokens are fed as they are, so they take no other keys than their name; tokens
     also ``vocabulary``, a name for the meaning of the numbers: modules that share an input share it.
     """
@@ -37,6 +43,8 @@ class InputCard(CardPart):
     crop_fraction: Annotated[Number, Field(gt=0, le=1)] = 0.875
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     vocabulary: Name | None = None
+    batch_axis: Axis | None = None
+    constant: Number | None = None
 
     @property
     def channels(self) -> int:
@@ -69,7 +77,7 @@ class InputCard(CardPart):
 
     def _check_has_no_image_keys(self) -> None:
         for key, field in type(self).model_fields.items():
-            if key == "vocabulary" or field.is_required():
+            if key in OF_ALL_KINDS or field.is_required():
                 continue
             if getattr(self, key) != field.default:
                 raise invalid(
@@ -217,8 +225,7 @@ class InputCard(CardPart):
             keys += ["resize", "interpolation"]
         if self.resize == "crop":
             keys += ["crop_fraction"]
-        if self.vocabulary is not None:
-            keys += ["vocabulary"]
+        keys += [key for key in OF_ALL_KINDS if getattr(self, key) is not None]
         return self.model_dump(mode="json", include=set(keys))
 
 

@@ -117,7 +117,7 @@ class Samples:
         Raises:
             GraftError: ``mirror-input`` unless the input is one image of a known size.
         """
-        first, *others = self.card.inputs
+        first, *others = self.card.fed
         if others or first.kind != "image" or first.size is None:
             raise GraftError(
                 "mirror-input", "only single images of a known size can be mirrored", "leave out --mirror"
@@ -165,14 +165,14 @@ class Samples:
             size: the number of samples in a batch; the last one may have fewer.
 
         Yields:
-            The model's inputs by name, each (n, ...), and the labels (n,) or (n, T).
+            The model's inputs by name, each (n, ...), samples first, and the labels (n,) or (n, T).
 
         Raises:
             GraftError: ``bad-request`` where size is below 1, and whatever reading raises.
         """
         if size < 1:
             raise GraftError("bad-request", f"expected batches of 1 or more, found {size}", "")
-        input_card = self.card.inputs[0] if len(self.card.inputs) == 1 else None
+        input_card = self.card.fed[0] if len(self.card.fed) == 1 else None
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             raw = self.split.raw(self.indices[part], input_card)

@@ -32,6 +32,7 @@ from graft.rewriter.graph.importing import (
     without_constant_nodes,
     without_zip_maps,
 )
+from graft.rewriter.graph.sample_axes import named, sample_axes
 from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
 
 EXTERNAL_DATA_BYTES = 1_500_000_000
@@ -55,6 +56,7 @@ class Model:
         node_metadata: ``metadata_props`` of nodes by their names.
         file_sha256: hash of the file it came from, or ``""``.
         card_file: name of the file that the card came from, or ``""``.
+        one_by_one: a node inside takes one sample at a time, though the inputs leave the batch open.
     """
 
     graph: gs.Graph
@@ -64,6 +66,7 @@ class Model:
     node_metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     file_sha256: str = ""
     card_file: str = ""
+    one_by_one: bool = False
 
     # ---------------------------------------------------------------- reading
 
@@ -158,6 +161,13 @@ class Model:
         """Return the same as :meth:`inputs`, for the outputs."""
         return _signature(self.graph.outputs)
 
+    def sample_axes(self) -> dict[str, int | None]:
+        """Return the axis of every input along which samples lie; ``None`` for a constant."""
+        inputs, outputs = (
+            {name: shape for name, (_, shape) in ends.items()} for ends in (self.inputs(), self.outputs())
+        )
+        return sample_axes(inputs, outputs, self.card)
+
     def shapes(
         self,
         free: int = 2,
@@ -167,7 +177,7 @@ class Model:
         """Return the shape of every tensor (see :func:`graft.rewriter.graph.shapes.infer_shapes`).
 
         Args:
-            free: what a free leading dimension (the batch) of an input counts as.
+            free: what a free dimension of the batch counts as.
             given: full shapes of inputs by name, for other free dimensions.
             same_shape: operators (``Name`` or ``domain::Name``) that onnx cannot infer and whose output
                 is shaped as their first input.
@@ -194,22 +204,26 @@ class Model:
                 _pass_shape(node)
         ends = [[(t.name, tuple(t.shape or ())) for t in e] for e in (self.graph.inputs, self.graph.outputs)]
 
+        axes = self.sample_axes()
+
         def shapes_for(free: int) -> dict[str, Shape]:
             proto = onnx.ModelProto()
             proto.CopyFrom(plain)
             for value in proto.graph.input:
-                _fix_shape(value, free, (given or {}).get(value.name))
-            named: dict[str, int | None] = {}
+                _fix_shape(value, free, (given or {}).get(value.name), axes.get(value.name, 0))
+            known_names: dict[str, int | None] = {}
             for (_, shape), value in zip(ends[0], proto.graph.input, strict=False):
                 sizes = [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
                 pairs = zip(shape, sizes, strict=False)
-                named.update({name: size for name, size in pairs if isinstance(name, str)})
+                known_names.update({name: size for name, size in pairs if named(name)})
             found = infer_shapes(proto)
             for tensor, names in ends[1]:  # a size that inference lost may have the name of an input's
                 known = found.get(tensor, ())
                 if len(known) == len(names) > 0:
                     pairs = zip(known, names, strict=True)
-                    found[tensor] = tuple(named.get(str(n)) if size is None else size for size, n in pairs)
+                    found[tensor] = tuple(
+                        known_names.get(str(n)) if size is None else size for size, n in pairs
+                    )
             return found
 
         return shapes_for
@@ -354,13 +368,15 @@ class Model:
 # -------------------------------------------------------------------- helpers
 
 
-def _fix_shape(value: onnx.ValueInfoProto, free: int, given: Sequence[int] | None) -> None:
-    """Write ``given`` into the shape of an input, or ``free`` where its first axis is free."""
+def _fix_shape(
+    value: onnx.ValueInfoProto, free: int, given: Sequence[int] | None, samples: int | None
+) -> None:
+    """Write ``given`` into the shape of an input, or ``free`` where its axis of samples is free."""
     dimensions = value.type.tensor_type.shape.dim
     for position, dimension in enumerate(dimensions):
         if given is not None and position < len(given):
             dimension.dim_value = int(given[position])
-        elif position == 0 and not dimension.HasField("dim_value"):
+        elif position == samples and not dimension.HasField("dim_value"):
             dimension.dim_value = free
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from graft.rewriter.arrays import Axes, Channels, Mask, Scores
 from graft.rewriter.channels.flow import ChannelOrigin, Flow
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.sample_axes import fixed_batch
 from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.operators import Operator, operator_of, same_shape
 
@@ -84,7 +85,8 @@ class ChannelMap:
         self.nodes: list[gs.Node] = list(model.graph.nodes)
         self._inputs = [tensor.name for tensor in model.graph.inputs]
         self._shapes_of = inferred
-        self.samples = next((s[0] for name in self._inputs if (s := self.shapes[name])), 1) or 1
+        axes = model.sample_axes()
+        self.samples = fixed_batch({name: self.shapes[name] for name in self._inputs}, axes) or 1
         flow = Flow(self.shapes, model.opset, lambda: inferred(3))
         for node in self.nodes:
             _visit(node, flow)

@@ -21,7 +21,7 @@ from graft.rewriter.measure import metrics
 from graft.rewriter.measure.cost import cost_of
 from graft.rewriter.measure.evaluation import BATCH, Scored, latencies, score
 from graft.rewriter.record.provenance import numbering
-from graft.rewriter.run.session import Device, Session, fit
+from graft.rewriter.run.session import Device, Session
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Called with the name of a model and the number of samples; gives what is called with those done."""
@@ -90,9 +90,9 @@ class Candidate:
             batch: number of samples, unless the model fixes it.
             device: where the model runs.
         """
-        inputs = next(samples.take(np.arange(min(batch, len(samples)))).batches(batch))[0]
         session = device.open(self.model)
-        return session, fit(inputs, session.batch)
+        feed, _ = next(session.batches(samples.take(np.arange(min(batch, len(samples)))), batch))
+        return session, feed
 
     def samples(
         self, part: Split, classes: Sequence[str] | None, per_class: int | None = None, seed: int = 0

@@ -16,7 +16,7 @@ from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure import metrics
-from graft.rewriter.run.session import Device, Session, fit
+from graft.rewriter.run.session import Device, Session
 
 BATCH = 32
 WARM_UPS, RUNS, BLOCKS = 3, 20, 4
@@ -121,9 +121,10 @@ def score(
     card = samples.card
     session = device.open(model)
     parts, labels = [], []
-    for inputs, truth in samples.batches(session.batch or batch):
-        found = session.run(fit(inputs, session.batch), [card.output.name])[card.output.name]
-        scores = check_finite(found, card.output.name)[: len(truth)]
+    name = card.output.name
+    for feed, truth in session.batches(samples, batch):
+        found = session.rows(session.run(feed, [name])[name], name, truth)
+        scores = check_finite(found, name)
         parts.append(columns(scores, card.output.kind, len(card.labels)))
         labels.append(truth)
         if progress:
@@ -184,11 +185,11 @@ def latencies(runs: Sequence[tuple[Session, dict[str, NDArray[Any]]]], threads: 
         {
             "median": float(np.median(found)),
             "p90": float(np.quantile(found, 0.9)),
-            "batch": len(next(iter(inputs.values()))),
+            "batch": session.count(inputs),
             "threads": threads,
             "runs": RUNS,
         }
-        for (_, inputs), found in zip(runs, times, strict=True)
+        for (session, inputs), found in zip(runs, times, strict=True)
     ]
 
 

@@ -15,9 +15,11 @@ from graft.rewriter.data.images import fit_images, read_image
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import check_finite, columns
-from graft.rewriter.run.session import Device, fit
+from graft.rewriter.run.session import Device
 
 TOP = 5
+ONE = np.zeros(1, np.int64)
+"""The label of a sample that has none."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,15 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
             is wrong with a file.
     """
     card = model.require_card()
-    if len(card.inputs) != 1:
+    if len(card.fed) != 1:
         raise GraftError("data-inputs", "predict takes models with one input", "use 'graft evaluate'")
-    samples = [read_sample(path, card.inputs[0]) for path in files]
+    samples = [read_sample(path, card.fed[0]) for path in files]
     session, output = device.open(model), card.output
     found = []
     for path, sample in zip(files, samples, strict=True):
-        inputs = fit(card.prepare({"": sample[None]}), session.batch)
-        scores = check_finite(session.run(inputs, [output.name])[output.name], f"{output.name} for {path}")
+        inputs = session.feed(card.prepare({"": sample[None]}))
+        rows = session.rows(session.run(inputs, [output.name])[output.name], output.name, ONE)
+        scores = check_finite(rows, f"{output.name} for {path}")
         scores = columns(scores, output.kind, len(card.labels))
         last = scores.reshape(-1, scores.shape[-1])[-1]
         likely = softmax(last, axis=-1) if output.kind == "logits" else last

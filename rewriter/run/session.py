@@ -6,7 +6,8 @@ import ctypes
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +16,12 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from graft.rewriter.arrays import Array, Integers
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.sample_axes import fixes_batch
+from graft.rewriter.run.feed import InputFeed
 
 log = logging.getLogger("graft")
 
@@ -27,16 +32,12 @@ SHORT_NAMES = {
     "directml": "DmlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-TYPES = {
-    "tensor(float16)": np.float16,
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(int16)": np.int16,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-}
+FEW = (2, 3, 5)
+"""Numbers of samples that a model is tried with; one that no other axis has."""
+NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")
+"""How onnxruntime names the node that failed."""
+More = Callable[[Integers, int], Mapping[str, NDArray[Any]]]
+"""Makes further inputs of labels and the number of samples that are fed."""
 _QUIET = 4  # nothing but fatal: errors are raised as a GraftError of one line
 
 
@@ -128,9 +129,8 @@ class Session:
                 f"onnxruntime {ort.__version__} cannot run the model: {reason[:300]}",
                 "check the model with onnxruntime, or export it for this version",
             ) from error
-        self._types = {
-            value.name: TYPES[value.type] for value in self._session.get_inputs() if value.type in TYPES
-        }
+        self._model = model if isinstance(model, Model) else None
+        self._ends = InputFeed.of(self._session.get_inputs(), self._model)
         ran = self._session.get_providers()
         self.providers = tuple(name for name, full in SHORT_NAMES.items() if full in ran)
         first = device.wanted[0]
@@ -142,9 +142,8 @@ class Session:
 
     @property
     def batch(self) -> int | None:
-        """Number of samples that the model takes at once, where its file fixes it."""
-        found = [value.shape[0] for value in self._session.get_inputs() if value.shape]
-        return found[0] if found and isinstance(found[0], int) else None
+        """Number of samples that the model takes at once, where its file or a node inside fixes it."""
+        return 1 if self._model and self._model.one_by_one else self._ends.batch
 
     @property
     def outputs(self) -> list[str]:
@@ -167,7 +166,7 @@ class Session:
             GraftError: ``run-failed``.
         """
         names = list(outputs) if outputs is not None else self.outputs
-        feed = self.typed(inputs)
+        feed = self._ends.typed(inputs)
         try:
             values = self._session.run(names, feed)
         except Exception as error:
@@ -179,35 +178,129 @@ class Session:
             ) from error
         return dict(zip(names, map(np.asarray, values), strict=True))
 
-    def typed(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return ``inputs`` in the types that the model takes, where these hold the same numbers."""
-        return {name: self._typed(name, array) for name, array in inputs.items()}
+    def batches(
+        self, samples: Samples, size: int, more: More | None = None
+    ) -> Iterator[tuple[dict[str, NDArray[Any]], Integers]]:
+        """Read samples as the model takes them; a fixed batch is filled up with the last one.
 
-    def _typed(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        """Numbers in the type that the input has; pixels as the nearest whole level."""
-        wanted = self._types.get(name)
-        if wanted is None or array.dtype == wanted:
-            return array
-        if array.dtype.kind == "f":
-            whole = wanted is np.uint8
-            fits = whole or np.dtype(wanted).kind == "f"
-            return (np.clip(np.rint(array), 0, 255) if whole else array).astype(wanted) if fits else array
-        return array.astype(wanted) if array.dtype.kind in "iu" and _holds(wanted, array) else array
+        Before the first batch a few samples are run: a model whose output has other rows than samples is
+        refused, one that fixes its batch inside is run one by one.
+
+        Args:
+            samples: matched to the card of the model.
+            size: samples in a batch, unless the model fixes it.
+            more: makes further inputs.
+
+        Yields:
+            What to run, and the labels of the samples.
+
+        Raises:
+            GraftError: ``output-rows``, ``run-failed``, and whatever reading raises.
+        """
+        self.probe(samples, more)
+        for inputs, labels in samples.batches(self.batch or size):
+            yield self._fed(inputs, labels, more), labels
+
+    def _fed(self, inputs: Mapping[str, Array], labels: Integers, more: More | None) -> dict[str, Array]:
+        feed = self.feed(inputs)
+        return {**feed, **more(labels, self.count(feed))} if more else feed
+
+    def feed(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return prepared samples, samples first, as the model takes them.
+
+        Raises:
+            GraftError: ``input-constant`` where the size of a constant is not known.
+        """
+        return self._ends.feed(inputs, self.batch)
+
+    def count(self, feed: Mapping[str, NDArray[Any]]) -> int:
+        """Return the number of samples in what :meth:`feed` returned."""
+        return self._ends.count(feed)
+
+    def probe(self, samples: Samples, more: More | None = None) -> None:
+        """Run a few samples: the output must have a row for each.
+
+        Args:
+            samples: matched to the card of the model.
+            more: makes further inputs.
+
+        Raises:
+            GraftError: ``output-rows``, or ``run-failed`` where not even one sample runs.
+        """
+        name = samples.card.output.name
+        if name not in self.outputs or len(samples) < 2:
+            return
+        if self.batch is not None:
+            if self.batch > 1 and self._ends.doubtful:
+                self._check_apart(samples, name, more)
+            return
+        inputs, labels = next(samples.take(np.arange(min(max(FEW), len(samples)))).batches(max(FEW)))
+        others = {size for array in inputs.values() for size in array.shape[1:]}
+        count = next((number for number in FEW if number not in others and number <= len(labels)), 2)
+        failed = None
+        for number in (count, 1):
+            part = {key: array[:number] for key, array in inputs.items()}
+            try:
+                shape = self.run(self._fed(part, labels[:number], more), [name])[name].shape
+            except GraftError as error:
+                if number == 1:
+                    raise failed or error from None
+                failed = error
+                continue
+            if shape[:1] == (number,):
+                break
+            if number == 1:
+                raise failed or _other_rows(name, shape, number)
+        if number == 1:
+            self._one_by_one(failed)
+
+    def _check_apart(self, samples: Samples, name: str, more: More | None) -> None:
+        """Check that a row of the output depends on one sample alone: change the last, compare the others."""
+        few = samples.take(np.arange(min(self.batch or 1, len(samples))))
+        inputs, labels = next(few.batches(len(few)))
+        changed = {key: np.concatenate([array[:-1], array[:1]]) for key, array in inputs.items()}
+        found = [self.run(self._fed(each, labels, more), [name])[name] for each in (inputs, changed)]
+        before, after = (values[: len(labels) - 1] for values in found)
+        if len(found[0]) != self.batch or not np.allclose(
+            before, after, rtol=1e-3, atol=1e-4, equal_nan=True
+        ):
+            raise _other_rows(name, found[0].shape, self.batch or 1)
+
+    def _one_by_one(self, failed: GraftError | None) -> None:
+        """Take one sample at a time from now on, and say which node asks for it."""
+        named = NODE.search(failed.message) if failed else None
+        node = f"{named[1]} {named[2]}" if named else "a node"
+        if self._model is not None:
+            self._model.one_by_one = True
+            fixed = fixes_batch(self._model.graph)
+            node = f"{fixed.op} {fixed.name}" if fixed else node
+        log.warning("%s fixes the batch at 1 inside the model: samples are run one by one", node)
+
+    def rows(self, values: NDArray[Any], name: str, labels: Integers) -> NDArray[Any]:
+        """Return the rows of an output that are samples, without those that filled up a fixed batch.
+
+        Args:
+            values: the output.
+            name: its name.
+            labels: of the samples that were fed.
+
+        Raises:
+            GraftError: ``output-rows`` where rows are not samples.
+        """
+        fed = self.batch or len(labels)
+        if values.ndim == 0 or len(values) != fed:
+            raise _other_rows(name, values.shape, fed)
+        return values[: len(labels)]
 
 
-def _holds(kind: type, whole: NDArray[Any]) -> bool:
-    """True where integers are within the range of an integer type."""
-    if np.dtype(kind).kind not in "iu":
-        return False
-    limits = np.iinfo(kind)
-    return not whole.size or bool(limits.min <= whole.min() and whole.max() <= limits.max)
-
-
-def fit(inputs: Mapping[str, NDArray[Any]], batch: int | None) -> dict[str, NDArray[Any]]:
-    """Return ``inputs`` with the number of samples of a fixed ``batch``: shortened, or the last repeated."""
-    if batch is None:
-        return dict(inputs)
-    return {name: array[np.minimum(np.arange(batch), len(array) - 1)] for name, array in inputs.items()}
+def _other_rows(name: str, shape: Sequence[int], fed: int) -> GraftError:
+    """Return the error for an output whose rows are not the samples that were fed."""
+    return GraftError(
+        "output-rows",
+        f"output {name} has shape {list(shape)} for a batch of {fed} samples: its rows are not samples",
+        "where samples lie on another axis of an input, say so in the card: batch_axis: 1 (data keep samples"
+        " first)",
+    )
 
 
 @functools.cache

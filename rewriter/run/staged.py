@@ -47,6 +47,7 @@ class Batches:
             GraftError: ``refit-few`` where there are fewer samples than a batch of fixed size has.
         """
         session = device.open(model)
+        session.probe(samples)
         fixed = session.batch
         if fixed and len(samples) < fixed:
             raise GraftError(
@@ -54,10 +55,10 @@ class Batches:
                 f"the model takes {fixed} samples at once, and there are {len(samples)}",
                 "give more samples, or compensate by fold",
             )
-        read: list[Tensors] = [session.typed(inputs) for inputs, _ in samples.batches(fixed or size)]
+        read: list[Tensors] = [session.feed(inputs) for inputs, _ in samples.batches(fixed or size)]
         if fixed and len(samples) % fixed and len(read) > 1:
             read.pop()
-        return cls(read, sum(len(next(iter(inputs.values()))) for inputs in read))
+        return cls(read, sum(map(session.count, read)))
 
 
 class StagedRun:
