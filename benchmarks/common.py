@@ -22,8 +22,9 @@ import onnxruntime as ort
 
 from graft.passes.base import Context
 from graft.passes.compare import COMPARISONS
-from graft.passes.compose import Compose, ComposeReport, Modules
+from graft.passes.compose import Compose, ComposeReport
 from graft.passes.decompose import Decompose, DecomposeReport
+from graft.passes.networks import Modules
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
 from graft.passes.trunk import Source

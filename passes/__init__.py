@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graft.passes.base import Context, Declined, Pass, Report
     from graft.passes.budget_search import BudgetSearch
-    from graft.passes.compose import Compose, ComposeReport, Modules
+    from graft.passes.compose import Compose, ComposeReport
     from graft.passes.curve import Curve, CurveReport
     from graft.passes.cut.slice import Slice
     from graft.passes.cut.verify import Pruned, Verify
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graft.passes.join.deduplicate import Deduplicate
     from graft.passes.join.patch import Newcomer, Patch
     from graft.passes.modularize import Modularize, ModularizeReport
+    from graft.passes.networks import Modules
     from graft.passes.normalize.simplify import Normalize
     from graft.passes.parent import Parent
     from graft.passes.remove import Remove

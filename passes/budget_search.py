@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -20,6 +21,8 @@ from graft.rewriter.measure import metrics
 from graft.rewriter.measure.evaluation import score
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.session import Device
+
+log = logging.getLogger("graft")
 
 SAMPLES = 512
 """Candidates are refitted with fewer samples than modules are: sooner, and none the better for it."""
@@ -82,7 +85,7 @@ class BudgetSearch:
             raise GraftError("max-drop-range", "--max-drop is nan, no number", "use points such as 0.5")
 
     def __call__(self, parent: Parent, context: Context) -> BudgetSearchReport:
-        """Find the smallest budget; keeping everything is always allowed.
+        """Find the smallest budget; keeping everything that no layer's own share prunes is always allowed.
 
         Args:
             parent: the parent.
@@ -100,6 +103,15 @@ class BudgetSearch:
         before = [_weighted(whole.model, fold.held_out, context.device) for fold in folds]
         declined = dict.fromkeys((*whole.declined, *folds[0].declined))
         best = BudgetSearchReport(keep=1.0, difference=0.0, standard_error=0.0)
+        if self.decompose.layers.keep_layers:  # they prune whatever the budget
+            least, left = self._measured(parent, context, 1.0, folds, before)
+            declined |= dict.fromkeys(left)
+            best = least or best
+            if best.difference < -self.max_drop:
+                log.warning(
+                    "the shares of --keep-layer alone cost %.2f percentage points, more than --max-drop %g",
+                    *(-best.difference, self.max_drop),
+                )
         low, high, tried = -1, len(STEPS), 0
         while high - low > 1:
             middle = (low + high) // 2

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,82 +12,21 @@ from graft.passes.compare import Comparison, Situation, comparison_called, defau
 from graft.passes.compare.fitting import FitReport
 from graft.passes.compare.reject import FALSE_POSITIVE_RATE, Reject, RejectReport
 from graft.passes.compare.score import Logits
-from graft.passes.join.compatibility import check_classes, check_kinds, display_name, parents_macs
+from graft.passes.join.compatibility import parents_macs
 from graft.passes.join.merge import INPUTS, Meet, input_of
-from graft.passes.join.network import Network, macs_with_distances
+from graft.passes.join.network import Network
 from graft.passes.join.side_by_side import SideBySide
-from graft.passes.select.continuous import Continuous
-from graft.passes.trunk import Siblings, Source, Trunk
+from graft.passes.networks import Modules, Networks
+from graft.passes.select.layers import LayerRules
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.cost import cost_of
 from graft.rewriter.record.mahalanobis import KEY
-from graft.rewriter.record.provenance import Origin, ParentRecord, origin_of, stamp, terms, versions
+from graft.rewriter.record.provenance import Origin, origin_of, stamp, terms, versions
 
 STRATEGIES = ("auto", "trunk", "branches")
-
-
-@dataclass(frozen=True)
-class Modules:
-    """Modules to be joined.
-
-    Attributes:
-        models: that ``decompose`` or ``compose`` wrote; the classes of the result come in their order.
-        sources: graph hash of a parent at hand to what a trunk needs of it.
-        rename: for each module, old name to new name of its classes; empty: nothing is renamed.
-    """
-
-    models: Sequence[Model]
-    sources: Mapping[str, Source] = field(default_factory=dict)
-    rename: Sequence[Mapping[str, str]] = ()
-
-    @cached_property
-    def origins(self) -> tuple[Origin, ...]:
-        """The record of each module."""
-        return tuple(origin_of(model) for model in self.models)
-
-    @cached_property
-    def names(self) -> tuple[Mapping[str, str], ...]:
-        """For each module, old name to new name of classes that are renamed."""
-        return tuple(self.rename) or ({},) * len(self.models)
-
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """The columns of the result."""
-        return tuple(
-            names.get(name, name)
-            for origin, names in zip(self.origins, self.names, strict=True)
-            for name in origin.classes
-        )
-
-    @cached_property
-    def renamed(self) -> dict[str, str]:
-        """Name in the result to name in the parent, where these differ."""
-        pairs = {
-            names.get(name, name): origin.renamed.get(name, name)
-            for origin, names in zip(self.origins, self.names, strict=True)
-            for name in origin.classes
-        }
-        return {new: old for new, old in pairs.items() if new != old}
-
-    @cached_property
-    def parents(self) -> dict[str, ParentRecord]:
-        """Graph hash to record of each parent, in the order of the modules."""
-        return {origin.parents[0].graph_sha256: origin.parents[0] for origin in self.origins}
-
-    def check(self) -> None:
-        """Raise unless the modules can be joined.
-
-        Raises:
-            GraftError: nothing to join, a class twice, samples for one cannot be samples for another.
-        """
-        origins = self.origins
-        check_classes(self.models, origins, self.names)
-        first = self.models[0].require_card()
-        for module, origin in zip(self.models[1:], origins[1:], strict=True):
-            check_kinds(first, module.require_card(), same_parent=origin.parents == origins[0].parents)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +94,9 @@ class Compose:
         round_to: see :class:`graft.passes.select.budget.Budget`.
         verify: compare trunks with their masked parents, on random inputs.
         samples_per_class: scores are fitted to at most so many.
+        freeze: layers that a trunk leaves alone, beside those of its modules, see
+            :class:`graft.passes.select.layers.LayerRules`.
+        keep_layers: shares of layers of a trunk; they hold where its modules say another one.
     """
 
     strategy: str = "auto"
@@ -171,6 +112,8 @@ class Compose:
     round_to: int | None = None
     verify: bool = False
     samples_per_class: int | None = None
+    freeze: Sequence[str] = ()
+    keep_layers: Sequence[tuple[str, float]] | Mapping[str, float] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.false_positive_rate < 1:
@@ -203,9 +146,11 @@ class Compose:
         """
         modules.check()
         raw = input_of(modules.models, self.input, len(modules.parents) > 1)
-        if self.continuous:
-            modules = replace(modules, sources=self._continued(modules, context))
-        networks, reason = self._networks(modules, context)
+        choose = Networks(
+            *(self.strategy, self.keep, self.other, self.scores, self.continuous),
+            *(self.round_to, self.verify, LayerRules.read(self.freeze, self.keep_layers)),
+        )
+        networks, reason = choose(modules, context)
         for network in networks:
             names = [modules.names[number] for number in network.members]
             network.rename({old: new for each in names for old, new in each.items()})
@@ -301,91 +246,6 @@ class Compose:
             )
         return found
 
-    # ------------------------------------------------------------ which networks
-
-    def _networks(self, modules: Modules, context: Context) -> tuple[list[Network], str]:
-        """Return the networks of the composite, in the order of the parents, and why these."""
-        members: dict[str, list[int]] = {}
-        for number, origin in enumerate(modules.origins):
-            patched = f" (patched, {number})" if origin.options.get("patches") else ""
-            members.setdefault(f"{origin.parents[0].graph_sha256}{patched}", []).append(number)
-        networks: list[Network] = []
-        without: list[str] = []
-        for parent, numbers in members.items():
-            origin = modules.origins[numbers[0]]
-            source = None if self.strategy == "branches" else modules.sources.get(parent)
-            if source is None:
-                name = display_name(origin.parents[0], parent)
-                without.append(f"{name} as it was patched" if origin.options.get("patches") else name)
-                networks += [Network(modules.models[each].copy(), False, [each]) for each in numbers]
-            else:
-                beside = len(members) > 1
-                networks.append(self._trunk(modules, numbers, source, beside, context))
-        self._check_possible(without, networks)
-        if self.strategy != "auto":
-            return networks, "asked for"
-        if len(members) == 1:
-            return networks, "the parent is not at hand" if without else "all modules are of one parent"
-        if without:
-            return networks, f"not at hand: {', '.join(without)}"
-        return networks, f"one network for each of {len(members)} parents"
-
-    def _trunk(
-        self, modules: Modules, numbers: Sequence[int], source: Source, beside: bool, context: Context
-    ) -> Network:
-        """Return the one network of a parent: a single module as it is, or a new trunk."""
-        most, first = source.parent.cost.macs, modules.models[numbers[0]]
-        as_it_is = len(numbers) == 1 and beside and self.strategy == "auto" and self.keep is None
-        if as_it_is and not self.continuous and macs_with_distances(first) <= most:
-            return Network(first.copy(), True, numbers, most)
-        comparison = default_comparison(Situation(parents=2, data=False, steps=False))
-        if self.scores is not None:
-            comparison = comparison_called(self.scores)
-        trunk = Trunk(comparison, self.keep, self.other, self.round_to, self.verify)
-        origins = [modules.origins[number] for number in numbers]
-        report = trunk(Siblings(origins, source, beside), context)
-        network = Network(report.model, True, numbers, most, report.declined)
-        network.rename({old: new for origin in origins for new, old in origin.renamed.items()})
-        return network
-
-    def _check_possible(self, without: Sequence[str], networks: Sequence[Network]) -> None:
-        """Raise unless the networks are of the strategy that was named."""
-        if without and self.strategy == "trunk":
-            raise GraftError(
-                "parent-missing",
-                f"a trunk needs the parent and its profile, and those of {', '.join(without)} are not "
-                "beside the modules",
-                "name them with --parent and --profile, or use --strategy branches",
-            )
-        if self.keep is not None and all(not network.trunk for network in networks):
-            raise GraftError(
-                "trunk-only",
-                "--keep is for a trunk, and the modules are joined as branches",
-                "make the parent available with --parent and --profile, or leave it out",
-            )
-
-    def _continued(self, modules: Modules, context: Context) -> dict[str, Source]:
-        """Return the parents at hand, with profiles that know of the other networks' classes."""
-        parents, data = modules.parents.keys(), context.data
-        at_hand = parents <= modules.sources.keys()
-        if not at_hand or data is None or len(parents) < 2 or self.strategy == "branches":
-            raise GraftError(
-                "continuous-data",
-                "continuous learning takes several parents, all at hand, and data of all classes",
-                "name --parent, --profile and --data, and no --strategy branches; or leave it out",
-            )
-        found = {}
-        for sha256, source in modules.sources.items():
-            others = {
-                names.get(name, name)
-                for origin, names in zip(modules.origins, modules.names, strict=True)
-                if origin.parents[0].graph_sha256 != sha256
-                for name in origin.classes
-            }
-            learned = Continuous(frozenset(others))(source.parent, replace(context, profile=source.profile))
-            found[sha256] = replace(source, profile=learned.profile)
-        return found
-
     # ------------------------------------------------------------ the record
 
     def _stamp(
@@ -394,7 +254,7 @@ class Compose:
         """Write card and origin of the composite; a single network was planned as ``alone`` says."""
         card, parents = model.require_card(), tuple(modules.parents.values())
         model.card = card.replace(name=None if len(parents) > 1 else card.name, **terms(parents))
-        asked = {name: getattr(self, name) for name in ("keep", "other", "round_to")}
+        asked: dict[str, object] = {name: getattr(self, name) for name in ("keep", "other", "round_to")}
         record = Origin(
             parents=parents,
             classes=tuple(name for name in model.card.labels if name != OTHER),

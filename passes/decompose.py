@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from graft.passes.identify import DEFAULT, ImportanceInputs, Method, method_of
 from graft.passes.parent import Parent
 from graft.passes.select.budget import Budget, BudgetReport, Candidates, dead_channels
 from graft.passes.select.latency_budget import LatencyBudget, Timeable
+from graft.passes.select.layers import LayerRules
 from graft.rewriter.arrays import Scores
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -111,6 +112,8 @@ class Decompose:
         mirror: images of the data count as in a mirror, too.
         fixed_plan: the channels to keep; ``None``: as :meth:`plan` chooses them.
         verify: compare the cut with its masked parent, see :class:`graft.passes.cut.verify.Verify`.
+        freeze: patterns of layers that are left alone, see :class:`graft.passes.select.layers.LayerRules`.
+        keep_layers: patterns with the share of each group's channels that stays; a mapping will do.
     """
 
     classes: Sequence[str]
@@ -126,16 +129,32 @@ class Decompose:
     mirror: bool = False
     fixed_plan: Plan | None = field(default=None, compare=False)
     verify: bool = False
+    freeze: Sequence[str] = ()
+    keep_layers: Sequence[tuple[str, float]] | Mapping[str, float] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
+        rules = LayerRules.read(self.freeze, self.keep_layers)
+        object.__setattr__(self, "freeze", rules.freeze)
+        object.__setattr__(self, "keep_layers", rules.keep_layers)
+
+    @property
+    def layers(self) -> LayerRules:
+        """What does not compete for the budget; where the plan is given, what that says."""
+        if self.fixed_plan is not None:
+            return LayerRules.read(self.fixed_plan.frozen, self.fixed_plan.keep_layers)
+        return LayerRules.read(self.freeze, self.keep_layers)
 
     def options(self, seed: int = 0) -> dict[str, object]:
         """Return the options, as modules record them."""
         before = ("keep", "unit", "method", "compensate", "together", "other", "rest")
         found = {name: getattr(self, name) for name in before}
         found["method"] = method_of(self.method).name
-        return {**found, "seed": seed, "round_to": self.round_to, "mirror": self.mirror}
+        found |= {"seed": seed, "round_to": self.round_to, "mirror": self.mirror}
+        layers = self.layers
+        if layers:
+            found |= {"freeze": list(layers.freeze), "keep_layers": list(map(list, layers.keep_layers))}
+        return found
 
     @property
     def head(self) -> Head:
@@ -168,8 +187,8 @@ class Decompose:
             The plan, and what was declined on the way to it.
 
         Raises:
-            GraftError: there is no profile, the budget cannot be reached, a class or method is unknown,
-                or the method lacks samples.
+            GraftError: there is no profile, the budget cannot be reached, a class, layer or method is
+                unknown, or the method lacks samples.
         """
         context = self._with_mirrored(parent, context)
         headed = self.headed(parent, context)
@@ -246,7 +265,8 @@ class Decompose:
         uncounted = headed.head.nodes if self.unit == "parameters" else frozenset()
         whole = table.milliseconds if table else CostModel(parent.groups, uncounted).total(self.unit)
         cost, dead = CostModel(groups, uncounted, table), dead_channels(groups, profile)
-        candidates = Candidates(groups, scores, cost, whole, dead)
+        layers = self.layers.of(parent)
+        candidates = Candidates(groups, scores, cost, whole, dead, layers)
         keep = self.keep if self.keep is not None else 1.0
         report: BudgetReport
         if table:
@@ -255,7 +275,8 @@ class Decompose:
         else:
             report = Budget(keep, self.unit, self.round_to)(candidates, context)
         kept = Plan.of(groups, report.kept, parent.sha256).kept
-        plan = Plan(parent.sha256, {name: mask for name, mask in kept.items() if name in parent.groups})
+        own = {name: mask for name, mask in kept.items() if name in parent.groups}
+        plan = Plan(parent.sha256, own, layers.frozen, layers.shares)
         stay, channels = plan.counts()
         return PlanReport(changed=channels - stay, declined=report.declined, plan=plan)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from graft.passes.base import Context, Report, all_declined
 from graft.passes.budget_search import BudgetSearch, BudgetSearchReport
-from graft.passes.compose import Compose, Modules
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose, DecomposeReport
 from graft.passes.join.convert import Convert
+from graft.passes.networks import Modules
 from graft.passes.parent import Parent
 from graft.passes.select.budget import dead_channels
 from graft.passes.select.profiling import warn_if_far_below
@@ -84,7 +85,7 @@ class ModularizeReport(Report):
         for entry, module in zip(entries, self.modules, strict=True):
             if module.timed:
                 entry.update(latency_ms=module.timed.milliseconds, latency_ratio=module.timed.ratio)
-        found: dict[str, Any] = {"parent": self._parent(), "modules": entries}
+        found: dict[str, Any] = {"parent": self._parent(), "modules": entries, **self._layers()}
         if self.measured:
             found["parent"]["top1"] = self.measured.parent
             found.update(composed_top1=self.measured.composed, test_samples=self.measured.samples)
@@ -134,6 +135,11 @@ class ModularizeReport(Report):
             "law_difference": module.difference,
             "declined": [str(declined) for declined in module.declined],
         }
+
+    def _layers(self) -> dict[str, Any]:
+        """Return the layers that did not compete for the budget: the same in all modules."""
+        plan = self.modules[0].plan
+        return {"frozen": list(plan.frozen), "keep_layers": dict(plan.keep_layers)}
 
     def _parent(self) -> dict[str, Any]:
         """Return the cost of the parent, and its dead channels."""

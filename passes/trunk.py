@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from graft.passes.base import Context, Declined, Report
@@ -14,6 +14,7 @@ from graft.passes.identify import DEFAULT, method_of
 from graft.passes.join.compatibility import display_name
 from graft.passes.join.naming import TRAIN
 from graft.passes.parent import Parent
+from graft.passes.select.layers import LayerRules, joined
 from graft.rewriter.data.prefixed import PrefixedData
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -191,6 +192,7 @@ class Trunk:
         other: a column ``(other)`` for the parent's other classes, where nothing stands beside the trunk.
         round_to: see :class:`graft.passes.select.budget.Budget`; ``None``: as the first module.
         verify: compare the trunk with its masked parent.
+        layers: to leave alone, and shares of one's own, beside those that the modules were planned with.
     """
 
     comparison: Comparison
@@ -198,6 +200,7 @@ class Trunk:
     other: bool = False
     round_to: int | None = None
     verify: bool = False
+    layers: LayerRules = field(default_factory=LayerRules)
 
     def __call__(self, siblings: Siblings, context: Context) -> TrunkReport:
         """Plan and cut the trunk of ``siblings``.
@@ -214,6 +217,7 @@ class Trunk:
         first, declined = _without_samples(asked[0], siblings)
         most = 1.0 - (self._room(source) if beside else 0.0)
         keep = self._budget(asked)
+        layers = joined([*(LayerRules.read(each.freeze, each.keep_layers) for each in asked), self.layers])
         decompose = Decompose(
             siblings.classes,
             keep=min(keep or 1.0, most) if beside and first.unit == "macs" else keep,
@@ -226,6 +230,8 @@ class Trunk:
             round_to=first.round_to if self.round_to is None else self.round_to,
             mirror=first.mirror,
             verify=self.verify,
+            freeze=layers.freeze,
+            keep_layers=layers.keep_layers,
         )
         own = replace(context, samples=source.samples, profile=source.profile, seed=first.seed)
         report = decompose(source.parent, own)

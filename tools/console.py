@@ -16,6 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from graft.rewriter.groups.plan import Plan
+
 WIDTH = 240
 
 
@@ -117,6 +119,31 @@ def rejection(result: dict[str, Any]) -> str:
         f"(other): AUROC {result['auroc']:.4f}, false positive rate at 95 % recall "
         f"{percent(result['fpr_at_95_recall'])}"
     )
+
+
+def layers(plan: Plan) -> dict[str, Any]:
+    """Return what a plan says of layers that did not compete for the budget, for ``--json``."""
+    stay = {name: int(plan.kept[name].sum()) for name in plan.keep_layers if name in plan.kept}
+    return {"frozen": list(plan.frozen), "keep_layers": dict(plan.keep_layers), "kept_of_layers": stay}
+
+
+def print_layers(result: dict[str, Any]) -> None:
+    """Print a line about layers that were left alone, and one about shares that were asked for."""
+    if result["frozen"]:
+        note(f"left alone: {shortened(result['frozen'])}")
+    if result["keep_layers"]:
+        said = [f"{name} {percent(share, 0)}" for name, share in result["keep_layers"].items()]
+        note(f"shares of channels as asked for: {shortened(said)}")
+
+
+def shortened(words: Sequence[str]) -> str:
+    """List the first words, and count the others.
+
+    >>> shortened(["a", "b", "c", "d", "e", "f"])
+    'a, b, c, d and 2 more'
+    """
+    more = f" and {len(words) - 4} more" if len(words) > 4 else ""
+    return ", ".join(words[:4]) + more
 
 
 def classes(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from pydantic import Field
 from graft.passes.compensate.fold import STEPS
 from graft.passes.identify import DEFAULT, MEASURED, methods
 from graft.passes.select.budget import UNITS
+from graft.passes.select.layers import LayerRules
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.prefixed import PrefixedData
@@ -88,6 +89,20 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(str(word).strip() for word in words if str(word).strip())
 
 
+def layer_share(value: Any) -> tuple[str, float]:
+    """Return the pattern and the share of ``PATTERN=0.7``; the pattern may hold the sign.
+
+    Raises:
+        ValueError: there is no pattern or no share.
+    """
+    if isinstance(value, tuple):
+        return str(value[0]), share(value[1])
+    pattern, sign, number = str(value).rpartition("=")
+    if not sign or not pattern:
+        raise ValueError(f"expected PATTERN=SHARE such as '/conv2*=0.7', found {value}")
+    return pattern, share(number)
+
+
 PREFIX = re.compile(r"[\w.-]+")
 
 
@@ -125,6 +140,7 @@ Share = Annotated[float, SHARE]
 ShareOrZero = Annotated[float, Reads("share", share_or_zero)]
 Points = Annotated[float, Reads("points", _points)]
 Names = Annotated[tuple[str, ...], Reads("names", _names)]
+LayerShare = Annotated[tuple[str, float], Reads("pattern=share", layer_share)]
 PrefixedPath = Annotated[Prefixed, Reads("path", prefixed)]
 
 
@@ -151,7 +167,34 @@ class ClassOptions(ModelOptions):
     ] = ()
 
 
-class BudgetOptions(Options):
+class LayerOptions(Options):
+    """Layers to leave alone, and shares of one's own."""
+
+    freeze: Annotated[
+        tuple[str, ...],
+        Option(
+            "Prune nothing of these layers: a glob over names of nodes or channel groups. Repeatable.",
+            PRUNE,
+            metavar="PATTERN",
+        ),
+    ] = ()
+    keep_layer: Annotated[
+        tuple[LayerShare, ...],
+        Option(
+            "Share of the channels of these layers to keep, such as '/conv2*=0.7'; the rest of the budget is "
+            "spent elsewhere. Repeatable; the last one that matches holds.",
+            PRUNE,
+            metavar="PATTERN=SHARE",
+        ),
+    ] = ()
+
+    @property
+    def layers(self) -> LayerRules:
+        """The patterns and their shares."""
+        return LayerRules.read(self.freeze, self.keep_layer)
+
+
+class BudgetOptions(LayerOptions):
     """Budget: the share that is kept."""
 
     keep: Annotated[Share | None, Option("Share of the cost to keep: 0.5 or 50%.", PRUNE)] = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,14 @@ class Plan:
     Attributes:
         parent: graph hash of the parent (:meth:`graft.rewriter.graph.model.Model.graph_sha256`).
         kept: group name to one flag a channel. A group that is not named is kept whole.
+        frozen: names of groups that were left alone.
+        keep_layers: name of a group to the share of its channels that was asked for.
     """
 
     parent: str
     kept: dict[str, Mask]
+    frozen: tuple[str, ...] = ()
+    keep_layers: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, groups: ChannelGroups, mask: Mask, parent: str) -> Plan:
@@ -83,13 +88,19 @@ class Plan:
     # --------------------------------------------------------------- files
 
     def to_json(self) -> str:
-        """Return ``{"format", "parent", "groups": {NAME: "0-15,18"}, "sizes": {NAME: 32}}``."""
-        content = {
+        """Return ``{"format", "parent", "groups": {NAME: "0-15,18"}, "sizes": {NAME: 32}}``.
+
+        Where layers were left alone or have shares of their own, also
+        ``{"frozen": [NAME], "keep_layers": {NAME: 0.7}}``.
+        """
+        content: dict[str, object] = {
             "format": FORMAT,
             "parent": self.parent,
             "groups": self.ranges(),
             "sizes": self.sizes(),
         }
+        if self.frozen or self.keep_layers:
+            content |= {"frozen": list(self.frozen), "keep_layers": dict(self.keep_layers)}
         return json.dumps(content, indent=1) + "\n"
 
     @classmethod
@@ -109,7 +120,9 @@ class Plan:
                 )
             sizes = data["sizes"]
             kept = {name: _mask(ranges, int(sizes[name])) for name, ranges in data["groups"].items()}
-            return cls(str(data["parent"]), kept)
+            frozen = tuple(map(str, data.get("frozen", ())))
+            shares = {str(name): float(share) for name, share in data.get("keep_layers", {}).items()}
+            return cls(str(data["parent"]), kept, frozen, shares)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
             raise GraftError(

@@ -72,6 +72,8 @@ class Asked(BaseModel):
     seed: int = 0
     round_to: int | None = None
     mirror: bool = False
+    freeze: tuple[str, ...] = ()
+    keep_layers: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def of(cls, origin: Origin) -> Asked:

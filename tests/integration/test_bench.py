@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 
 from graft.passes.base import Context
-from graft.passes.compose import Compose, Modules
+from graft.passes.compose import Compose
+from graft.passes.networks import Modules
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import Split

@@ -7,8 +7,9 @@ import onnx
 import pytest
 
 from graft.passes.base import Context
-from graft.passes.compose import Compose, Modules
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
+from graft.passes.networks import Modules
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from graft.passes.base import Context
-from graft.passes.compose import Compose, ComposeReport, Modules
+from graft.passes.compose import Compose, ComposeReport
 from graft.passes.decompose import Decompose
+from graft.passes.networks import Modules
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER, Card

@@ -24,7 +24,7 @@ from graft.passes.compare.reject import Reject
 from graft.passes.compare.score import Logits
 from graft.passes.compensate.fold import Fold
 from graft.passes.compensate.refit import Refit
-from graft.passes.compose import Compose, Modules
+from graft.passes.compose import Compose
 from graft.passes.curve import Curve
 from graft.passes.cut.head import Head
 from graft.passes.cut.slice import Slice
@@ -39,6 +39,7 @@ from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.join.push_gather import PushGather
 from graft.passes.join.side_by_side import SideBySide
 from graft.passes.modularize import Modularize
+from graft.passes.networks import Modules
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.passes.normalize.recurrent_loops import RaiseLoops
 from graft.passes.normalize.simplify import Normalize

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from graft.passes.base import Context
 from graft.passes.compare.max_likelihood import PENALTY, max_likelihood
 from graft.passes.compare.one_vs_rest import OneVsRest
-from graft.passes.compose import Compose, Modules
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
 from graft.passes.join.patch import Newcomer, Patch
+from graft.passes.networks import Modules
 from graft.passes.parent import Parent
 from graft.passes.remove import Remove
 from graft.passes.replace import Replace

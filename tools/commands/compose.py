@@ -12,10 +12,11 @@ from graft.passes.base import Context
 from graft.passes.compare import comparison_called
 from graft.passes.compare import names as comparison_names
 from graft.passes.compare.reject import FALSE_POSITIVE_RATE
-from graft.passes.compose import STRATEGIES, Compose, ComposeReport, Modules
+from graft.passes.compose import STRATEGIES, Compose, ComposeReport
 from graft.passes.join.merge import INPUTS
 from graft.passes.join.naming import Naming, prefixed_names
 from graft.passes.join.patch_report import describe, evaluate_composite
+from graft.passes.networks import Modules
 from graft.passes.trunk import load_sources, with_refit_samples
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.files import refuse_overwrite
@@ -67,6 +68,20 @@ class ModuleOptions(Options):
             metavar="N",
         ),
     ] = None
+    freeze: Annotated[
+        tuple[str, ...],
+        Option(
+            "Layers that a trunk leaves alone, as --freeze of decompose. Repeatable.", JOIN, metavar="PATTERN"
+        ),
+    ] = ()
+    keep_layer: Annotated[
+        tuple[options.LayerShare, ...],
+        Option(
+            "Shares of layers of a trunk, as --keep-layer of decompose. Repeatable.",
+            JOIN,
+            metavar="PATTERN=SHARE",
+        ),
+    ] = ()
     continuous: Annotated[
         bool,
         Option("Plan trunks with samples of the classes of other networks as further examples.", JOIN),
@@ -211,6 +226,8 @@ def _compose(
         round_to=join.round_to,
         verify=not run.no_verify,
         samples_per_class=data.samples_per_class,
+        freeze=join.freeze,
+        keep_layers=join.keep_layer,
     )
 
 

@@ -27,7 +27,7 @@ from graft.tools import options, parents, plot
 from graft.tools.command import Option, Options, one_of, several, takes_options
 
 
-class CurveOptions(options.ClassOptions):
+class CurveOptions(options.ClassOptions, options.LayerOptions):
     """A trained classifier, and the set of classes whose modules are measured."""
 
     no_rest: Annotated[bool, Option("Leave out the output 'rest' of the modules.", options.PRUNE)] = False
@@ -111,6 +111,7 @@ def command(
     picture = output.plot or output.output.with_suffix(".svg")
     _check_files(output.output, picture, output.force)
     parent = Parent.load(subject.model, subject.card)
+    shares = subject.layers.of(parent)  # says before the work what matches nothing
     samples, fingerprint = data.samples(parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     part = joined_split([options.Prefixed(data.data).load()], data.test_split, data.ignore_label)
@@ -123,6 +124,8 @@ def command(
         together=len(names) > 1,
         rest=not subject.no_rest,
         round_to=subject.round_to,
+        freeze=subject.freeze,
+        keep_layers=subject.keep_layer,
     )
     curve = Curve(
         decompose,
@@ -142,13 +145,14 @@ def command(
         report = replace(curve, progress=step)(parent, context)
     report = replace(report, declined=all_declined([observed, report]))
     result = _result(parent, report, names, run.seed)
+    result |= {"frozen": list(shares.frozen), "keep_layers": dict(shares.shares)}
     title = f"{show.classes(names)} of {subject.model.name}"
     with output.target(output.output) as figures, output.target(picture) as drawn:
         _write(result, report, title, figures, drawn, output.force)
     printed = {**result, "output": output.output, "plot": picture, **output.dry()}
     show.declined(result["declined"])
     files = None if output.dry_run else (output.output, picture)
-    show.emit("curve", printed, output.as_json, lambda: _show(report, names, files))
+    show.emit("curve", printed, output.as_json, lambda: _show(report, result, files))
 
 
 def _result(parent: Parent, report: CurveReport, names: Sequence[str], seed: int) -> dict[str, Any]:
@@ -237,21 +241,22 @@ def _named(method: str) -> str:
     return names.get(method, method)
 
 
-def _show(report: CurveReport, names: Sequence[str], files: tuple[Path, Path] | None) -> None:
+def _show(report: CurveReport, result: dict[str, Any], files: tuple[Path, Path] | None) -> None:
     budgets = sorted({point.keep for point in report.points})
     rows: dict[tuple[str, str], list[str]] = {}
     for point in report.points:
         start = [_named(point.method), point.compensate]
         rows.setdefault((point.method, point.compensate), start).append(_cell(point))
     show.table(
-        f"difference from the parent in percentage points, {show.classes(names)}, by share of its MACs; "
-        f"ran on {', '.join(report.providers)}",
+        f"difference from the parent in percentage points, {show.classes(result['classes'])}, by share of "
+        f"its MACs; ran on {', '.join(report.providers)}",
         ["method", "compensate", *(f"<= {show.percent(keep, 0)}" for keep in budgets)],
         list(rows.values()),
     )
     show.note(
         f"{report.test_samples} test samples: parent {show.percent(report.top1)} restricted to the classes"
     )
+    show.print_layers(result)
     if files:
         show.note(f"figures in {files[0]}, picture in {files[1]}")
 

@@ -54,6 +54,8 @@ class DecomposeBudget(options.BudgetOptions):
     def _one(self) -> DecomposeBudget:
         if sum(each is not None for each in (self.keep, self.max_drop, self.plan)) > 1:
             raise ValueError("give one of --keep, --max-drop and --plan")
+        if self.plan is not None and self.layers:
+            raise ValueError("--plan says what is kept: leave --freeze and --keep-layer out, or plan anew")
         return self
 
 
@@ -91,6 +93,7 @@ def command(
     ModuleFolder(output.output, output.force)  # refuses before the work
     device = run.device()
     parent = Parent.load(subject.model, subject.card)
+    budget.layers.of(parent)  # says before the work what matches nothing
     samples, fingerprint = data.samples(parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     sets = [names] if subject.together else [(name,) for name in names]
@@ -103,6 +106,8 @@ def command(
         mirror=method.mirror,
         fixed_plan=parent.load_plan(budget.plan) if budget.plan else None,
         verify=not run.no_verify,
+        freeze=budget.freeze,
+        keep_layers=budget.keep_layer,
     )
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
     if not output.as_json:
@@ -152,6 +157,7 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
                 "samples left out by cross-validation (standard error "
                 f"{entry['difference_standard_error']:.2f}; smaller ones are noise)"
             )
+    show.print_layers(result)
     dead = result["parent"]["dead_channels"]
     if dead:
         show.note(f"{dead} channels of the parent are zero for every sample: pruned first")

@@ -11,7 +11,8 @@ import click
 from pydantic import Field
 
 from graft.passes.base import Context, Report, all_declined
-from graft.passes.compose import Compose, Modules
+from graft.passes.compose import Compose
+from graft.passes.networks import Modules
 from graft.passes.select.profiling import warn_if_far_below, warn_if_few
 from graft.rewriter.data.prefixed import joined_split
 from graft.rewriter.graph.model import Model

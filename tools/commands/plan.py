@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import model_validator
+
 from graft.passes.base import Context
 from graft.passes.decompose import Decompose
 from graft.passes.identify import default_method
@@ -21,7 +23,11 @@ from graft.tools.command import Option, takes_options
 class PlanBudget(options.BudgetOptions):
     """Budget: the share that is kept."""
 
-    keep: Annotated[options.Share, Option("Share of the cost to keep: 0.5 or 50%.", options.PRUNE)]
+    @model_validator(mode="after")
+    def _some(self) -> PlanBudget:
+        if self.keep is None and not self.keep_layer:
+            raise ValueError("missing option '--keep' (or --keep-layer)")
+        return self
 
 
 class PlanMethod(options.MethodOptions):
@@ -55,6 +61,7 @@ def command(
     """
     refuse_overwrite(output.output, output.force)
     parent = Parent.load(subject.model, subject.card)
+    budget.layers.of(parent)  # says before the work what matches nothing
     names = options.class_names(subject.classes, parent.card)
     found = stored_profile(method.profile, parent, names)
     names = names or classes_of(found)
@@ -66,6 +73,8 @@ def command(
         method=method.method or default_method(parent.groups, bool(data.data)),
         together=True,
         round_to=budget.round_to,
+        freeze=budget.freeze,
+        keep_layers=budget.keep_layer,
     )
     samples: Samples | None = None
     if data.data:
@@ -82,6 +91,7 @@ def command(
         "channels": channels,
         "macs_ratio": cost.macs / max(1, parent.cost.macs),
         "parameters_ratio": cost.parameters / max(1, parent.cost.parameters),
+        **show.layers(plan),
         "declined": list(map(str, report.declined)),
         **output.dry(),
     }
@@ -97,3 +107,4 @@ def _show(result: dict[str, Any]) -> None:
         f"{show.percent(result['macs_ratio'], 1)} of the MACs, "
         f"{show.percent(result['parameters_ratio'], 1)} of the parameters"
     )
+    show.print_layers(result)

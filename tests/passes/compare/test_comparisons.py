@@ -19,8 +19,9 @@ from graft.passes.compare import (
 )
 from graft.passes.compare.branch import Branch
 from graft.passes.compare.score import Softmax
-from graft.passes.compose import Compose, Modules
+from graft.passes.compose import Compose
 from graft.passes.join.patch import Newcomer, Patch
+from graft.passes.networks import Modules
 from graft.passes.replace import Replace
 from graft.rewriter.errors import GraftError
 from graft.rewriter.measure.cost import cost_of

@@ -19,8 +19,9 @@ from graft.passes.compare.branch import joint_places
 from graft.passes.compare.calibrate import PENALTY, _fit
 from graft.passes.compare.fitting import READ
 from graft.passes.compare.ridge_head import PENALTIES, _ridge
-from graft.passes.compose import Compose, ComposeReport, Modules
+from graft.passes.compose import Compose, ComposeReport
 from graft.passes.decompose import Decompose
+from graft.passes.networks import Modules
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
 from graft.rewriter.data.dataset import Dataset

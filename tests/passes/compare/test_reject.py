@@ -21,8 +21,9 @@ from graft.passes.compare.class_gaussians import (
     directions_for,
 )
 from graft.passes.compare.reject import READ, coarse
-from graft.passes.compose import Compose, Modules
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
+from graft.passes.networks import Modules
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.dataset import Dataset

@@ -12,9 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graft.passes.base import Context
 from graft.passes.compare.score import Branch
-from graft.passes.compose import Compose, Modules
+from graft.passes.compose import Compose
 from graft.passes.cut.head import Head
 from graft.passes.decompose import Decompose
+from graft.passes.networks import Modules
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
 from graft.rewriter.card.card import Card

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from graft.passes.base import Context
-from graft.passes.compose import Compose, Modules
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
+from graft.passes.networks import Modules
 from graft.passes.select.continuous import Continuous
 from graft.passes.trunk import Source
 from graft.rewriter.card.card import OTHER
