@@ -276,7 +276,7 @@ class Decompose:
             report = Budget(keep, self.unit, self.round_to)(candidates, context)
         kept = Plan.of(groups, report.kept, parent.sha256).kept
         own = {name: mask for name, mask in kept.items() if name in parent.groups}
-        plan = Plan(parent.sha256, own, layers.frozen, layers.shares)
+        plan = Plan(parent.sha256, own, layers.frozen, layers.shares, profile.label_source)
         stay, channels = plan.counts()
         return PlanReport(changed=channels - stay, declined=report.declined, plan=plan)
 
@@ -293,14 +293,15 @@ class Decompose:
 
     def _stamp(self, parent: Parent, model: Model, plan: Plan, context: Context) -> Cost:
         """Write into the module what it was made from; return what it costs."""
-        cost = cost_of(model)
+        cost, profile, samples = cost_of(model), _profile(context), context.samples
+        predicted = profile.label_source != "data" or (samples is not None and samples.split.predicted)
         origin = Origin(
             parents=(parent.record,),
             classes=tuple(self.classes),
-            options=self.options(context.seed),
+            options=self.options(context.seed) | ({"label_source": "predictions"} if predicted else {}),
             plan=plan.ranges(),
             sizes=plan.sizes(),
-            profile_sha256=_profile(context).sha256,
+            profile_sha256=profile.sha256,
             versions=versions(),
         )
         figures = {

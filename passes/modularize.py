@@ -35,11 +35,13 @@ class Measured:
         parent: top-1 of the parent, restricted to the classes.
         composed: top-1 of all modules joined as branches.
         samples: number of samples.
+        left_out: classes that have none of them.
     """
 
     parent: float
     composed: float
     samples: int
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class ModularizeReport(Report):
         searches: the budget that was found for each, where budgets were searched.
         measured: accuracy of all of them together, where there were held-out samples.
         providers: what ran the parent.
+        sources: where labels and splits are from, as ``--json`` says it.
     """
 
     parent: Parent
@@ -65,6 +68,7 @@ class ModularizeReport(Report):
     searches: tuple[BudgetSearchReport, ...] = ()
     measured: Measured | None = None
     providers: tuple[str, ...] = ()
+    sources: dict[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """Return costs and accuracy, as ``graft.json`` of the folder of modules holds them."""
@@ -89,6 +93,7 @@ class ModularizeReport(Report):
         if self.measured:
             found["parent"]["top1"] = self.measured.parent
             found.update(composed_top1=self.measured.composed, test_samples=self.measured.samples)
+            found["classes_without_test_samples"] = list(self.measured.left_out)
         for table in self.parent.latency_tables[:1]:
             found["latency_table"] = {
                 "milliseconds": table.milliseconds,
@@ -97,7 +102,7 @@ class ModularizeReport(Report):
                 "nodes": table.rows(),
             }
         found["declined"] = list(map(str, self.declined))
-        return {**found, "providers": list(self.providers)}
+        return {**found, **self.sources, "providers": list(self.providers)}
 
     def save(self, folder: ModuleFolder) -> dict[str, Any]:
         """Write modules, plans, the parent with its profile, and ``graft.json``, whole or not at all.
@@ -213,6 +218,7 @@ class Modularize:
             searches=tuple(searches),
             measured=measured,
             providers=context.device.open(parent.model).providers,
+            sources=_sources(context),
         )
 
     def _cut(self, decompose: Decompose, parent: Parent, context: Context) -> DecomposeReport:
@@ -236,6 +242,19 @@ class Modularize:
         warn_if_far_below(whole, parent.source)
         report = Compose("branches")(Modules([module.model for module in modules]), context)
         joined = report.model
-        own = Samples.match(samples.split, joined.require_card(), names, names=parent.card.labels)
+        present = [name for name in names if name in samples.counts()]
+        own = Samples.match(samples.split, joined.require_card(), present, names=parent.card.labels)
         composed = score(joined, own, context.device, names).summary()["top1"]
-        return Measured(whole, composed, len(samples)), report
+        left_out = tuple(name for name in names if name not in present)
+        return Measured(whole, composed, len(samples), left_out), report
+
+
+def _sources(context: Context) -> dict[str, Any]:
+    """Return where the labels of training and held-out samples are from, and how splits were drawn."""
+    samples, held_out, profile = context.samples, context.held_out, context.profile
+    found: dict[str, Any] = {"label_source": "data"} if samples is None else samples.split.describe()
+    if profile is not None and profile.label_source != "data":
+        found["label_source"] = profile.label_source
+    if held_out is not None:
+        found["test_label_source"] = held_out.split.describe()["label_source"]
+    return found

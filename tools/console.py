@@ -77,6 +77,28 @@ def note(text: str) -> None:
     click.echo(text)
 
 
+def data_source(result: dict[str, Any]) -> None:
+    """Print where labels and splits are from, if not from the data: a line each.
+
+    Args:
+        result: holds ``label_source``, ``test_label_source`` and ``split``, as far as they are known.
+    """
+    sources = {result.get("label_source"), result.get("test_label_source")}
+    if "predictions" in sources:
+        which = (
+            ""
+            if len(sources - {None}) == 1
+            else (" (training samples)" if result["label_source"] == "predictions" else " (test samples)")
+        )
+        note(f"labels: the parent's predictions{which}")
+    if "split" in result:
+        drawn = result["split"]
+        note(
+            f"the data has no splits: {drawn['train']} samples (80 % of each class) are for training, "
+            f"{drawn['test']} for testing, drawn by --seed {drawn['seed']}"
+        )
+
+
 def declined(reasons: Sequence[str], where: str = "") -> None:
     """Log what was left as it was, and why: a line each on standard error, with ``-v``.
 

@@ -22,6 +22,7 @@ from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.prefixed import PrefixedData
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import TEST
 from graft.rewriter.errors import GraftError
 from graft.rewriter.run.session import Device
 from graft.tools.command import GENERAL, Argument, Option, Options, Reads, one_of
@@ -35,7 +36,10 @@ RUN = "Run"
 OUTPUT = "Output"
 REPEATABLE = "Repeatable: classes are matched by name; PREFIX=PATH calls them PREFIX:NAME."
 HELD_OUT = "Split of held-out samples to report on."
-FORMATS = "Labelled samples: an .npz file, a folder train/CLASS/*.jpg, or Parquet."
+FORMATS = (
+    "An .npz file, a folder train/CLASS/*.jpg or CLASS/*.jpg, or Parquet. Samples without labels get the "
+    "predictions of the parent."
+)
 TIMING_THREADS = 2
 
 
@@ -113,13 +117,16 @@ class Prefixed:
     path: Path
     prefix: str = ""
 
-    def load(self) -> PrefixedData:
+    def load(self, seed: int = 0) -> PrefixedData:
         """Load the data set at the path.
+
+        Args:
+            seed: draws splits where the data has none.
 
         Raises:
             GraftError: there is none, or it cannot be read.
         """
-        return PrefixedData(Dataset.load(self.path), self.prefix)
+        return PrefixedData(Dataset.load(self.path, seed), self.prefix)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -269,10 +276,11 @@ class CalibrationOptions(Options):
         Option("Ignore labels of this class, such as those of padding.", DATA, metavar="CLASS"),
     ] = None
 
-    def samples(self, card: Card, seed: int = 0) -> tuple[Samples, str]:
-        """Load the calibration set.
+    def samples(self, dataset: Dataset, card: Card, seed: int = 0) -> tuple[Samples, str]:
+        """Take the calibration set out of a data set.
 
         Args:
+            dataset: opened, see :func:`graft.tools.parents.open_data`.
             card: of the model that takes the samples.
             seed: chooses them where there are more than :attr:`samples_per_class`.
 
@@ -280,11 +288,8 @@ class CalibrationOptions(Options):
             The samples, and the fingerprint of data and split.
 
         Raises:
-            GraftError: there is no such data or split, or it does not fit the card.
+            GraftError: there is no such split, or it does not fit the card.
         """
-        if self.data is None:
-            raise GraftError("data-missing", "there are no samples", "name some: --data DATA")
-        dataset = Dataset.load(self.data)
         found = replace(dataset.split(self.split), ignore=self.ignore_label)
         samples = Samples.match(found, card, None, self.samples_per_class, seed)
         if samples.left_out:
@@ -304,20 +309,25 @@ class HeldOutOptions(DataOptions):
 
     test_split: Annotated[str, Option(HELD_OUT, DATA, metavar="NAME", show_default=True)] = "test"
 
-    def held_out(self, card: Card, classes: Sequence[str]) -> Samples | None:
-        """Load the held-out samples of ``classes``; ``None`` where the data has no such split.
+    def held_out(self, dataset: Dataset, card: Card, classes: Sequence[str]) -> Samples | None:
+        """Take the held-out samples of ``classes`` out of a data set.
 
         Args:
+            dataset: opened, see :func:`graft.tools.parents.open_data`.
             card: of the model that takes the samples.
-            classes: names.
+            classes: names; those without samples are left out, with a warning.
+
+        Returns:
+            The samples; ``None`` where the data has no such split, or none of the classes.
 
         Raises:
-            GraftError: the samples do not fit the card, or a class has none.
+            GraftError: the samples do not fit the card, or a split that was named is not there.
         """
-        dataset, name = Dataset.load(self.data), self.test_split
-        if name not in dataset.splits and not (name == "test" and "val" in dataset.splits):
+        name = self.test_split
+        if name == TEST and not dataset.has(name):
             return None
-        return Samples.match(replace(dataset.split(name), ignore=self.ignore_label), card, classes)
+        part = replace(dataset.split(name), ignore=self.ignore_label)
+        return Samples.present(part, card, classes)
 
 
 class SeveralDataOptions(Options):

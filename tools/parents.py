@@ -2,16 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from graft.passes.base import Context
 from graft.passes.parent import Parent
 from graft.passes.select.observe import ObserveReport
 from graft.passes.select.profiling import profiled, rows_for, stored_profile
+from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.prefixed import PrefixedData
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure.pseudo_labels import with_predictions
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
+from graft.tools.options import Prefixed
+
+
+def open_data(parent: Parent, path: Path | None, device: Device, seed: int) -> Dataset:
+    """Open a data set for a parent, whose predictions are the labels of samples that have none.
+
+    Args:
+        parent: the parent.
+        path: of the data; ``None``: there is none, which is an error.
+        device: what runs the parent.
+        seed: draws splits where the data has none.
+
+    Raises:
+        GraftError: there is no such data, or it cannot be read.
+    """
+    if path is None:
+        raise GraftError("data-missing", "there are no samples", "name some: --data DATA")
+    return labelled_by(Dataset.load(path, seed), parent.model, device)
+
+
+def labelled_by(dataset: Dataset, model: Model, device: Device) -> Dataset:
+    """Return a data set whose samples without labels have the predictions of ``model``.
+
+    Args:
+        dataset: the data.
+        model: with a card.
+        device: what runs it.
+    """
+    return with_predictions(dataset, model, device, lambda count: show.progress("labelling", count))
+
+
+def open_sets(
+    data: Sequence[Prefixed],
+    seed: int,
+    splits: Sequence[str],
+    model: Callable[[PrefixedData], Model],
+    device: Device,
+) -> list[PrefixedData]:
+    """Open data sets; those that have samples without labels get the predictions of a model.
+
+    Args:
+        data: where they lie.
+        seed: draws splits where the data has none.
+        splits: names of the splits that are used; those that a data set lacks do not count.
+        model: returns the model whose predictions are the labels of a data set; asked if some are needed.
+        device: what runs it.
+    """
+    found = []
+    for each in [one.load(seed) for one in data]:
+        own = [each.dataset.split(name) for name in splits if each.dataset.has(name)]
+        if any(not split.labelled for split in own):
+            each = replace(each, dataset=labelled_by(each.dataset, model(each), device))
+        found.append(each)
+    return found
+
+
+def sources_of(train: Split | None, test: Split | None) -> dict[str, Any]:
+    """Return where the labels of both splits are from, and how they were drawn, for ``--json``.
+
+    Args:
+        train: samples that scores are fitted to; ``None``: none.
+        test: samples that are measured on; ``None``: none.
+    """
+    first = train if train is not None else test
+    found = {} if first is None else first.describe()
+    return found if test is None else found | {"test_label_source": test.describe()["label_source"]}
 
 
 def observe(

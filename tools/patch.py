@@ -12,7 +12,7 @@ from pydantic import Field
 from graft.passes.base import Context
 from graft.passes.compare import names as comparison_names
 from graft.passes.join.merge import INPUTS
-from graft.passes.join.naming import PatchData
+from graft.passes.join.naming import TRAIN, PatchData
 from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.join.patch_report import describe, evaluate_before_after
 from graft.passes.replace import Replace
@@ -21,7 +21,7 @@ from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.folder import load_module, module_files
 from graft.tools import console as show
-from graft.tools import options
+from graft.tools import options, parents
 from graft.tools.command import Option, Options, one_of
 from graft.tools.naming import parse_rename
 
@@ -103,9 +103,10 @@ def bring_in(
     called = prefixed(module.prefix, newcomer.column)
     renamed = parse_rename(subject.rename, [called])
     newcomer = replace(newcomer, name=renamed.get(called, called))
-    sets = [each.load() for each in data.data]
+    sets = parents.open_sets(data.data, run.seed, (TRAIN, data.test_split), lambda _: before, device)
     samples = PatchData.of(before, sets, data.ignore_label, renamed, (module.prefix, newcomer.model))
     training, reason = samples.training()
+    part = samples.split(data.test_split) if data.data else None
     context = Context(data=training, device=device, seed=run.seed)
     report = replacing(Patch(before, newcomer, name), context)
     result = {
@@ -120,19 +121,22 @@ def bring_in(
         "adapted": [list(steps) for steps in report.adapted],
         "declined": [*map(str, report.declined), *([reason] if reason else [])],
     }
-    if data.data:
+    if part is not None:
         models, changed = (before, report.model), ([name] if name else [], [newcomer.name])
-        part, numbers = samples.split(data.test_split), samples.numbers.get("")
+        numbers = samples.numbers.get("")
         result.update(evaluate_before_after(models, changed, part, numbers, device))
+        result.update(parents.sources_of(training, part))
     result.update(save(report.model, output.output, output))
-    what = f"{newcomer.name} of {module} was added"
-    if name:
-        what = f"{name} is decided by {module} now" + (
-            "" if newcomer.name == name else f", as {newcomer.name}"
-        )
+    what = _headline(name, newcomer.name, module)
     command = "replace" if name else "add"
     show.declined(result["declined"])
     show.emit(command, result, output.as_json, lambda: print_report(result, what))
+
+
+def _headline(name: str | None, newcomer: str, module: options.Prefixed) -> str:
+    if name is None:
+        return f"{newcomer} of {module} was added"
+    return f"{name} is decided by {module} now" + ("" if newcomer == name else f", as {newcomer}")
 
 
 def _modules(path: Path) -> list[Model]:
@@ -181,6 +185,7 @@ def print_report(result: dict[str, Any], what: str) -> None:
         show.note(f"the newcomer is compared by {result['scores']}")
     for line in result.get("declined", []):
         show.note(f"note: {line}")
+    show.data_source(result)
     if "before" not in result:
         return
     both = result["before"], result["after"]

@@ -131,7 +131,8 @@ class Observe:
             if statistic == PRODUCTS.name:
                 size = round(table.shape[1] ** 0.5)
                 tables.setdefault(SQUARES.name, {})[tensor] = table[:, :: size + 1].copy()
-        return Profile(parent, self.data, names, counts, correct, tables)
+        source = samples.split.describe()["label_source"]
+        return Profile(parent, self.data, names, counts, correct, tables, source)
 
 
 @dataclass(frozen=True)

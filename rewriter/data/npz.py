@@ -1,27 +1,36 @@
-"""``.npz`` files: x_SPLIT (or x_SPLIT.INPUT), y_SPLIT and optionally class_names or labels."""
+"""``.npz`` files: x_SPLIT (or x_SPLIT.INPUT), y_SPLIT, or x and y, and optionally class_names."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graft.rewriter.arrays import Array
+from graft.rewriter.arrays import Array, Integers
+from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.data.draw import draw_splits
 from graft.rewriter.data.labels import check_samples, checked_labels, checked_names, object_array
 from graft.rewriter.data.reading import file_digest, reading
-from graft.rewriter.data.split import Split, Storage
+from graft.rewriter.data.split import TRAIN, Reader, Split, Storage, split_name, split_names
 from graft.rewriter.errors import GraftError
 
+Header = tuple[tuple[int, ...], np.dtype[Any]]
 
-def open_npz(path: Path) -> Storage:
+
+def open_npz(path: Path, seed: int = 0) -> Storage:
     """Open an ``.npz`` file; its arrays are read when they are needed.
 
+    Args:
+        path: the file.
+        seed: draws training and test samples where there are no splits, but ``x`` and ``y``.
+
     Raises:
-        GraftError: ``data-unreadable`` or ``data-missing-key``.
+        GraftError: ``data-unreadable``, ``data-missing-key``, or what is wrong with labels without splits.
     """
     if not zipfile.is_zipfile(path):
         raise GraftError(
@@ -31,34 +40,102 @@ def open_npz(path: Path) -> Storage:
         )
     with reading(path), np.load(path, allow_pickle=False) as archive:
         keys = list(archive.files)
-    found = ", ".join(keys) or "nothing"
-    stems = dict.fromkeys(key[2:].partition(".")[0] for key in keys if key[:2] in ("x_", "y_"))
-    inputs = {
-        name: {key.partition(".")[2]: key for key in keys if key.partition(".")[0] == f"x_{name}"}
-        for name in stems
-    }
-    complete = [name for name in stems if inputs[name] and f"y_{name}" in keys]
+    arrays = _split_arrays(keys)
     hint = "save samples as x_SPLIT and their labels as y_SPLIT"
+    found = ", ".join(keys) or "nothing"
+    with_samples = {name: each for name, each in arrays.items() if each.inputs}
     incomplete = {
         name: GraftError("data-missing-key", f"{path}: expected x_{name} and y_{name}, found {found}", hint)
-        for name in ["train", *stems]
-        if name not in complete
+        for name in [TRAIN, *arrays]
+        if name not in with_samples and name != WHOLE
     }
-    if not complete:
-        raise incomplete["train"]
-    splits = {name: partial(_split, path, name, inputs[name], keys) for name in complete}
+    named = {name: each for name, each in with_samples.items() if name != WHOLE}
+    if not named and WHOLE in with_samples:
+        whole = partial(_split, path, TRAIN, with_samples[WHOLE], keys)
+        return Storage(draw_splits(whole, seed), lambda: f"{file_digest(path)}/80 % / 20 % by seed {seed}")
+    if not named:
+        raise incomplete[TRAIN]
+    for own in [name for name in incomplete if split_name(name) in {*map(split_name, named)}]:
+        del incomplete[own]
+    splits = {name: partial(_split, path, name, named[own], keys) for name, own in split_names(named).items()}
     return Storage(splits, lambda: file_digest(path), incomplete)
 
 
-def _split(path: Path, name: str, inputs: Mapping[str, str], keys: Sequence[str]) -> Split:
+@dataclass
+class _Arrays:
+    """The keys of one split.
+
+    Attributes:
+        inputs: name of an input, ``""`` where there is one, to key.
+        labels: key of the labels.
+    """
+
+    inputs: dict[str, str] = field(default_factory=dict)
+    labels: str | None = None
+
+
+WHOLE = ""
+"""The name under which the arrays ``x`` and ``y``, without a split, are kept."""
+LABEL_WORDS = {"label", "labels", "target", "targets", "class", "classes", "category", "categories"}
+"""Arrays of these names beside unlabelled samples are probably their labels, called otherwise."""
+
+
+def _split_arrays(keys: Sequence[str]) -> dict[str, _Arrays]:
+    """Return the arrays of each split; x and y may be capital letters, as people write matrices."""
+    found: dict[str, _Arrays] = {}
+    for key in sorted(keys, key=lambda key: key[:1].isupper()):
+        stem, _, name = key.partition(".")
+        letter, split = stem[:1].lower(), stem[2:]
+        if letter not in ("x", "y") or (len(stem) > 1 and (stem[1] != "_" or not split)):
+            continue
+        arrays = found.setdefault(split, _Arrays())
+        if letter == "x":
+            arrays.inputs.setdefault(name, key)
+        elif not name:
+            arrays.labels = arrays.labels or key
+    return {name: found[name] for name in dict.fromkeys(_stems(keys)) if name in found}
+
+
+def _stems(keys: Sequence[str]) -> list[str]:
+    """Return the names of splits, in the order of the file."""
+    return [key.partition(".")[0][2:] for key in keys]
+
+
+def _split(path: Path, name: str, arrays: _Arrays, keys: Sequence[str]) -> Split:
+    headers = {key: _header(path, member) for key, member in arrays.inputs.items()}
+    samples = cache(lambda: {key: _array(path, member) for key, member in arrays.inputs.items()})
+
+    def read(indices: Integers, _: InputCard | None) -> dict[str, Array]:
+        return {key: array[indices] for key, array in samples().items()}
+
+    if arrays.labels is None:
+        return _unlabelled(path, name, headers, keys, read)
     class_names = _names(path, keys)
-    labels, names = checked_labels(_array(path, f"y_{name}"), class_names, f"{path}: y_{name}")
-    headers = {key: _header(path, member) for key, member in inputs.items()}
+    labels, names = checked_labels(_array(path, arrays.labels), class_names, f"{path}: {arrays.labels}")
     check_samples(name, headers, len(labels))
-    arrays = cache(lambda: {key: _array(path, member) for key, member in inputs.items()})
-    return Split(
-        name, labels, names, lambda indices, _: {key: array[indices] for key, array in arrays().items()}
-    )
+    return Split(name, labels, names, read)
+
+
+def _unlabelled(
+    path: Path, name: str, headers: Mapping[str, Header], keys: Sequence[str], read: Reader
+) -> Split:
+    """Return samples without labels, unless another array looks like their labels."""
+    shape = next(iter(headers.values()))[0]
+    count = shape[0] if shape else 0
+    check_samples(name, headers, count)
+    if not count:
+        raise GraftError("data-empty", f"{path}: expected samples, found none", "add samples")
+    for key in keys:
+        if key == "class_names" or not LABEL_WORDS & {*key.lower().split("_")}:
+            continue
+        (shape, dtype) = _header(path, key)
+        if shape[:1] == (count,) and not (key == "labels" and dtype.kind in "SU"):
+            raise GraftError(
+                "data-missing-key",
+                f"{path}: the samples have no array y, but one that is called {key}",
+                "rename it to y_SPLIT if it holds the labels, else to something that does not look like them",
+            )
+    return Split.without_labels(name, count, read)
 
 
 def _array(path: Path, key: str) -> Array:
@@ -69,7 +146,7 @@ def _array(path: Path, key: str) -> Array:
         return array
 
 
-def _header(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(path: Path, key: str) -> Header:
     """Shape and dtype of an array without reading it."""
     with reading(path), zipfile.ZipFile(path) as archive:
         member = key if key in archive.namelist() else f"{key}.npy"

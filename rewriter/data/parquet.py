@@ -1,4 +1,4 @@
-"""Parquet files: the columns image or x, and label."""
+"""Parquet files: the columns image or x, and label where the samples have labels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import read_image, stack_images
 from graft.rewriter.data.labels import bad_labels, checked_labels, checked_names
 from graft.rewriter.data.reading import file_digest, reading
-from graft.rewriter.data.split import Split, Storage
+from graft.rewriter.data.split import Split, Storage, split_names
 from graft.rewriter.errors import GraftError
+
+LOOKALIKES = {"labels", "y", "target", "targets", "class", "classes", "category", "fine_label"}
+"""Columns that probably hold the labels, called otherwise."""
 
 
 def open_parquet(files: Mapping[str, Path]) -> Storage:
@@ -28,7 +31,7 @@ def open_parquet(files: Mapping[str, Path]) -> Storage:
     """
     reader = _pyarrow()
     return Storage(
-        {name: partial(_split, reader, name, file) for name, file in files.items()},
+        {name: partial(_split, reader, name, files[own]) for name, own in split_names(files).items()},
         lambda: file_digest(*files.values()),
     )
 
@@ -49,19 +52,13 @@ def _split(reader: Any, name: str, path: Path) -> Split:
         file = reader.ParquetFile(path)
         columns = file.schema_arrow.names
     column = next((each for each in ("image", "x") if each in columns), None)
-    if column is None or "label" not in columns:
+    lookalike = next((each for each in columns if each.lower() in LOOKALIKES), None)
+    if column is None or ("label" not in columns and lookalike):
         raise GraftError(
             "data-missing-key",
             f"{path}: expected the columns image or x, and label, found {', '.join(columns)}",
             "rename the columns",
         )
-    with reading(path):
-        label_cells = file.read(columns=["label"]).column(0).to_pylist()
-    if None in label_cells:
-        raise bad_labels(f"{path}: label", "a label in every row, found an empty one")
-    with reading(path):
-        y = np.asarray(label_cells)
-    labels, names = checked_labels(y, _names(file), f"{path}: label")
     cells = _cells(file, column, path)
 
     def read(indices: Integers, card: InputCard | None) -> dict[str, Array]:
@@ -72,7 +69,23 @@ def _split(reader: Any, name: str, path: Path) -> Split:
         named = [(f"{path} row {index}", cell) for index, cell in zip(indices, found, strict=True)]
         return {"": stack_images((read_image(_content(cell, row), card, row), row) for row, cell in named)}
 
+    if "label" not in columns:
+        return Split.without_labels(name, _rows(file, path), read)
+    with reading(path):
+        label_cells = file.read(columns=["label"]).column(0).to_pylist()
+    if None in label_cells:
+        raise bad_labels(f"{path}: label", "a label in every row, found an empty one")
+    with reading(path):
+        y = np.asarray(label_cells)
+    labels, names = checked_labels(y, _names(file), f"{path}: label")
     return Split(name, labels, names, read)
+
+
+def _rows(file: Any, path: Path) -> int:
+    count = int(file.metadata.num_rows)
+    if not count:
+        raise GraftError("data-empty", f"{path}: expected samples, found none", "add samples")
+    return count
 
 
 def _cells(file: Any, column: str, path: Path) -> Callable[[Integers], list[Any]]:

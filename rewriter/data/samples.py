@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError, nearest
 
+log = logging.getLogger("graft")
 IGNORED = -1
 """The label of a time step that does not count: of a class that the model lacks, or that was left out."""
 
@@ -67,10 +69,11 @@ class Samples:
         ``(other)``.
 
         Raises:
-            GraftError: ``data-labels`` (labels do not fit the card), ``data-classes`` (no class in
-                common), ``class-unknown``, ``class-empty`` (a class without samples),
-                ``bad-request``.
+            GraftError: ``data-unlabelled``, ``data-labels`` (labels do not fit the card),
+                ``data-classes`` (no class in common), ``class-unknown``, ``class-empty`` (a class
+                without samples), ``bad-request``.
         """
+        split.require_labels()
         if split.class_names is None and names is not None:
             split = replace(split, class_names=tuple(names))
         labels, ignored = _card_labels(split, card), _ignored(split, card)
@@ -90,6 +93,44 @@ class Samples:
                 "choose another split or other data",
             )
         return samples
+
+    @classmethod
+    def present(
+        cls,
+        split: Split,
+        card: Card,
+        classes: Sequence[str],
+        names: Sequence[str] | None = None,
+    ) -> Samples | None:
+        """Find the held-out samples of classes, leaving out those without any, with one warning.
+
+        Args:
+            split: the data.
+            card: the model's card.
+            classes: which of them count.
+            names: see :meth:`match`.
+
+        Returns:
+            The samples; ``None`` where no class has any.
+
+        Raises:
+            GraftError: as :meth:`match`, but for classes without samples.
+        """
+        try:
+            having = cls.match(split, card, names=names).counts()
+        except GraftError as error:
+            if error.code != "class-empty":
+                raise
+            having = {}
+        lacking = [name for name in classes if name not in having]
+        if lacking:
+            log.warning(
+                "no held-out samples of %s in split '%s': left out of the report",
+                _some(lacking) if len(lacking) <= 3 else f"{len(lacking)} classes ({_some(lacking)})",
+                split.name,
+            )
+        found = [name for name in classes if name in having]
+        return cls.match(split, card, found, names=names) if found else None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -186,9 +227,10 @@ class Samples:
         wanted = [self.card.class_index(name) for name in classes]
         for number in wanted:
             if not self._holding(number).size:
+                whose = ": the labels are the parent's predictions" if self.split.predicted else ""
                 raise GraftError(
                     "class-empty",
-                    f"class '{self.card.labels[number]}' has no sample in split '{self.split.name}'",
+                    f"class '{self.card.labels[number]}' has no sample in split '{self.split.name}'{whose}",
                     f"leave it out; there are samples of {', '.join(list(self.counts())[:10])}",
                 )
         return self.take(self._membership(wanted))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,47 @@ from graft.rewriter.errors import GraftError
 
 Indices = Sequence[int] | npt.NDArray[np.integer[Any]]
 Reader = Callable[[Integers, InputCard | None], dict[str, Array]]
+UNLABELLED = -1
+"""What stands for the labels of samples that have none: no number of a class."""
+TRAIN, VALIDATION, TEST = "train", "val", "test"
+SYNONYMS = {"training": TRAIN, "valid": VALIDATION, "validation": VALIDATION, "testing": TEST}
+"""Other names that people give to splits, in lower case."""
+
+
+def split_name(name: str) -> str:
+    """Return the name of a split as Graft says it.
+
+    >>> split_name("Train"), split_name("validation"), split_name("dev")
+    ('train', 'val', 'dev')
+    """
+    known = SYNONYMS.get(name.lower(), name.lower())
+    return known if known in (TRAIN, VALIDATION, TEST) else name
+
+
+def split_names(found: Iterable[str]) -> dict[str, str]:
+    """Return each name as Graft says it, and the name in the data; names that would meet stay as they are.
+
+    >>> split_names(["training", "valid"])
+    {'train': 'training', 'val': 'valid'}
+    """
+    names = list(found)
+    said = [split_name(name) for name in names]
+    return {own if said.count(own) == 1 else name: name for own, name in zip(said, names, strict=True)}
+
+
+@dataclass(frozen=True)
+class DrawnSplit:
+    """Training and test samples that were drawn from data without splits.
+
+    Attributes:
+        train: number of training samples.
+        test: number of test samples.
+        seed: that they were drawn by.
+    """
+
+    train: int
+    test: int
+    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +69,9 @@ class Split:
         class_names: names of the numbers; None: they count the card's labels.
         reader: reads the samples at some positions.
         ignore: a class whose labels do not count, as that of padding.
+        labelled: the samples have labels; without, ``labels`` is :data:`UNLABELLED` throughout.
+        predicted: the labels are predictions of a model, at least of some samples.
+        drawn: how the split was drawn, where the data has none of its own.
     """
 
     name: str
@@ -35,9 +79,57 @@ class Split:
     class_names: tuple[str, ...] | None
     reader: Reader
     ignore: str | None = None
+    labelled: bool = True
+    predicted: bool = False
+    drawn: DrawnSplit | None = None
+
+    @classmethod
+    def without_labels(cls, name: str, count: int, reader: Reader) -> Split:
+        """Return ``count`` samples that have no labels.
+
+        Args:
+            name: of the split.
+            count: number of samples.
+            reader: reads the samples at some positions.
+        """
+        return cls(name, np.full(count, UNLABELLED, np.int64), None, reader, labelled=False)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def require_labels(self) -> None:
+        """Raise unless the samples have labels.
+
+        Raises:
+            GraftError: ``data-unlabelled``.
+        """
+        if not self.labelled:
+            raise GraftError(
+                "data-unlabelled",
+                f"the samples of split '{self.name}' have no labels",
+                "add labels (y_SPLIT, folders of classes), or name a model whose predictions are the labels",
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """Return where labels and split are from: ``label_source``, and ``split`` where it was drawn."""
+        found: dict[str, Any] = {"label_source": "predictions" if self.predicted else "data"}
+        if self.drawn is not None:
+            found["split"] = {"train": self.drawn.train, "test": self.drawn.test, "seed": self.drawn.seed}
+        return found
+
+    def part(self, name: str, positions: Integers, drawn: DrawnSplit) -> Split:
+        """Return some of the samples as a split of their own.
+
+        Args:
+            name: of the part.
+            positions: integers (n,).
+            drawn: how they were drawn.
+        """
+
+        def read(indices: Integers, card: InputCard | None) -> dict[str, Array]:
+            return self.reader(positions[indices], card)
+
+        return replace(self, name=name, labels=self.labels[positions], reader=read, drawn=drawn)
 
     def raw(self, indices: Indices, input_card: InputCard | None = None) -> dict[str, Array]:
         """Read samples as they are, before any card prepares them.
@@ -66,11 +158,12 @@ class Split:
 
         Raises:
             GraftError: ``data-names`` where the numbers of one of them have no names, ``data-labels``
-                where samples differ in their number of labels.
+                where samples differ in their number of labels, ``data-unlabelled``.
         """
         if len(parts) == 1:
             return parts[0]
         for part in parts:
+            part.require_labels()
             if part.class_names is None:
                 raise GraftError(
                     "data-names",
@@ -101,7 +194,10 @@ class Split:
             ]
             return _concatenated(found)
 
-        return Split(parts[0].name, np.concatenate(renumbered), names, read)
+        predicted = any(part.predicted for part in parts)
+        drawn = _together([part.drawn for part in parts if part.drawn])
+        labels_of_all = np.concatenate(renumbered)
+        return Split(parts[0].name, labels_of_all, names, read, predicted=predicted, drawn=drawn)
 
 
 @dataclass(frozen=True)
@@ -117,6 +213,12 @@ class Storage:
     splits: Mapping[str, Callable[[], Split]]
     digest: Callable[[], str]
     incomplete: Mapping[str, GraftError] = field(default_factory=dict)
+
+
+def _together(drawn: Sequence[DrawnSplit]) -> DrawnSplit | None:
+    if not drawn:
+        return None
+    return DrawnSplit(sum(each.train for each in drawn), sum(each.test for each in drawn), drawn[0].seed)
 
 
 def _concatenated(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:

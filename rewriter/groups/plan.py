@@ -26,12 +26,14 @@ class Plan:
         kept: group name to one flag a channel. A group that is not named is kept whole.
         frozen: names of groups that were left alone.
         keep_layers: name of a group to the share of its channels that was asked for.
+        label_source: of the statistics that it was made from: ``data``, or ``predictions`` of the parent.
     """
 
     parent: str
     kept: dict[str, Mask]
     frozen: tuple[str, ...] = ()
     keep_layers: Mapping[str, float] = field(default_factory=dict)
+    label_source: str = "data"
 
     @classmethod
     def of(cls, groups: ChannelGroups, mask: Mask, parent: str) -> Plan:
@@ -98,6 +100,7 @@ class Plan:
             "parent": self.parent,
             "groups": self.ranges(),
             "sizes": self.sizes(),
+            **({} if self.label_source == "data" else {"label_source": self.label_source}),
         }
         if self.frozen or self.keep_layers:
             content |= {"frozen": list(self.frozen), "keep_layers": dict(self.keep_layers)}
@@ -122,7 +125,8 @@ class Plan:
             kept = {name: _mask(ranges, int(sizes[name])) for name, ranges in data["groups"].items()}
             frozen = tuple(map(str, data.get("frozen", ())))
             shares = {str(name): float(share) for name, share in data.get("keep_layers", {}).items()}
-            return cls(str(data["parent"]), kept, frozen, shares)
+            source = str(data.get("label_source", "data"))
+            return cls(str(data["parent"]), kept, frozen, shares, source)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
             raise GraftError(

@@ -59,6 +59,7 @@ class Profile:
         correct: int64 (classes,), samples that the parent had right.
         tables: statistic name to tensor name to float64 (classes, positions of the channel axis): the
             sum over the samples of the class.
+        label_source: ``data``, or ``predictions`` of the parent for samples without labels.
     """
 
     parent: str
@@ -67,6 +68,7 @@ class Profile:
     counts: NDArray[np.int64]
     correct: NDArray[np.int64]
     tables: dict[str, dict[str, Table]] = field(default_factory=dict)
+    label_source: str = "data"
 
     def has(self, statistic: Statistic, tensor: str, positions: int) -> bool:
         """Return true where a statistic was recorded.
@@ -158,6 +160,7 @@ class Profile:
             counts=self.counts + other.counts,
             correct=self.correct + other.correct,
             tables=tables,
+            label_source=max(self.label_source, other.label_source),  # predictions, if of either
         )
 
     def with_others(self, other: Profile) -> Profile:
@@ -205,6 +208,7 @@ class Profile:
             "parent": self.parent,
             "data": self.data,
             "classes": list(self.classes),
+            **({} if self.label_source == "data" else {"label_source": self.label_source}),
         }
         return save(tensors, {"graft": json.dumps(header, sort_keys=True)})
 
@@ -250,6 +254,7 @@ class Profile:
                     file.get_tensor("counts"),
                     file.get_tensor("correct"),
                     tables,
+                    str(header.get("label_source", "data")),
                 )
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise GraftError(

@@ -328,7 +328,11 @@ def without_dogs(here: Place) -> None:
 
 OBJECTS = np.array([{"a": 1}] * 240, object)
 DATA: dict[str, tuple[Breaks, str, str]] = {
-    "no labels": (resaved(y_train=None), "data-missing-key", "y_train"),
+    "no samples": (resaved(x_train=None), "data-missing-key", "x_train"),
+    "labels of another name": (
+        resaved(y_train=None, train_labels=np.zeros(240, int)),
+        *("data-missing-key", "one that is called train_labels"),
+    ),
     "truncated": (
         lambda here: here.data.write_bytes(here.data.read_bytes()[:2000]),
         *("data-unreadable", "np.savez"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,12 @@ def command(subject: CardModel, data: CardData, run: options.RunOptions, output:
         refuse_overwrite(output.output, output.force)
     loaded = Model.load(subject.model)
     part = Dataset.load(data.data).split(data.split) if data.data else None
+    if part is not None and not part.labelled:
+        logging.getLogger("graft").warning(
+            "the samples of %s have no labels: the draft is not scored, its predictions say nothing about it",
+            data.data,
+        )
+        part = None
     draft = draft_card(loaded, part, run.device())
     text = draft.card.to_yaml()
     if output.output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,17 +15,20 @@ from graft.passes.compare import names as comparison_names
 from graft.passes.compare.reject import FALSE_POSITIVE_RATE
 from graft.passes.compose import STRATEGIES, Compose, ComposeReport
 from graft.passes.join.merge import INPUTS
-from graft.passes.join.naming import Naming, prefixed_names
+from graft.passes.join.naming import TRAIN, Naming, prefixed_names
 from graft.passes.join.patch_report import describe, evaluate_composite
 from graft.passes.networks import Modules
-from graft.passes.trunk import load_sources, with_refit_samples
+from graft.passes.trunk import Source, load_sources, with_refit_samples
 from graft.rewriter.card.card import OTHER
+from graft.rewriter.data.prefixed import PrefixedData
+from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
+from graft.rewriter.graph.model import Model
 from graft.rewriter.record.folder import load_module, module_files
 from graft.rewriter.record.provenance import origin_of
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
-from graft.tools import options
+from graft.tools import options, parents
 from graft.tools.command import Argument, Option, Options, one_of, takes_options
 from graft.tools.naming import parse_rename
 from graft.tools.patch import save
@@ -179,7 +183,8 @@ def command(
     compose = _compose(join, compare, entry, data, run, output)
     known = [name for names in prefixed_names(loaded, prefixes) for name in names.values()]
     naming = Naming.of(loaded, prefixes, parse_rename(join.rename, known))
-    sets = [each.load() for each in data.data]
+    labeller = _labeller(join, loaded, files, prefixes)
+    sets = parents.open_sets(data.data, run.seed, (TRAIN, data.test_split), labeller, device)
     sources = {} if join.strategy == "branches" else load_sources(loaded, files, join.parent, join.profile)
     sources = with_refit_samples(sources, loaded, prefixes, sets, data.ignore_label)
     training, reason = naming.training(sets, data.ignore_label)
@@ -199,9 +204,45 @@ def command(
     if data.data:
         part = naming.split(sets, data.test_split, data.ignore_label)
         result.update(evaluate_composite(report.model, part, device))
+        result.update(parents.sources_of(training, part))
     result.update(save(report.model, output.output, output))
     show.declined(result["declined"])
     show.emit("compose", result, output.as_json, lambda: _print_report(result))
+
+
+def _labeller(
+    join: ModuleOptions, loaded: Sequence[Model], files: Sequence[Path], prefixes: Sequence[str]
+) -> Callable[[PrefixedData], Model]:
+    """Return what finds the model whose predictions are the labels of data without: the parent of its prefix.
+
+    Args:
+        join: names parents and profiles.
+        loaded: the modules.
+        files: where they lie.
+        prefixes: of each module.
+    """
+    known: dict[str, Source] = {}
+
+    def parent(data: PrefixedData) -> Model:
+        """Raise ``data-unlabelled`` where it is not one parent, or it is not at hand."""
+        known.update(known or load_sources(loaded, files, join.parent, join.profile))
+        pairs = zip(loaded, prefixes, strict=True)
+        owners = {
+            r.graph_sha256 for m, prefix in pairs if prefix == data.prefix for r in origin_of(m).parents
+        }
+        mine = [known[sha256].parent.model for sha256 in owners if sha256 in known]
+        if len(owners) != 1 or not mine:
+            found = "their parent is not at hand" if len(owners) == 1 else f"they have {len(owners)} parents"
+            raise GraftError(
+                "data-unlabelled",
+                f"the samples of {data.dataset.name} have no labels: the predictions of the parent of the "
+                f"modules would be, and {found}",
+                "give labelled data, or name the parent with --parent and --profile, or data of one prefix "
+                "as PREFIX=PATH",
+            )
+        return mine[0]
+
+    return parent
 
 
 def _compose(
@@ -281,7 +322,10 @@ def _print_report(result: dict[str, Any]) -> None:
         for record in result["parents"]:
             name = record["name"] or record["graph_sha256"][:8]
             show.note(f"  of {name} (licence: {record['license'] or 'not stated'})")
+    show.data_source(result)
     if "top1" in result:
-        show.note(f"top-1 {show.percent(result['top1'])} on {result['samples']} test samples")
+        predicted = result["test_label_source"] == "predictions"
+        measure = "agreement with the parent" if predicted else "top-1"
+        show.note(f"{measure} {show.percent(result['top1'])} on {result['samples']} test samples")
         if "auroc" in result:
             show.note(show.rejection(result))

@@ -18,8 +18,9 @@ from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED, default_method, methods
 from graft.passes.parent import Parent
 from graft.passes.select.profiling import rows_for
-from graft.rewriter.data.prefixed import joined_split
+from graft.rewriter.card.card import Card
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite, writing
 from graft.tools import console as show
@@ -112,11 +113,11 @@ def command(
     _check_files(output.output, picture, output.force)
     parent = Parent.load(subject.model, subject.card)
     shares = subject.layers.of(parent)  # says before the work what matches nothing
-    samples, fingerprint = data.samples(parent.card, run.seed)
+    device = run.device()
+    dataset = parents.open_data(parent, data.data, device, run.seed)
+    samples, fingerprint = data.samples(dataset, parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
-    part = joined_split([options.Prefixed(data.data).load()], data.test_split, data.ignore_label)
-    test = Samples.match(part, parent.card)
-    Samples.match(test.split, parent.card, names)  # says which of them has none
+    test = _held_out(replace(dataset.split(data.test_split), ignore=data.ignore_label), parent.card, names)
     chosen = default_method(parent.groups, samples=True)
     decompose = Decompose(
         names,
@@ -133,7 +134,6 @@ def command(
         _each(method.methods, (chosen, *METHODS[1:])),
         _each(method.compensate, (REFIT,)),
     )
-    device = run.device()
     merged = rows_for(parent, names) and set(samples.counts()) - set(names)
     if ONE_PLAN in curve.methods and merged and not method.profile:
         raise classes_merged()
@@ -146,6 +146,7 @@ def command(
     report = replace(report, declined=all_declined([observed, report]))
     result = _result(parent, report, names, run.seed)
     result |= {"frozen": list(shares.frozen), "keep_layers": dict(shares.shares)}
+    result.update(samples.split.describe(), test_label_source=test.split.describe()["label_source"])
     title = f"{show.classes(names)} of {subject.model.name}"
     with output.target(output.output) as figures, output.target(picture) as drawn:
         _write(result, report, title, figures, drawn, output.force)
@@ -153,6 +154,17 @@ def command(
     show.declined(result["declined"])
     files = None if output.dry_run else (output.output, picture)
     show.emit("curve", printed, output.as_json, lambda: _show(report, result, files))
+
+
+def _held_out(part: Split, card: Card, names: Sequence[str]) -> Samples:
+    """Return the held-out samples of all classes; at least one of ``names`` has some.
+
+    Raises:
+        GraftError: ``class-empty`` where none has.
+    """
+    if Samples.present(part, card, names) is None:
+        Samples.match(part, card, names)  # says which has none
+    return Samples.match(part, card)
 
 
 def _result(parent: Parent, report: CurveReport, names: Sequence[str], seed: int) -> dict[str, Any]:
@@ -257,6 +269,7 @@ def _show(report: CurveReport, result: dict[str, Any], files: tuple[Path, Path] 
         f"{report.test_samples} test samples: parent {show.percent(report.top1)} restricted to the classes"
     )
     show.print_layers(result)
+    show.data_source(result)
     if files:
         show.note(f"figures in {files[0]}, picture in {files[1]}")
 

@@ -94,7 +94,8 @@ def command(
     device = run.device()
     parent = Parent.load(subject.model, subject.card)
     budget.layers.of(parent)  # says before the work what matches nothing
-    samples, fingerprint = data.samples(parent.card, run.seed)
+    dataset = parents.open_data(parent, data.data, device, run.seed)
+    samples, fingerprint = data.samples(dataset, parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     sets = [names] if subject.together else [(name,) for name in names]
     decompose = Decompose(
@@ -109,10 +110,10 @@ def command(
         freeze=budget.freeze,
         keep_layers=budget.keep_layer,
     )
+    held_out = data.held_out(dataset, parent.card, names)
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
-    if not output.as_json:
+    if not output.as_json and not samples.split.predicted:
         show.note(f"parent: top-1 {show.percent(observed.profile.top1)} on the {data.split} samples")
-    held_out = data.held_out(parent.card, names)
     context = Context(samples, held_out, profile=observed.profile, device=device, seed=run.seed)
     max_drop = budget.max_drop
     if budget.keep is None and budget.plan is None:
@@ -161,10 +162,13 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
     dead = result["parent"]["dead_channels"]
     if dead:
         show.note(f"{dead} channels of the parent are zero for every sample: pruned first")
+    show.data_source(result)
     if "composed_top1" in result:
-        show.note(
-            f"{result['test_samples']} test samples: parent {show.percent(result['parent'].get('top1'))}, "
-            f"all modules joined {show.percent(result['composed_top1'])}"
-        )
+        joined = show.percent(result["composed_top1"])
+        if result["test_label_source"] == "predictions":
+            told = f"all modules joined decide as the parent on {joined}"
+        else:
+            told = f"parent {show.percent(result['parent'].get('top1'))}, all modules joined {joined}"
+        show.note(f"{result['test_samples']} test samples: {told}")
     if output:
         show.note(f"next: graft compose {output} -o MODEL.onnx     (files listed in {output / INDEX})")

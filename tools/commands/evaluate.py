@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +15,14 @@ from graft.passes.base import Context, Report, all_declined
 from graft.passes.compose import Compose
 from graft.passes.networks import Modules
 from graft.passes.select.profiling import warn_if_far_below, warn_if_few
-from graft.rewriter.data.prefixed import joined_split
+from graft.rewriter.data.prefixed import PrefixedData, joined_split
+from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.baseline import Candidate, Evaluation
-from graft.rewriter.record.folder import load_module, module_files
+from graft.rewriter.record.folder import PARENT, load_module, module_files, parents_beside
+from graft.rewriter.record.provenance import kind_of, parents_of
 from graft.tools import console as show
-from graft.tools import options
+from graft.tools import options, parents
 from graft.tools.cli import CHECK_FAILED, DONE
 from graft.tools.command import Option, Options, takes_options
 
@@ -102,20 +105,23 @@ def command(
     measured as all of its modules joined side by side.
     """
     device = run.timing_device()
-    part = joined_split([each.load() for each in data.data], data.split, data.ignore_label)
     candidate, *reports = _candidate(subject.model, subject.card)
     names = options.class_names(subject.classes, candidate.card)
     other: Candidate | None = None
     if subject.baseline:
         other, joined = _candidate(subject.baseline, subject.baseline_card)
         reports.append(joined)
+    labeller = partial(_labeller, candidate=candidate, baseline=other)
+    sets = parents.open_sets(data.data, run.seed, (data.split,), labeller, device)
+    part = joined_split(sets, data.split, data.ignore_label)
     evaluation = Evaluation(candidate, other, names)
     samples = evaluation.samples(part, data.samples_per_class, run.seed)
     counts = samples.counts().items()
     warn_if_few({name: number for name, number in counts if name in evaluation.columns})
     result = evaluation.measure(samples, part, device, subject.batch, _progress)
     result["declined"] = list(map(str, all_declined(reports)))
-    if names is None:
+    result.update(part.describe())
+    if names is None and not part.predicted:
         warn_if_far_below(result["top1"], candidate.model)
     show.declined(result["declined"])
     show.emit("evaluate", result, output.as_json, lambda: _show(result, subject.model, subject.baseline))
@@ -139,6 +145,29 @@ def _candidate(path: Path, card: Path | None) -> tuple[Candidate, Report]:
     return Candidate(model, tuple(files), path.name), report
 
 
+def _labeller(data: PrefixedData, candidate: Candidate, baseline: Candidate | None) -> Model:
+    """Return the model whose predictions are the labels of samples without any: the baseline, or the parent.
+
+    Raises:
+        GraftError: ``data-unlabelled`` where there is neither.
+    """
+    if baseline is not None:
+        return baseline.model
+    kind = kind_of(candidate.model)
+    hashes = {record.graph_sha256 for record in parents_of(candidate.model)}
+    for folder in parents_beside(candidate.files) if kind else ():
+        model = Model.load(folder / PARENT)
+        if hashes == {model.graph_sha256()}:
+            return model
+    raise GraftError(
+        "data-unlabelled",
+        f"the samples of {data.dataset.name} have no labels"
+        + ("" if kind else ", and a model agrees with its own predictions always"),
+        "give labelled data, or name the model whose predictions are the labels: --baseline "
+        + ("PARENT" if kind else "MODEL"),
+    )
+
+
 def _progress(name: str, samples: int) -> AbstractContextManager[Callable[[int], None]]:
     return show.progress(f"running {name}", samples)
 
@@ -147,8 +176,12 @@ def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:
     columns = [(model.name, result)]
     if baseline:
         columns.append((baseline.name, result["baseline"]))
+    predicted = result["label_source"] == "predictions"
     rows = [
-        ["top-1", *(show.percent(found["top1"]) for _, found in columns)],
+        [
+            "agrees with the labels" if predicted else "top-1",
+            *(show.percent(found["top1"]) for _, found in columns),
+        ],
         ["top-5", *(show.percent(found["top5"]) for _, found in columns)],
         ["MACs", *(show.count(found["macs"]) for _, found in columns)],
         ["parameters", *(show.count(found["parameters"]) for _, found in columns)],
@@ -164,6 +197,7 @@ def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:
         ["", *(name for name, _ in columns)],
         rows,
     )
+    show.data_source(result)
     if "auroc" in result and len(result["labels"]) > 2:
         show.note(show.rejection(result))
     elif "auroc" in result:

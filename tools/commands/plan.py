@@ -16,7 +16,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.files import refuse_overwrite, writing
 from graft.rewriter.measure.cost import CostModel
 from graft.tools import console as show
-from graft.tools import options
+from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
 
 
@@ -78,7 +78,8 @@ def command(
     )
     samples: Samples | None = None
     if data.data:
-        samples, _ = data.samples(parent.card, run.seed)
+        dataset = parents.open_data(parent, data.data, device, run.seed)
+        samples, _ = data.samples(dataset, parent.card, run.seed)
     report = decompose.planned(parent, Context(samples=samples, profile=found, device=device, seed=run.seed))
     plan = report.plan
     mask = plan.mask(parent.groups)
@@ -93,6 +94,8 @@ def command(
         "parameters_ratio": cost.parameters / max(1, parent.cost.parameters),
         **show.layers(plan),
         "declined": list(map(str, report.declined)),
+        "label_source": found.label_source,
+        **(samples.split.describe() if samples else {}),
         **output.dry(),
     }
     with output.target(output.output) as path, writing(path, output.force) as temporary:
@@ -108,3 +111,4 @@ def _show(result: dict[str, Any]) -> None:
         f"{show.percent(result['parameters_ratio'], 1)} of the parameters"
     )
     show.print_layers(result)
+    show.data_source(result)

@@ -33,9 +33,10 @@ def command(
     """
     refuse_overwrite(output.output, output.force)
     parent = Parent.load(subject.model, subject.card)
-    samples, fingerprint = data.samples(parent.card, run.seed)
-    names = options.classes_with_samples(subject.classes, samples)
     device = run.device()
+    dataset = parents.open_data(parent, data.data, device, run.seed)
+    samples, fingerprint = data.samples(dataset, parent.card, run.seed)
+    names = options.classes_with_samples(subject.classes, samples)
     report = parents.observe(parent, samples, fingerprint, device, names)
     profile = report.profile
     with output.target(output.output) as path:
@@ -44,6 +45,7 @@ def command(
         "output": output.output,
         "samples": int(profile.counts.sum()),
         "top1": profile.top1,
+        **samples.split.describe(),
         "classes": dict(zip(profile.classes, profile.counts.tolist(), strict=True)),
         "dead": dead_by_group(parent.groups, profile),
         "providers": list(device.open(parent.model).providers),
@@ -55,10 +57,13 @@ def command(
 
 
 def _show(result: dict[str, Any]) -> None:
+    predicted = result["label_source"] == "predictions"
+    accuracy = "" if predicted else f"parent top-1 {show.percent(result['top1'])} on them, "
     show.note(
         f"{result['output']}: {result['samples']} samples, {len(result['classes'])} classes, "
-        f"parent top-1 {show.percent(result['top1'])} on them, ran on {', '.join(result['providers'])}"
+        f"{accuracy}ran on {', '.join(result['providers'])}"
     )
+    show.data_source(result)
     if result["dead"]:
         dead = ", ".join(f"{name} {number}" for name, number in result["dead"].items())
         show.note(f"channels that are zero for every sample: {dead}")

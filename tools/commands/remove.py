@@ -13,7 +13,7 @@ from graft.passes.remove import Remove
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
 from graft.tools import console as show
-from graft.tools import options
+from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
 from graft.tools.patch import print_report, save
 
@@ -52,9 +52,11 @@ def command(
         "declined": list(map(str, report.declined)),
     }
     if data.data:
-        samples = PatchData.of(before, [each.load() for each in data.data], data.ignore_label)
+        sets = parents.open_sets(data.data, 0, (data.test_split,), lambda _: before, device)
+        samples = PatchData.of(before, sets, data.ignore_label)
         part, numbers = samples.split(data.test_split), samples.numbers.get("")
         result.update(evaluate_before_after((before, after), (names, ()), part, numbers, device))
+        result.update(parents.sources_of(None, part))
     result.update(save(after, output.output, output))
     show.declined(result["declined"])
     show.emit(

@@ -85,7 +85,10 @@ def test_names_in_y_are_looked_up_in_class_names() -> None:
 @pytest.mark.parametrize(
     ("arrays", "code", "part"),
     [
-        ({"x_train": X}, "data-missing-key", "expected x_train and y_train, found x_train"),
+        ({"y_train": Y}, "data-missing-key", "expected x_train and y_train, found y_train"),
+        ({"x_train": X, "labels": Y}, "data-missing-key", "no array y, but one that is called labels"),
+        ({"x_train": X, "train_target": Y}, "data-missing-key", "called train_target"),
+        ({"x_train": X[:0]}, "data-empty", "found none"),
         ({"x_test": X, "y_test": Y}, "data-missing-key", "found x_test, y_test"),
         ({"x_train": X, "y_train": Y[:5]}, "data-length", "6 samples in x_train and 5 labels"),
         ({"x_train": X[:0], "y_train": Y[:0]}, "data-empty", "found none"),
@@ -122,7 +125,7 @@ def test_npz_refuses(tmp_path: Path, arrays: dict[str, Any], code: str, part: st
 
 
 def test_unknown_and_incomplete_splits(tmp_path: Path) -> None:
-    data = Dataset.load(save(tmp_path, x_train=X, y_train=Y, x_test=X))
+    data = Dataset.load(save(tmp_path, x_train=X, y_train=Y, y_test=Y))
     with pytest.raises(GraftError, match="no split 'other', it has train") as caught:
         data.split("other")
     assert caught.value.code == "data-split"
@@ -169,7 +172,7 @@ def test_from_arrays_refuses_at_once() -> None:
     with pytest.raises(GraftError, match="6 samples"):
         Dataset.from_arrays(X, Y[:3])
     with pytest.raises(GraftError, match="both"):
-        Dataset.from_arrays(X, Y, X)
+        Dataset.from_arrays(X, Y, None, Y)
     data = Dataset.from_arrays({"a": X, "b": X}, Y, {"a": X[:1], "b": X[:1]}, Y[:1])
     assert data.splits == ("train", "test")
     assert sorted(data.split("test").raw([0])) == ["a", "b"]
