@@ -14,7 +14,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import Split
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import BATCH, check_finite, columns
-from graft.rewriter.run.session import Device, fit
+from graft.rewriter.run.session import Device
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 """Called with the number of samples; gives what is called with those done."""
@@ -38,9 +38,9 @@ def predicted_labels(
     session = device.open(model)
     none = Samples(split, np.arange(len(split)), np.zeros(len(split), np.int64), card)
     decisions = []
-    for inputs, truth in none.batches(session.batch or BATCH):
-        found = session.run(fit(inputs, session.batch), [card.output.name])[card.output.name]
-        scores = check_finite(found, card.output.name)[: len(truth)]
+    name = card.output.name
+    for feed, truth in session.batches(none, BATCH):
+        scores = check_finite(session.rows(session.run(feed, [name])[name], name, truth), name)
         decisions.append(columns(scores, card.output.kind, len(card.labels)).argmax(axis=-1))
         if progress:
             progress(len(truth))
