@@ -13,6 +13,7 @@ from graft.passes.base import Context, Declined, Report, all_declined
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
+from graft.passes.select.uncuttable import require_cuttable
 from graft.rewriter.data.folds import FOLDS, class_weights
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -95,11 +96,12 @@ class BudgetSearch:
             The budget, and what the module differed by on held-out folds.
 
         Raises:
-            GraftError: there are too few samples, or a module cannot be cut for another reason than its
-                budget.
+            GraftError: there are too few samples, nothing can be cut, or a module cannot be cut for
+                another reason than its budget.
         """
-        folds = _folds(parent, context)
         whole = self.decompose.headed(parent, context)
+        require_cuttable(whole.analysed.groups)
+        folds = _folds(parent, context)
         before = [_weighted(whole.model, fold.held_out, context.device) for fold in folds]
         declined = dict.fromkeys((*whole.declined, *folds[0].declined))
         best = BudgetSearchReport(keep=1.0, difference=0.0, standard_error=0.0)

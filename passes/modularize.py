@@ -131,9 +131,9 @@ class ModularizeReport(Report):
         kept, channels = module.plan.counts()
         cost, whole = module.cost, self.parent.cost
         return {
-            "macs": cost.macs,
+            "macs": cost.known_macs,
             "parameters": cost.parameters,
-            "macs_ratio": cost.macs / max(1, whole.macs),
+            "macs_ratio": None if cost.unknown else cost.macs / max(1, whole.macs),
             "parameters_ratio": cost.parameters / max(1, whole.parameters),
             "channels_kept": kept,
             "channels": channels,
@@ -153,7 +153,7 @@ class ModularizeReport(Report):
         alive = CostModel(parent.groups).cost(~dead)
         return {
             "file": PARENT.as_posix(),
-            "macs": parent.cost.macs,
+            "macs": parent.cost.known_macs,
             "parameters": parent.cost.parameters,
             "dead_channels": int(dead.sum()),
             "parameters_without_dead_ratio": alive.parameters / max(1, parent.cost.parameters),

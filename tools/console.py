@@ -177,8 +177,10 @@ def classes(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 4 else f"{len(names)} classes"
 
 
-def count(value: int) -> str:
-    """Format a count, as ``40.6 M``."""
+def count(value: int | None) -> str:
+    """Format a count, as ``40.6 M``; ``None`` is not known."""
+    if value is None:
+        return "unknown"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.1f} {unit}"

@@ -36,7 +36,7 @@ def describe(model: Model, device: Device) -> dict[str, Any]:
         "classes": list(card.labels),
         "inputs": [each.plain() for each in card.inputs],
         "parents": [each.model_dump(mode="json", exclude={"labels"}) for each in origin_of(model).parents],
-        "macs": cost.macs,
+        "macs": cost.known_macs,
         "parameters": cost.parameters,
         "providers": list(session.providers),
     }

@@ -11,6 +11,7 @@ import numpy as np
 from graft.passes.base import Context, Report
 from graft.passes.select.blocks import Fixed, Ranked, blocks_of, steps
 from graft.passes.select.layers import LayerShares
+from graft.passes.select.uncuttable import nothing_to_cut, uncounted
 from graft.rewriter.arrays import Channels, Mask, Scores
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
@@ -100,6 +101,8 @@ class Budget:
             GraftError: even the smallest cut costs more.
         """
         groups, cost = subject.groups, subject.cost
+        if self.keep < 1 and (cost.unknown or not subject.whole) and nothing_to_cut(groups):
+            raise self._unreachable(subject, 1.0)
         measure = partial(cost.total, self.unit)
         ranked = Ranked(
             groups,
@@ -129,11 +132,13 @@ class Budget:
                 kept[block] = True
                 kept[block] = measure(kept) <= limit
         removed = int((groups.atoms & ~kept).sum())
+        declined = (*declined, *uncounted(cost, self.unit))
         return BudgetReport(changed=removed, declined=declined, kept=kept)
 
     def _unreachable(self, subject: Candidates, smallest: float) -> GraftError:
         pins = sorted({group.reason for group in subject.groups if not group.cuttable.all()})
-        why = f"; pinned by {'; '.join(pins[:3])}" if pins else ""
+        why = nothing_to_cut(subject.groups) or (f"pinned by {'; '.join(pins[:3])}" if pins else "")
+        why = f"; {why}" if why else ""
         held = subject.layers.asked
         return GraftError(
             "budget-unreachable",

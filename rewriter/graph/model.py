@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from graft.rewriter.card.card import Card
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import writing
+from graft.rewriter.graph.foreign import write_standard
 from graft.rewriter.graph.forms import standardize
 from graft.rewriter.graph.importing import (
     ML_DOMAIN,
@@ -202,6 +203,7 @@ class Model:
         for node in plain.graph.node:
             if (f"{node.domain}::{node.op_type}" if node.domain else node.op_type) in same_shape:
                 _pass_shape(node)
+            write_standard(node)
         ends = [[(t.name, tuple(t.shape or ())) for t in e] for e in (self.graph.inputs, self.graph.outputs)]
 
         axes = self.sample_axes()

@@ -294,6 +294,14 @@ def _projected(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mappin
     return (*shapes[node.input[0]][:2], sizes[2] if sizes else whole // 3)
 
 
+def _reordered(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> Shape:
+    """The blocked layout of onnxruntime pads channels; where it ends, a node says how many there are."""
+    attributes = {a.name: a.i for a in node.attribute}
+    samples, channels, *places = shapes[node.input[0]]
+    channels = attributes.get("channels", channels)
+    return (samples, *places, channels) if attributes.get("channels_last") else (samples, channels, *places)
+
+
 SPREADING: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape], Mapping[str, Value]], Shape]] = {
     "Reshape": _reshaped,
     "Expand": _expanded,
@@ -301,4 +309,5 @@ SPREADING: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape], Mapping[str,
     "Attention": _attention,
     "com.microsoft::MultiHeadAttention": _attended,
     "com.microsoft::Attention": _projected,
+    "com.microsoft.nchwc::ReorderOutput": _reordered,
 }

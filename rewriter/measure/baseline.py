@@ -74,7 +74,7 @@ class Candidate:
         figures = {
             **scored.summary(),
             "left_out": samples.left_out,
-            "macs": cost.macs,
+            "macs": cost.known_macs,
             "parameters": cost.parameters,
             "bytes": sum(file.stat().st_size for file in self.files),
             "providers": list(scored.providers),

@@ -15,14 +15,27 @@ from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.latency import LatencyModel, LatencyTable
 from graft.rewriter.operators import Work, operator_of
 from graft.rewriter.operators.base import Parameter
+from graft.rewriter.operators.uncut import Quantization, UncutLayer
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-accumulates for one sample, and values in floating-point constants."""
+    """Multiply-accumulates for one sample, and values in floating-point constants and quantized weights.
+
+    Attributes:
+        macs: of the operators whose work is known.
+        parameters: number of values.
+        unknown: types of operators that multiply more than is known.
+    """
 
     macs: int
     parameters: int
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def known_macs(self) -> int | None:
+        """All multiply-accumulates; ``None`` where they are not known."""
+        return None if self.unknown else self.macs
 
 
 class CostModel:
@@ -32,6 +45,9 @@ class CostModel:
         groups: the analysis of the model.
         head: names of nodes whose parameters do not count (their work does).
         table: latencies of nodes, for the unit ``latency``; ``groups`` is its analysis of the model.
+
+    Attributes:
+        unknown: types of operators that multiply more than is known.
     """
 
     def __init__(
@@ -43,18 +59,21 @@ class CostModel:
         self._groups = groups
         self._latency = LatencyModel(groups, table) if table else None
         self._work: list[Work] = []
+        unknown: set[str] = set()
         self._constants: dict[object, tuple[gs.Constant, Parameter | None]] = {}
         for node in groups.nodes:
             operator = operator_of(node)
             self._work += operator.work(node, groups)
+            unknown |= {node.op} if operator.unknown_work(node, groups) else set()
             if node.name not in head:
                 self._collect(node, {p.index: p for p in operator.parameters(node, groups)})
         self._samples = groups.samples
+        self.unknown: tuple[str, ...] = tuple(sorted(unknown))
 
     def _collect(self, node: gs.Node, cuts: dict[int, Parameter]) -> None:
         """Constants of a node; one that several nodes share counts once unless they slice it differently."""
         for index, tensor in enumerate(node.inputs):
-            if isinstance(tensor, gs.Constant) and np.dtype(tensor.dtype).kind in "fV":
+            if isinstance(tensor, gs.Constant) and _is_weight(tensor, node):
                 cut = cuts.get(index)
                 axes = [(axis, c.tobytes()) for axis, c in cut.axes.items()] if cut else []
                 self._constants[(tensor.name, *axes)] = (tensor, cut)
@@ -69,7 +88,7 @@ class CostModel:
         return round(total / self._samples)
 
     def parameters(self, kept: Mask | None = None) -> int:
-        """Return the number of values in floating-point constants."""
+        """Return the number of values in floating-point constants and quantized weights."""
         kept = self._groups.close(self._groups.everything() if kept is None else kept)
         pieces: dict[object, int] = {}
         for tensor, cut in self._constants.values():
@@ -163,7 +182,13 @@ class CostModel:
 
     def cost(self, kept: Mask | None = None) -> Cost:
         """Return multiply-accumulates and parameters."""
-        return Cost(self.macs(kept), self.parameters(kept))
+        return Cost(self.macs(kept), self.parameters(kept), self.unknown)
+
+
+def _is_weight(tensor: gs.Constant, node: gs.Node) -> bool:
+    """Return whether a constant counts: floating-point numbers, and the weights of quantized layers."""
+    quantized = isinstance(operator_of(node), UncutLayer | Quantization) and len(tensor.shape) > 1
+    return np.dtype(tensor.dtype).kind in "fV" or quantized
 
 
 def cost_of(model: Model) -> Cost:

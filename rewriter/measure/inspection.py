@@ -22,19 +22,22 @@ def inspection(groups: ChannelGroups, sizes: Mapping[str, int] | None = None) ->
 
     Returns:
         ``macs``, ``parameters``, ``operators`` (type to number of nodes), ``operators_without_rule``,
-        ``groups``, and the shares of both costs that lie in removable channels.
+        ``unknown_operators``, ``groups``, and the shares of both costs that lie in removable channels. MACs
+        are ``None`` where operators that multiply have no rule for it, the unknown ones.
     """
     cost = CostModel(groups)
-    macs, parameters = cost.macs(), cost.parameters()
+    whole, parameters = cost.cost(), cost.parameters()
+    macs = whole.known_macs
     pinning = {node.op for node in groups.nodes if isinstance(operator_of(node), Pinning)}
     return {
         "macs": macs,
         "parameters": parameters,
         "operators": dict(Counter(node.op for node in groups.nodes).most_common()),
         "operators_without_rule": sorted(pinning),
+        "unknown_operators": list(whole.unknown),
         "groups": group_table(groups, cost, sizes or {}),
         "cuttable_parameters_ratio": cost.cuttable_parameters() / max(1, parameters),
-        "cuttable_macs_ratio": cost.cuttable_macs() / max(1, macs),
+        "cuttable_macs_ratio": None if macs is None else cost.cuttable_macs() / max(1, macs),
     }
 
 

@@ -147,6 +147,10 @@ class Operator(ABC):
         """Return the multiply-accumulates of one run at the shapes of the analysis."""
         return []
 
+    def unknown_work(self, node: gs.Node, channels: ChannelLookup) -> bool:
+        """Return whether the node may multiply more than :meth:`work` counts."""
+        return False
+
     def rewrite(self, node: gs.Node, cut: Cut) -> None:  # noqa: B027 - most nodes stay as they are
         """Change attributes and shape inputs to what the cut leaves. Parameters are cut already."""
 
@@ -167,6 +171,19 @@ class Operator(ABC):
         return -np.inf, np.inf
 
 
+MULTIPLYING = ("DeformConv", "DFT", "STFT")
+"""Standard operators without a rule that do more than next to nothing."""
+IN_BODIES = ("Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN")
+"""Operators that are counted in the graph, but not in the bodies of loops and conditions."""
+ESTIMATORS = (
+    "SVMClassifier",
+    "SVMRegressor",
+    "TreeEnsemble",
+    "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
+)
+
+
 class Pinning(Operator):
     """The rule for an operator without a rule: nothing that reaches it can be pruned."""
 
@@ -174,8 +191,44 @@ class Pinning(Operator):
         """Pin all inputs; the outputs carry no channels."""
         flow.pin_inputs(node, "no rule for this operator")
 
+    def unknown_work(self, node: gs.Node, channels: ChannelLookup) -> bool:
+        """Return whether the node is of a kind that multiplies, or may be, or has such nodes in a body."""
+        bodies = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
+        if any(each.op in IN_BODIES or self.unknown_work(each, channels) for b in bodies for each in b.nodes):
+            return True
+        if node.domain in (None, "", "ai.onnx"):
+            return node.op in MULTIPLYING
+        return node.domain != "ai.onnx.ml" or node.op in ESTIMATORS
+
 
 # ------------------------------------------------------------------ helpers for operator classes
+
+QUANTIZED = "a quantized layer cannot be pruned: prune the float model, then quantize it"
+
+
+def flow_uncut(node: gs.Node, flow: Flow, axis: int, reason: str) -> None:
+    """Pin what reaches a layer and the channels that it makes.
+
+    Args:
+        node: the layer.
+        flow: takes the channels.
+        axis: of the output that holds its channels.
+        reason: why they stay.
+    """
+    flow.pin_inputs(node, reason)
+    shape, size = flow.shape(node.outputs[0]), flow.size(node.outputs[0], axis)
+    if not shape or size is None:
+        return
+    axes: list[Channels | None] = [None] * len(shape)
+    axes[axis] = made = flow.make(node, size)
+    flow.pin(made, node, reason)
+    flow.give(node.outputs[0], axes)
+
+
+def is_quantized(tensor: gs.Tensor) -> bool:
+    """Return whether ``tensor`` is made of integers in the file, by the scales beside them."""
+    maker = tensor.inputs[0] if tensor.inputs else None
+    return maker is not None and maker.op == "DequantizeLinear" and is_constant(maker.inputs[0])
 
 
 def is_constant(tensor: gs.Tensor | None) -> bool:

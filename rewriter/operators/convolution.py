@@ -13,6 +13,7 @@ from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.operators.affine_map import AffineMap
 from graft.rewriter.operators.base import (
+    QUANTIZED,
     ChannelLookup,
     Cut,
     Parameter,
@@ -20,8 +21,10 @@ from graft.rewriter.operators.base import (
     Work,
     count,
     dtype_of,
+    flow_uncut,
     given,
     is_constant,
+    is_quantized,
     set_constant,
 )
 from graft.rewriter.operators.consumer import Consumer
@@ -53,7 +56,10 @@ class _Kernels(Consumer):
         weight, bias = node.inputs[1], given(node, 2)
         axes, shape = flow.of(node.inputs[0]), flow.shape(node.outputs[0])
         if not is_constant(weight) or (bias is not None and not is_constant(bias)):
-            flow.pin_inputs(node, "its weight is computed at run time")
+            if is_quantized(weight):
+                flow_uncut(node, flow, 1, QUANTIZED)
+            else:
+                flow.pin_inputs(node, "its weight is computed at run time")
             return
         size, groups, rank = self._sizes(node)[0], _groups(node), len(weight.shape)
         outputs = flow.make(node, size)
@@ -72,6 +78,10 @@ class _Kernels(Consumer):
             if inputs is not None:
                 _tie_rows(flow, inputs, groups)
         flow.give(node.outputs[0], [None, outputs, *[None] * (len(shape or [0] * rank) - 2)])
+
+    def unknown_work(self, node: gs.Node, channels: ChannelLookup) -> bool:
+        """Return whether a shape is not known."""
+        return not self.work(node, channels)
 
     def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """Return the input's channels, unless depthwise."""
@@ -132,12 +142,14 @@ class Convolution(_Kernels, AffineMap):
 
     def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
         """Return output positions x kernel x inputs of a group x outputs."""
-        weight, shape = node.inputs[1], channels.shape(node.outputs[0])
-        if not is_constant(weight) or not shape:
+        sizes, shape = channels.shape(node.inputs[1]), channels.shape(node.outputs[0])
+        if not shape or not sizes or None in sizes:
             return []
-        times = count(shape[:1]) * count(shape[2:]) * count(weight.shape[2:])
+        times = count(shape[:1]) * count(shape[2:]) * count(sizes[2:])
+        if not is_constant(node.inputs[1]):
+            return [Work(times * count(sizes[:2]), ())]
         lists = (_along(node.outputs[0], channels), self._inputs(node, channels))
-        return [_work(times, weight.shape, lists)]
+        return [_work(times, node.inputs[1].shape, lists)]
 
     def matrix(self, node: gs.Node, read: Read) -> Array:
         """Return weights as (outputs, taps, inputs); zero where output and input differ in group."""
@@ -246,12 +258,14 @@ class TransposedConvolution(_Kernels):
 
     def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
         """Return input positions x kernel x inputs x outputs of a group."""
-        weight, shape = node.inputs[1], channels.shape(node.inputs[0])
-        if not is_constant(weight) or not shape:
+        sizes, shape = channels.shape(node.inputs[1]), channels.shape(node.inputs[0])
+        if not shape or not sizes or None in sizes:
             return []
-        times = count(shape[:1]) * count(shape[2:]) * count(weight.shape[2:])
+        times = count(shape[:1]) * count(shape[2:]) * count(sizes[2:])
+        if not is_constant(node.inputs[1]):
+            return [Work(times * count(sizes[:2]), ())]
         lists = (_along(node.inputs[0], channels), self._outputs(node, channels))
-        return [_work(times, weight.shape, lists)]
+        return [_work(times, node.inputs[1].shape, lists)]
 
     def matrix(self, node: gs.Node, read: Read) -> Array:
         """Return weights as (outputs, taps, inputs); zero where output and input differ in group."""

@@ -126,6 +126,10 @@ class Contraction(Consumer):
                 times *= max(shape[axis] or 1 for shape, axis in shapes)
         return [Work(times, tuple(lists.values()))]
 
+    def unknown_work(self, node: gs.Node, channels: ChannelLookup) -> bool:
+        """Return whether two tensors are multiplied and a rank is not known."""
+        return len(node.inputs) > 1 and not self.work(node, channels)
+
     # ------------------------------------------------------------ as a dense layer
 
     def _dense(self, node: gs.Node, channels: ChannelLookup | None = None) -> _Dense | None:

@@ -12,14 +12,17 @@ from graft.rewriter.channels.flow import Flow
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.operators.affine_map import AffineMap
 from graft.rewriter.operators.base import (
+    QUANTIZED,
     ChannelLookup,
     Parameter,
     Read,
     Work,
     count,
     dtype_of,
+    flow_uncut,
     given,
     is_constant,
+    is_quantized,
     set_constant,
 )
 from graft.rewriter.operators.einsum import Contraction, Equation, rank_name
@@ -48,7 +51,10 @@ class Gemm(AffineMap):
         """Consume the summed axis, make new channels on the last; pass the rows."""
         matrix, bias = node.inputs[1], given(node, 2)
         if not is_constant(matrix) or (bias is not None and not is_constant(bias)):
-            flow.pin_inputs(node, "its matrix or bias is computed at run time")
+            if is_quantized(matrix):
+                flow_uncut(node, flow, -1, QUANTIZED)
+            else:
+                flow.pin_inputs(node, "its matrix or bias is computed at run time")
             return
         axes = flow.of(node.inputs[0])
         rows = axes[-3 - self._read_axis(node)] if len(axes) == 2 else None
@@ -91,6 +97,10 @@ class Gemm(AffineMap):
             else:
                 lists.append(found)
         return [Work(times, tuple(lists))]
+
+    def unknown_work(self, node: gs.Node, channels: ChannelLookup) -> bool:
+        """Return whether a shape is not known."""
+        return not self.work(node, channels)
 
     def constant_output(self, node: gs.Node) -> Array:
         """Return ``beta * C``."""
@@ -181,6 +191,13 @@ class MatMul(Contraction, AffineMap):
     """``MatMul``: the last axis of the left with the last but one of the right; batch axes broadcast."""
 
     types = ("MatMul",)
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """Tie, make and consume channels; a quantized matrix is not cut."""
+        if is_quantized(node.inputs[1]):
+            flow_uncut(node, flow, -1, QUANTIZED)
+        else:
+            super().flow(node, flow)
 
     def equation(self, node: gs.Node, shapes: Flow | ChannelLookup | None) -> Equation | None:
         """Return the names of rows, columns and axes of the stack; vectors have no rule."""

@@ -89,6 +89,10 @@ def _show(file: Path, result: dict[str, Any]) -> None:
         f"{show.count(result['parameters'])} parameters "
         f"({show.percent(result['cuttable_parameters_ratio'], 1)} can be pruned)"
     )
+    if result["unknown_operators"]:
+        show.note(f"no rule for the MACs of {', '.join(result['unknown_operators'])}")
+    if result["operators_without_rule"] and not any(group["cuttable"] for group in result["groups"]):
+        show.note(f"nothing can be cut: no rule for {', '.join(result['operators_without_rule'])}")
     show.note("operators: " + ", ".join(f"{name} {n}" for name, n in result["operators"].items()))
     if result["classes"]:
         names = result["classes"]
