@@ -101,7 +101,8 @@ class Budget:
             GraftError: even the smallest cut costs more.
         """
         groups, cost = subject.groups, subject.cost
-        if self.keep < 1 and (cost.unknown or not subject.whole) and nothing_to_cut(groups):
+        declined = uncounted(cost, self.unit)
+        if self.keep < 1 and (declined or not subject.whole) and nothing_to_cut(groups):
             raise self._unreachable(subject, 1.0)
         measure = partial(cost.total, self.unit)
         ranked = Ranked(
@@ -110,7 +111,7 @@ class Budget:
             np.maximum(cost.by_channel(self.unit), 1e-9),
             subject.dead,
         )
-        fixed, declined = subject.layers.fixed(ranked, self.round_to or 1)
+        fixed, given = subject.layers.fixed(ranked, self.round_to or 1)
         limit = self.keep * subject.whole
         sizes = steps(groups) if self.unit == "latency" and self.round_to is None else self.round_to
         without = partial(_without, groups, fixed)
@@ -132,8 +133,7 @@ class Budget:
                 kept[block] = True
                 kept[block] = measure(kept) <= limit
         removed = int((groups.atoms & ~kept).sum())
-        declined = (*declined, *uncounted(cost, self.unit))
-        return BudgetReport(changed=removed, declined=declined, kept=kept)
+        return BudgetReport(changed=removed, declined=(*given, *declined), kept=kept)
 
     def _unreachable(self, subject: Candidates, smallest: float) -> GraftError:
         pins = sorted({group.reason for group in subject.groups if not group.cuttable.all()})

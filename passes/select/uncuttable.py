@@ -36,7 +36,7 @@ def require_cuttable(groups: ChannelGroups) -> None:
 
 def uncounted(cost: CostModel, unit: str) -> tuple[Declined, ...]:
     """Return that a budget in ``unit`` leaves out operators whose work is not known."""
-    if not cost.unknown or unit != "macs":
+    if unit != "macs" or not cost.unknown:
         return ()
     names = ", ".join(cost.unknown)
     return (Declined(names, "its MACs are not known: the budget counts all other operators"),)

@@ -92,16 +92,19 @@ def test_a_budget_is_refused_and_says_why(kind: str, tmp_path: Path) -> None:
 def forest() -> onnx.ModelProto:
     """A tree of one split: class 0 below 0, else class 1."""
     tree = {
-        "nodes_treeids": [0, 0, 0], "nodes_nodeids": [0, 1, 2], "nodes_featureids": [0, 0, 0],
-        "nodes_values": [0.0, 0.0, 0.0], "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
-        "nodes_truenodeids": [1, 0, 0], "nodes_falsenodeids": [2, 0, 0],
-
-            "class_treeids": [0, 0],
-            "class_nodeids": [1, 2],
-            "class_ids": [0, 1],
-            "class_weights": [1.0, 1.0]
-        ,
-        "classlabels_int64s": [0, 1], "post_transform": "NONE",
+        "nodes_treeids": [0, 0, 0],
+        "nodes_nodeids": [0, 1, 2],
+        "nodes_featureids": [0, 0, 0],
+        "nodes_values": [0.0, 0.0, 0.0],
+        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+        "nodes_truenodeids": [1, 0, 0],
+        "nodes_falsenodeids": [2, 0, 0],
+        "class_treeids": [0, 0],
+        "class_nodeids": [1, 2],
+        "class_ids": [0, 1],
+        "class_weights": [1.0, 1.0],
+        "classlabels_int64s": [0, 1],
+        "post_transform": "NONE",
     }
     node = helper.make_node("TreeEnsembleClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", **tree)
     graph = helper.make_graph(
