@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from graft.rewriter.groups.groups import ChannelGroups
     from graft.rewriter.groups.plan import Plan
     from graft.rewriter.measure.baseline import Candidate, Evaluation
-    from graft.rewriter.measure.card_draft import CardDraft, draft_card
     from graft.rewriter.measure.cost import Cost, CostModel, cost_of
+    from graft.rewriter.measure.draft.card_draft import draft_card
+    from graft.rewriter.measure.draft.subject import CardDraft
     from graft.rewriter.measure.evaluation import Scored, score
     from graft.rewriter.measure.inspection import inspection
     from graft.rewriter.measure.latency import LatencyTable
@@ -81,7 +82,8 @@ _MODULES = {
     "groups.groups": ("ChannelGroups",),
     "groups.plan": ("Plan",),
     "measure.baseline": ("Candidate", "Evaluation"),
-    "measure.card_draft": ("CardDraft", "draft_card"),
+    "measure.draft.card_draft": ("draft_card",),
+    "measure.draft.subject": ("CardDraft",),
     "measure.cost": ("Cost", "CostModel", "cost_of"),
     "measure.evaluation": ("Scored", "score"),
     "measure.inspection": ("inspection",),

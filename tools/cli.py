@@ -127,11 +127,18 @@ def main() -> None:
 
 
 class _Lines(logging.Handler):
-    """Log records as lines on standard error."""
+    """Log records as lines on standard error; a warning that comes again says nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        word = "warning: " if record.levelno >= logging.WARNING else ""
-        click.echo(f"graft: {word}{record.getMessage()}", err=True)
+        message, warning = record.getMessage(), record.levelno >= logging.WARNING
+        if warning and message in self._warned:
+            return
+        self._warned |= {message} if warning else set()
+        click.echo(f"graft: {'warning: ' if warning else ''}{message}", err=True)
 
 
 def _usage(error: click.UsageError) -> str:

@@ -155,7 +155,7 @@ def coarse(raw: gs.Tensor, card: InputCard, build: Builder) -> gs.Variable:
     """
     height, width = card.size or (1, 1)
     image = build.node("Cast", "coarse/float", [raw], to=1)
-    if card.layout == "flat":
+    if card.layout in ("flat", "NHW"):
         shape = build.constant("coarse/shape", np.array([-1, height, width, card.channels]))
         image = build.node("Reshape", "coarse/image", [image, shape])
     if card.layout != "NCHW":

@@ -185,6 +185,9 @@ class _Path:
         elif target.layout == "flat":
             rows = self.build.constant("row", np.array([0, -1]))
             self.tensor = self.build.node("Reshape", "flat", [self.tensor, rows])
+        elif target.layout == "NHW":
+            rows = self.build.constant("gray", np.array([0, 0, 0]))
+            self.tensor = self.build.node("Reshape", "nhw", [self.tensor, rows])
         if target.layout != self.card.layout:
             self.steps.append(f"layout {target.layout}")
 

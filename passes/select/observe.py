@@ -20,6 +20,7 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.measure.evaluation import check_finite, columns
+from graft.rewriter.measure.plausible import OutputCheck
 from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Profile, Statistic
 from graft.rewriter.run.session import Device
 
@@ -100,7 +101,7 @@ class Observe:
         names, row_of = _rows(labels, self.classes)
         steps = samples.labels.shape[1] if samples.labels.ndim == 2 else None
         probe = _probe(analysed, samples.card.output.name, len(names), steps)
-        session = device.open(probe.model)
+        session, check = device.open(probe.model), OutputCheck(samples.card.output)
         counts, correct = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
         sums: dict[tuple[str, str], Table] = {}
         name = samples.card.output.name
@@ -117,7 +118,9 @@ class Observe:
             outputs = session.run(feed)
             counts += np.bincount(rows, minlength=len(names))
             scores = check_finite(session.rows(outputs[name], name, truth), name)
-            hits = columns(scores, samples.card.output.kind, len(labels)).argmax(axis=-1) == truth
+            scores = columns(scores, samples.card.output.kind, len(labels))
+            check.see(scores)
+            hits = scores.argmax(axis=-1) == truth
             correct += np.bincount(rows, hits[counted], len(names)).astype(np.int64)
             for (statistic, tensor), output in probe.outputs.items():
                 table = outputs[output].astype(np.float64).reshape(len(names), -1)
@@ -125,6 +128,7 @@ class Observe:
                 sums[statistic, tensor] = table if known is None else known + table
             if self.progress:
                 self.progress(len(truth))
+        check.warn()
         tables: dict[str, dict[str, Table]] = {}
         for (statistic, tensor), table in sums.items():
             tables.setdefault(statistic, {})[tensor] = table

@@ -14,6 +14,10 @@ from graft.rewriter.errors import GraftError
 Axis = Annotated[int, BeforeValidator(not_boolean), Field(ge=0, le=7)]
 OF_ALL_KINDS = ("vocabulary", "batch_axis", "constant")
 """Keys that images do not have alone."""
+LARGEST_STEP = 0.1
+"""What one level of a pixel changes in the input of a model for pixels 0..255, at most."""
+LARGEST_SHARE = 2.0
+"""Pixels that are shares of 1 are lower."""
 
 
 class InputCard(CardPart):
@@ -22,7 +26,7 @@ class InputCard(CardPart):
     ``mean`` and ``std`` hold one number, or one for each colour channel in the order of ``color``.
     ``resize`` says how image files of another size are brought to it: ``squash`` to the size, or
     ``crop`` (the short side becomes size / crop_fraction, then the centre is cut out).
-    ``layout`` flat is one row of H * W * C numbers, pixel after pixel.
+    ``layout`` flat is one row of H * W * C numbers, pixel after pixel; NHW has no axis of colours.
     ``batch_axis`` is the axis of the samples in the model's input; data keep samples first.
     ``constant`` is a number that fills an input which is not in the data, at its declared size.
     ``kind`` tensor and tokens are fed as they are, so they take no other keys than their name; tokens
@@ -33,7 +37,7 @@ class InputCard(CardPart):
 
     name: Name
     kind: Literal["image", "tensor", "tokens"]
-    layout: Literal["NCHW", "NHWC", "flat"] = "NCHW"
+    layout: Literal["NCHW", "NHWC", "NHW", "flat"] = "NCHW"
     color: Literal["RGB", "BGR", "GRAY"] = "RGB"
     size: tuple[Length, Length] | None = None
     scale: Number = 1.0
@@ -60,6 +64,11 @@ class InputCard(CardPart):
             return self
         if self.size is None:
             raise invalid(f"input '{self.name}' is an image without a size", "add size: [HEIGHT, WIDTH]")
+        if self.layout == "NHW" and self.color != "GRAY":
+            raise invalid(
+                f"layout NHW of input '{self.name}' has no axis of colours, but its color is {self.color}",
+                "say color: GRAY, or layout: NHWC",
+            )
         for key in ("mean", "std"):
             found = len(getattr(self, key))
             if found not in (1, self.channels):
@@ -86,16 +95,39 @@ class InputCard(CardPart):
                     f"remove {key}, or say kind: image",
                 )
 
+    def doubt(self, lowest: float, highest: float) -> str | None:
+        """Return what seems wrong with the range of the raw samples, or ``None``.
+
+        Args:
+            lowest: of all numbers of an image input, over all samples.
+            highest: likewise.
+        """
+        if self.kind != "image":
+            return None
+        steps = self.scale / min(abs(each) for each in self.std)
+        if 0 < highest <= 1 and steps < LARGEST_STEP:
+            return (
+                f"the pixels are from {lowest:g} to {highest:g}, but the card of input '{self.name}' expects"
+                " 0..255: multiply the data by 255, or correct scale and mean in the card"
+            )
+        of_shares = max(map(abs, (*self.mean, *self.std))) <= 1 and (self.mean, self.std) != ((0.0,), (1.0,))
+        if highest > LARGEST_SHARE and self.scale >= 1 and of_shares:
+            return (
+                f"the pixels go up to {highest:g}, but mean and std in the card of input '{self.name}' are"
+                " those of pixels 0..1: is its scale 1/255 = 0.00392?"
+            )
+        return None
+
     def prepare(self, raw: Array) -> Array:
         """Turn a raw batch into this input.
 
         Args:
             raw: images (N, H, W), (N, H, W, 1) or (N, H, W, 3) in RGB order, uint8 or float
-                0..255, or channels first where nothing else fits; tensors (N, ...) of numbers;
-                tokens (N, ...) of integers.
+                0..255, or channels first where nothing else fits, or rows (N, H * W * C) of pixel
+                after pixel; tensors (N, ...) of numbers; tokens (N, ...) of integers.
 
         Returns:
-            float32 (N, C, H, W), (N, H, W, C) or (N, H * W * C) for images; the array itself for
+            float32 (N, C, H, W), (N, H, W, C), (N, H, W) or (N, H * W * C) for images; the array itself for
             tensors (float64 becomes float32) and tokens (int32 and int64 stay, other integers become
             int64).
 
@@ -145,10 +177,15 @@ class InputCard(CardPart):
         values /= np.asarray(self.std, np.float32)
         if self.layout == "flat":
             return values.reshape(len(values), -1)
+        if self.layout == "NHW":
+            return values[..., 0]
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if self.layout == "NCHW" else values)
 
     def _channels_last(self, array: Array) -> Array:
         readings = []
+        pixels = (*(self.size or (1, 1)), self.channels)
+        if array.ndim == 2 and array.shape[1] == np.prod(pixels):
+            readings.append(array.reshape(-1, *pixels))
         if array.ndim == 3:
             readings.append(array[..., None])
         if array.ndim == 4 and array.shape[3] in (1, 3):
@@ -195,6 +232,7 @@ class InputCard(CardPart):
         by_layout = {
             "NCHW": (self.channels, *self.size),
             "NHWC": (*self.size, self.channels),
+            "NHW": self.size if self.channels == 1 else (*self.size, self.channels),
             "flat": (self.size[0] * self.size[1] * self.channels,),
         }
         fits = {

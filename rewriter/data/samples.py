@@ -12,6 +12,7 @@ import numpy.typing as npt
 from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.data.ranges import Ranges
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError, nearest
 
@@ -214,14 +215,17 @@ class Samples:
         if size < 1:
             raise GraftError("bad-request", f"expected batches of 1 or more, found {size}", "")
         input_card = self.card.fed[0] if len(self.card.fed) == 1 else None
+        ranges = Ranges(self.card)
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             raw = self.split.raw(self.indices[part], input_card)
             prepared = self.card.prepare(raw)
+            ranges.see(raw)
             if input_card is not None and self.mirrored is not None and self.mirrored[part].any():
                 ((name, values),) = prepared.items()
                 prepared = {name: _mirrored(values, self.mirrored[part], input_card)}
             yield prepared, self.labels[part]
+        ranges.warn()
 
     def _restricted(self, classes: Sequence[str]) -> Samples:
         wanted = [self.card.class_index(name) for name in classes]

@@ -138,6 +138,16 @@ def without_zip_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
+def zip_map_labels(proto: onnx.ModelProto) -> dict[str, tuple[str | int, ...]]:
+    """Return the classes that every ZipMap names, in the order of the columns, by the name of its output."""
+    found: dict[str, tuple[str | int, ...]] = {}
+    for node in proto.graph.node:
+        for attribute in node.attribute if node.op_type == "ZipMap" else ():
+            values = [value.decode("utf-8", "replace") for value in attribute.strings] or attribute.ints
+            found[node.output[0]] = tuple(values)
+    return found
+
+
 def without_constant_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Let initializers hold what Constant nodes of the main graph hold, outputs of the graph aside."""
     ends = {value.name for value in proto.graph.output}

@@ -32,8 +32,10 @@ from graft.rewriter.graph.importing import (
     read_proto,
     without_constant_nodes,
     without_zip_maps,
+    zip_map_labels,
 )
 from graft.rewriter.graph.sample_axes import named, sample_axes
+from graft.rewriter.graph.scores import refuse_class_numbers
 from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
 
 EXTERNAL_DATA_BYTES = 1_500_000_000
@@ -58,6 +60,7 @@ class Model:
         file_sha256: hash of the file it came from, or ``""``.
         card_file: name of the file that the card came from, or ``""``.
         one_by_one: a node inside takes one sample at a time, though the inputs leave the batch open.
+        mapped: the classes of outputs that a ZipMap made, in the order of the columns.
     """
 
     graph: gs.Graph
@@ -68,16 +71,18 @@ class Model:
     file_sha256: str = ""
     card_file: str = ""
     one_by_one: bool = False
+    mapped: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
 
     # ---------------------------------------------------------------- reading
 
     @classmethod
-    def load(cls, path: str | Path, card: str | Path | None = None) -> Model:
+    def load(cls, path: str | Path, card: str | Path | None = None, with_card: bool = True) -> Model:
         """Read a model with its card.
 
         Args:
             path: an ONNX file.
             card: file of the card; else the one in the metadata of the model, else the one beside it.
+            with_card: False leaves the model without a card, whatever lies beside it.
 
         Raises:
             GraftError: the file is missing, no ONNX model, or of a version that cannot be read; the
@@ -86,8 +91,10 @@ class Model:
         path = Path(path)
         model = cls.from_proto(read_proto(path))
         model.file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        model.card = model._find_card(path, Path(card) if card else None)
+        model.card = model._find_card(path, Path(card) if card else None) if with_card else None
         if model.card:
+            model.expose(model.card.output.name)
+            refuse_class_numbers(model.graph, model.card.output.name)
             model.card.check_against(model.inputs(), model.outputs())
         return model
 
@@ -101,6 +108,7 @@ class Model:
             GraftError: the opset cannot be lifted, or an attribute holds text that is not UTF-8.
         """
         standardize(proto)
+        mapped = zip_map_labels(proto)
         proto = without_constant_nodes(without_zip_maps(lift_opset(proto)))
         header = header_of(proto)
         metadata = {entry.key: entry.value for entry in proto.metadata_props}
@@ -118,7 +126,7 @@ class Model:
             ) from error
         constants = {name for name, tensor in graph.tensors().items() if isinstance(tensor, gs.Constant)}
         graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in constants]
-        return cls(graph, card, metadata, header, node_metadata)
+        return cls(graph, card, metadata, header, node_metadata, mapped=mapped)
 
     def _find_card(self, path: Path, explicit: Path | None) -> Card | None:
         if explicit is None and CARD_KEY in self.metadata:
@@ -257,6 +265,18 @@ class Model:
     def tidy(self) -> None:
         """Drop what no output needs and sort the nodes topologically."""
         self.graph.cleanup(remove_unused_graph_inputs=False).toposort()
+
+    def expose(self, name: str) -> None:
+        """Make the inner tensor ``name`` an output, unless it is one: a card may name it as the scores."""
+        tensor = self.graph.tensors().get(name)
+        if not isinstance(tensor, gs.Variable) or not tensor.inputs:
+            return
+        if any(tensor is output for output in self.graph.outputs):
+            return
+        if tensor.dtype is None or tensor.shape is None:
+            self.refresh_shapes()
+        if tensor.dtype is not None:
+            self.graph.outputs.append(tensor)
 
     def refresh_shapes(self) -> None:
         """Infer the shapes inside the graph anew; those of inputs and outputs are kept."""

@@ -16,6 +16,7 @@ from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure import metrics
+from graft.rewriter.measure.plausible import OutputCheck
 from graft.rewriter.run.session import Device, Session
 
 BATCH = 32
@@ -119,16 +120,18 @@ def score(
         GraftError: the outputs are not numbers, or a class is unknown.
     """
     card = samples.card
-    session = device.open(model)
+    session, check = device.open(model), OutputCheck(card.output)
     parts, labels = [], []
     name = card.output.name
     for feed, truth in session.batches(samples, batch):
         found = session.rows(session.run(feed, [name])[name], name, truth)
         scores = check_finite(found, name)
         parts.append(columns(scores, card.output.kind, len(card.labels)))
+        check.see(parts[-1])
         labels.append(truth)
         if progress:
             progress(len(truth))
+    check.warn()
     scores, truth = np.concatenate(parts), np.concatenate(labels)
     scores, truth = counted(scores, truth)
     names = card.labels

@@ -12,6 +12,7 @@ from scipy.special import softmax
 from graft.rewriter.arrays import Array
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import fit_images, read_image
+from graft.rewriter.data.ranges import Ranges
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import check_finite, columns
@@ -70,6 +71,10 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
     if len(card.fed) != 1:
         raise GraftError("data-inputs", "predict takes models with one input", "use 'graft evaluate'")
     samples = [read_sample(path, card.fed[0]) for path in files]
+    ranges = Ranges(card)
+    for sample in samples:
+        ranges.see({"": sample})
+    ranges.warn()
     session, output = device.open(model), card.output
     found = []
     for path, sample in zip(files, samples, strict=True):

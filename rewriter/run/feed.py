@@ -119,6 +119,8 @@ class InputFeed:
         wanted = self.types.get(name)
         if wanted is None or array.dtype == wanted:
             return array
+        if array.dtype.kind in "biu" and np.dtype(wanted).kind == "f":
+            return array.astype(wanted)
         if array.dtype.kind == "f":
             whole = wanted is np.uint8
             fits = whole or np.dtype(wanted).kind == "f"
