@@ -65,8 +65,8 @@ class OutputCheck:
                 "kind: logits; correct it to kind: probabilities",
                 self.card.name,
             )
-        elif self.card.kind != "logits" and self.outside > OUTSIDE:
+        elif self.card.kind == "probabilities" and self.outside > OUTSIDE:
             log.warning(
-                "output '%s' has values outside of 0..1, but the card says kind: %s; is it kind: logits?",
-                *(self.card.name, self.card.kind),
+                "output '%s' has values outside of 0..1, but the card says kind: probabilities; is it kind: logits?",
+                self.card.name,
             )

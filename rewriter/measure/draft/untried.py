@@ -12,8 +12,8 @@ from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.measure.draft.kinds import decide
 from graft.rewriter.measure.draft.outputs import Form, Scores, form_of, rows_of
-from graft.rewriter.measure.draft.trial import FAILURES, prepared
 from graft.rewriter.measure.draft.subject import CardDraft, Subject, other_outputs, output_card, single_column
+from graft.rewriter.measure.draft.trial import FAILURES, prepared
 
 GUESSED_ROWS = 16
 """Rows of random numbers that show what an output looks like."""
@@ -93,7 +93,9 @@ def _samples(part: Split, inputs: Sequence[InputCard]) -> dict[str, Array]:
     """Return some samples as the model takes them; nothing where the card does not fit them."""
     fed = [each for each in inputs if each.constant is None]
     try:
-        return prepared(inputs, part.raw(range(min(GUESSED_ROWS, len(part))), fed[0] if len(fed) == 1 else None))
+        return prepared(
+            inputs, part.raw(range(min(GUESSED_ROWS, len(part))), fed[0] if len(fed) == 1 else None)
+        )
     except GraftError as error:
         if error.code not in FAILURES:
             raise
