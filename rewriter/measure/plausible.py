@@ -67,6 +67,7 @@ class OutputCheck:
             )
         elif self.card.kind == "probabilities" and self.outside > OUTSIDE:
             log.warning(
-                "output '%s' has values outside of 0..1, but the card says kind: probabilities; is it kind: logits?",
+                "output '%s' has values outside of 0..1, but the card says kind: probabilities; "
+                "is it kind: logits?",
                 self.card.name,
             )
