@@ -163,6 +163,8 @@ class Decompose:
 
     def headed(self, parent: Parent, context: Context) -> Headed:
         """Return ``parent`` with the output of the module: the parent, restricted to the classes."""
+        if context.profile is not None:
+            parent.count_at(context.profile.sizes)
         model = parent.model.copy()
         report = self.head(model, context)
         return Headed(parent, Analysed.of(model), report)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ from graft.rewriter.card.card import Card
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.sizes import Sizes, check_asked
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.outputs import keep_output
@@ -34,6 +36,8 @@ class Parent:
 
     Args:
         model: a classifier with a card; left as it is.
+        asked: sizes of free axes at which costs are counted, and which samples must have; empty: those of
+            the samples.
 
     Attributes:
         source: the model as it came.
@@ -44,32 +48,51 @@ class Parent:
         cost: what the normalized model costs.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, asked: Sizes = MappingProxyType({})) -> None:
         self.source = model
         self.record: ParentRecord = parent_record(model)
         self.sha256 = self.record.graph_sha256
         normalized = model.copy()
         keep_output(normalized, model.require_card().output.name)
         self.declined = Normalize()(normalized, Context()).declined
+        self._asked = asked
+        normalized.sizes = asked or normalized.sizes
         self.analysed = Analysed.of(normalized)
         self.cost: Cost = CostModel(self.groups).cost()
         self._memory: WeakKeyDictionary[Samples, dict[Hashable, Any]] = WeakKeyDictionary()
         self._tables: dict[tuple[object, ...], LatencyTable] = {}
 
     @classmethod
-    def load(cls, path: Path, card: Path | None = None) -> Parent:
+    def load(
+        cls, path: Path, card: Path | None = None, shapes: Mapping[str, Sequence[int]] = MappingProxyType({})
+    ) -> Parent:
         """Read a parent.
 
         Args:
             path: the ONNX file.
             card: its card; ``None``: in its metadata or beside it.
+            shapes: full shapes of inputs with free axes, at which costs are counted.
 
         Raises:
-            GraftError: the file cannot be read, or there is no card.
+            GraftError: the file cannot be read, there is no card, or an input does not take its shape.
         """
         model = Model.load(path, card)
         model.card = model.require_card(path)
-        return cls(model)
+        return cls(model, model.sizes_at(shapes))
+
+    def count_at(self, sizes: Sizes) -> None:
+        """Count costs at the ``sizes`` of samples from now on; empty: they say nothing.
+
+        Raises:
+            GraftError: ``shape-unfit`` where others were asked for.
+        """
+        check_asked(self._asked, sizes)
+        if not sizes or sizes == self.model.sizes:
+            return
+        self.model.sizes = sizes
+        self.analysed = Analysed(self.model, self.groups.at(sizes))
+        self.cost = CostModel(self.groups).cost()
+        self._tables.clear()
 
     def load_plan(self, path: Path) -> Plan:
         """Read a plan, which must be for this parent.

@@ -24,6 +24,7 @@ from graft.rewriter.data.prefixed import PrefixedData
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import TEST
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
 from graft.rewriter.run.session import Device
 from graft.tools.command import GENERAL, Argument, Option, Options, Reads, one_of
 
@@ -107,6 +108,21 @@ def layer_share(value: Any) -> tuple[str, float]:
     return pattern, share(number)
 
 
+def _shape(text: str) -> tuple[str, list[int]]:
+    name, _, sizes = text.rpartition(":")
+    try:
+        shape = [int(size) for size in sizes.replace("x", ",").split(",")]
+        if not name or min(shape) < 1:
+            raise ValueError
+    except ValueError as error:
+        raise GraftError(
+            "shape-unreadable",
+            f"expected a shape such as input:1,3,224,224, found {text}",
+            "give the name of the input and its sizes",
+        ) from error
+    return name, shape
+
+
 PREFIX = re.compile(r"[\w.-]+")
 
 
@@ -161,7 +177,44 @@ class ModelOptions(Options):
     card: Annotated[Path | None, Option("Card of the model. Default: NAME.yaml beside it.", MODEL)] = None
 
 
-class ClassOptions(ModelOptions):
+class ShapeOptions(Options):
+    """Sizes that models leave open."""
+
+    input_shape: Annotated[
+        tuple[str, ...],
+        Option(
+            "Shape of an input with free dimensions, at which MACs are counted; repeatable. Default: that of "
+            "the samples.",
+            MODEL,
+            metavar="NAME:1,3,224,224",
+        ),
+    ] = ()
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Return input name to shape.
+
+        Raises:
+            GraftError: ``shape-unreadable``.
+        """
+        return dict(map(_shape, self.input_shape))
+
+
+class ShapedModelOptions(ShapeOptions, ModelOptions):
+    """A trained classifier, its card, and sizes that its graph leaves open."""
+
+    def load(self) -> Model:
+        """Return the model with its card, and its costs counted at the shapes.
+
+        Raises:
+            GraftError: the model or its card cannot be read, or an input does not take its shape.
+        """
+        model = Model.load(self.model, self.card)
+        model.card = model.require_card(self.model)
+        model.sizes = {**model.sizes, **model.sizes_at(self.shapes())}
+        return model
+
+
+class ClassOptions(ShapedModelOptions):
     """A trained classifier, and some of its classes."""
 
     classes: Annotated[

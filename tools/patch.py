@@ -28,7 +28,7 @@ from graft.tools.naming import parse_rename
 NEWCOMER = "Module"
 
 
-class NewcomerOptions(options.ModelOptions):
+class NewcomerOptions(options.ShapedModelOptions):
     """A classifier, and the module that decides one of its classes, or one more."""
 
     module: Annotated[
@@ -95,8 +95,7 @@ def bring_in(
         GraftError: the module does not fit, or the output is there.
     """
     refuse_overwrite(output.output, output.force)
-    before = Model.load(subject.model, subject.card)
-    before.card = before.require_card(subject.model)
+    before = subject.load()
     device, module = run.device(), subject.module
     replacing = Replace(compare.scores, compare.kind, samples_per_class=data.samples_per_class)
     newcomer = Newcomer.find(_modules(module.path), str(module), subject.with_class, name)

@@ -154,6 +154,7 @@ class Merge:
         self._graph.import_domains = list(domains.values()) or None
         for model in models[1:]:  # keys that are not ours are kept, of all parents
             self._model.metadata = {**model.metadata, **self._model.metadata}
+        self._model.sizes = dict(pair for model in models[::-1] for pair in model.sizes.items())
         self._model.metadata.pop(KEY, None)
         inputs = [each.name for each in first.require_card().inputs]
         named = {tensor.name: tensor for tensor in self._graph.inputs}

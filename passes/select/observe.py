@@ -14,6 +14,7 @@ from graft.passes.parent import Parent
 from graft.rewriter.arrays import Array, Integers, Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import IGNORED, Samples
+from graft.rewriter.data.sizes import sizes_of
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
@@ -82,6 +83,7 @@ class Observe:
         """
         if context.samples is None:
             raise GraftError("data-missing", "a profile takes labelled samples", "give them")
+        parent.count_at(sizes_of(parent.source, context.samples))
         profile = self.profile(parent.analysed, parent.sha256, context.samples, context.device)
         return ObserveReport(changed=len(context.samples), profile=profile)
 
@@ -136,7 +138,9 @@ class Observe:
                 size = round(table.shape[1] ** 0.5)
                 tables.setdefault(SQUARES.name, {})[tensor] = table[:, :: size + 1].copy()
         source = samples.split.describe()["label_source"]
-        return Profile(parent, self.data, names, counts, correct, tables, source)
+        return Profile(
+            parent, self.data, names, counts, correct, tables, source, sizes_of(analysed.model, samples)
+        )
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def stored_profile(path: Path, parent: Parent, classes: Sequence[str] | None = N
         classes: classes that must have a row of their own; ``None``: any.
 
     Raises:
-        GraftError: ``profile-of-another``, ``profile-class``, or the file cannot be read.
+        GraftError: ``profile-of-another``, ``profile-class``, ``shape-unfit``, or the file cannot be read.
     """
     profile = Profile.load(path)
     if profile.parent != parent.sha256:
@@ -74,6 +74,7 @@ def stored_profile(path: Path, parent: Parent, classes: Sequence[str] | None = N
             f"the profile {path} was made from another model",
             "profile this model with 'graft profile'",
         )
+    parent.count_at(profile.sizes)
     own = classes_of(profile)
     for name in classes or ():
         if name not in own:

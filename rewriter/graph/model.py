@@ -37,11 +37,14 @@ from graft.rewriter.graph.importing import (
 from graft.rewriter.graph.sample_axes import named, sample_axes
 from graft.rewriter.graph.scores import refuse_class_numbers
 from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
+from graft.rewriter.graph.sizes import SIZES_KEY, Sizes, fitting, sizes_at, sizes_from_json, sizes_to_json
 
 EXTERNAL_DATA_BYTES = 1_500_000_000
 """Larger weights go to a file beside the model: a protobuf message holds 2 GB."""
 CARD_KEY = "graft.card"
 """Of the metadata: where a model carries its card."""
+
+Shapes = Mapping[str, Shape]
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
 log = logging.getLogger("graft")
@@ -61,6 +64,7 @@ class Model:
         card_file: name of the file that the card came from, or ``""``.
         one_by_one: a node inside takes one sample at a time, though the inputs leave the batch open.
         mapped: the classes of outputs that a ZipMap made, in the order of the columns.
+        sizes: of free axes of inputs, at which costs are counted.
     """
 
     graph: gs.Graph
@@ -72,6 +76,7 @@ class Model:
     card_file: str = ""
     one_by_one: bool = False
     mapped: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
+    sizes: Sizes = field(default_factory=dict)
 
     # ---------------------------------------------------------------- reading
 
@@ -126,7 +131,8 @@ class Model:
             ) from error
         constants = {name for name, tensor in graph.tensors().items() if isinstance(tensor, gs.Constant)}
         graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in constants]
-        return cls(graph, card, metadata, header, node_metadata, mapped=mapped)
+        sizes = sizes_from_json(metadata.pop(SIZES_KEY, "{}"))
+        return cls(graph, card, metadata, header, node_metadata, mapped=mapped, sizes=sizes)
 
     def _find_card(self, path: Path, explicit: Path | None) -> Card | None:
         if explicit is None and CARD_KEY in self.metadata:
@@ -177,10 +183,24 @@ class Model:
         )
         return sample_axes(inputs, outputs, self.card)
 
+    def sizes_at(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int | None, ...]]:
+        """Return the sizes of free axes that full ``shapes`` of inputs say.
+
+        Raises:
+            GraftError: ``shape-unfit`` where an input is missing, or has another rank or a fixed size.
+        """
+        inputs = {name: shape for name, (_, shape) in self.inputs().items()}
+        return sizes_at(inputs, self.sample_axes(), shapes)
+
+    def fitting_sizes(self) -> dict[str, tuple[int | None, ...]]:
+        """Return :attr:`sizes` of the inputs that still take them, and still leave axes free."""
+        inputs = {name: shape for name, (_, shape) in self.inputs().items()}
+        return fitting(self.sizes, inputs, self.sample_axes()) if self.sizes else {}
+
     def shapes(
         self,
         free: int = 2,
-        given: Mapping[str, Sequence[int]] | None = None,
+        given: Shapes | None = None,
         same_shape: Collection[str] = (),
     ) -> dict[str, Shape]:
         """Return the shape of every tensor (see :func:`graft.rewriter.graph.shapes.infer_shapes`).
@@ -194,14 +214,14 @@ class Model:
         Returns:
             Tensor name to shape; ``None`` for a dimension that is not known. Constants included.
         """
-        return self.shapes_by_batch(given, same_shape)(free)
+        return self.shapes_by_batch(same_shape)(free, given)
 
     def shapes_by_batch(
-        self, given: Mapping[str, Sequence[int]] | None = None, same_shape: Collection[str] = ()
-    ) -> Callable[[int], dict[str, Shape]]:
-        """Return the function from batch size to the shapes of all tensors, as the graph is now.
+        self, same_shape: Collection[str] = ()
+    ) -> Callable[[int, Shapes | None], dict[str, Shape]]:
+        """Return the function from batch size and given shapes to those of all tensors, as the graph is now.
 
-        For several batch sizes it is faster than :meth:`shapes`, whose arguments it takes.
+        For several batch sizes it is faster than :meth:`shapes`, whose arguments both take.
         """
         plain = without_weights(self._exported())
         for value in plain.graph.output:
@@ -216,7 +236,7 @@ class Model:
 
         axes = self.sample_axes()
 
-        def shapes_for(free: int) -> dict[str, Shape]:
+        def shapes_for(free: int, given: Shapes | None = None) -> dict[str, Shape]:
             proto = onnx.ModelProto()
             proto.CopyFrom(plain)
             for value in proto.graph.input:
@@ -318,6 +338,9 @@ class Model:
         metadata = dict(self.metadata)
         if self.card is not None:
             metadata[CARD_KEY] = self.card.to_json()
+        sizes = self.fitting_sizes()
+        if sizes:
+            metadata[SIZES_KEY] = sizes_to_json(sizes)
         del result.metadata_props[:]
         for key in sorted(metadata):
             result.metadata_props.add(key=key, value=metadata[key])
@@ -390,14 +413,13 @@ class Model:
 # -------------------------------------------------------------------- helpers
 
 
-def _fix_shape(
-    value: onnx.ValueInfoProto, free: int, given: Sequence[int] | None, samples: int | None
-) -> None:
+def _fix_shape(value: onnx.ValueInfoProto, free: int, given: Shape | None, samples: int | None) -> None:
     """Write ``given`` into the shape of an input, or ``free`` where its axis of samples is free."""
     dimensions = value.type.tensor_type.shape.dim
     for position, dimension in enumerate(dimensions):
-        if given is not None and position < len(given):
-            dimension.dim_value = int(given[position])
+        size = given[position] if given is not None and position < len(given) else None
+        if size is not None:
+            dimension.dim_value = size
         elif position == samples and not dimension.HasField("dim_value"):
             dimension.dim_value = free
 

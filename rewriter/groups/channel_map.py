@@ -16,6 +16,7 @@ from graft.rewriter.channels.flow import ChannelOrigin, Flow
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import fixed_batch
 from graft.rewriter.graph.shapes import Shape
+from graft.rewriter.graph.sizes import Sizes, sizes_to_json
 from graft.rewriter.operators import Operator, operator_of, same_shape
 
 Number = TypeVar("Number", np.bool_, np.float64)
@@ -68,6 +69,7 @@ class ChannelMap:
         nodes: the nodes of the graph.
         shapes: tensor name to shape.
         samples: the batch size that the shapes are for.
+        sizes: of free axes, at which costs are counted.
         origins: the channels that each node made, in the order of the file, before ties.
         roots: for every channel number the one that all channels tied to it share.
         factors: for roots that are products the atoms that they are the product of, in the order of the axes.
@@ -80,8 +82,12 @@ class ChannelMap:
         input_shapes: Mapping[str, Sequence[int]] | None = None,
         outputs_open: bool = False,
     ) -> None:
-        inferred: Callable[[int], dict[str, Shape]] = cache(model.shapes_by_batch(input_shapes, same_shape()))
+        given = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
+        self._infer = model.shapes_by_batch(same_shape())
+        inferred: Callable[[int], dict[str, Shape]] = cache(lambda batch: self._infer(batch, given))
         self.shapes = inferred(2)
+        self.sizes: Sizes = {n: size for n, size in model.fitting_sizes().items() if n not in given}
+        self._sized: dict[str, dict[str, Shape]] = {}
         self.nodes: list[gs.Node] = list(model.graph.nodes)
         self._inputs = [tensor.name for tensor in model.graph.inputs]
         self._shapes_of = inferred
@@ -109,6 +115,23 @@ class ChannelMap:
         found = copy.copy(self)
         found.nodes = list(model.graph.nodes)
         found.shapes, found._axes = dict(self.shapes), dict(self._axes)
+        return found
+
+    def at(self, sizes: Sizes) -> ChannelMap:
+        """Return the same map, with costs counted at ``sizes``."""
+        found = copy.copy(self)
+        found.sizes = sizes
+        return found
+
+    def sized(self) -> ChannelMap:
+        """Return the same map with the shapes that tensors have at :attr:`sizes`."""
+        if not self.sizes:
+            return self
+        key = sizes_to_json(self.sizes)
+        if key not in self._sized:
+            self._sized[key] = self._infer(2, self.sizes)
+        found = copy.copy(self)
+        found.shapes = {**self.shapes, **self._sized[key]}
         return found
 
     def alias(self, new: gs.Tensor, like: gs.Tensor) -> None:

@@ -20,6 +20,7 @@ from graft.rewriter.channels.coupling import UnionFind
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.shapes import Shape
+from graft.rewriter.graph.sizes import Sizes
 from graft.rewriter.groups.channel_map import ChannelMap, Number
 from graft.rewriter.groups.removable import list_key, removable
 from graft.rewriter.operators import operator_of
@@ -92,6 +93,18 @@ class ChannelGroups:
         """Return the same analysis for ``model``, a copy of the one that was analysed."""
         found = copy.copy(self)
         found.channel_map = self.channel_map.on(model)
+        return found
+
+    def at(self, sizes: Sizes) -> ChannelGroups:
+        """Return the same analysis, with costs counted at ``sizes`` of free axes."""
+        found = copy.copy(self)
+        found.channel_map = self.channel_map.at(sizes)
+        return found
+
+    def sized(self) -> ChannelGroups:
+        """Return the same analysis with the shapes that costs are counted at."""
+        found = copy.copy(self)
+        found.channel_map = self.channel_map.sized()
         return found
 
     def alias(self, new: gs.Tensor, like: gs.Tensor) -> None:

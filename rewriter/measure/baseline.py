@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 from graft.rewriter.arrays import Array
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.sizes import sizes_of
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.sizes import Sizes, check_asked
 from graft.rewriter.measure import metrics
 from graft.rewriter.measure.cost import cost_of
 from graft.rewriter.measure.evaluation import BATCH, Scored, latencies, score
@@ -39,11 +41,13 @@ class Candidate:
         model: with a card.
         files: that hold it; their sizes add up.
         name: shown with the progress.
+        asked: sizes of free axes that samples must have.
     """
 
     model: Model
     files: tuple[Path, ...] = ()
     name: str = "the model"
+    asked: Sizes = field(default_factory=dict)
 
     @property
     def card(self) -> Card:
@@ -65,12 +69,16 @@ class Candidate:
             The figures, and the scores behind them, one column for each of ``columns``.
 
         Raises:
-            GraftError: the model cannot be run, or its outputs are not numbers.
+            GraftError: the model cannot be run, its outputs are not numbers, or the samples are not of the
+                size that was asked for.
         """
         with progress(self.name, len(samples)) as step:
             every = score(self.model, samples, device, progress=step)
         scored = every.restricted(columns, self.card.output.kind)
-        cost = cost_of(self.model)
+        sized = self.model.copy()
+        sized.sizes = sizes_of(self.model, samples)
+        check_asked(self.asked, sized.sizes)
+        cost = cost_of(sized)
         figures = {
             **scored.summary(),
             "left_out": samples.left_out,

@@ -22,6 +22,8 @@ from graft.rewriter.operators.uncut import Quantization, UncutLayer
 class Cost:
     """Multiply-accumulates for one sample, and values in floating-point constants and quantized weights.
 
+    Axes that the model leaves free count at its ``sizes``: those of the samples, or 1 where none are known.
+
     Attributes:
         macs: of the operators whose work is known.
         parameters: number of values.
@@ -56,6 +58,7 @@ class CostModel:
         head: frozenset[str] = frozenset(),
         table: LatencyTable | None = None,
     ) -> None:
+        groups = groups.sized()
         self._groups = groups
         self._latency = LatencyModel(groups, table) if table else None
         self._work: list[Work] = []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from graft.rewriter.errors import GraftError
-from graft.rewriter.graph.model import Model
+import onnx_graphsurgeon as gs
+
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.cost import CostModel
 from graft.rewriter.operators import Pinning, operator_of
@@ -21,8 +21,9 @@ def inspection(groups: ChannelGroups, sizes: Mapping[str, int] | None = None) ->
         sizes: of a module, group name to the number of channels in its parent.
 
     Returns:
-        ``macs``, ``parameters``, ``operators`` (type to number of nodes), ``operators_without_rule``,
-        ``unknown_operators``, ``groups``, and the shares of both costs that lie in removable channels. MACs
+        ``macs``, ``macs_at_1_for`` (axes of inputs of unknown size), ``parameters``, ``operators`` (type to
+        number of nodes), ``operators_without_rule``, ``unknown_operators``, ``groups``, and the shares of
+        both costs that lie in removable channels. MACs
         are ``None`` where operators that multiply have no rule for it, the unknown ones.
     """
     cost = CostModel(groups)
@@ -31,6 +32,7 @@ def inspection(groups: ChannelGroups, sizes: Mapping[str, int] | None = None) ->
     pinning = {node.op for node in groups.nodes if isinstance(operator_of(node), Pinning)}
     return {
         "macs": macs,
+        "macs_at_1_for": free_axes(groups),
         "parameters": parameters,
         "operators": dict(Counter(node.op for node in groups.nodes).most_common()),
         "operators_without_rule": sorted(pinning),
@@ -39,6 +41,20 @@ def inspection(groups: ChannelGroups, sizes: Mapping[str, int] | None = None) ->
         "cuttable_parameters_ratio": cost.cuttable_parameters() / max(1, parameters),
         "cuttable_macs_ratio": None if macs is None else cost.cuttable_macs() / max(1, macs),
     }
+
+
+def free_axes(groups: ChannelGroups) -> list[str]:
+    """Return the axes of inputs whose sizes are not known, and count as 1: ``x axis 2``."""
+    sized = groups.sized()
+    made = {tensor.name for node in sized.nodes for tensor in node.outputs}
+    read = dict.fromkeys(t.name for node in sized.nodes for t in node.inputs if isinstance(t, gs.Variable))
+    return [
+        f"{name} axis {axis}"
+        for name in read
+        if name and name not in made
+        for axis, size in enumerate(sized.shapes.get(name) or ())
+        if size is None
+    ]
 
 
 def group_table(groups: ChannelGroups, cost: CostModel, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -61,25 +77,3 @@ def group_table(groups: ChannelGroups, cost: CostModel, sizes: Mapping[str, int]
         }
         for group in groups
     ]
-
-
-def check_input_shapes(model: Model, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Check that inputs of ``model`` take these shapes.
-
-    Raises:
-        GraftError: ``shape-unfit`` where an input is missing, or has another rank or a fixed size.
-    """
-    inputs = {name: shape for name, (_, shape) in model.inputs().items()}
-    for name, shape in shapes.items():
-        known = inputs.get(name)
-        if known is None or len(known) != len(shape) or not _fits(known, shape):
-            raise GraftError(
-                "shape-unfit",
-                f"the model has no input {name} that takes the shape {list(shape)}",
-                f"its inputs are {', '.join(f'{n} {list(s)}' for n, s in inputs.items())}",
-            )
-
-
-def _fits(known: Sequence[int | str | None], shape: Sequence[int]) -> bool:
-    pairs = zip(known, shape, strict=True)
-    return all(not isinstance(fixed, int) or fixed == size for fixed, size in pairs)

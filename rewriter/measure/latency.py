@@ -133,8 +133,8 @@ class LatencyTable:
         self.model = self.model.copy()
         self.device = replace(self.device, threads=1, patient=False)
         self.inputs = _inputs(self.model, self.batch)
-        self.batch = len(next(iter(self.inputs.values())))
         session = self.device.open(self.model)
+        self.batch = session.count(self.inputs)
         self.providers = session.providers
         self.milliseconds = _best(session, self.inputs, MODEL_SECONDS)
         self._calibrate()
@@ -265,17 +265,18 @@ def _best(session: Session, inputs: Mapping[str, NDArray[Any]], seconds: float) 
 
 
 def _inputs(model: Model, batch: int) -> dict[str, NDArray[Any]]:
-    """Seeded inputs for a run; a free first dimension counts as the batch."""
-    signature = {}
+    """Seeded inputs for a run; a free batch counts as ``batch``, other free axes as the model's sizes say."""
+    signature, axes = {}, model.sample_axes()
     for name, (dtype, shape) in model.inputs().items():
-        sizes = [size for size in (*[batch][: len(shape)], *shape[1:]) if isinstance(size, int)]
-        if shape and isinstance(shape[0], int):
-            sizes[0] = shape[0]
+        known = model.sizes.get(name, [None] * len(shape))
+        asked = [batch if axis == axes[name] else known[axis] for axis in range(len(shape))]
+        found = [size if isinstance(size, int) else other for size, other in zip(shape, asked, strict=True)]
+        sizes = [size for size in found if size is not None]
         if dtype is None or len(sizes) < len(shape):
             raise GraftError(
                 "latency-shape",
                 f"latency cannot be measured: input {name} of shape {list(shape)} has free dimensions",
-                "export the model with fixed sizes, or use --keep-by macs",
+                f"give its shape: --input-shape {name}:1,3,224,224; or use --keep-by macs",
             )
         signature[name] = (dtype, sizes)
     return draw_inputs(signature)

@@ -19,6 +19,7 @@ from graft.rewriter.arrays import Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import writing
+from graft.rewriter.graph.sizes import Sizes, sizes_from_json, sizes_to_json
 
 FORMAT = "graft/profile/1"
 
@@ -60,6 +61,7 @@ class Profile:
         tables: statistic name to tensor name to float64 (classes, positions of the channel axis): the
             sum over the samples of the class.
         label_source: ``data``, or ``predictions`` of the parent for samples without labels.
+        sizes: of the samples, where the parent leaves axes of its inputs free.
     """
 
     parent: str
@@ -69,6 +71,7 @@ class Profile:
     correct: NDArray[np.int64]
     tables: dict[str, dict[str, Table]] = field(default_factory=dict)
     label_source: str = "data"
+    sizes: Sizes = field(default_factory=dict)
 
     def has(self, statistic: Statistic, tensor: str, positions: int) -> bool:
         """Return true where a statistic was recorded.
@@ -209,6 +212,7 @@ class Profile:
             "data": self.data,
             "classes": list(self.classes),
             **({} if self.label_source == "data" else {"label_source": self.label_source}),
+            **({"sizes": sizes_to_json(self.sizes)} if self.sizes else {}),
         }
         return save(tensors, {"graft": json.dumps(header, sort_keys=True)})
 
@@ -255,6 +259,7 @@ class Profile:
                     file.get_tensor("correct"),
                     tables,
                     str(header.get("label_source", "data")),
+                    sizes_from_json(header.get("sizes", "{}")),
                 )
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise GraftError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from graft.rewriter.data.prefixed import PrefixedData
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.sizes import check_asked
 from graft.rewriter.record.folder import load_module, module_files
 from graft.rewriter.record.provenance import origin_of
 from graft.rewriter.run.session import Device
@@ -37,7 +38,7 @@ JOIN = "What to join"
 INPUT = "Input"
 
 
-class ModuleOptions(Options):
+class ModuleOptions(options.ShapeOptions):
     """Modules, and the way they are joined."""
 
     modules: Annotated[
@@ -179,6 +180,8 @@ def command(
     named = [(file, each.prefix) for each in join.modules for file in module_files([each.path])]
     files, prefixes = [file for file, _ in named], [prefix for _, prefix in named]
     loaded = [load_module(file) for file in files]
+    shapes = join.shapes()
+    _size(loaded, shapes)
     device = run.device()
     compose = _compose(join, compare, entry, data, run, output)
     known = [name for names in prefixed_names(loaded, prefixes) for name in names.values()]
@@ -186,6 +189,8 @@ def command(
     labeller = _labeller(join, loaded, files, prefixes)
     sets = parents.open_sets(data.data, run.seed, (TRAIN, data.test_split), labeller, device)
     sources = {} if join.strategy == "branches" else load_sources(loaded, files, join.parent, join.profile)
+    for source in sources.values():
+        check_asked(source.parent.model.sizes_at(shapes), source.profile.sizes)
     sources = with_refit_samples(sources, loaded, prefixes, sets, data.ignore_label)
     training, reason = naming.training(sets, data.ignore_label)
     modules = Modules(loaded, sources, naming.modules)
@@ -243,6 +248,14 @@ def _labeller(
         return mine[0]
 
     return parent
+
+
+def _size(modules: Sequence[Model], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Let costs of ``modules`` be counted at ``shapes``, each at those of its own inputs."""
+    for name, shape in shapes.items():
+        having = [module for module in modules if name in module.inputs()] or modules
+        for module in having:
+            module.sizes = {**module.sizes, **module.sizes_at({name: shape})}
 
 
 def _compose(

@@ -111,7 +111,7 @@ def command(
     """
     picture = output.plot or output.output.with_suffix(".svg")
     _check_files(output.output, picture, output.force)
-    parent = Parent.load(subject.model, subject.card)
+    parent = Parent.load(subject.model, subject.card, subject.shapes())
     shares = subject.layers.of(parent)  # says before the work what matches nothing
     device = run.device()
     dataset = parents.open_data(parent, data.data, device, run.seed)

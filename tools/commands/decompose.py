@@ -92,7 +92,7 @@ def command(
     """
     ModuleFolder(output.output, output.force)  # refuses before the work
     device = run.device()
-    parent = Parent.load(subject.model, subject.card)
+    parent = Parent.load(subject.model, subject.card, subject.shapes())
     budget.layers.of(parent)  # says before the work what matches nothing
     dataset = parents.open_data(parent, data.data, device, run.seed)
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,7 @@ from graft.tools.command import Option, Options, takes_options
 MEASURE = "What to measure"
 
 
-class EvaluateOptions(options.ModelOptions):
+class EvaluateOptions(options.ShapedModelOptions):
     """A classifier, some of its classes, and a baseline."""
 
     classes: Annotated[
@@ -106,6 +107,7 @@ def command(
     """
     device = run.timing_device()
     candidate, *reports = _candidate(subject.model, subject.card)
+    candidate = replace(candidate, asked=candidate.model.sizes_at(subject.shapes()))
     names = options.class_names(subject.classes, candidate.card)
     other: Candidate | None = None
     if subject.baseline:

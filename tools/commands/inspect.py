@@ -7,31 +7,22 @@ from typing import Annotated, Any
 
 from graft.passes.base import Context
 from graft.passes.normalize.simplify import Normalize
-from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
-from graft.rewriter.measure.inspection import check_input_shapes, inspection
+from graft.rewriter.measure.inspection import inspection
 from graft.rewriter.record.provenance import ORIGIN_KEY, origin_of
 from graft.tools import console as show
 from graft.tools import options
-from graft.tools.command import Argument, Option, Options, takes_options
+from graft.tools.command import Argument, Option, takes_options
 
 
-class InspectOptions(Options):
+class InspectOptions(options.ShapeOptions):
     """A file, its card, and sizes that its graph leaves open."""
 
     file: Annotated[Path, Argument("FILE", "A classifier, a module or a composite, an ONNX file.")]
     card: Annotated[
         Path | None, Option("Card of the model. Default: NAME.yaml beside it.", options.MODEL)
     ] = None
-    input_shape: Annotated[
-        tuple[str, ...],
-        Option(
-            "Shape of an input with free dimensions (beside the batch); repeatable.",
-            options.MODEL,
-            metavar="NAME:1,3,224,224",
-        ),
-    ] = ()
 
 
 @takes_options(epilog="Example: graft inspect resnet20.onnx")
@@ -46,8 +37,8 @@ def command(subject: InspectOptions, output: options.PrintOptions) -> None:
     origin = origin_of(model) if ORIGIN_KEY in model.metadata else None
     ends = _ends(model.inputs()), _ends(model.outputs())
     report = Normalize()(model, Context())
-    shapes = dict(map(_shape, subject.input_shape))
-    check_input_shapes(model, shapes)
+    shapes = subject.shapes()
+    model.sizes = {**model.sizes, **model.sizes_at(shapes)}
     groups = ChannelGroups(model, shapes)
     result: dict[str, Any] = {
         "classes": list(model.card.labels) if model.card else [],
@@ -63,28 +54,15 @@ def command(subject: InspectOptions, output: options.PrintOptions) -> None:
     show.emit("inspect", result, output.as_json, lambda: _show(file, result))
 
 
-def _shape(text: str) -> tuple[str, list[int]]:
-    name, _, sizes = text.rpartition(":")
-    try:
-        shape = [int(size) for size in sizes.replace("x", ",").split(",")]
-        if not name or min(shape) < 1:
-            raise ValueError
-    except ValueError as error:
-        raise GraftError(
-            "shape-unreadable",
-            f"expected a shape such as input:1,3,224,224, found {text}",
-            "give the name of the input and its sizes",
-        ) from error
-    return name, shape
-
-
 def _ends(ends: dict[str, tuple[Any, tuple[int | str | None, ...]]]) -> list[dict[str, Any]]:
     return [{"name": n, "type": str(t), "shape": list(s)} for n, (t, s) in ends.items()]
 
 
 def _show(file: Path, result: dict[str, Any]) -> None:
+    open_axes = result["macs_at_1_for"]
+    at_one = f" at 1 for {', '.join(open_axes)}, which --input-shape gives" if open_axes else ""
     show.note(
-        f"{file}: opset {result['opset']}, {show.count(result['macs'])} MACs "
+        f"{file}: opset {result['opset']}, {show.count(result['macs'])} MACs{at_one} "
         f"({show.percent(result['cuttable_macs_ratio'], 1)} can be pruned), "
         f"{show.count(result['parameters'])} parameters "
         f"({show.percent(result['cuttable_parameters_ratio'], 1)} can be pruned)"

@@ -60,7 +60,7 @@ def command(
     with 'graft decompose MODEL --plan PLAN'.
     """
     refuse_overwrite(output.output, output.force)
-    parent = Parent.load(subject.model, subject.card)
+    parent = Parent.load(subject.model, subject.card, subject.shapes())
     budget.layers.of(parent)  # says before the work what matches nothing
     names = options.class_names(subject.classes, parent.card)
     found = stored_profile(method.profile, parent, names)

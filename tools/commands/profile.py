@@ -32,7 +32,7 @@ def command(
     read it instead of the samples.
     """
     refuse_overwrite(output.output, output.force)
-    parent = Parent.load(subject.model, subject.card)
+    parent = Parent.load(subject.model, subject.card, subject.shapes())
     device = run.device()
     dataset = parents.open_data(parent, data.data, device, run.seed)
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)

@@ -11,14 +11,13 @@ from graft.passes.join.naming import PatchData
 from graft.passes.join.patch_report import describe, evaluate_before_after
 from graft.passes.remove import Remove
 from graft.rewriter.files import refuse_overwrite
-from graft.rewriter.graph.model import Model
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
 from graft.tools.patch import print_report, save
 
 
-class RemoveOptions(options.ModelOptions):
+class RemoveOptions(options.ShapedModelOptions):
     """A classifier, and the classes that it loses."""
 
     names: Annotated[
@@ -39,8 +38,7 @@ def command(
     With --data accuracy on the other classes, before and after, is measured on the test split.
     """
     refuse_overwrite(output.output, output.force)
-    before = Model.load(subject.model, subject.card)
-    before.card = before.require_card(subject.model)
+    before = subject.load()
     device = run.device()
     report = Remove(subject.names)(before, Context(device=device))
     after = report.model
