@@ -40,6 +40,7 @@ class ComposeReport(Report):
         reason: why this strategy.
         scores: name of the comparison of different networks; ``""`` where there is one network.
         adapted: for each network the steps from the raw input to its own.
+        shared: nodes that run once in place of several equal ones, and weights that are stored so.
         joint: the fit of the scores to samples, where there was one.
         reject: the limit of rejection, where the column ``(other)`` is for out-of-distribution samples.
     """
@@ -49,6 +50,7 @@ class ComposeReport(Report):
     reason: str
     scores: str = ""
     adapted: tuple[tuple[str, ...], ...] = ()
+    shared: tuple[int, int] = (0, 0)
     joint: FitReport | None = None
     reject: RejectReport | None = None
 
@@ -59,6 +61,7 @@ class _Joined(Report):
 
     model: Model
     scores: str = ""
+    shared: tuple[int, int] = (0, 0)
     joint: FitReport | None = None
     reject: RejectReport | None = None
 
@@ -175,6 +178,7 @@ class Compose:
             reason=reason,
             scores=joined.scores,
             adapted=met.adapted,
+            shared=joined.shared,
             joint=joined.joint,
             reject=joined.reject,
         )
@@ -216,7 +220,10 @@ class Compose:
         reports = [each for each in (merged, joint, reject) if each]
         declined += [each for report in reports for each in report.declined]
         scores = "" if single else comparison.name
-        return _Joined(declined=tuple(declined), model=model, scores=scores, joint=joint, reject=reject)
+        shared = (merged.shared.nodes, merged.shared.weights) if merged.shared and not single else (0, 0)
+        return _Joined(
+            declined=tuple(declined), model=model, scores=scores, shared=shared, joint=joint, reject=reject
+        )
 
     def _fitting(self, model: Model, context: Context) -> Context:
         """Return the context of fits: samples of all classes, matched to the card of the composite."""

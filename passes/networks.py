@@ -8,6 +8,7 @@ from functools import cached_property
 
 from graft.passes.base import Context
 from graft.passes.compare import Comparison, Situation, comparison_called, default_comparison
+from graft.passes.join.adopt import adopted, is_whole
 from graft.passes.join.compatibility import check_classes, check_kinds, display_name
 from graft.passes.join.network import Network, macs_with_distances
 from graft.passes.select.continuous import Continuous
@@ -23,7 +24,8 @@ class Modules:
     """Modules to be joined.
 
     Attributes:
-        models: that ``decompose`` or ``compose`` wrote; the classes of the result come in their order.
+        models: that ``decompose`` or ``compose`` wrote, or any classifiers with a card, which are modules for
+            all of their classes; the classes of the result come in their order.
         sources: graph hash of a parent at hand to what a trunk needs of it.
         rename: for each module, old name to new name of its classes; empty: nothing is renamed.
     """
@@ -31,6 +33,9 @@ class Modules:
     models: Sequence[Model]
     sources: Mapping[str, Source] = field(default_factory=dict)
     rename: Sequence[Mapping[str, str]] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "models", tuple(map(adopted, self.models)))
 
     @cached_property
     def origins(self) -> tuple[Origin, ...]:
@@ -76,7 +81,8 @@ class Modules:
         check_classes(self.models, origins, self.names)
         first = self.models[0].require_card()
         for module, origin in zip(self.models[1:], origins[1:], strict=True):
-            check_kinds(first, module.require_card(), same_parent=origin.parents == origins[0].parents)
+            same = origin.parents[0].graph_sha256 == origins[0].parents[0].graph_sha256
+            check_kinds(first, module.require_card(), same_parent=same)
 
 
 @dataclass(frozen=True)
@@ -116,18 +122,15 @@ class Networks:
         """
         if self.continuous:
             modules = replace(modules, sources=self._continued(modules, context))
-        members: dict[str, list[int]] = {}
-        for number, origin in enumerate(modules.origins):
-            patched = f" (patched, {number})" if origin.options.get("patches") else ""
-            members.setdefault(f"{origin.parents[0].graph_sha256}{patched}", []).append(number)
+        members, apart = _members(modules)
         networks: list[Network] = []
         without: list[str] = []
         for parent, numbers in members.items():
-            origin = modules.origins[numbers[0]]
-            source = None if self.strategy == "branches" else modules.sources.get(parent)
+            why = apart.get(parent)
+            at_hand = self.strategy != "branches" and why is None
+            source = modules.sources.get(parent) if at_hand else None
             if source is None:
-                name = display_name(origin.parents[0], parent)
-                without.append(f"{name} as it was patched" if origin.options.get("patches") else name)
+                without.append(why or f"not at hand: {_parent_name(modules, numbers[0])}")
                 networks += [Network(modules.models[each].copy(), False, [each]) for each in numbers]
             else:
                 beside = len(members) > 1
@@ -136,10 +139,10 @@ class Networks:
         self._check_layers([modules.sources[each] for each in members if each in modules.sources])
         if self.strategy != "auto":
             return networks, "asked for"
-        if len(members) == 1:
+        if len(members) == 1 and not apart:
             return networks, "the parent is not at hand" if without else "all modules are of one parent"
         if without:
-            return networks, f"not at hand: {', '.join(without)}"
+            return networks, _reason(without)
         return networks, f"one network for each of {len(members)} parents"
 
     def _trunk(
@@ -167,8 +170,7 @@ class Networks:
         if without and self.strategy == "trunk":
             raise GraftError(
                 "parent-missing",
-                f"a trunk needs the parent and its profile, and those of {', '.join(without)} are not "
-                "beside the modules",
+                f"a trunk needs the parent and its profile: {_reason(without)}",
                 "name them with --parent and --profile, or use --strategy branches",
             )
         asked = "--keep" if self.keep is not None else next((rule.flag for rule in self.layers), None)
@@ -212,3 +214,42 @@ class Networks:
             learned = Continuous(frozenset(others))(source.parent, replace(context, profile=source.profile))
             found[sha256] = replace(source, profile=learned.profile)
         return found
+
+
+def _members(modules: Modules) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Return the numbers of the modules that one network may serve, and why some have none in common.
+
+    The keys are graph hashes of parents, with more behind them for what stays apart.
+    """
+    members: dict[str, list[int]] = {}
+    apart: dict[str, str] = {}
+    for number, origin in enumerate(modules.origins):
+        parent, name = origin.parents[0].graph_sha256, _parent_name(modules, number)
+        if origin.options.get("patches"):
+            parent += f" (patched, {number})"
+            apart[parent] = f"not at hand: {name} as it was patched"
+        elif is_whole(modules.models[number]):
+            parent += f" (whole, {number})"
+            apart[parent] = f"a whole classifier: {name}"
+        members.setdefault(parent, []).append(number)
+    for parent, numbers in members.items():
+        origins = [modules.origins[number] for number in numbers]
+        classes = [origin.renamed.get(name, name) for origin in origins for name in origin.classes]
+        twice = next((name for name in classes if classes.count(name) > 1), None)
+        if twice is not None:
+            apart[parent] = f"several cuts of class '{twice}': {_parent_name(modules, numbers[0])}"
+    return members, apart
+
+
+def _parent_name(modules: Modules, number: int) -> str:
+    """Return the name of the parent of a module."""
+    return display_name(modules.origins[number].parents[0])
+
+
+def _reason(without: Sequence[str]) -> str:
+    """Join reasons, each named once with all that it holds for."""
+    found: dict[str, list[str]] = {}
+    for each in without:
+        why, _, name = each.partition(": ")
+        found.setdefault(why, []).append(name)
+    return "; ".join(f"{why}: {', '.join(dict.fromkeys(names))}" for why, names in found.items())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context, Report
@@ -18,6 +21,12 @@ DRAWS = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 )
 """Operators whose output is another every time."""
+COMMUTATIVE = frozenset(("Add", "Mul", "And", "Or", "Xor", "Equal"))
+"""Operators of two inputs that may change places without changing a bit of the result."""
+
+WINDOWED = frozenset(("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"))
+NEUTRAL = {"dilations": 1, "strides": 1, "pads": 0}
+"""Attributes of windows whose defaults depend on the rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +46,9 @@ class DeduplicateReport(Report):
 class Deduplicate:
     """Let equal weights be stored, and equal nodes run, once.
 
-    Two nodes are equal that have the same operator, attributes and inputs: branches that begin alike
-    share what they begin with. Nodes with bodies, and those that draw, stay apart.
+    Two nodes are equal that have the same operator, attributes and inputs, also where one exporter writes
+    a default and the other leaves it out: branches that begin alike share what they begin with. Nodes with
+    bodies, and those that draw, stay apart.
     """
 
     def __call__(self, model: Model, context: Context) -> DeduplicateReport:
@@ -57,7 +67,7 @@ class Deduplicate:
         first: dict[Hashable, gs.Node] = {}
         nodes = 0
         for node in list(graph.nodes):
-            key = _key(node)
+            key = _key(node, model.opset)
             if key is None or any(tensor.name in held for tensor in node.outputs):
                 continue
             same = first.setdefault(key, node)
@@ -108,12 +118,14 @@ def _unused(name: str, taken: set[str]) -> str:
     return name
 
 
-def _key(node: gs.Node) -> Hashable | None:
+def _key(node: gs.Node, opset: int) -> Hashable | None:
     """Return the key that equal nodes share; ``None`` for a node that has no equal."""
     if node.op in DRAWS or (node.op == "Dropout" and len(node.inputs) == 3):  # maybe in training mode
         return None
     attributes = []
     for name, value in sorted(node.attrs.items()):
+        if _says_nothing(node, name, value, opset):
+            continue
         if isinstance(value, gs.Graph):
             return None
         if isinstance(value, gs.Tensor):
@@ -121,6 +133,32 @@ def _key(node: gs.Node) -> Hashable | None:
         if isinstance(value, np.ndarray):
             value = (str(value.dtype), value.shape, value.tobytes())
         attributes.append((name, repr(value)))
-    inputs = tuple(tensor.name and id(tensor) for tensor in node.inputs)
+    inputs = [tensor.name and id(tensor) for tensor in node.inputs]
+    if node.op in COMMUTATIVE:
+        inputs.sort()
     outputs = tuple(bool(tensor.name) for tensor in node.outputs)
-    return (node.op, node.domain or "", tuple(attributes), inputs, outputs)
+    return (node.op, node.domain or "", tuple(attributes), tuple(inputs), outputs)
+
+
+def _says_nothing(node: gs.Node, name: str, value: Any, opset: int) -> bool:
+    """Return ``True`` for an attribute with the value that it has where it is left out."""
+    if node.domain or not isinstance(value, int | float | str | list):
+        return False
+    if node.op in WINDOWED and name in NEUTRAL:
+        return isinstance(value, list) and all(each == NEUTRAL[name] for each in value)
+    if node.op == "Conv" and name == "kernel_shape":
+        return True  # that of the weight
+    defaults = _defaults(node.op, opset)
+    return name in defaults and bool(defaults[name] == value)
+
+
+@cache
+def _defaults(operator: str, opset: int) -> Mapping[str, Any]:
+    """Return the defaults of the attributes of a standard operator."""
+    try:
+        schema = onnx.defs.get_schema(operator, opset, "")
+    except onnx.defs.SchemaError:
+        return {}
+    known = {name: each.default_value for name, each in schema.attributes.items() if each.default_value.name}
+    found = {name: onnx.helper.get_attribute_value(value) for name, value in known.items()}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}

@@ -14,7 +14,7 @@ from graft.passes.compare.branch import Branch, joint_places
 from graft.passes.join.adapt import ANTIALIAS_OPSET, RAW, Adapt, raw_input, shrinks
 from graft.passes.join.compatibility import batch_of, signature
 from graft.passes.join.convert import Convert
-from graft.passes.join.deduplicate import Deduplicate
+from graft.passes.join.deduplicate import Deduplicate, DeduplicateReport
 from graft.passes.join.network import class_summary
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.errors import GraftError
@@ -126,9 +126,11 @@ class MergeReport(Report):
 
     Attributes:
         model: with its card.
+        shared: what was equal in them.
     """
 
     model: Model
+    shared: DeduplicateReport | None = None
 
 
 class Merge:
@@ -212,7 +214,7 @@ class Merge:
         model.tidy()
         report = Deduplicate()(model, Context())
         model.refresh_shapes()
-        return MergeReport(changed=report.changed, declined=report.declined, model=model)
+        return MergeReport(changed=report.changed, declined=report.declined, model=model, shared=report)
 
 
 def _branch(model: Model, prefix: str, graph: gs.Graph, names: Sequence[str], activations: bool) -> Branch:

@@ -68,7 +68,10 @@ class SideBySide:
         kind = "probabilities" if kinds == {"probabilities"} else "logits"
         report = merged.finish(output, self.classes, kind, parts.dtype, further)
         return MergeReport(
-            changed=len(networks), declined=(*parts.declined, *report.declined), model=report.model
+            changed=len(networks),
+            declined=(*parts.declined, *report.declined),
+            model=report.model,
+            shared=report.shared,
         )
 
     def _in_order(self, parts: _Parts, merged: Merge, names: Sequence[str]) -> gs.Tensor:

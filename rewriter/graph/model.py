@@ -61,6 +61,7 @@ class Model:
         header: the remaining fields of the ``ModelProto`` (IR version, producer, doc strings ...).
         node_metadata: ``metadata_props`` of nodes by their names.
         file_sha256: hash of the file it came from, or ``""``.
+        file_name: name of the file that it came from, or ``""``.
         card_file: name of the file that the card came from, or ``""``.
         one_by_one: a node inside takes one sample at a time, though the inputs leave the batch open.
         mapped: the classes of outputs that a ZipMap made, in the order of the columns.
@@ -73,6 +74,7 @@ class Model:
     header: onnx.ModelProto = field(default_factory=onnx.ModelProto)
     node_metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     file_sha256: str = ""
+    file_name: str = ""
     card_file: str = ""
     one_by_one: bool = False
     mapped: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
@@ -95,6 +97,7 @@ class Model:
         """
         path = Path(path)
         model = cls.from_proto(read_proto(path))
+        model.file_name = path.name
         model.file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         model.card = model._find_card(path, Path(card) if card else None) if with_card else None
         if model.card:

@@ -181,6 +181,17 @@ def parents_beside(files: Sequence[Path]) -> list[Path]:
     return [each for each in folders if (each / PARENT).is_file() and (each / PROFILE).is_file()]
 
 
+def load_classifier(path: Path) -> Model:
+    """Load a module, a composite, or any classifier with its card.
+
+    Raises:
+        GraftError: ``card-missing`` where it has none, and as :meth:`Model.load`.
+    """
+    model = Model.load(path)
+    model.card = model.require_card(path)
+    return model
+
+
 def load_module(path: Path) -> Model:
     """Load a module or composite with the card in its metadata.
 

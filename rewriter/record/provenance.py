@@ -20,7 +20,10 @@ METRICS_KEY = "graft.metrics"
 
 
 class ParentRecord(BaseModel):
-    """A parent, named by the hashes of its file and of its graph."""
+    """A parent, named by the hashes of its file and of its graph.
+
+    Its name is that of its card, or of its file.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -107,7 +110,7 @@ def parent_record(model: Model) -> ParentRecord:
         graph_sha256=model.graph_sha256(),
         file_sha256=model.file_sha256,
         labels=card.labels,
-        name=card.name,
+        name=card.name or model.file_name or None,
         license=card.license,
         source=card.source,
     )

@@ -14,6 +14,7 @@ from graft.passes.compare import comparison_called
 from graft.passes.compare import names as comparison_names
 from graft.passes.compare.reject import FALSE_POSITIVE_RATE
 from graft.passes.compose import STRATEGIES, Compose, ComposeReport
+from graft.passes.join.adopt import adopted
 from graft.passes.join.merge import INPUTS
 from graft.passes.join.naming import TRAIN, Naming, prefixed_names
 from graft.passes.join.patch_report import describe, evaluate_composite
@@ -25,7 +26,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sizes import check_asked
-from graft.rewriter.record.folder import load_module, module_files
+from graft.rewriter.record.folder import load_classifier, module_files
 from graft.rewriter.record.provenance import origin_of
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
@@ -44,7 +45,9 @@ class ModuleOptions(options.ShapeOptions):
     modules: Annotated[
         tuple[options.PrefixedPath, ...],
         Argument(
-            "MODULES...", "Files or folders that 'graft decompose' wrote; PREFIX=MODULE prefixes classes."
+            "MODULES...",
+            "Files or folders that 'graft decompose' wrote, or classifiers with a card; PREFIX=MODULE "
+            "prefixes classes.",
         ),
     ]
     rename: Annotated[
@@ -169,19 +172,21 @@ def command(
     run: ComposeRun,
     output: ComposeOutput,
 ) -> None:
-    """Join MODULES, files or folders that 'graft decompose' wrote, into one classifier.
+    """Join MODULES into one classifier: what 'graft decompose' wrote, or any classifiers with a card.
 
     Modules of one parent are planned anew as one set and share one trunk: together they cost no more
     than the parent. Networks of several parents run side by side on one raw input, with scores that can
-    be compared. With --data the scores of several parents come from a joint head, fitted to the training
-    split, and the result is measured on the test split. PREFIX=MODULE calls its classes PREFIX:NAME.
+    be compared; what is equal in them, such as a frozen backbone, runs and is stored once. With --data the
+    scores of several parents come from a joint head, fitted to the training split, and the result is
+    measured on the test split. PREFIX=MODULE calls its classes PREFIX:NAME.
     """
     refuse_overwrite(output.output, output.force)
     named = [(file, each.prefix) for each in join.modules for file in module_files([each.path])]
     files, prefixes = [file for file, _ in named], [prefix for _, prefix in named]
-    loaded = [load_module(file) for file in files]
+    loaded = [load_classifier(file) for file in files]
     shapes = join.shapes()
     _size(loaded, shapes)
+    loaded = list(map(adopted, loaded))
     device = run.device()
     compose = _compose(join, compare, entry, data, run, output)
     known = [name for names in prefixed_names(loaded, prefixes) for name in names.values()]
@@ -294,6 +299,8 @@ def _described(report: ComposeReport, device: Device) -> dict[str, Any]:
         "scores": report.scores,
         "classes": described["classes"],
         "input": described["inputs"][0],
+        "shared_nodes": report.shared[0],
+        "shared_weights": report.shared[1],
         "adapted": [list(steps) for steps in report.adapted],
         "joint": report.joint.plain() if report.joint else None,
         "reject": report.reject.plain() if report.reject else None,
@@ -312,6 +319,11 @@ def _print_report(result: dict[str, Any]) -> None:
     )
     if result["scores"]:
         show.note(f"scores compared by {result['scores']}")
+    if result["shared_weights"]:
+        show.note(
+            f"equal in several networks, run and stored once: {result['shared_nodes']} nodes, "
+            f"{result['shared_weights']} weights"
+        )
     if result["joint"]:
         joint = result["joint"]
         used = "" if joint["used"] else "; it is not better than the scores without data, which are used"
