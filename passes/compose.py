@@ -149,11 +149,11 @@ class Compose:
         """
         modules.check()
         raw = input_of(modules.models, self.input, len(modules.parents) > 1)
-        choose = Networks(
+        chooser = Networks(
             *(self.strategy, self.keep, self.other, self.scores, self.continuous),
             *(self.round_to, self.verify, LayerRules.read(self.freeze, self.keep_layers)),
         )
-        networks, reason = choose(modules, context)
+        networks, reason = chooser.choose(modules, context)
         for network in networks:
             names = [modules.names[number] for number in network.members]
             network.rename({old: new for each in names for old, new in each.items()})

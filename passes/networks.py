@@ -10,6 +10,7 @@ from graft.passes.base import Context
 from graft.passes.compare import Comparison, Situation, comparison_called, default_comparison
 from graft.passes.join.adopt import adopted, is_whole
 from graft.passes.join.compatibility import check_classes, check_kinds, display_name
+from graft.passes.join.equal_parts import spared_macs
 from graft.passes.join.network import Network, macs_with_distances
 from graft.passes.select.continuous import Continuous
 from graft.passes.select.layers import LayerRules
@@ -109,7 +110,7 @@ class Networks:
     verify: bool = False
     layers: LayerRules = field(default_factory=LayerRules)
 
-    def __call__(self, modules: Modules, context: Context) -> tuple[list[Network], str]:
+    def choose(self, modules: Modules, context: Context) -> tuple[list[Network], str]:
         """Return the networks of the composite, in the order of the parents, and why these.
 
         Args:
@@ -123,20 +124,26 @@ class Networks:
         if self.continuous:
             modules = replace(modules, sources=self._continued(modules, context))
         members, apart = _members(modules)
+        at_hand = {} if self.strategy == "branches" else dict(modules.sources)
+        sources = [at_hand[each] for each in members if each in at_hand and each not in apart]
+        spared = dict(zip(map(id, sources), spared_macs([each.parent for each in sources]), strict=True))
         networks: list[Network] = []
         without: list[str] = []
         for parent, numbers in members.items():
             why = apart.get(parent)
-            at_hand = self.strategy != "branches" and why is None
-            source = modules.sources.get(parent) if at_hand else None
+            source = at_hand.get(parent) if why is None else None
             if source is None:
                 without.append(why or f"not at hand: {_parent_name(modules, numbers[0])}")
                 networks += [Network(modules.models[each].copy(), False, [each]) for each in numbers]
             else:
-                beside = len(members) > 1
-                networks.append(self._trunk(modules, numbers, source, beside, context))
+                siblings = Siblings(
+                    [modules.origins[each] for each in numbers],
+                    source,
+                    *(len(members) > 1, spared[id(source)]),
+                )
+                networks.append(self._trunk(modules, numbers, siblings, context))
         self._check_possible(without, networks)
-        self._check_layers([modules.sources[each] for each in members if each in modules.sources])
+        self._check_layers(sources)
         if self.strategy != "auto":
             return networks, "asked for"
         if len(members) == 1 and not apart:
@@ -146,10 +153,11 @@ class Networks:
         return networks, f"one network for each of {len(members)} parents"
 
     def _trunk(
-        self, modules: Modules, numbers: Sequence[int], source: Source, beside: bool, context: Context
+        self, modules: Modules, numbers: Sequence[int], siblings: Siblings, context: Context
     ) -> Network:
         """Return the one network of a parent: a single module as it is, or a new trunk."""
-        most, first = source.parent.cost.macs, modules.models[numbers[0]]
+        parent, beside, first = siblings.source.parent, siblings.beside, modules.models[numbers[0]]
+        most = parent.cost.macs + siblings.spared
         planned = self.keep is not None or self.continuous or bool(self.layers)
         as_it_is = len(numbers) == 1 and beside and self.strategy == "auto" and not planned
         if as_it_is and macs_with_distances(first) <= most:
@@ -157,12 +165,11 @@ class Networks:
         comparison = default_comparison(Situation(parents=2, data=False, steps=False))
         if self.scores is not None:
             comparison = comparison_called(self.scores)
-        layers = self.layers.known_to(source.parent)
+        layers = self.layers.known_to(parent)
         trunk = Trunk(comparison, self.keep, self.other, self.round_to, self.verify, layers)
-        origins = [modules.origins[number] for number in numbers]
-        report = trunk(Siblings(origins, source, beside), context)
+        report = trunk(siblings, context)
         network = Network(report.model, True, numbers, most, report.declined)
-        network.rename({old: new for origin in origins for new, old in origin.renamed.items()})
+        network.rename({old: new for origin in siblings.origins for new, old in origin.renamed.items()})
         return network
 
     def _check_possible(self, without: Sequence[str], networks: Sequence[Network]) -> None:
@@ -230,7 +237,7 @@ def _members(modules: Modules) -> tuple[dict[str, list[int]], dict[str, str]]:
             apart[parent] = f"not at hand: {name} as it was patched"
         elif is_whole(modules.models[number]):
             parent += f" (whole, {number})"
-            apart[parent] = f"a whole classifier: {name}"
+            apart[parent] = f"whole classifiers: {name}"
         members.setdefault(parent, []).append(number)
     for parent, numbers in members.items():
         origins = [modules.origins[number] for number in numbers]

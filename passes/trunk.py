@@ -151,11 +151,13 @@ class Siblings:
         origins: of each module.
         source: their parent.
         beside: other networks stand beside the trunk.
+        spared: multiply-accumulates that run once for this parent and another one.
     """
 
     origins: Sequence[Origin]
     source: Source
     beside: bool
+    spared: int = 0
 
     @property
     def classes(self) -> list[str]:
@@ -215,7 +217,7 @@ class Trunk:
         source, beside = siblings.source, siblings.beside
         asked = [Asked.of(origin) for origin in siblings.origins]
         first, declined = _without_samples(asked[0], siblings)
-        most = 1.0 - (self._room(source) if beside else 0.0)
+        most = 1.0 - (self._room(siblings) if beside else 0.0)
         keep = self._budget(asked)
         layers = joined([*(LayerRules.read(each.freeze, each.keep_layers) for each in asked), self.layers])
         decompose = Decompose(
@@ -246,16 +248,18 @@ class Trunk:
             return self.keep
         return max(budgets)
 
-    def _room(self, source: Source) -> float:
+    def _room(self, siblings: Siblings) -> float:
         """Return the share of the parent's work that comparing scores adds to the trunk.
 
-        0 where nothing is added, and where so small a parent could not give it up.
+        0 where nothing is added, where what other parents have, too, spares as much, and where so small a
+        parent could not give it up.
         """
-        parent = source.parent
+        source, parent = siblings.source, siblings.source.parent
         place = last_features(parent.model, parent.groups, parent.model.require_card().output.name)
         if place is None or not source.profile.has(PRODUCTS, place.tensor, len(place.channels)):
             return 0.0
-        share = self.comparison.added_macs(len(place.channels)) / max(1, parent.cost.macs)
+        added = self.comparison.added_macs(len(place.channels)) - siblings.spared
+        share = max(0, added) / max(1, parent.cost.macs)
         return share if share < 1 else 0.0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -67,7 +67,7 @@ class Deduplicate:
         first: dict[Hashable, gs.Node] = {}
         nodes = 0
         for node in list(graph.nodes):
-            key = _key(node, model.opset)
+            key = node_key(node, model.opset, id)
             if key is None or any(tensor.name in held for tensor in node.outputs):
                 continue
             same = first.setdefault(key, node)
@@ -118,8 +118,14 @@ def _unused(name: str, taken: set[str]) -> str:
     return name
 
 
-def _key(node: gs.Node, opset: int) -> Hashable | None:
-    """Return the key that equal nodes share; ``None`` for a node that has no equal."""
+def node_key(node: gs.Node, opset: int, called: Callable[[gs.Tensor], Any]) -> Hashable | None:
+    """Return the key that equal nodes share; ``None`` for a node that has no equal.
+
+    Args:
+        node: a node of a graph.
+        opset: version of the standard operators.
+        called: gives equal tensors, and no others, equal values.
+    """
     if node.op in DRAWS or (node.op == "Dropout" and len(node.inputs) == 3):  # maybe in training mode
         return None
     attributes = []
@@ -133,7 +139,7 @@ def _key(node: gs.Node, opset: int) -> Hashable | None:
         if isinstance(value, np.ndarray):
             value = (str(value.dtype), value.shape, value.tobytes())
         attributes.append((name, repr(value)))
-    inputs = [tensor.name and id(tensor) for tensor in node.inputs]
+    inputs = [tensor.name and called(tensor) for tensor in node.inputs]
     if node.op in COMMUTATIVE:
         inputs.sort()
     outputs = tuple(bool(tensor.name) for tensor in node.outputs)

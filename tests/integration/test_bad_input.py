@@ -145,7 +145,7 @@ REQUESTS = {
         "decompose other/dense.onnx --data dense.npz --profile dense.profile --keep 0.7 -o out",
         *("profile-of-another", "graft profile"),
     ),
-    "compose no module": ("compose dense.onnx modules -o out", "not-a-module", "dense.onnx"),
+    "compose classes twice": ("compose dense.onnx modules -o out", "class-twice", "dense.onnx"),
     "compose a class twice": (
         "compose modules/ant.onnx modules/ant.onnx -o out",
         *("class-twice", "ant"),
