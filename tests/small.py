@@ -22,6 +22,7 @@ from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.weights import arrays
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
@@ -205,6 +206,9 @@ def run(of: Model | onnx.ModelProto, x: Array) -> dict[str, Array]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    outside = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, (array, _) in arrays(proto).items()}
+    if outside:
+        options.add_external_initializers([*outside], [*outside.values()])
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {"x": x}), strict=True))

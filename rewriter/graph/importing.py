@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import version_converter
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.forms import standardize
+from graft.rewriter.graph.weights import read_external, with_references, without_references
 
 LOWEST_OPSET = 11
 """Older models are lifted to this operator set."""
@@ -20,8 +23,12 @@ ML_DOMAIN = "ai.onnx.ml"
 log = logging.getLogger("graft")
 
 
-def read_proto(path: Path) -> onnx.ModelProto:
+def read_proto(path: Path) -> tuple[onnx.ModelProto, list[NDArray[Any]]]:
     """Read an ONNX file.
+
+    Returns:
+        The model, and weights that it refers to (see :mod:`graft.rewriter.graph.weights`), to be held until a
+        graph holds them.
 
     Raises:
         GraftError: the file is missing, no valid ONNX model, or of a version that cannot be read.
@@ -37,13 +44,14 @@ def read_proto(path: Path) -> onnx.ModelProto:
     if path.stat().st_size == 0:
         raise GraftError("model-unreadable", f"{path} is empty", "export or copy the model again")
     try:
-        proto = onnx.load(path)
+        proto = onnx.load(path, load_external_data=False)
         if not proto.graph.node or not proto.opset_import:
             raise DecodeError("no graph in it")
         _check_versions(path, proto)
+        held = read_external(proto, path.parent)
         standardize(proto)
         _shape_outputs(proto)
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(without_references(proto))
     except GraftError:
         raise
     except DecodeError as error:
@@ -57,7 +65,7 @@ def read_proto(path: Path) -> onnx.ModelProto:
         raise GraftError(
             "model-invalid", f"{path} is not a valid ONNX model: {reason[:200]}", "export it again"
         ) from error
-    return proto
+    return proto, held
 
 
 def _shape_outputs(proto: onnx.ModelProto) -> None:
@@ -102,7 +110,7 @@ def lift_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
     if opset is None or opset >= LOWEST_OPSET:
         return proto
     try:
-        lifted: onnx.ModelProto = version_converter.convert_version(proto, LOWEST_OPSET)
+        lifted = converted(proto, LOWEST_OPSET)
     except Exception as error:
         raise GraftError(
             "model-version",
@@ -112,6 +120,12 @@ def lift_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
     log.info("lifted the model from opset %d to %d", opset, LOWEST_OPSET)
     lifted.ir_version = max(proto.ir_version, 4)
     return lifted
+
+
+def converted(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Return the model at another opset, as onnx's converter makes it, which raises errors of its own."""
+    found: onnx.ModelProto = version_converter.convert_version(without_references(proto), opset)
+    return with_references(found, proto)
 
 
 def without_zip_maps(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -38,9 +38,8 @@ from graft.rewriter.graph.sample_axes import named, sample_axes
 from graft.rewriter.graph.scores import refuse_class_numbers
 from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
 from graft.rewriter.graph.sizes import SIZES_KEY, Sizes, fitting, sizes_at, sizes_from_json, sizes_to_json
+from graft.rewriter.graph.weights import arrays, attach, exported, raw, write_external
 
-EXTERNAL_DATA_BYTES = 1_500_000_000
-"""Larger weights go to a file beside the model: a protobuf message holds 2 GB."""
 CARD_KEY = "graft.card"
 """Of the metadata: where a model carries its card."""
 
@@ -96,7 +95,9 @@ class Model:
                 card is unreadable or does not fit the model.
         """
         path = Path(path)
-        model = cls.from_proto(read_proto(path))
+        proto, held = read_proto(path)
+        model = cls.from_proto(proto)
+        del held  # the graph has them now
         model.file_name = path.name
         model.file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         model.card = model._find_card(path, Path(card) if card else None) if with_card else None
@@ -128,6 +129,7 @@ class Model:
         }
         try:
             graph = gs.import_onnx(proto)
+            attach(graph)
         except UnicodeDecodeError as error:
             raise GraftError(
                 "model-invalid", "an attribute of a node holds text that is not UTF-8", "export it again"
@@ -263,7 +265,8 @@ class Model:
 
     def graph_sha256(self) -> str:
         """Return the hash of nodes, names and weights; metadata, doc strings and shape notes do not count."""
-        graph = self.proto().graph
+        proto = self.proto()
+        graph, large = proto.graph, arrays(proto)
         graph.ClearField("value_info")
         graph.ClearField("doc_string")
         for node in graph.node:
@@ -272,7 +275,11 @@ class Model:
         for tensor in graph.initializer:  # where a weight is kept is no part of the graph
             tensor.ClearField("data_location")
             tensor.ClearField("external_data")
-        return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+        found = hashlib.sha256(graph.SerializeToString(deterministic=True))
+        for name, (values, _) in sorted(large.items()):
+            found.update(name.encode())
+            found.update(raw(values))
+        return found.hexdigest()
 
     # ---------------------------------------------------------------- changing
 
@@ -324,7 +331,11 @@ class Model:
     # ---------------------------------------------------------------- writing
 
     def proto(self) -> onnx.ModelProto:
-        """Return the model as a new ``ModelProto``, metadata and card included."""
+        """Return the model as a new ``ModelProto``, metadata and card included.
+
+        It refers to weights beyond 1.5 GB (see :mod:`graft.rewriter.graph.weights`): :meth:`save` writes such a
+        model, and :class:`graft.rewriter.run.session.Session` runs it.
+        """
         proto = self._exported()
         opsets, functions, graph = list(proto.opset_import), list(proto.functions), proto.graph
         result = onnx.ModelProto()
@@ -352,7 +363,7 @@ class Model:
     def _exported(self) -> onnx.ModelProto:
         """Return graph, opsets and functions, without metadata."""
         self._part_shared_weights()
-        proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
+        proto = exported(self.graph)
         proto.ir_version = self.ir_version
         return proto
 
@@ -376,7 +387,7 @@ class Model:
             import_domains=self.graph.import_domains,
             functions=self.graph.functions,
         )
-        proto: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+        proto = exported(graph)
         proto.ir_version = self.ir_version
         return proto
 
@@ -401,15 +412,11 @@ class Model:
         """
         path = Path(path)
         proto = self.proto()
-        large = sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_DATA_BYTES
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(writing(path, force))
-            if large:
+            if arrays(proto):
                 data = path.with_name(path.name + ".data")
-                weights = stack.enter_context(writing(data, force))
-                onnx.save(proto, temporary, save_as_external_data=True, location=weights.name)
-                for entry in (e for t in proto.graph.initializer for e in t.external_data):
-                    entry.value = data.name if entry.key == "location" else entry.value
+                write_external(proto, stack.enter_context(writing(data, force)), data.name)
             temporary.write_bytes(proto.SerializeToString(deterministic=True))
 
 

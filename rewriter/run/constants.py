@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 
 from graft.rewriter.arrays import Array
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.weights import exported
 from graft.rewriter.run.session import Device
 
 IR_VERSION = 8
@@ -43,7 +44,7 @@ def evaluate(
     outputs = [gs.Variable(f"output_{index}") for index in range(len(node.outputs))]
     alone = gs.Node(node.op, "alone", dict(node.attrs), inputs, outputs, domain=node.domain)
     graph = gs.Graph([alone], outputs=outputs, opset=opset, import_domains=domains)
-    proto = gs.export_onnx(graph, do_type_check=False)
+    proto = exported(graph)
     proto.ir_version = IR_VERSION
     names = [output.name for output in outputs]
     try:

@@ -21,6 +21,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import fixes_batch
+from graft.rewriter.run.external import add_external
 from graft.rewriter.run.feed import InputFeed
 
 log = logging.getLogger("graft")
@@ -118,6 +119,7 @@ class Session:
                 f"onnxruntime here offers {', '.join(available)}, not {device.wanted[0]}",
                 "install the runtime for it or drop --strict-providers",
             )
+        self._weights = add_external(proto, options)
         try:
             self._session = ort.InferenceSession(
                 proto.SerializeToString(), options, providers=names or [SHORT_NAMES["cpu"]]

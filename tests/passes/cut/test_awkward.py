@@ -23,7 +23,7 @@ from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.card.output_card import OutputCard
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
-from graft.rewriter.graph import model as model_file
+from graft.rewriter.graph import weights
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
@@ -226,7 +226,7 @@ def test_half_precision_behind_float_inputs() -> None:
 
 
 def test_large_models_keep_their_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_file, "EXTERNAL_DATA_BYTES", 100)
+    monkeypatch.setattr(weights, "PROTO_BYTES", 100)
     nodes = [helper.make_node("Gemm", ["x", "w"], ["y"])]
     model = network(nodes, [weight("w", 64, 4)], ["N", 64], 4)
     with ModuleFolder(tmp_path / "out", force=False) as directory:

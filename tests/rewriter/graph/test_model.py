@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import writing
-from graft.rewriter.graph import model as model_file
+from graft.rewriter.graph import weights
 from graft.rewriter.graph.importing import LOWEST_OPSET
 from graft.rewriter.graph.model import Model
 from tests import small
@@ -166,7 +166,7 @@ def test_external_data_is_read_and_written(
 def test_large_weights_go_to_one_file_beside_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_file, "EXTERNAL_DATA_BYTES", 100)
+    monkeypatch.setattr(weights, "PROTO_BYTES", 100)
     net = Net(64)
     net.gemm("y", net.node("Relu", "relu", net.gemm("dense", "x", 64, 64)), 4, 64)
     model, x = small.model(net), small.inputs([64], 3)
@@ -184,7 +184,7 @@ def test_large_weights_go_to_one_file_beside_the_model(
 
 
 def test_a_data_file_is_not_overwritten_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_file, "EXTERNAL_DATA_BYTES", 100)
+    monkeypatch.setattr(weights, "PROTO_BYTES", 100)
     (tmp_path / "m.onnx.data").write_text("precious")
     with pytest.raises(GraftError) as caught:
         small.model(small.conv_net()).save(tmp_path / "m.onnx")
