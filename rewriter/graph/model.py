@@ -333,7 +333,7 @@ class Model:
     def proto(self) -> onnx.ModelProto:
         """Return the model as a new ``ModelProto``, metadata and card included.
 
-        It refers to weights beyond 1.5 GB (see :mod:`graft.rewriter.graph.weights`): :meth:`save` writes such a
+        It refers to weights beyond 1.5 GB (:mod:`graft.rewriter.graph.weights`): :meth:`save` writes such a
         model, and :class:`graft.rewriter.run.session.Session` runs it.
         """
         proto = self._exported()
