@@ -273,6 +273,8 @@ def _card_labels(split: Split, card: Card) -> Integers:
     steps = card.output.steps
     if not steps and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.ndim == 2 and not steps and labels.shape[1] == len(card.labels) and labels.max(initial=0) == 1:
+        raise _sets_of_classes(split)
     if labels.ndim != 1 + steps:
         raise GraftError(
             "data-labels",
@@ -299,6 +301,22 @@ def _card_labels(split: Split, card: Card) -> Integers:
             "bring the names in the data and in the card together",
         )
     return positions[labels]
+
+
+def _sets_of_classes(split: Split) -> GraftError:
+    """Return the error for labels of 0 and 1 for each class: one-hot, or several classes a sample."""
+    if (split.labels.sum(axis=1) == 1).all():
+        return GraftError(
+            "data-labels",
+            f"expected one label a sample (N,), found one-hot labels of shape {split.labels.shape} in split"
+            f" '{split.name}'",
+            "one-hot labels become numbers with y.argmax(axis=1)",
+        )
+    return GraftError(
+        "data-labels",
+        f"multi-label models are not supported: in split '{split.name}' a sample has several classes or none",
+        "give one label a sample; a sigmoid for each class is evaluated by its highest score then",
+    )
 
 
 def _ignored(split: Split, card: Card) -> npt.NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from graft.rewriter.measure.evaluation import check_finite, columns
 from graft.rewriter.run.session import Device
 
 TOP = 5
+log = logging.getLogger("graft")
 ONE = np.zeros(1, np.int64)
 """The label of a sample that has none."""
 
@@ -102,7 +104,7 @@ def read_sample(path: Path, card: InputCard) -> Array:
     if not path.is_file():
         raise GraftError("data-missing", f"no sample at {path}", "check the path")
     if path.suffix.lower() != ".npy":
-        return read_image(path, card)
+        return _any_size(path, card)
     try:
         sample: Array = np.asarray(np.load(path, allow_pickle=False))
         return fit_images(sample[None], card)[0] if card.kind == "image" and card.resize else sample
@@ -110,3 +112,18 @@ def read_sample(path: Path, card: InputCard) -> Array:
         raise GraftError(
             "data-unreadable", f"{path} is no .npy file of numbers", "save it with numpy.save"
         ) from error
+
+
+def _any_size(path: Path, card: InputCard) -> Array:
+    """Read an image file; one of another size is squashed, with a warning unless the card asks for it."""
+    try:
+        return read_image(path, card)
+    except GraftError as error:
+        if error.code != "data-shape" or card.size is None or card.resize is not None:
+            raise
+    height, width = card.size
+    log.warning(
+        "%s is squashed to %dx%d: the card says nothing of images of other sizes (resize: squash or crop)",
+        *(path, height, width),
+    )
+    return read_image(path, card.model_copy(update={"resize": "squash"}))

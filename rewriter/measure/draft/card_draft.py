@@ -66,7 +66,7 @@ def _subject(model: Model, part: Split | None, device: Device, path: Path | None
         work.card = Card(
             inputs=ways[0], output=output_card(outputs[0].name, "logits", False), labels=("0", "1")
         )
-    return Subject(work, tuple(outputs), ways, written, device.open(work), part)
+    return Subject(work, tuple(outputs), ways, written, device, part)
 
 
 def _ways(model: Model, seen: dict[str, Seen], written: Written) -> tuple[tuple[InputCard, ...], ...]:

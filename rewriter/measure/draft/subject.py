@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from graft.rewriter.card.card import Card
@@ -16,7 +17,7 @@ from graft.rewriter.graph.scores import written_labels
 from graft.rewriter.measure.draft.labels import Labels, choose_labels
 from graft.rewriter.measure.draft.outputs import Form, Scores
 from graft.rewriter.measure.draft.written import Written
-from graft.rewriter.run.session import Session
+from graft.rewriter.run.session import Device, Session
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Subject:
         outputs: these tensors.
         ways: cards of all inputs, one tuple for each way to read them.
         written: labels and preprocessing that are written down.
-        session: runs the model.
+        device: runs the model.
         part: samples, or ``None``.
     """
 
@@ -96,8 +97,17 @@ class Subject:
     outputs: tuple[Scores, ...]
     ways: tuple[tuple[InputCard, ...], ...]
     written: Written
-    session: Session
+    device: Device
     part: Split | None
+
+    @cached_property
+    def session(self) -> Session:
+        """The model, loaded.
+
+        Raises:
+            GraftError: ``model-not-runnable``.
+        """
+        return self.device.open(self.model)
 
     @property
     def labelled(self) -> Split | None:

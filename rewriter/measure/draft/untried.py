@@ -105,9 +105,9 @@ def _samples(part: Split, inputs: Sequence[InputCard]) -> dict[str, Array]:
 def _run(subject: Subject, feed: Mapping[str, Array]) -> dict[str, Array]:
     """Return the outputs for prepared samples; nothing where the model does not run."""
     rows = len(next(iter(feed.values()), ()))
-    size = subject.session.batch or max(1, rows)
     found: dict[str, list[Array]] = {}
     try:
+        size = subject.session.batch or max(1, rows)
         for start in range(0, rows, size):
             part = {name: values[start : start + size] for name, values in feed.items()}
             outputs = subject.session.run(subject.session.feed(part), [each.name for each in subject.outputs])
