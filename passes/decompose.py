@@ -238,6 +238,7 @@ class Decompose:
             reports.append(refit(Pruned(headed.analysed, plan, model), mirrored))
         if typicality and typicality.tensor in model.graph.tensors():
             typicality.attach(model)
+        parent.declare(model)
         timed = parent.latency_table(context.device).compare(model) if self.unit == "latency" else None
         cost = self._stamp(parent, model, plan, context)
         return DecomposeReport(

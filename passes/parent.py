@@ -9,18 +9,20 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from graft.passes.base import Context
+from graft.passes.normalize.free_batch import FreeBatch, fix_batch
 from graft.passes.normalize.simplify import Normalize
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.sample_axes import fixed_batch
 from graft.rewriter.graph.sizes import Sizes, check_asked
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.outputs import keep_output
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import Cost, CostModel
-from graft.rewriter.measure.latency import LatencyTable
+from graft.rewriter.measure.latency import BATCH, LatencyTable
 from graft.rewriter.record.provenance import ParentRecord, parent_record
 from graft.rewriter.run.session import Device
 
@@ -44,7 +46,8 @@ class Parent:
         record: its hashes, labels and licence, as modules record them.
         sha256: its graph hash, which plans and profiles carry.
         analysed: the normalized model with its analysis.
-        declined: why the model was not normalized, if it was not.
+        declined: why the model was not normalized, if it was not; why its batch stays fixed.
+        batch: number of samples that the model takes at once, where that was fixed and is free here.
         cost: what the normalized model costs.
     """
 
@@ -57,7 +60,8 @@ class Parent:
         self.declined = Normalize()(normalized, Context()).declined
         self._asked = asked
         normalized.sizes = asked or normalized.sizes
-        self.analysed = Analysed.of(normalized)
+        self.batch: int | None = None
+        self.analysed = self._with_free_batch(Analysed.of(normalized))
         self.cost: Cost = CostModel(self.groups).cost()
         self._memory: WeakKeyDictionary[Samples, dict[Hashable, Any]] = WeakKeyDictionary()
         self._tables: dict[tuple[object, ...], LatencyTable] = {}
@@ -79,6 +83,30 @@ class Parent:
         model = Model.load(path, card)
         model.card = model.require_card(path)
         return cls(model, model.sizes_at(shapes))
+
+    def _with_free_batch(self, analysed: Analysed) -> Analysed:
+        """Return the analysis of the model with a free batch where the fixed one hides channels.
+
+        Elsewhere it stays fixed: what is written does not change where nothing is gained.
+        """
+        unseen = len(analysed.groups.unseen())
+        if not unseen:
+            return analysed
+        model = analysed.model.copy()
+        inputs = {name: shape for name, (_, shape) in model.inputs().items()}
+        size = fixed_batch(inputs, model.sample_axes())
+        report = FreeBatch()(model, Context())
+        self.declined = (*self.declined, *report.declined)
+        freed = Analysed.of(model) if report.changed else analysed
+        if len(freed.groups.unseen()) == unseen:
+            return analysed
+        self.batch = size
+        return freed
+
+    def declare(self, model: Model) -> None:
+        """Let ``model``, cut out of this one, declare the batch that the parent's file does."""
+        if self.batch is not None:
+            fix_batch(model, self.batch)
 
     def count_at(self, sizes: Sizes) -> None:
         """Count costs at the ``sizes`` of samples from now on; empty: they say nothing.
@@ -144,7 +172,7 @@ class Parent:
         """Return the latency of the nodes of the model on ``device``, measured once."""
         key = (device.wanted, device.strict)
         if key not in self._tables:
-            self._tables[key] = LatencyTable(self.model, device)
+            self._tables[key] = LatencyTable(self.model, device, self.batch or BATCH)
         return self._tables[key]
 
     @property

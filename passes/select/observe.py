@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context, Report
 from graft.passes.parent import Parent
+from graft.passes.select.unseen import check_observed
 from graft.rewriter.arrays import Array, Integers, Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import IGNORED, Samples
@@ -84,6 +85,7 @@ class Observe:
         if context.samples is None:
             raise GraftError("data-missing", "a profile takes labelled samples", "give them")
         parent.count_at(sizes_of(parent.source, context.samples))
+        check_observed(parent.groups)
         profile = self.profile(parent.analysed, parent.sha256, context.samples, context.device)
         return ObserveReport(changed=len(context.samples), profile=profile)
 
@@ -167,7 +169,7 @@ def _probe(analysed: Analysed, output: str, classes: int, steps: int | None) -> 
     graph.outputs = [tensor for tensor in graph.outputs if tensor.name == output]
     tensors = graph.tensors()
     outputs: dict[tuple[str, str], str] = {}
-    for place, statistics in _wanted(groups, tensors, classes):
+    for place, statistics in _wanted(groups, classes):
         key = groups.key(place.tensor, place.axis)
         tap = _Tap(probe, tensors[place.tensor], place, groups, members)
         for statistic in statistics:
@@ -200,16 +202,14 @@ class _Members:
         self.rows = build.node("Transpose", "rows", [flat], perm=[1, 0])
 
 
-def _wanted(
-    groups: ChannelGroups, tensors: Mapping[str, gs.Tensor], classes: int
-) -> list[tuple[Place, list[Statistic]]]:
+def _wanted(groups: ChannelGroups, classes: int) -> list[tuple[Place, list[Statistic]]]:
     """Tensors and the statistics to record; squares are the diagonal of the products, where there are any."""
     found: dict[str, tuple[Place, dict[str, Statistic]]] = {}
     for place, statistics in [
         *((place, (ACTIVE, SUM, SQUARES)) for place in groups.activations()),
         *((place, (SUM, SQUARES, PRODUCTS)) for place in groups.reads()),
     ]:
-        if groups.sample_axis(tensors[place.tensor]) in (None, place.axis):
+        if not groups.seen(place):
             continue  # not laid out by samples: nothing to add up by class
         known = found.setdefault(groups.key(place.tensor, place.axis), (place, {}))[1]
         known.update({statistic.name: statistic for statistic in statistics})

@@ -161,10 +161,14 @@ class ChannelMap:
 
     def sample_axis(self, tensor: gs.Tensor) -> int | None:
         """Return the axis of ``tensor`` along which samples lie, each at one place, or ``None``."""
-        shape, larger = self.shapes.get(tensor.name) or (), self._shapes_of(3)
+        return self.sample_axis_of(tensor.name)
+
+    def sample_axis_of(self, tensor: str) -> int | None:
+        """Return the same as :meth:`sample_axis`, of a tensor by its name."""
+        shape, larger = self.shapes.get(tensor) or (), self._shapes_of(3)
         if all(larger.get(name) == self.shapes[name] for name in self._inputs):  # a fixed batch
             return 0 if shape and shape[0] == self.samples else None
-        pairs = zip(shape, larger.get(tensor.name) or shape, strict=True)
+        pairs = zip(shape, larger.get(tensor) or shape, strict=True)
         grown = [axis for axis, (size, other) in enumerate(pairs) if size != other]
         return grown[0] if len(grown) == 1 and shape[grown[0]] == self.samples else None
 

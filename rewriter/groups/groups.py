@@ -204,6 +204,23 @@ class ChannelGroups:
                 found.setdefault((name, read.axis), Place(name, read.axis, read.channels))
         return list(found.values())
 
+    def seen(self, place: Place) -> bool:
+        """Return True if samples lie along an axis of the tensor at ``place``, so that it can be observed."""
+        return self.channel_map.sample_axis_of(place.tensor) not in (None, place.axis)
+
+    def unseen(self) -> list[Place]:
+        """Return the places that cannot be observed."""
+        return [place for place in (*self.activations(), *self.reads()) if not self.seen(place)]
+
+    def hidden(self) -> list[Place]:
+        """Return the places that cannot be observed, of prunable channels that no other place shows."""
+        shown, unseen = np.zeros(self.count, bool), self.unseen()
+        for place in (*self.activations(), *self.reads()) if unseen else ():
+            if self.seen(place):
+                shown[self.behind(place.channels)] = True
+        concealed = self.cuttable() & ~shown
+        return [place for place in unseen if concealed[self.behind(place.channels)].any()]
+
     def activations(self) -> list[Place]:
         """Return where channels are seen being on or off: behind activations, in the order of the file."""
         return [

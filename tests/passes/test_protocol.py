@@ -40,6 +40,7 @@ from graft.passes.join.push_gather import PushGather
 from graft.passes.join.side_by_side import SideBySide
 from graft.passes.modularize import Modularize
 from graft.passes.networks import Modules
+from graft.passes.normalize.free_batch import FreeBatch
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.passes.normalize.recurrent_loops import RaiseLoops
 from graft.passes.normalize.simplify import Normalize
@@ -62,6 +63,7 @@ from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.session import Device
 from tests import small
 from tests.passes.compare.test_joint_head import FIRST, SECOND, modules, split
+from tests.passes.normalize.test_free_batch import lstm as lstm_of_batch
 from tests.passes.normalize.test_recurrent_loops import looped, lstm
 from tests.passes.select.test_latency_budget import Biased
 from tests.passes.select.test_latency_budget import Case as LatencyCase
@@ -248,6 +250,7 @@ CASES: dict[str, Case] = {
     "Fold": Case(
         Fold(planned(0, 3), ("a", "b")), headed, known, its_model, (Fold(planned(), ("a", "b")), headed)
     ),
+    "FreeBatch": Case(FreeBatch(), lambda: lstm_of_batch(1), changes=itself, idle=(FreeBatch(), dense)),
     "Head": Case(Head(("a",)), dense, changes=itself, idle=(Head(small.LABELS), dense)),
     "Meet": Case(Meet(None, opset=18), lambda: [picked(), dense()], changes=list),
     "Normalize": Case(Normalize(), foldable, changes=itself),
