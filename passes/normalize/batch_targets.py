@@ -37,17 +37,17 @@ def freed_target(op: str, target: Sequence[int], ends: NodeShapes, axis: int) ->
         place = axis + len(target) - len(ends.source)
         if place < 0 or target[place] == 1:
             return None
-        return [1 if position == place else size for position, size in enumerate(target)]
+        return [*target[:place], 1, *target[place + 1 :]]
     place = _landing(ends, axis)
     if place is None or target[place] == -1 or (target[place] == 0 and place == axis):
         return None
-    found: list[int] = list(target)
+    found = list(target)
     for position, asked in enumerate(target):
         if asked == -1 and position != place:  # one size alone may be left to be found
-            size = ends.result[position]
-            if size is None and not _kept(ends, position, axis):
+            known = ends.result[position]
+            if known is None and not _kept(ends, position, axis):
                 return None
-            found[position] = size or 0
+            found[position] = known or 0
     found[place] = -1
     return found
 

@@ -95,6 +95,7 @@ def _freed(subject: Model, size: int | None) -> tuple[Model, int]:
         if node is None:
             break
         done.add(node.name)
+        model.graph.toposort()
         if len(done) > MOST:
             raise _CannotBeFreedError(f"more than {MOST} nodes fix it")
     model.tidy()

@@ -31,12 +31,12 @@ def check_observed(groups: ChannelGroups) -> None:
     for place in hidden:
         kept[groups.behind(place.channels)] = False
     share = 1 - cost.macs(kept | ~groups.cuttable()) / max(1, cost.macs())
-    what = f"no axis of {some(names, 'tensor')} is that of the samples: nothing is recorded of their channels"
+    what = f"no axis of {some(names, 'tensor')} is that of the samples, and nothing is recorded of channels"
     if share > MOST_OF_THE_COST:
         raise GraftError(
             "statistics-missing",
-            f"{what}, which decide {share:.0%} of the MACs",
-            "export the model with a free batch dimension (PyTorch: dynamic_shapes or dynamic_axes), or without"
-            " reshapes that merge samples with other axes",
+            f"{what} that decide {share:.0%} of the MACs",
+            "export the model with a free batch dimension (PyTorch: dynamic_shapes or dynamic_axes), or"
+            " without reshapes that merge samples with other axes",
         )
-    log.warning("%s, which decide %.0f %% of the MACs and are chosen without data", what, 100 * share)
+    log.warning("%s that decide %.0f %% of the MACs: they are chosen without data", what, 100 * share)
