@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from graft.passes.base import Context, Report, all_declined
 from graft.passes.budget_search import BudgetSearch, BudgetSearchReport
 from graft.passes.compose import Compose
@@ -18,7 +20,8 @@ from graft.passes.select.profiling import warn_if_far_below
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.measure.cost import CostModel
-from graft.rewriter.measure.evaluation import score
+from graft.rewriter.measure.evaluation import Scored, score
+from graft.rewriter.measure.one_class import AgainstRest, is_one_class, with_few_of_the_rest
 from graft.rewriter.record.folder import PARENT, PROFILE, ModuleFolder, slugs
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.equivalence import check
@@ -32,8 +35,8 @@ class Measured:
     """Accuracy on held-out samples of the classes.
 
     Attributes:
-        parent: top-1 of the parent, restricted to the classes.
-        composed: top-1 of all modules joined as branches.
+        parent: top-1 of the parent, restricted to the classes; of one class against the rest.
+        composed: top-1 of all modules joined as branches; of one module of one class its own.
         samples: number of samples.
         left_out: classes that have none of them.
     """
@@ -42,6 +45,19 @@ class Measured:
     composed: float
     samples: int
     left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """A module of one class, beside its parent, on the same held-out samples.
+
+    Attributes:
+        module: figures of the module.
+        parent: of the parent, which decides between the class and all others together.
+    """
+
+    module: AgainstRest
+    parent: AgainstRest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +72,8 @@ class ModularizeReport(Report):
         classes: the classes of each module.
         modules: the modules, in the order of the sets.
         searches: the budget that was found for each, where budgets were searched.
+        against_rest: for each module of one class what it and the parent say of that class on held-out
+            samples.
         measured: accuracy of all of them together, where there were held-out samples.
         providers: what ran the parent.
         sources: where labels and splits are from, as ``--json`` says it.
@@ -66,6 +84,7 @@ class ModularizeReport(Report):
     classes: tuple[tuple[str, ...], ...]
     modules: tuple[DecomposeReport, ...]
     searches: tuple[BudgetSearchReport, ...] = ()
+    against_rest: tuple[ClassFigures | None, ...] = ()
     measured: Measured | None = None
     providers: tuple[str, ...] = ()
     sources: dict[str, Any] = field(default_factory=dict)
@@ -80,12 +99,16 @@ class ModularizeReport(Report):
                 "file": f"{slug}.onnx",
                 "plan": f"plans/{slug}.json",
                 "classes": list(part),
+                "one_class": is_one_class(module.model.require_card().labels),
                 **self._costs(module),
             }
             for slug, part, module in zip(slugs(names), self.classes, self.modules, strict=True)
         ]
         for entry, search in zip(entries, self.searches, strict=False):
             entry.update(difference=search.difference, difference_standard_error=search.standard_error)
+        for entry, figures in zip(entries, self.against_rest, strict=False):
+            if figures:
+                entry.update(**figures.module.plain(), parent=figures.parent.plain())
         for entry, module in zip(entries, self.modules, strict=True):
             if module.timed:
                 entry.update(latency_ms=module.timed.milliseconds, latency_ratio=module.timed.ratio)
@@ -207,7 +230,12 @@ class Modularize:
             modules.append(self._cut(decompose, parent, context))
             if self.progress:
                 self.progress(1)
+        against_rest = self._against_rest(parent, modules, context)
         measured, joined = self._measured(parent, modules, context)
+        if measured and len(self.sets) == 1 and against_rest and (only := against_rest[0]):
+            measured = replace(  # among one class everything is right
+                measured, parent=only.parent.top1, composed=only.module.top1, samples=only.module.samples
+            )
         return ModularizeReport(
             changed=len(modules),
             declined=all_declined([*searches, *modules, joined]),
@@ -216,6 +244,7 @@ class Modularize:
             classes=self.sets,
             modules=tuple(modules),
             searches=tuple(searches),
+            against_rest=against_rest,
             measured=measured,
             providers=context.device.open(parent.model).providers,
             sources=_sources(context),
@@ -247,6 +276,31 @@ class Modularize:
         composed = score(joined, own, context.device, names).summary()["top1"]
         left_out = tuple(name for name in names if name not in present)
         return Measured(whole, composed, len(samples), left_out), report
+
+    def _against_rest(
+        self, parent: Parent, modules: list[DecomposeReport], context: Context
+    ) -> tuple[ClassFigures | None, ...]:
+        """Measure each module of one class on held-out samples of that class and of all others."""
+        cards = [module.model.require_card() for module in modules]
+        if context.held_out is None or not any(is_one_class(card.labels) for card in cards):
+            return ()
+        every = Samples.match(context.held_out.split, parent.card)
+        whole: dict[bytes, Scored] = {}
+        found: list[ClassFigures | None] = []
+        for module, card in zip(modules, cards, strict=True):
+            if not is_one_class(card.labels):
+                found.append(None)
+                continue
+            samples = with_few_of_the_rest(every, card.labels[0], context.seed)
+            key = samples.indices.tobytes()
+            if key not in whole:
+                whole[key] = score(parent.model, samples, context.device)
+            own = Samples.match(samples.split, card, names=parent.card.labels)
+            own = own.take(np.isin(own.indices, samples.indices))
+            ours = AgainstRest.of(score(module.model, own, context.device))
+            theirs = AgainstRest.of(whole[key].restricted(card.labels, parent.card.output.kind))
+            found.append(ClassFigures(ours, theirs) if ours and theirs else None)
+        return tuple(found)
 
 
 def _sources(context: Context) -> dict[str, Any]:

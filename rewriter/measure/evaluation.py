@@ -55,6 +55,7 @@ class Scored:
     def summary(self) -> dict[str, Any]:
         """Return ``samples, top1, top5, per_class``; with ``(other)`` ``auroc`` and ``fpr_at_95_recall``.
 
+        Top-5 is ``None`` where there are five classes or fewer.
         The last two are of detecting out-of-distribution samples: the highest score of a named class
         against that of ``(other)``.
         """
@@ -63,7 +64,7 @@ class Scored:
         result: dict[str, Any] = {
             "samples": self.samples,
             "top1": metrics.accuracy(flat.argmax(axis=1), labels),
-            "top5": metrics.top_k(flat, labels, min(5, flat.shape[1])),
+            "top5": metrics.top_k(flat, labels, 5) if flat.shape[1] > 5 else None,
             "per_class": metrics.per_class(flat.argmax(axis=1), labels, self.names),
         }
         if OTHER in self.names:

@@ -482,7 +482,7 @@ def test_evaluate(graft: Graft, made: Place) -> None:
     assert result["labels"] == result["baseline"]["labels"] == ["4", "1", "7"]
     assert result["per_class"].keys() == {"4", "1", "7"}
     assert result["samples"] == result["baseline"]["samples"] == 300
-    assert 0.95 < result["top1"] <= result["top5"] == 1
+    assert 0.95 < result["top1"] and result["top5"] is None, "of three classes there is none"
     assert result["delta"] == pytest.approx(result["baseline"]["top1"] - result["top1"])
     assert result["macs"] < result["baseline"]["macs"]
     assert result["bytes"] == (made / "trunk.onnx").stat().st_size

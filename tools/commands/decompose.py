@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +17,13 @@ from graft.passes.identify import default_method
 from graft.passes.join.convert import Convert
 from graft.passes.modularize import Modularize
 from graft.passes.parent import Parent
+from graft.rewriter.data.split import TEST
 from graft.rewriter.record.folder import INDEX, ModuleFolder
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
+
+log = logging.getLogger("graft")
 
 MAX_DROP = 0.5
 """Percentage points, where no budget is given."""
@@ -133,11 +139,31 @@ def command(
         "decompose",
         printed,
         output.as_json,
-        lambda: _show(written, None if output.dry_run else output.output),
+        lambda: _show(written, None if output.dry_run else output.output, data, run.seed),
     )
 
 
-def _show(result: dict[str, Any], output: Path | None) -> None:
+def _next(
+    result: dict[str, Any], output: Path, data: options.HeldOutOptions, seed: int
+) -> Iterator[tuple[list[object], str]]:
+    """Return commands that give what was announced, and say what that is."""
+    samples: list[object] = ["--data", data.data, *(["--seed", seed] if seed else [])]
+    if len(result["modules"]) > 1:
+        alone, one = (output.with_name(f"{output.name}{end}.onnx") for end in ("_branches", ""))
+        compose = ["graft", "compose", output]
+        yield (
+            [*compose, "--strategy", "branches", "-o", alone],
+            "the modules side by side, as they were measured",
+        )
+        yield [*compose, *samples, "-o", one], "one network again for all of them"
+        return
+    if "test_samples" in result:
+        split = [] if data.test_split == TEST else ["--split", data.test_split]
+        module = output / result["modules"][0]["file"]
+        yield ["graft", "evaluate", module, *samples, *split], "the figures above, and the latency"
+
+
+def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOptions, seed: int) -> None:
     rows = [
         [
             show.classes(entry["classes"]),
@@ -153,9 +179,10 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
     show.table(f"modules{where}, ran on {ran}", ["classes", "channels", "MACs", "parameters", "file"], rows)
     for entry in result["modules"]:
         if "difference" in entry:
+            what = " of balanced accuracy" if entry["one_class"] else ""
             show.note(
-                f"{', '.join(entry['classes'])}: {entry['difference']:+.2f} percentage points on training "
-                "samples left out by cross-validation (standard error "
+                f"{', '.join(entry['classes'])}: {entry['difference']:+.2f} percentage points{what} on "
+                "training samples left out by cross-validation (standard error "
                 f"{entry['difference_standard_error']:.2f}; smaller ones are noise)"
             )
     show.print_layers(result)
@@ -163,12 +190,40 @@ def _show(result: dict[str, Any], output: Path | None) -> None:
     if dead:
         show.note(f"{dead} channels of the parent are zero for every sample: pruned first")
     show.data_source(result)
-    if "composed_top1" in result:
+    _show_against_rest(result)
+    classes = [name for entry in result["modules"] for name in entry["classes"]]
+    if "composed_top1" in result and len(classes) > 1:
         joined = show.percent(result["composed_top1"])
+        what = "pruned model" if len(result["modules"]) == 1 else "all modules joined"
         if result["test_label_source"] == "predictions":
-            told = f"all modules joined decide as the parent on {joined}"
+            told = f"{what} decide{'s' if what == 'pruned model' else ''} as the parent on {joined}"
         else:
-            told = f"parent {show.percent(result['parent'].get('top1'))}, all modules joined {joined}"
+            told = f"parent {show.percent(result['parent'].get('top1'))}, {what} {joined}"
         show.note(f"{result['test_samples']} test samples: {told}")
     if output:
-        show.note(f"next: graft compose {output} -o MODEL.onnx     (files listed in {output / INDEX})")
+        show.note(f"files listed in {output / INDEX}")
+        for words, what in _next(result, output, data, seed):
+            show.note(f"{what}:\nnext: {shlex.join(map(str, words))}")
+
+
+def _show_against_rest(result: dict[str, Any]) -> None:
+    """Print figures of modules of one class, beside the parent; warn of one that never says its class."""
+    entries = [entry for entry in result["modules"] if "balanced_accuracy" in entry]
+    keys = ("precision", "recall", "f1", "balanced_accuracy")
+    rows = [
+        [
+            entry["classes"][0],
+            *(f"{show.percent(entry[key])} ({show.percent(entry['parent'][key])})" for key in keys),
+        ]
+        for entry in entries
+    ]
+    if rows:
+        show.table(
+            f"each class against the rest on {entries[0]['samples']} test samples (in brackets: the parent)",
+            ["class", "precision", "recall", "F1", "balanced accuracy"],
+            rows,
+        )
+    for entry in entries:
+        if not entry["said"]:
+            name = entry["classes"][0]
+            log.warning("the module of '%s' never says '%s' on the test samples: keep more", name, name)

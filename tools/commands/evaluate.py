@@ -179,12 +179,13 @@ def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:
     if baseline:
         columns.append((baseline.name, result["baseline"]))
     predicted = result["label_source"] == "predictions"
+    top5 = any(found["top5"] is not None for _, found in columns)
     rows = [
         [
             "agrees with the labels" if predicted else "top-1",
             *(show.percent(found["top1"]) for _, found in columns),
         ],
-        ["top-5", *(show.percent(found["top5"]) for _, found in columns)],
+        *([["top-5", *(show.percent(found["top5"]) for _, found in columns)]] if top5 else []),
         ["MACs", *(show.count(found["macs"]) for _, found in columns)],
         ["parameters", *(show.count(found["parameters"]) for _, found in columns)],
         ["file", *(f"{found['bytes'] / 1e3:.0f} kB" for _, found in columns)],
@@ -205,8 +206,9 @@ def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:
     elif "auroc" in result:
         entry = result["per_class"][result["labels"][0]]
         show.note(
-            f"{result['labels'][0]}: precision {entry['precision']:.3f}, recall {entry['recall']:.3f}, "
-            f"F1 {entry['f1']:.3f}, AUROC {result['auroc']:.4f}"
+            f"{result['labels'][0]} against the rest: balanced accuracy "
+            f"{show.percent(result['balanced_accuracy'])}, precision {entry['precision']:.3f}, "
+            f"recall {entry['recall']:.3f}, F1 {entry['f1']:.3f}, AUROC {result['auroc']:.4f}"
         )
     if baseline:
         show.note(
