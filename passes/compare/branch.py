@@ -16,11 +16,14 @@ from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups, Place
-from graft.rewriter.groups.outputs import TINY, last_features, logits_behind
+from graft.rewriter.groups.logits import finite, logits_behind
+from graft.rewriter.groups.outputs import last_features
 from graft.rewriter.record.mahalanobis import Mahalanobis
 
 LOWEST = -30.0
 """Logarithms of shares are taken to be at least this where a joint head reads them."""
+TINY = 1e-7
+"""What is left of 1 is taken to be at least this before its logarithm: float32 resolves no less."""
 ATYPICAL = 0.25
 """Weight of the standardised distance, chosen on training images (docs/results.md)."""
 
@@ -92,8 +95,11 @@ class Branch:
         among the module's own.
         """
         build = self.build
+        if self.card.output.kind == "logits":
+            scores = finite(scores, np.dtype(self.dtype), build)
         if self.card.output.kind == "probabilities":
             logits = logits_behind(scores, self.rank - 1, build)
+            logits = finite(logits, np.dtype(self.dtype), build)
             scores = build.node("LogSoftmax", "log_shares", [logits], axis=-1)
             if rest is not None:
                 ones, tiny = (

@@ -22,7 +22,7 @@ from graft.rewriter.data.folds import FOLDS, assign_folds
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.outputs import logits_behind
+from graft.rewriter.groups.logits import logits_behind
 
 READ = "graft/reject/read"
 """The output of a composite that rejection reads: features, or a distance."""

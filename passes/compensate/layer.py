@@ -116,7 +116,10 @@ class Layer:
     def write(self, graph: gs.Graph, fitted: Fitted) -> None:
         """Give the node other weights and another bias."""
         self.operator.set_coefficients(self.node, fitted.coefficients)
-        self.operator.add_bias(self.node, fitted.offset - self.operator.offset(self.node), graph)
+        old = self.operator.offset(self.node)
+        changed = fitted.offset != old  # the bias of a class that is masked is minus infinity, and stays
+        delta = np.subtract(fitted.offset, old, out=np.zeros(old.shape), where=changed)
+        self.operator.add_bias(self.node, delta, graph)
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,7 @@ class Rows:
         return found
 
     def solve(self) -> Fitted:
-        """Fit the layer to what should be made.
+        """Fit the layer to what should be made; outputs that are always minus infinity stay as they are.
 
         Raises:
             GraftError: the values are not finite.
@@ -199,6 +202,9 @@ class Rows:
         beside = np.zeros((len(old), 1, old.shape[1]), np.float32)
         if self._beside:
             beside = self.apart(np.concatenate(self._beside).astype(np.float32, copy=False))
+        masked: Mask = np.asarray(np.isneginf(made).all(axis=1))
+        if masked.any():
+            made, beside = (np.where(masked[:, None], np.float32(0), values) for values in (made, beside))
         read, share = self.together(), self.share()
         with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused below
             found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits)
@@ -208,7 +214,9 @@ class Rows:
                 f"{node.op} {node.name} cannot be refitted: its values are not finite",
                 "check card and data, or use --compensate fold",
             )
-        return Fitted(old + found.step, found.constant.reshape(-1).astype(np.float64), found.system)
+        offset = self.layer.operator.offset(node)
+        constant = np.where(masked.reshape(-1), offset, found.constant.reshape(-1).astype(np.float64))
+        return Fitted(old + np.where(masked[..., None], 0, found.step), constant, found.system)
 
 
 def flat(values: Single, axis: int, places: Integers) -> Single:

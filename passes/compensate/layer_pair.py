@@ -118,8 +118,10 @@ class LayerPair:
         for limit, beyond in ((least, np.less_equal), (most, np.greater_equal)):
             if np.isfinite(limit):
                 batch.counts -= beyond(target, limit) & beyond(made, limit)
+        never = np.isneginf(target)  # a class that is masked
+        batch.counts[never] = 0
         batch.error = np.clip(target, least, most)
-        batch.error -= made
+        batch.error = np.subtract(batch.error, made, out=np.zeros_like(made), where=~never)
         batch.error *= batch.counts
 
     def _direction(

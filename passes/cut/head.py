@@ -15,7 +15,9 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
-from graft.rewriter.groups.outputs import keep_output, logits_behind
+from graft.rewriter.groups.logits import finite, logits_behind
+from graft.rewriter.groups.outputs import keep_output
+from graft.rewriter.operators.base import dtype_of
 
 REST = "rest"
 
@@ -171,6 +173,7 @@ class _HeadBuilder(Builder):
             columns: number of classes.
         """
         if self.kind == "probabilities":
+            scores = finite(scores, dtype_of(output), self)  # of nothing else the softmax would be NaN
             scores = self.node("Softmax", "softmax", [scores], axis=-1)
         self.publish(scores, output.name, output, columns)
 

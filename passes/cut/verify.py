@@ -126,8 +126,7 @@ class Verify:
         for name, reference in expected.items():
             if not np.issubdtype(reference.dtype, np.floating):
                 continue
-            scale = max(1.0, float(np.abs(reference).max(initial=0)))
-            difference = float(np.abs(found[name] - reference).max(initial=0)) / scale
+            difference = _difference(found[name], reference)
             if not difference <= TOLERANCE.get(reference.dtype, DEFAULT_TOLERANCE):  # nor is NaN
                 raise GraftError(
                     "law-broken",
@@ -136,6 +135,15 @@ class Verify:
                 )
             worst = max(worst, difference)
         return VerifyReport(difference=worst)
+
+
+def _difference(found: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Return the largest difference, relative to the largest value; both may be minus infinity at a place."""
+    both = np.isneginf(found) & np.isneginf(reference)
+    found, reference = (np.where(both, 0, values) for values in (found, reference))
+    scale = max(1.0, float(np.abs(reference).max(initial=0)))
+    with np.errstate(invalid="ignore"):  # other infinities are no difference that is small enough
+        return float(np.abs(found - reference).max(initial=0)) / scale
 
 
 def _inputs(model: Model, session: Session, context: Context) -> Mapping[str, NDArray[Any]] | None:

@@ -338,13 +338,16 @@ def _contrast(inputs: ImportanceInputs, outputs: Mapping[str, Array]) -> Array:
     scores = check_finite(outputs[name], name).astype(np.float64)
     if card.output.kind == "probabilities":
         scores = np.log(np.maximum(scores, TINY))
+    lowest = scores.max(axis=-1, keepdims=True) + np.log(TINY)
+    scores = np.where(np.isneginf(scores), lowest, scores)
     wanted = [column for column, label in enumerate(card.labels) if label in inputs.classes]
     others = [column for column in range(len(card.labels)) if column not in wanted]
     logits = scores[..., wanted]
     if len(wanted) == 1 and others:
         logits = np.concatenate([logits, logsumexp(scores[..., others], axis=-1, keepdims=True)], axis=-1)
     elif len(wanted) == 1 and REST in outputs:
-        logits = np.concatenate([logits, outputs[REST]], axis=-1)
+        rest = np.where(np.isneginf(outputs[REST]), lowest, outputs[REST])
+        logits = np.concatenate([logits, rest], axis=-1)
     if logits.shape[-1] == 1:
         return np.asarray(logits)
     return np.asarray(logits - logits.mean(axis=-1, keepdims=True))

@@ -152,12 +152,15 @@ def counted(scores: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[An
 
 
 def check_finite(scores: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return ``scores``, if all of them are numbers.
+    """Return ``scores``, if all of them are numbers; a class at minus infinity has probability 0.
 
     Raises:
-        GraftError: NaN, infinity, or no floating-point numbers.
+        GraftError: NaN, infinity, a row of nothing but minus infinity, or no floating-point numbers.
     """
-    if scores.dtype.kind != "f" or not np.isfinite(scores).all():
+    rows = scores
+    while rows.ndim > 2 and rows.shape[-1] == 1:
+        rows = rows[..., 0]
+    if scores.dtype.kind != "f" or (scores.size and not np.isfinite(rows.max(axis=-1)).all()):
         raise GraftError(
             "output-nan",
             f"output {name} of the model holds NaN, infinity or no numbers",
