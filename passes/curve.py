@@ -50,6 +50,10 @@ class Point:
         difference: module minus parent, in percentage points of top-1; negative is worse.
         standard_error: of the difference, from sample to sample, both having seen the same ones.
         balanced_accuracy: for a module of one class, most of whose samples are (other).
+        balanced_difference: module minus parent, in percentage points of balanced accuracy.
+        balanced_standard_error: of that difference.
+        precision: for a module of one class, of that class.
+        recall: for a module of one class, of that class.
     """
 
     method: str
@@ -63,6 +67,24 @@ class Point:
     difference: float | None = None
     standard_error: float | None = None
     balanced_accuracy: float | None = None
+    balanced_difference: float | None = None
+    balanced_standard_error: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+
+    @property
+    def shown(self) -> tuple[float, float, float] | None:
+        """Accuracy, its difference and the standard error of that: balanced for one class, else top-1.
+
+        ``None`` where the budget was not reached.
+        """
+        one = (self.balanced_accuracy, self.balanced_difference, self.balanced_standard_error)
+        accuracy, difference, error = (
+            (self.top1, self.difference, self.standard_error) if one[0] is None else one
+        )
+        if accuracy is None or difference is None or error is None:
+            return None
+        return accuracy, difference, error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +96,8 @@ class CurveReport(Report):
     Attributes:
         top1: share of the held-out samples that the parent has right.
         balanced_accuracy: of the parent, for one class against (other).
+        precision: of the parent, for one class.
+        recall: of the parent, for one class.
         points: one for each module, by method, budget and compensation.
         train_samples: how many the modules could learn from.
         test_samples: how many everything was measured on.
@@ -82,6 +106,8 @@ class CurveReport(Report):
 
     top1: float
     balanced_accuracy: float | None
+    precision: float | None
+    recall: float | None
     points: tuple[Point, ...]
     train_samples: int
     test_samples: int
@@ -136,11 +162,15 @@ class Curve:
             points.append(point)
             if self.progress:
                 self.progress(1)
+        told, nothing = whole.summary(), {"precision": None, "recall": None}
+        own = told["per_class"][whole.names[0]] if "balanced_accuracy" in told else nothing
         return CurveReport(
             changed=sum(not point.unreachable for point in points),
             declined=tuple(job.declined),
-            top1=whole.summary()["top1"],
-            balanced_accuracy=whole.summary().get("balanced_accuracy"),
+            top1=told["top1"],
+            balanced_accuracy=told.get("balanced_accuracy"),
+            precision=own["precision"],
+            recall=own["recall"],
             points=tuple(points),
             train_samples=len(train),
             test_samples=len(whole.labels),
@@ -189,6 +219,19 @@ class _Job:
         scored = self.scored(report.model)
         difference, error = metrics.paired_difference(scored.correct.ravel(), whole.correct.ravel())
         summary = scored.summary()
+        if "balanced_accuracy" in summary:
+            own = summary["per_class"][scored.names[0]]
+            balanced, noise = metrics.balanced_difference(
+                scored.correct.ravel(), whole.correct.ravel(), scored.labels.ravel()
+            )
+            point = replace(
+                point,
+                balanced_accuracy=summary["balanced_accuracy"],
+                balanced_difference=100 * balanced,
+                balanced_standard_error=100 * noise,
+                precision=own["precision"],
+                recall=own["recall"],
+            )
         return replace(
             point,
             macs=report.cost.macs,
@@ -197,7 +240,6 @@ class _Job:
             top1=summary["top1"],
             difference=100 * difference,
             standard_error=100 * error,
-            balanced_accuracy=summary.get("balanced_accuracy"),
         )
 
     def scored(self, model: Model) -> Scored:

@@ -19,12 +19,12 @@ DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 GROUPS = {
     "Start": {
-        "demo": "Build one classifier from parts of three, trained with three frameworks",
+        "demo": "Build one classifier from parts of three networks",
         "card": "Draft the card of a model: its inputs, its outputs and its labels",
         "inspect": "List channel groups: what can be pruned, what cannot, and why",
     },
     "Prune": {
-        "profile": "Record channel statistics for every class, in one pass over the samples",
+        "profile": "Record channel statistics for every class, in one pass",
         "plan": "Choose the channels that a set of classes needs",
         "decompose": "Prune a classifier to a smaller module for each class",
         "curve": "Plot accuracy against MACs for several methods and budgets",

@@ -18,6 +18,7 @@ SIZE = (7.2, 4.6)
 DPI = 150
 BASELINES = ("tab:orange", "tab:green", "tab:purple", "tab:gray", "tab:brown", "tab:pink", "tab:olive")
 STYLES = ("solid", "dashed", "dotted", "dashdot")
+BARS = "bars: ± one standard error of the difference from the parent"
 SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "graft",  # names of shapes are drawn at random otherwise
     "svg.fonttype": "none",
@@ -80,6 +81,7 @@ def draw(path: Path, suffix: str, title: str, measure: str, parent: float, lines
         axes.axhline(parent, color="black", linewidth=0.8, linestyle=(0, (5, 4)), zorder=1)
         axes.plot([100], [parent], "*", color="black", markersize=13, label="parent", zorder=6)
         axes.set(title=title, xlabel="MACs, % of the parent", ylabel=f"{measure}, %")
+        figure.supxlabel(BARS, fontsize=8, color="dimgray")
         axes.set_xlim(0, 104)
         axes.grid(alpha=0.25)
         axes.legend(loc="lower right", framealpha=0.9)

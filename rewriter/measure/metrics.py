@@ -202,6 +202,28 @@ def paired_difference(correct_a: Array, correct_b: Array) -> tuple[float, float]
     return float(difference.mean()), standard_error(difference)
 
 
+def balanced_difference(correct_a: Array, correct_b: Array, labels: Array) -> tuple[float, float]:
+    """Return the balanced accuracy of a minus that of b on the same samples, and its standard error.
+
+    Args:
+        correct_a: bool (N,), samples that the result has right.
+        correct_b: bool (N,), samples that the parent has right.
+        labels: integers (N,): each class counts alike, however many samples it has.
+
+    Raises:
+        GraftError: ``metric-input`` where shapes differ or nothing is there.
+    """
+    right_a, right_b = np.asarray(correct_a, np.float64), np.asarray(correct_b, np.float64)
+    _require_same_shape(right_a, right_b)
+    _require_same_shape(right_a, np.asarray(labels))
+    parts = [(right_a - right_b)[labels == label] for label in np.unique(labels)]
+    errors = [standard_error(part) for part in parts]
+    return (
+        float(np.mean([part.mean() for part in parts])),
+        float(np.sqrt(np.sum(np.square(errors))) / len(parts)),
+    )
+
+
 def _share(part: Any, whole: Any) -> float:
     return float(part / whole) if whole else 0.0
 

@@ -92,7 +92,13 @@ def test_one_class_is_told_from_other(graft: Graft, small: Place) -> None:
     assert told["samples"] == 240
     assert 0.5 < told["parent"]["balanced_accuracy"] <= 1
     assert all(0 < point["balanced_accuracy"] <= 1 for point in told["points"])
+    assert told["measure"] == "balanced_accuracy"
     assert "balanced accuracy, %" in texts(small / "one.svg")
+    assert "bars: ± one standard error of the difference from the parent" in texts(small / "one.svg")
+    for point in told["points"]:
+        gap = 100 * (point["balanced_accuracy"] - told["parent"]["balanced_accuracy"])
+        assert point["balanced_difference"] == pytest.approx(gap)
+        assert point["balanced_standard_error"] > 0
     assert "top-1, %" not in texts(small / "one.svg")
 
 

@@ -105,9 +105,9 @@ def command(
 ) -> None:
     """Plot accuracy of modules of MODEL against their MACs, for several methods and budgets.
 
-    Cuts a module for --classes together (of one class: against (other)) at every budget by every
-    method, and measures each on the test split, as it measures MODEL restricted to the classes. The
-    modules are not written: 'graft decompose' does that.
+    Cuts a module for --classes together at every budget by every method, and measures each on the test
+    split, as it measures MODEL restricted to the classes. One class is measured against the rest, by
+    balanced accuracy. The modules are not written: 'graft decompose' does that.
     """
     picture = output.plot or output.output.with_suffix(".svg")
     _check_files(output.output, picture, output.force)
@@ -147,7 +147,7 @@ def command(
     result = _result(parent, report, names, run.seed)
     result |= {"frozen": list(shares.frozen), "keep_layers": dict(shares.shares)}
     result.update(samples.split.describe(), test_label_source=test.split.describe()["label_source"])
-    title = f"{show.classes(names)} of {subject.model.name}"
+    title = f"{_subject(result)} of {subject.model.name}"
     with output.target(output.output) as figures, output.target(picture) as drawn:
         _write(result, report, title, figures, drawn, output.force)
     printed = {**result, "output": output.output, "plot": picture, **output.dry()}
@@ -179,7 +179,10 @@ def _result(parent: Parent, report: CurveReport, names: Sequence[str], seed: int
             "parameters": parent.cost.parameters,
             "top1": report.top1,
             "balanced_accuracy": report.balanced_accuracy,
+            "precision": report.precision,
+            "recall": report.recall,
         },
+        "measure": "top1" if report.balanced_accuracy is None else "balanced_accuracy",
         "declined": list(map(str, report.declined)),
         "points": [asdict(point) for point in report.points],
         "providers": list(report.providers),
@@ -207,12 +210,16 @@ def _write(
 ) -> None:
     """Write both files, or none."""
     balanced = report.balanced_accuracy
-    measure = "top-1" if balanced is None else "balanced accuracy"
     text = json.dumps({"schema": "graft/curve/1", **show.plain(result)}, indent=1)
     with writing(output, force) as figures, writing(picture, force) as drawn:
         figures.write_text(text + "\n", encoding="utf-8")
         top = report.top1 if balanced is None else balanced
-        plot.draw(drawn, picture.suffix, title, measure, 100 * top, _lines(report))
+        plot.draw(drawn, picture.suffix, title, _measure(report), 100 * top, _lines(report))
+
+
+def _measure(report: CurveReport) -> str:
+    """Return what the accuracy is called, in table and picture alike."""
+    return "top-1" if report.balanced_accuracy is None else "balanced accuracy"
 
 
 def _lines(report: CurveReport) -> list[plot.Line]:
@@ -233,18 +240,12 @@ def _lines(report: CurveReport) -> list[plot.Line]:
 
 
 def _drawn(points: Sequence[Point]) -> tuple[tuple[float, float, float], ...]:
-    """Return share of MACs, accuracy and standard error of its difference, in percent, by budget reached.
-
-    Balanced accuracy is drawn without an error: the one that is known is of top-1.
-    """
+    """Return share of MACs, accuracy and standard error of its difference, in percent, by budget reached."""
     found = []
     for point in points:
-        if point.macs_ratio is None or point.top1 is None or point.standard_error is None:
-            continue
-        y, error = point.top1, point.standard_error
-        if point.balanced_accuracy is not None:
-            y, error = point.balanced_accuracy, 0.0
-        found.append((100 * point.macs_ratio, 100 * y, error))
+        if point.macs_ratio is not None and (shown := point.shown):
+            accuracy, _, error = shown
+            found.append((100 * point.macs_ratio, 100 * accuracy, error))
     return tuple(found)
 
 
@@ -260,14 +261,18 @@ def _show(report: CurveReport, result: dict[str, Any], files: tuple[Path, Path] 
         start = [_named(point.method), point.compensate]
         rows.setdefault((point.method, point.compensate), start).append(_cell(point))
     show.table(
-        f"difference from the parent in percentage points, {show.classes(result['classes'])}, by share of "
-        f"its MACs; ran on {', '.join(report.providers)}",
+        f"difference from the parent in percentage points of {_measure(report)} (± its standard error), "
+        f"{_subject(result)}, by share of its MACs; ran on {', '.join(report.providers)}",
         ["method", "compensate", *(f"<= {show.percent(keep, 0)}" for keep in budgets)],
         list(rows.values()),
     )
-    show.note(
-        f"{report.test_samples} test samples: parent {show.percent(report.top1)} restricted to the classes"
-    )
+    parent = f"parent {show.percent(report.top1)} restricted to the classes"
+    if report.balanced_accuracy is not None:
+        parent = (
+            f"parent balanced accuracy {show.percent(report.balanced_accuracy)}, precision "
+            f"{show.percent(report.precision)}, recall {show.percent(report.recall)}"
+        )
+    show.note(f"{report.test_samples} test samples: {parent}")
     show.print_layers(result)
     show.data_source(result)
     if files:
@@ -275,4 +280,13 @@ def _show(report: CurveReport, result: dict[str, Any], files: tuple[Path, Path] 
 
 
 def _cell(point: Point) -> str:
-    return "-" if point.difference is None else f"{point.difference:+.2f} ± {point.standard_error:.2f}"
+    if point.shown is None:
+        return "-"
+    _, difference, error = point.shown
+    return f"{difference:+.2f} ± {error:.2f}"
+
+
+def _subject(result: dict[str, Any]) -> str:
+    """Return the classes; one of them against the rest."""
+    names = show.classes(result["classes"])
+    return f"{names} against the rest" if result["measure"] == "balanced_accuracy" else names

@@ -103,3 +103,16 @@ def test_false_positives_where_nearly_all_positive_samples_pass() -> None:
     assert np.isnan(metrics.false_positives(scores, np.zeros(24, bool)))
     with pytest.raises(GraftError):
         metrics.false_positives(np.array([np.nan, 1.0]), np.array([True, False]))
+
+
+def test_balanced_difference() -> None:
+    """Each class counts alike; the error is that of a mean of independent means."""
+    labels = np.array([0] * 4 + [1] * 16)
+    right_a, right_b = np.ones(20, bool), np.ones(20, bool)
+    right_a[[0, 1, 5]] = False
+    right_b[[6, 7]] = False
+    difference, error = metrics.balanced_difference(right_a, right_b, labels)
+    assert difference == pytest.approx((-2 / 4 + 1 / 16) / 2)
+    parts = [np.array([-1, -1, 0, 0.0]), np.array([-1, 1, 1] + [0] * 13, float)]
+    expected = np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)) / 2
+    assert error == pytest.approx(expected)
