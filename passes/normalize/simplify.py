@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
 import onnx.inliner
 import onnxslim
+from onnx import numpy_helper
 from onnxslim.core.pattern.registry import DEFAULT_FUSION_PATTERNS
 
 from graft.passes.base import Context, Declined, Report
@@ -83,6 +85,7 @@ class Normalize:
         subject.graph = model.graph
         left = [node.name for node in subject.graph.nodes]
         changed = len({*names} ^ {*left})
+        declined = (*declined, *_no_longer_random(original.graph, left))
         return NormalizeReport(changed=changed, declined=declined, before=len(names), after=len(left))
 
 
@@ -102,6 +105,19 @@ def _with_recurrent_layout(
     normal = Model.from_proto(simple)
     normal.tidy()
     return normal, (Declined("recurrent layers", reason),)
+
+
+def _no_longer_random(original: onnx.GraphProto, left: Sequence[str]) -> tuple[Declined, ...]:
+    """Warn of each ``Dropout`` in training mode that is gone: onnxruntime leaves it out, too, or draws."""
+    nodes = [node for node in original.node if node.op_type == "Dropout" and len(node.input) == 3]
+    modes = {"", *(node.input[2] for node in nodes)}
+    off = {t.name for t in original.initializer if t.name in modes and not numpy_helper.to_array(t).any()}
+    gone = [node.name for node in nodes if node.input[2] not in {"", *off} and node.name not in left]
+    for name in gone:
+        log.warning(
+            "Dropout %s is in training mode; it was removed: the result draws nothing at random", name
+        )
+    return tuple(Declined(name, "Dropout in training mode: removed") for name in gone)
 
 
 def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:

@@ -25,7 +25,7 @@ class BatchNormalization(Operator):
         """Pass all axes; pin them in training mode and for statistics computed at run time."""
         trains = node.attrs.get("training_mode", 0) or any(o.outputs for o in node.outputs[1:])
         if trains or not all(map(is_constant, node.inputs[1:5])):
-            flow.pin_inputs(node, "statistics computed at run time")
+            flow.pin_inputs(node, f"{'training mode: ' if trains else ''}statistics computed at run time")
             return
         flow.give(node.outputs[0], flow.of(node.inputs[0]))
 

@@ -155,3 +155,35 @@ def test_card_and_metadata_stay() -> None:
     assert "same" not in {node.name for node in model.graph.nodes}
     assert model.card is before
     assert model.metadata == {"theirs": "1"}
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_dropout_in_training_mode_that_goes_is_said(on: bool, caplog: pytest.LogCaptureFixture) -> None:
+    net = Net(5)
+    mode, ratio = net.constant("mode", on, bool), net.constant("ratio", 0.3)
+    net.node("Dropout", "first", net.gemm("dense", "x", 6, 5), ratio, mode)
+    net.node("Dropout", "second", net.node("Relu", "relu", "first"), ratio, mode)
+    net.gemm("y", "second", 4, 6)
+    model = small.model(net)
+    report = Normalize()(model, small.context())
+    assert "Dropout" not in ops(model)
+    assert [each.where for each in report.declined] == (["first", "second"] if on else [])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == len(report.declined) and all("training mode" in each for each in said)
+
+
+def test_batch_normalization_in_training_mode_is_named() -> None:
+    net = Net(2, 6, 5)
+    values = [net.constant(f"bn.{key}", np.full(6, 0.5 + at)) for at, key in enumerate("sbmv")]
+    node = helper.make_node(
+        "BatchNormalization",
+        [net.conv("conv", "x", 6, 2), *values],
+        ["bn", "m", "v"],
+        name="bn",
+        training_mode=1,
+    )
+    net.nodes.append(node)
+    net.gemm("y", net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", "bn")), 4, 6)
+    model = small.model(net)
+    Normalize()(model, small.context())
+    assert "training mode" in ChannelGroups(model)["conv"].reason
