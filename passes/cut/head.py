@@ -16,7 +16,7 @@ from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.logits import finite, logits_behind
-from graft.rewriter.groups.outputs import keep_output
+from graft.rewriter.groups.outputs import class_axis, flatten_output, keep_output
 from graft.rewriter.operators.base import dtype_of
 
 REST = "rest"
@@ -90,7 +90,10 @@ class Head:
                 "supported are logits and probabilities",
             )
         if not self._with_other and wanted == list(range(len(card.labels))):
-            keep_output(model, card.output.name)
+            shape = keep_output(model, card.output.name).shape or ()
+            if not card.output.steps and class_axis(shape, len(card.labels)) != len(shape) - 1:
+                flatten_output(model)  # passes read classes on the last axis
+                model.tidy()
             return HeadReport(labels=card.labels, nodes=frozenset(_makers(model, card.output.name)))
         if self._with_other and len(wanted) == len(card.labels):
             raise GraftError(
@@ -205,13 +208,13 @@ def _open(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
     """Return the logits behind the output, and a description (name, type, shape) of the output itself."""
     output = keep_output(model, card.output.name)
     name, shape = output.name, list(output.shape or ())
-    trailing = not card.output.steps and len(shape) > 2
-    described = gs.Variable(name, output.dtype, shape[:2] if trailing else shape)
+    single = not card.output.steps and len(shape) > 2
+    axis = class_axis(shape, len(card.labels)) if single else len(shape) - 1
+    described = gs.Variable(name, output.dtype, [shape[0], shape[axis]] if single else shape)
     output.name = f"graft/{name}/parent"
     build = Builder(model.graph, model.opset, f"graft/{name}")
-    axis = 1 if trailing else len(shape) - 1
     logits = logits_behind(output, axis, build) if card.output.kind == "probabilities" else output
-    if trailing:  # (N, K, 1, 1)
+    if single:  # (N, K, 1, 1) or (N, 1, K)
         logits = build.node("Flatten", "flat", [logits], axis=1)
     return logits, described
 

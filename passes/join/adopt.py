@@ -11,7 +11,7 @@ from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.outputs import keep_output
+from graft.rewriter.groups.outputs import flatten_output, keep_output
 from graft.rewriter.record.provenance import (
     ORIGIN_KEY,
     Origin,
@@ -47,6 +47,8 @@ def adopted(model: Model) -> Model:
     Normalize()(found, Context())
     if card.output.kind == "binary":
         _in_two_columns(found, output.name)
+    else:
+        flatten_output(found)
     classes = tuple(name for name in card.labels if name != OTHER)
     origin = Origin(parents=(record,), classes=classes, options={WHOLE: True}, versions=versions())
     stamp(found, "module", origin, {"macs_ratio": 1.0})

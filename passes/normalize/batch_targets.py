@@ -34,10 +34,10 @@ def freed_target(op: str, target: Sequence[int], ends: NodeShapes, axis: int) ->
         axis: of the input along which samples lie, perhaps beside other positions.
     """
     if op == "Expand":
-        place = axis + len(target) - len(ends.source)
-        if place < 0 or target[place] == 1:
+        across = axis + len(target) - len(ends.source)
+        if across < 0 or target[across] == 1:
             return None
-        return [*target[:place], 1, *target[place + 1 :]]
+        return [*target[:across], 1, *target[across + 1 :]]
     place = _landing(ends, axis)
     if place is None or target[place] == -1 or (target[place] == 0 and place == axis):
         return None

@@ -122,7 +122,7 @@ class Observe:
             outputs = session.run(feed)
             counts += np.bincount(rows, minlength=len(names))
             scores = check_finite(session.rows(outputs[name], name, truth), name)
-            scores = columns(scores, samples.card.output.kind, len(labels))
+            scores = columns(scores, samples.card.output.kind, len(labels), truth)
             check.see(scores)
             hits = scores.argmax(axis=-1) == truth
             correct += np.bincount(rows, hits[counted], len(names)).astype(np.int64)

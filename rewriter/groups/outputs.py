@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_graphsurgeon as gs
 
+from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.operators import operator_of
@@ -15,6 +18,35 @@ def keep_output(model: Model, name: str) -> gs.Variable:
     model.tidy()
     output: gs.Variable = model.graph.outputs[0]
     return output
+
+
+def class_axis(shape: Sequence[int | str | None], classes: int) -> int:
+    """Return the axis of the classes in an output with one label a sample; other axes have size 1.
+
+    Args:
+        shape: of the output.
+        classes: number of labels.
+    """
+    if len(shape) <= 2:
+        return len(shape) - 1
+    fitting = [axis for axis, size in enumerate(shape) if axis and size == classes]
+    free = [axis for axis, size in enumerate(shape) if axis and not isinstance(size, int)]
+    return (fitting or free or [1])[0]
+
+
+def flatten_output(model: Model) -> None:
+    """Let an output with one label a sample be (samples, classes), whatever axes of size 1 it has."""
+    card = model.require_card()
+    output = next(tensor for tensor in model.graph.outputs if tensor.name == card.output.name)
+    shape = list(output.shape or ())
+    if card.output.steps or len(shape) <= 2:
+        return
+    output.name = f"graft/{card.output.name}/parent"
+    build = Builder(model.graph, model.opset, f"graft/{card.output.name}")
+    flat = build.node("Flatten", "flat", [output], axis=1)
+    flat.name, flat.dtype = card.output.name, output.dtype
+    flat.shape = [shape[0], shape[class_axis(shape, len(card.labels))]]
+    model.graph.outputs = [flat if tensor is output else tensor for tensor in model.graph.outputs]
 
 
 def last_features(model: Model, groups: ChannelGroups, name: str) -> Place | None:

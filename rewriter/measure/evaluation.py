@@ -127,7 +127,7 @@ def score(
     for feed, truth in session.batches(samples, batch):
         found = session.rows(session.run(feed, [name])[name], name, truth)
         scores = check_finite(found, name)
-        parts.append(columns(scores, card.output.kind, len(card.labels)))
+        parts.append(columns(scores, card.output.kind, len(card.labels), truth))
         check.see(parts[-1])
         labels.append(truth)
         if progress:
@@ -200,19 +200,34 @@ def latencies(runs: Sequence[tuple[Session, dict[str, NDArray[Any]]]], threads: 
     ]
 
 
-def columns(scores: NDArray[Any], kind: str, classes: int) -> NDArray[Any]:
+def columns(
+    scores: NDArray[Any], kind: str, classes: int, labels: NDArray[np.int64] | None = None
+) -> NDArray[Any]:
     """Return scores with one column a class on the last axis.
 
-    Trailing axes of size 1 go (N, K, 1, 1), a single binary output becomes two columns.
+    Other axes of size 1 go where there is one label a sample, (N, K, 1, 1) or (N, 1, K), and behind the
+    classes; a single binary output becomes two columns.
 
     Args:
         scores: the output of a model.
         kind: of the output, as in the card.
         classes: number of labels.
+        labels: of the samples, (N,) or (N, T); ``None``: not known.
+
+    Raises:
+        GraftError: ``output-rows`` where there are more or fewer rows than labels.
     """
+    if labels is not None and labels.ndim == 1 and scores.size == len(scores) * classes:
+        scores = scores.reshape(len(scores), classes)
     while scores.ndim > 2 and scores.shape[-1] == 1 and scores.shape[-1] != classes:
         scores = scores[..., 0]
     if kind == "binary" and scores.shape[-1] != classes:
         scores = scores.reshape(len(scores), 1)
         scores = np.concatenate([1 - scores, scores], axis=1)
+    if labels is not None and scores.shape[:-1] != labels.shape:
+        raise GraftError(
+            "output-rows",
+            f"the output has shape {list(scores.shape)} for labels of shape {list(labels.shape)}",
+            "say steps: true in the card where there is one label a time step, or name another output",
+        )
     return scores

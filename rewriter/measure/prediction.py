@@ -83,7 +83,7 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
         inputs = session.feed(card.prepare({"": sample[None]}))
         rows = session.rows(session.run(inputs, [output.name])[output.name], output.name, ONE)
         scores = check_finite(rows, f"{output.name} for {path}")
-        scores = columns(scores, output.kind, len(card.labels))
+        scores = columns(scores, output.kind, len(card.labels), None if output.steps else ONE)
         last = scores.reshape(-1, scores.shape[-1])[-1]
         likely = softmax(last, axis=-1) if output.kind == "logits" else last
         order = np.argsort(-likely, kind="stable")[:top]

@@ -41,7 +41,8 @@ def predicted_labels(
     name = card.output.name
     for feed, truth in session.batches(none, BATCH):
         scores = check_finite(session.rows(session.run(feed, [name])[name], name, truth), name)
-        decisions.append(columns(scores, card.output.kind, len(card.labels)).argmax(axis=-1))
+        known = None if card.output.steps else truth
+        decisions.append(columns(scores, card.output.kind, len(card.labels), known).argmax(axis=-1))
         if progress:
             progress(len(truth))
     labels = np.concatenate(decisions).astype(np.int64)
