@@ -121,10 +121,14 @@ class InputFeed:
             return array
         if array.dtype.kind in "biu" and np.dtype(wanted).kind == "f":
             return array.astype(wanted)
-        if array.dtype.kind == "f":
-            whole = wanted is np.uint8
-            fits = whole or np.dtype(wanted).kind == "f"
-            return (np.clip(np.rint(array), 0, 255) if whole else array).astype(wanted) if fits else array
+        if array.dtype.kind == "f" and np.dtype(wanted).kind == "f":
+            return array.astype(wanted)
+        if array.dtype.kind == "f" and wanted is np.uint8:
+            return np.asarray(np.clip(np.rint(array), 0, 255), wanted)
+        if array.dtype.kind == "f":  # levels of pixels; other numbers are no whole ones
+            return (
+                array.astype(wanted) if (array == np.rint(array)).all() and _holds(wanted, array) else array
+            )
         return array.astype(wanted) if array.dtype.kind in "iu" and _holds(wanted, array) else array
 
 

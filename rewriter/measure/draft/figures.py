@@ -95,20 +95,23 @@ def clearly_worse(one: Figures, best: Figures, errors: float) -> bool:
     return bool(difference.mean() > errors * error)
 
 
-def matched_columns(rows: NDArray[Any], kind: str, classes: Integers, count: int) -> Integers:
-    """Return the column that goes with each class of the data, by how often the model says it; -1: none.
+def matched_columns(
+    rows: NDArray[Any], kind: str, classes: Integers, count: int
+) -> tuple[Integers, NDArray[np.bool_]]:
+    """Give each class of the data a column of its own, by how often the model says it.
 
     Args:
         rows: (n, columns).
         kind: of the output.
         classes: number of each sample's class in the data (n,).
-        count: number of classes in the data.
+        count: number of classes in the data, at most that of the columns.
+
+    Returns:
+        The column of each class, and a mask of the classes that the model says at least once; the
+        others got what was left.
     """
     scores = two_columns(rows, kind)
     table = np.zeros((count, scores.shape[1]), np.int64)
     np.add.at(table, (classes, scores.argmax(axis=1)), 1)
-    found = np.full(count, -1)
-    for name, column in zip(*linear_sum_assignment(-table), strict=True):
-        if table[name, column]:
-            found[name] = column
-    return found
+    _, columns = linear_sum_assignment(-table)
+    return columns, table[np.arange(count), columns] > 0

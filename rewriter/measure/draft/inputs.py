@@ -30,8 +30,9 @@ SCALES: tuple[tuple[float, tuple[float, ...], tuple[float, ...]], ...] = (
     (1.0, (127.0,), (128.0,)),
     (1.0, (123.675, 116.28, 103.53), (1.0,)),
     (1 / 255, (0.1307,), (0.3081,)),
+    (1 / 255**2, (0.0,), (1.0,)),
 )
-"""How trainers commonly scale pixels: scale, mean, std; without samples the first is taken."""
+"""How trainers scale pixels, even twice: scale, mean, std; without samples the first is taken."""
 RAW = ((1.0, (0.0,), (1.0,)),)
 
 

@@ -27,11 +27,15 @@ from graft.rewriter.measure.draft.untried import draft_from_graph
 
 FIRST = 64
 """Samples that all ways are tried on; most of them are clearly worse then."""
-MOST = 1000
-"""Samples that the best ways are tried on."""
+MOST, MOST_OF_LARGE = 1000, 500
+"""Samples that the best ways are tried on, and those of large inputs."""
+LARGE = 50_000
+"""Numbers of a large input."""
 FINALISTS = 4
 ERRORS = 3.0
 """Ways that are worse by so many standard errors are not tried further."""
+LEAST_MATCHED = 0.5
+"""Columns are matched to names only if the model is right so often with them on other samples."""
 SURER = 20.0
 """Inputs so many times as large make a network surer of the same answers, not better."""
 LEAST_GAIN = 0.05
@@ -89,7 +93,9 @@ def draft_from_samples(subject: Subject) -> CardDraft:
     readings = [_checked(subject, each, ways) for each in _readings(subject, part, ways)]
     for way in ways:
         way.scores = {}
-    order = order[_known(readings[0].labels, part)[order]][:MOST] if len(readings) == 1 else order[:MOST]
+    if len(readings) == 1:
+        order = order[_known(readings[0].labels, part)[order]]
+    order = order[: _most(ways[0])]
     trial.run(ways, order[:FIRST])
     if all(way.error for way in ways):
         return _failed(subject, ways)
@@ -98,9 +104,15 @@ def draft_from_samples(subject: Subject) -> CardDraft:
     tried = _figured(ways, readings, part, order)
     if not tried:
         return _failed(subject, ways)
-    best = _best([each for each in tried if any(each.way is way for way in going)])
-    best = _moved(best, tried, part, order)
-    return _draft(subject, best, tried, ways, trial)
+    finals = [each for each in tried if any(each.way is way for way in going)]
+    best = _moved(_best(finals), finals, part, order)
+    return _draft(subject, best, tried, ways, trial, order)
+
+
+def _most(way: Way) -> int:
+    """Return the number of samples to try."""
+    height, width = way.inputs[0].size or (1, 1)
+    return MOST_OF_LARGE if height * width * way.inputs[0].channels > LARGE else MOST
 
 
 def _steps(part: Split) -> int | None:
@@ -195,12 +207,23 @@ def _finalists(ways: list[Way], readings: list[Reading], part: Split, order: Int
         )
         if not own:
             continue
-        unsure = not reading.labels.certain and not any(each.found.better_than_chance for each in own)
+        if not reading.labels.certain and not any(each.found.better_than_chance for each in own):
+            own = sorted(own, key=lambda each: -_matched_likelihood(each, part, order))[:FINALISTS]
+            kept += [each.way for each in own]
+            continue
         for rank, each in enumerate(own):
-            near = rank < FINALISTS or not clearly_worse(each.found, own[0].found, ERRORS)
-            if (unsure or near) and not any(each.way is way for way in kept):
+            if rank < FINALISTS or not clearly_worse(each.found, own[0].found, ERRORS):
                 kept.append(each.way)
     return [way for way in ways if any(way is each for each in kept)]
+
+
+def _matched_likelihood(each: Tried, part: Split, order: Integers) -> float:
+    """Return the log-likelihood with the columns that the model itself says most often for each class."""
+    if not _matchable(each, part):
+        return each.found.likelihood
+    classes, rows = part.labels[order[: each.way.samples]], _rows(each.way, each.reading)
+    columns, _ = matched_columns(rows, each.kind, classes, len(part.class_names or ()))
+    return figures(rows, each.kind, columns[classes]).likelihood
 
 
 def _best(tried: list[Tried]) -> Tried:
@@ -233,14 +256,19 @@ def _reach(way: Way) -> float:
 
 def _moved(best: Tried, tried: list[Tried], part: Split, order: Integers) -> Tried:
     """Match columns to the names in the data by what the model says, if that and nothing else fits."""
-    if part.class_names is None or part.labels.ndim != 1:
-        return best
-    found = [_matched(each, part, order) for each in tried if not each.reading.labels.certain]
+    found = [_matched(each, part, order) for each in tried if _matchable(each, part)]
     matched = max((each for each in found if each), key=lambda each: each[1].top1, default=None)
     if matched is None:
         return best
     error = 0.5 / np.sqrt(len(matched[1].truth))
     return matched[0] if matched[1].top1 > best.found.top1 + 2 * error else best
+
+
+def _matchable(each: Tried, part: Split) -> bool:
+    """Return True where names of the data can be matched to columns whose names nothing else says."""
+    names = part.class_names
+    plain = part.labels.ndim == 1 and not each.reading.form.steps and not each.reading.labels.certain
+    return plain and names is not None and len(names) <= len(each.reading.labels.names)
 
 
 def _matched(each: Tried, part: Split, order: Integers) -> tuple[Tried, Figures] | None:
@@ -251,20 +279,35 @@ def _matched(each: Tried, part: Split, order: Integers) -> tuple[Tried, Figures]
     if half < 10:
         return None
     names = part.class_names or ()
-    columns = matched_columns(rows[:half], each.kind, classes[:half], len(names))
+    columns, _ = matched_columns(rows[:half], each.kind, classes[:half], len(names))
     other = figures(rows[half:], each.kind, columns[classes[half:]])
-    if not other.better_than_chance or other.top1 < 0.5:
+    if not other.better_than_chance or other.top1 < LEAST_MATCHED:
         return None
-    columns = matched_columns(rows, each.kind, classes, len(names))
+    columns, said = matched_columns(rows, each.kind, classes, len(names))
+    if len(names) < len(each.reading.labels.names):
+        columns = np.where(said, columns, -1)
     labels = moved(each.reading.labels, part, columns)
     whole = figures(rows, each.kind, columns[classes])
     return replace(each, reading=replace(each.reading, labels=labels), found=whole), other
 
 
-def _draft(subject: Subject, best: Tried, tried: list[Tried], ways: list[Way], trial: Trial) -> CardDraft:
+def _labelled(each: Tried, reading: Reading, part: Split, order: Integers) -> Tried:
+    """Return figures of the same output with the labels that were chosen in the end."""
+    if each.reading.scores is not reading.scores:
+        return each
+    truth = _truth(reading.labels, part, order[: each.way.samples])
+    return replace(each, reading=reading, found=figures(_rows(each.way, each.reading), each.kind, truth))
+
+
+def _draft(
+    subject: Subject, best: Tried, tried: list[Tried], ways: list[Way], trial: Trial, order: Integers
+) -> CardDraft:
+    part = trial.part
     reading = best.reading
     output = output_card(reading.scores.name, best.kind, reading.form.steps)
     card = subject.card(best.way.inputs, output, reading.labels.names)
+    if any(each.reading.labels is not reading.labels for each in tried):
+        tried = [_labelled(each, reading, part, order) for each in tried]
     same = (best.way.inputs, reading.scores)
     ranked = sorted(tried, key=lambda each: (-each.way.samples, -each.found.likelihood))
     others = [each for each in ranked if (each.way.inputs, each.reading.scores) != same]

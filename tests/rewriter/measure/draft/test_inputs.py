@@ -12,10 +12,7 @@ from tests.rewriter.measure.draft.kit import CHANNELS_FIRST, FLAT, SIDE, Task, c
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALVES = {"mean": (0.5,), "std": (0.5,)}
-RAW = (
-    TensorProto.UINT8,
-    (node("Cast", "x", "f", to=1), node("Div", "f v255", "p"), node("Flatten", "p", "flat")),
-)
+RAW = (node("Cast", "x", "f", to=1), node("Div", "f v255", "p"), node("Flatten", "p", "flat"))
 
 
 @pytest.mark.parametrize(
@@ -63,9 +60,10 @@ def test_blue_first() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("with_data", [True, False], ids=["data", "no data"])
 @pytest.mark.parametrize("free", [False, True])
-def test_bytes_channels_last_are_an_image(channels: int, with_data: bool, free: bool) -> None:
+@pytest.mark.parametrize("dtype", [TensorProto.UINT8, TensorProto.INT32])
+def test_bytes_channels_last_are_an_image(channels: int, with_data: bool, free: bool, dtype: int) -> None:
     task = Task(channels)
-    dtype, before = RAW
+    before = RAW
     constant = onnx.helper.make_node("Constant", [], ["v255"], value_float=255.0)
     sides = ["H", "W"] if free else [SIDE, SIDE]
     proto = classifier(task, ["N", *sides, channels], (constant, *before), dtype=dtype)
