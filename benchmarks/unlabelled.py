@@ -4,8 +4,8 @@
 
 Every module is cut twice from the same samples, once with their true labels and once with the predictions of
 the parent, at 50 % of the MACs, and both are measured on the same test samples with true labels. On samples
-that a network was trained on, predictions are nearly always right; so the same is done with samples that it has
-not seen: half of the test samples, drawn by seed 0, measured on the other half. Nothing is chosen by them.
+that a network was trained on, predictions are nearly always right; so the same is done with samples that it
+has not seen: half of the test samples, drawn by seed 0, measured on the other half. They choose nothing.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class Subject:
             found.append(decompose(self.parent, context).model)
         model = found[0] if together else compose(found, strategy="branches").model
         card = self.parent.card
-        return score(model, Samples.match(self.test, model.require_card(), classes, names=card.labels), DEVICE)
+        return score(
+            model, Samples.match(self.test, model.require_card(), classes, names=card.labels), DEVICE
+        )
 
     def halves(self, samples: int | None) -> Subject:
         """Return the same with one half of the test samples to cut with, measured on the other half.
@@ -121,7 +123,9 @@ def _measure(run: Run, name: str, subject: Subject, sets: Sequence[Sequence[str]
         rows: list[dict[str, float]] = []
         for classes in sets:
 
-            def measure(own: Subject = own, classes: Sequence[str] = classes) -> dict[str, float]:
+            def measure(
+                own: Subject = own, classes: Sequence[str] = classes, predicted: Split = predicted
+            ) -> dict[str, float]:
                 truth = Samples.match(own.test, own.parent.card, classes)
                 whole = score(own.parent.model, truth, DEVICE, classes)
                 one, two = (own.scored(split, classes, together) for split in (own.train, predicted))
@@ -154,7 +158,7 @@ def _row(run: Run, name: str, origin: str, right: float, rows: Sequence[dict[str
 
 
 def unlabelled(run: Run) -> None:
-    """ResNet-20, five pairs; EfficientNet-Lite0, ten classes together; Clinc LSTM-1, a module for each class."""
+    """ResNet-20, five pairs; EfficientNet-Lite0, ten classes; Clinc LSTM-1, a module for each class."""
     output = run.output
     output.section(f"predictions as labels, `--keep {KEEP}`")
     output.header(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -27,6 +28,8 @@ log = logging.getLogger("graft")
 
 SAMPLES = 512
 """Candidates are refitted with fewer samples than modules are: sooner, and none the better for it."""
+FEWEST = 2
+"""Samples of a class that folds take: one is held out, another one stays."""
 STEPS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 """Budgets that are tried, by bisection."""
 
@@ -101,6 +104,10 @@ class BudgetSearch:
         """
         whole = self.decompose.headed(parent, context)
         require_cuttable(whole.analysed.groups)
+        samples = check_samples(context.samples)
+        rare = [name for name in self.decompose.classes if samples.count_of(name) < FEWEST]
+        if len(rare) == len(self.decompose.classes):
+            return _kept_whole(rare)
         folds = _folds(parent, context)
         before = [_weighted(whole.model, fold.held_out, context.device) for fold in folds]
         declined = dict.fromkeys((*whole.declined, *folds[0].declined))
@@ -157,15 +164,32 @@ class BudgetSearch:
         return found, declined
 
 
-def _folds(parent: Parent, context: Context) -> list[_Fold]:
-    """Return the folds of the samples, each with a profile of the others; made once for many modules."""
-    samples = context.samples
+def check_samples(samples: Samples | None) -> Samples:
+    """Return the training samples, if a drop can be measured on folds of them.
+
+    Raises:
+        GraftError: ``too-few-samples``.
+    """
     if samples is None or len(samples) < FOLDS * 2:
         raise GraftError(
             "too-few-samples",
             f"a drop cannot be measured on {len(samples or ())} training samples",
             "give more samples, or a budget with --keep",
         )
+    return samples
+
+
+def _kept_whole(names: Sequence[str]) -> BudgetSearchReport:
+    """Return the budget of a module whose classes have one training sample: no fold can lack it."""
+    reason = f"a drop cannot be measured with one training sample of {', '.join(names)}"
+    log.warning("%s: its module is not pruned; give more samples, or a budget with --keep", reason)
+    declined = Declined("--max-drop", reason)
+    return BudgetSearchReport(keep=1.0, difference=0.0, standard_error=0.0, declined=(declined,))
+
+
+def _folds(parent: Parent, context: Context) -> list[_Fold]:
+    """Return the folds of the samples, each with a profile of the others; made once for many modules."""
+    samples = context.samples
     key = ("folds", context.device.wanted, context.device.strict)
     return parent.once(samples, key, lambda: _profiled(parent, samples, context))
 

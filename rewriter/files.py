@@ -45,14 +45,38 @@ def unwritable(path: Path, error: OSError) -> GraftError:
 
 
 def refuse_overwrite(path: Path, force: bool) -> None:
-    """Raise unless ``path`` is free or ``force`` allows to replace it.
+    """Raise unless a file can be written at ``path``, which is free or ``force`` allows to replace.
 
     Raises:
-        GraftError: ``output-exists``.
+        GraftError: ``output-exists`` or ``output-unwritable``.
     """
-    if path.is_dir():
+    try:
+        folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # a name that is too long
+        raise unwritable(path, error) from error
+    if folder:
         raise GraftError(
             "output-exists", f"{path} is a folder, a file name was expected", "choose another -o"
         )
-    if path.exists() and not force:
+    if exists and not force:
         raise GraftError("output-exists", f"{path} exists", "choose another -o or add --force")
+    refuse_unwritable(path, path.absolute().parent)
+
+
+def refuse_unwritable(path: Path, folder: Path) -> None:
+    """Raise unless files can be made in a folder, or in the one that it would be made in.
+
+    Args:
+        path: what is to be written, for the message.
+        folder: the folder; may be missing.
+
+    Raises:
+        GraftError: ``output-unwritable``.
+    """
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise unwritable(path, error) from error

@@ -14,7 +14,7 @@ from graft.passes.compare import names as comparison_names
 from graft.passes.join.merge import INPUTS
 from graft.passes.join.naming import TRAIN, PatchData
 from graft.passes.join.patch import Newcomer, Patch
-from graft.passes.join.patch_report import describe, evaluate_before_after
+from graft.passes.join.patch_report import describe, evaluate_before_after, held_out
 from graft.passes.replace import Replace
 from graft.rewriter.data.prefixed import prefixed
 from graft.rewriter.files import refuse_overwrite
@@ -105,7 +105,10 @@ def bring_in(
     sets = parents.open_sets(data.data, run.seed, (TRAIN, data.test_split), lambda _: before, device)
     samples = PatchData.of(before, sets, data.ignore_label, renamed, (module.prefix, newcomer.model))
     training, reason = samples.training()
-    part = samples.split(data.test_split) if data.data else None
+    part = None
+    if data.data:
+        classes = (*before.card.labels, newcomer.name)
+        part = held_out(samples.split(data.test_split), before.card, classes, samples.numbers.get(""))
     context = Context(data=training, device=device, seed=run.seed)
     report = replacing(Patch(before, newcomer, name), context)
     result = {

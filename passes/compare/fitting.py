@@ -60,6 +60,17 @@ def observe(model: Model, samples: Samples, device: Device) -> tuple[Table, Mask
     Raises:
         GraftError: fewer than two samples of a class.
     """
+    require_two(samples)
+    values, scores = read_outputs(model, samples, device, [READ, samples.card.output.name])
+    return values, scores.argmax(axis=-1) == samples.labels
+
+
+def require_two(samples: Samples) -> None:
+    """Raise unless there are two samples of each class: one for a fold that is left out, one to fit to.
+
+    Raises:
+        GraftError: ``joint-samples``.
+    """
     counts = np.bincount(samples.labels, minlength=len(samples.card.labels))
     if counts.min() < 2:
         name = samples.card.labels[int(counts.argmin())]
@@ -68,8 +79,6 @@ def observe(model: Model, samples: Samples, device: Device) -> tuple[Table, Mask
             f"to compare networks takes two samples of each class, and there are {counts.min()} of {name}",
             "give more data, or choose scores that take none",
         )
-    values, scores = read_outputs(model, samples, device, [READ, samples.card.output.name])
-    return values, scores.argmax(axis=-1) == samples.labels
 
 
 def read_outputs(model: Model, samples: Samples, device: Device, names: Sequence[str]) -> list[Table]:

@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from graft.passes.base import Context, Report
 from graft.passes.compare.branch import ATYPICAL, Branch
 from graft.passes.compare.class_gaussians import ClassGaussians, directions_for
-from graft.passes.compare.fitting import read_outputs
+from graft.passes.compare.fitting import read_outputs, require_two
 from graft.rewriter.arrays import Integers, Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.card.input_card import InputCard
@@ -79,6 +79,7 @@ class Reject:
             gaussians, unit = None, ATYPICAL
             limit = ATYPICAL * NormalDist().inv_cdf(1 - self.false_positive_rate)
         else:
+            require_two(samples)
             (values,) = read_outputs(model, samples, context.device, [READ])
             kept = directions_for(self.room, values.shape[1], int(samples.labels.max()) + 1)
             limit, unit = self._limit(values, samples.labels, kept, context.seed)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graft.rewriter.card.card import OTHER
+from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import Split
 from graft.rewriter.graph.model import Model
@@ -54,7 +54,7 @@ def evaluate_composite(model: Model, part: Split, device: Device) -> dict[str, A
         GraftError: there are no samples of its classes.
     """
     card = model.require_card()
-    chosen = None if OTHER in card.labels else card.labels
+    chosen = None if OTHER in card.labels else _present(part, card.labels, None)
     found = score(model, Samples.match(part, card, chosen), device).summary()
     keys = ("samples", "top1", "auroc", "fpr_at_95_recall")
     return {key: found[key] for key in keys if key in found}
@@ -86,9 +86,33 @@ def evaluate_before_after(
     for (key, model), names in zip(both.items(), changed, strict=True):
         card, meaning = model.require_card(), numbering(model) or numbers
         chosen = None if OTHER in card.labels else _present(part, card.labels, meaning)
+        if chosen == ():
+            result[key] = dict.fromkeys(("top1", "class", "others")) | {"samples": 0, "others_samples": 0}
+            continue
         samples = Samples.match(part, card, chosen, names=meaning)
         result[key] = _figures(score(model, samples, device), names, apart)
     return result
+
+
+def held_out(part: Split, card: Card, classes: Sequence[str], numbers: Sequence[str] | None) -> Split | None:
+    """Check held-out samples before the work, with a warning that names classes without any.
+
+    Args:
+        part: samples whose classes are called as in the result.
+        card: of a model that takes them.
+        classes: of the result.
+        numbers: what class numbers mean where the data has no names.
+
+    Returns:
+        The samples; ``None`` where no class has any.
+
+    Raises:
+        GraftError: they do not fit the card.
+    """
+    labels = tuple(dict.fromkeys(name for name in classes if name != OTHER))
+    asked = card.model_copy(update={"labels": labels})  # unchecked: it may be one class alone
+    found = Samples.present(part, asked, labels, numbers)
+    return None if found is None else part
 
 
 def _resizing(before: Model, after: Model) -> Model:

@@ -17,6 +17,8 @@ from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError, nearest
 
 log = logging.getLogger("graft")
+SHOWN = 3
+"""Names of classes in messages."""
 IGNORED = -1
 """The label of a time step that does not count: of a class that the model lacks, or that was left out."""
 
@@ -118,20 +120,20 @@ class Samples:
             GraftError: as :meth:`match`, but for classes without samples.
         """
         try:
-            having = cls.match(split, card, names=names).counts()
+            counts = cls.match(split, card, names=names).counts()
         except GraftError as error:
             if error.code != "class-empty":
                 raise
-            having = {}
-        lacking = [name for name in classes if name not in having]
-        if lacking:
+            counts = {}
+        having = [name for name in classes if name in counts]
+        if len(having) < len(classes):
+            lacking = [name for name in classes if name not in counts]
+            number = "" if len(lacking) <= SHOWN else f"{len(lacking)} classes: "
             log.warning(
-                "no held-out samples of %s in split '%s': left out of the report",
-                _some(lacking) if len(lacking) <= 3 else f"{len(lacking)} classes ({_some(lacking)})",
-                split.name,
+                "no held-out samples in split '%s' of %s%s: left out of the report",
+                *(split.name, number, _some(lacking)),
             )
-        found = [name for name in classes if name in having]
-        return cls.match(split, card, found, names=names) if found else None
+        return cls.match(split, card, having, names=names) if having else None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -140,6 +142,14 @@ class Samples:
         """Return the number of labels of each class that has any, in the order of the card."""
         counts = np.bincount(self.labels[self.labels != IGNORED], minlength=len(self.card.labels))
         return {name: int(count) for name, count in zip(self.card.labels, counts, strict=True) if count}
+
+    def count_of(self, name: str) -> int:
+        """Return the number of samples of a class.
+
+        Raises:
+            GraftError: ``class-unknown``.
+        """
+        return len(self._holding(self.card.class_index(name)))
 
     def take(self, positions: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | Sequence[int]) -> Samples:
         """Return the samples at some positions.
@@ -335,7 +345,7 @@ def _ignored(split: Split, card: Card) -> npt.NDArray[np.bool_]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+    return ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
 
 
 def _generator(*seeds: int) -> np.random.Generator:

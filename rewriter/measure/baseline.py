@@ -153,7 +153,7 @@ class Evaluation:
         return self.classes or self.candidate.card.labels
 
     def samples(self, part: Split, per_class: int | None = None, seed: int = 0) -> Samples:
-        """Return the samples of the candidate.
+        """Return the samples of the candidate; classes without any are left out, with one warning.
 
         Args:
             part: the data.
@@ -163,7 +163,11 @@ class Evaluation:
         Raises:
             GraftError: ``one-class``, and as :meth:`Samples.match`.
         """
-        chosen = None if self.classes is None else [name for name in self.classes if name != OTHER]
+        chosen = None
+        if self.classes is not None:
+            chosen = [name for name in self.classes if name != OTHER]
+            found = Samples.present(part, self.candidate.card, chosen, numbering(self.candidate.model))
+            chosen = [name for name in chosen if found is None or name in found.counts()]
         samples = self.candidate.samples(part, chosen, per_class, seed)
         if len(self.columns) < 2:
             raise GraftError(
@@ -201,7 +205,8 @@ class Evaluation:
         figures, scored = self.candidate.measure(samples, self.columns, device, progress)
         timed = [self.candidate.timed(samples, batch, device)]
         if self.baseline:
-            classes = None if OTHER in self.columns else self.columns
+            having = samples.counts()
+            classes = None if OTHER in self.columns else [name for name in self.columns if name in having]
             same = self.baseline.samples(part, classes)
             same = same.take(np.isin(same.indices, samples.indices))
             beside, reference = self.baseline.measure(same, self.columns, device, progress)

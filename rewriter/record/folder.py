@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.rewriter.errors import GraftError
-from graft.rewriter.files import unwritable
+from graft.rewriter.files import refuse_unwritable, unwritable
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.provenance import kind_of
 
@@ -131,7 +131,14 @@ def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
 
 def _replaceable(path: Path, force: bool) -> list[str]:
     """Files of an earlier folder at ``path`` that may be replaced."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    try:
+        vacant = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:
+        raise unwritable(path, error) from error
+    refuse_unwritable(path, path.absolute().parent)
+    if path.is_dir():
+        refuse_unwritable(path, path)
+    if vacant:
         return []
     if not path.is_dir() or not force:
         raise GraftError("output-exists", f"{path} exists", "choose another -o or add --force")

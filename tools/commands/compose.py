@@ -17,7 +17,7 @@ from graft.passes.compose import STRATEGIES, Compose, ComposeReport
 from graft.passes.join.adopt import adopted
 from graft.passes.join.merge import INPUTS
 from graft.passes.join.naming import TRAIN, Naming, prefixed_names
-from graft.passes.join.patch_report import describe, evaluate_composite
+from graft.passes.join.patch_report import describe, evaluate_composite, held_out
 from graft.passes.networks import Modules
 from graft.passes.trunk import Source, load_sources, with_refit_samples
 from graft.rewriter.card.card import OTHER
@@ -198,6 +198,11 @@ def command(
         check_asked(source.parent.model.sizes_at(shapes), source.profile.sizes)
     sources = with_refit_samples(sources, loaded, prefixes, sets, data.ignore_label)
     training, reason = naming.training(sets, data.ignore_label)
+    part = None
+    if data.data:
+        classes = [name for names in naming.modules for name in names.values()]
+        part = naming.split(sets, data.test_split, data.ignore_label)
+        part = held_out(part, loaded[0].require_card(), classes, None)
     modules = Modules(loaded, sources, naming.modules)
     report = compose(modules, Context(data=training, device=device, seed=run.seed))
     fitted = bool(report.scores) and comparison_called(report.scores).needs_data
@@ -211,8 +216,7 @@ def command(
             for file, m in zip(files, loaded, strict=True)
         ],
     }
-    if data.data:
-        part = naming.split(sets, data.test_split, data.ignore_label)
+    if part is not None:
         result.update(evaluate_composite(report.model, part, device))
         result.update(parents.sources_of(training, part))
     result.update(save(report.model, output.output, output))

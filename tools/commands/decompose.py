@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import model_validator
 
 from graft.passes.base import Context, all_declined
+from graft.passes.budget_search import check_samples
 from graft.passes.decompose import Decompose
 from graft.passes.identify import default_method
 from graft.passes.join.convert import Convert
@@ -116,14 +117,15 @@ def command(
         freeze=budget.freeze,
         keep_layers=budget.keep_layer,
     )
+    max_drop = budget.max_drop
+    if budget.keep is None and budget.plan is None:
+        max_drop = MAX_DROP if max_drop is None else max_drop
+        check_samples(samples)
     held_out = data.held_out(dataset, parent.card, names)
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
     if not output.as_json and not samples.split.predicted:
         show.note(f"parent: top-1 {show.percent(observed.profile.top1)} on the {data.split} samples")
     context = Context(samples, held_out, profile=observed.profile, device=device, seed=run.seed)
-    max_drop = budget.max_drop
-    if budget.keep is None and budget.plan is None:
-        max_drop = MAX_DROP if max_drop is None else max_drop
     with show.progress("pruning", len(sets)) as step:
         convert = Convert(output.opset, output.ir_version)
         report = Modularize(tuple(sets), decompose, max_drop, convert, step)(parent, context)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from graft.passes.base import Context
 from graft.passes.join.naming import PatchData
-from graft.passes.join.patch_report import describe, evaluate_before_after
+from graft.passes.join.patch_report import describe, evaluate_before_after, held_out
 from graft.passes.remove import Remove
 from graft.rewriter.files import refuse_overwrite
 from graft.tools import console as show
@@ -40,19 +40,21 @@ def command(
     refuse_overwrite(output.output, output.force)
     before = subject.load()
     device = run.device()
-    report = Remove(subject.names)(before, Context(device=device))
-    after = report.model
     names = tuple(dict.fromkeys(subject.names))
+    sets = parents.open_sets(data.data, 0, (data.test_split,), lambda _: before, device)
+    samples = PatchData.of(before, sets, data.ignore_label)
+    card, part, numbers = before.require_card(), None, samples.numbers.get("")
+    if sets:
+        part = held_out(samples.split(data.test_split), card, card.labels, numbers)
+    report = Remove(names)(before, Context(device=device))
+    after = report.model
     result = {
         "output": output.output,
         **describe(after, device),
         "removed": list(names),
         "declined": list(map(str, report.declined)),
     }
-    if data.data:
-        sets = parents.open_sets(data.data, 0, (data.test_split,), lambda _: before, device)
-        samples = PatchData.of(before, sets, data.ignore_label)
-        part, numbers = samples.split(data.test_split), samples.numbers.get("")
+    if part is not None:
         result.update(evaluate_before_after((before, after), (names, ()), part, numbers, device))
         result.update(parents.sources_of(None, part))
     result.update(save(after, output.output, output))
