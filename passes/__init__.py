@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graft.passes.join.deduplicate import Deduplicate
     from graft.passes.join.patch import Newcomer, Patch
     from graft.passes.modularize import Modularize, ModularizeReport
+    from graft.passes.new_class import NewClass, NewClassReport
     from graft.passes.networks import Modules
     from graft.passes.normalize.simplify import Normalize
     from graft.passes.parent import Parent
@@ -45,6 +46,8 @@ __all__ = [
     "Modularize",
     "ModularizeReport",
     "Modules",
+    "NewClass",
+    "NewClassReport",
     "Newcomer",
     "Normalize",
     "Observe",
@@ -75,6 +78,7 @@ _MODULES = {
     "join.deduplicate": ("Deduplicate",),
     "join.patch": ("Newcomer", "Patch"),
     "modularize": ("Modularize", "ModularizeReport"),
+    "new_class": ("NewClass", "NewClassReport"),
     "normalize.simplify": ("Normalize",),
     "parent": ("Parent",),
     "remove": ("Remove",),

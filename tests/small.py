@@ -223,6 +223,13 @@ def activations(net: Net, x: Array, *names: str) -> dict[str, Array]:
     return {name: values.astype(np.float64) for name, values in run(proto, x).items()}
 
 
+def activations_of(of: Model, name: str, x: Array) -> Array:
+    """Values of an inner tensor of a model, as float64."""
+    probe = of.copy()
+    probe.graph.outputs = [probe.graph.tensors()[name]]
+    return run(probe, x)[name].astype(np.float64)
+
+
 def drop(groups: ChannelGroups, **removed: Sequence[int]) -> Mask:
     """The mask without channels number ``removed`` of the groups of that name."""
     mask = groups.everything()

@@ -17,6 +17,7 @@ from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.join.patch_report import describe, evaluate_before_after, held_out
 from graft.passes.replace import Replace
 from graft.rewriter.data.prefixed import prefixed
+from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.folder import load_module, module_files
@@ -26,20 +27,22 @@ from graft.tools.command import Option, Options, one_of
 from graft.tools.naming import parse_rename
 
 NEWCOMER = "Module"
+FROM_SAMPLES = "Class from samples"
 
 
 class NewcomerOptions(options.ShapedModelOptions):
-    """A classifier, and the module that decides one of its classes, or one more."""
+    """A classifier, and what decides one of its classes, or one more: a module, or samples."""
 
     module: Annotated[
-        options.PrefixedPath,
+        options.PrefixedPath | None,
         Option(
-            "Module that decides, or a folder of them; PREFIX=MODULE calls its class PREFIX:NAME.",
+            "Module that decides, or a folder of them; PREFIX=MODULE calls its class PREFIX:NAME. Without it "
+            "the class is fitted to --data.",
             NEWCOMER,
             flags=("--with",),
             metavar="MODULE",
         ),
-    ] = Field(alias="with")
+    ] = Field(default=None, alias="with")
     with_class: Annotated[
         str | None, Option("Class of the module, where it has several.", NEWCOMER, metavar="NAME")
     ] = None
@@ -47,6 +50,11 @@ class NewcomerOptions(options.ShapedModelOptions):
         tuple[str, ...],
         Option("Call class A of the module B, in the data too.", NEWCOMER, metavar="A=B"),
     ] = ()
+    joint: Annotated[
+        bool,
+        Option("Fit one head for all classes to --data, without a module: all columns change.", FROM_SAMPLES),
+    ] = False
+    mirror: Annotated[bool, Option("Use mirrored images too, without a module.", FROM_SAMPLES)] = False
 
 
 class CompareOptions(Options):
@@ -94,6 +102,11 @@ def bring_in(
     Raises:
         GraftError: the module does not fit, or the output is there.
     """
+    if subject.module is None:
+        raise RuntimeError("no module")
+    if subject.joint or subject.mirror:
+        option = "--joint" if subject.joint else "--mirror"
+        raise GraftError("bad-request", f"{option} is for a class from samples", "leave out --with")
     refuse_overwrite(output.output, output.force)
     before = subject.load()
     device, module = run.device(), subject.module
@@ -133,6 +146,38 @@ def bring_in(
     command = "replace" if name else "add"
     show.declined(result["declined"])
     show.emit(command, result, output.as_json, lambda: print_report(result, what))
+
+
+def check_without_module(
+    subject: NewcomerOptions, compare: CompareOptions, data: options.SampledDataOptions
+) -> None:
+    """Check the options of a class that is fitted to samples.
+
+    Args:
+        subject: without a module.
+        compare: as nobody set it.
+        data: where the samples are.
+
+    Raises:
+        GraftError: ``bad-request`` where there are no samples, or an option is for a module.
+    """
+    if not data.data:
+        raise GraftError(
+            "bad-request",
+            "nothing says what decides the class",
+            "name a module: --with MODULE, or samples of the class: --class NAME --data DIR",
+        )
+    given = {
+        "--with-class": subject.with_class,
+        "--rename": subject.rename,
+        "--scores": compare.scores,
+        "--input": compare.kind,
+    }
+    for option, value in given.items():
+        if value:
+            raise GraftError(
+                "bad-request", f"{option} is for a module", f"name it, --with MODULE, or leave out {option}"
+            )
 
 
 def _headline(name: str | None, newcomer: str, module: options.Prefixed) -> str:

@@ -102,7 +102,7 @@ class Head:
                 "leave out --other",
             )
         before = {node.name for node in model.graph.nodes}
-        logits, output = _open(model, card)
+        logits, output = open_output(model, card)
         makers = _makers(model, logits.name)
         others = [index for index in range(len(card.labels)) if index not in wanted]
         if (self._with_other or self.rest) and others:
@@ -120,7 +120,7 @@ class Head:
         self, model: Model, card: Card, logits: gs.Variable, output: gs.Variable, wanted: list[int]
     ) -> None:
         """Write the wanted columns only: where the head allows it, its other rows are removed."""
-        build = _HeadBuilder(model, card)
+        build = HeadBuilder(model, card)
         model.graph.outputs = [logits]
         model.tidy()  # a softmax left behind the logits would pin them
         groups = ChannelGroups(model, outputs_open=True)
@@ -147,7 +147,7 @@ class Head:
         others: list[int],
     ) -> None:
         """Write the wanted columns, and the rest as one more column or as an output of its own."""
-        build = _HeadBuilder(model, card)
+        build = HeadBuilder(model, card)
         scores = build.pick(logits, wanted, "wanted")
         rest = build.logsumexp(build.pick(logits, others, "others"), "rest")
         if self._with_other:
@@ -159,7 +159,7 @@ class Head:
         build.publish(rest, REST, output)
 
 
-class _HeadBuilder(Builder):
+class HeadBuilder(Builder):
     """Adds the nodes of a head."""
 
     def __init__(self, model: Model, card: Card) -> None:
@@ -204,19 +204,31 @@ class _HeadBuilder(Builder):
         self.graph.outputs.append(tensor)
 
 
-def _open(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
-    """Return the logits behind the output, and a description (name, type, shape) of the output itself."""
+def open_output(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
+    """Return the logits behind the output, and a description (name, type, shape) of the output itself.
+
+    The output itself gets another name; the model keeps no other output.
+    """
     output = keep_output(model, card.output.name)
     name, shape = output.name, list(output.shape or ())
     single = not card.output.steps and len(shape) > 2
     axis = class_axis(shape, len(card.labels)) if single else len(shape) - 1
     described = gs.Variable(name, output.dtype, [shape[0], shape[axis]] if single else shape)
-    output.name = f"graft/{name}/parent"
+    output.name = _unused(model, f"graft/{name}/parent")
     build = Builder(model.graph, model.opset, f"graft/{name}")
     logits = logits_behind(output, axis, build) if card.output.kind == "probabilities" else output
     if single:  # (N, K, 1, 1) or (N, 1, K)
         logits = build.node("Flatten", "flat", [logits], axis=1)
     return logits, described
+
+
+def _unused(model: Model, name: str) -> str:
+    """Return ``name``, with a number where the graph has a tensor of that name: outputs change repeatedly."""
+    taken, found, number = model.graph.tensors(), name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    return found
 
 
 def _only_columns(groups: ChannelGroups, channels: Channels) -> bool:

@@ -39,6 +39,7 @@ from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.join.push_gather import PushGather
 from graft.passes.join.side_by_side import SideBySide
 from graft.passes.modularize import Modularize
+from graft.passes.new_class import NewClass
 from graft.passes.networks import Modules
 from graft.passes.normalize.free_batch import FreeBatch
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
@@ -278,6 +279,7 @@ CASES: dict[str, Case] = {
     "Decompose": Case(Decompose(["a"], 0.5, compensate="refit", verify=True), lambda: parent(0), known),
     "LatencyBudget": Case(LatencyBudget(0.5, round_to=1), timeable),
     "Modularize": Case(Modularize((("a",), ("b", "c")), Decompose([], 0.5)), lambda: parent(0), known),
+    "NewClass": Case(NewClass("a", replaces=True), lambda: parent(0).source, known),
     "Observe": Case(Observe(), lambda: parent(0), known),
     "Remove": Case(Remove(["b"]), lambda: parent(0).source),
     "Replace": Case(Replace(), patch, fitting),

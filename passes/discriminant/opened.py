@@ -1,0 +1,230 @@
+"""A classifier with its logits and its last features laid open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graft.passes.compare.fitting import read_outputs
+from graft.passes.cut.head import HeadBuilder, open_output
+from graft.rewriter.arrays import Array, Table
+from graft.rewriter.data.samples import Samples
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups, Place
+from graft.rewriter.operators import operator_of
+from graft.rewriter.run.session import Device
+
+LOGITS = "graft/open/logits"
+FEATURES = "graft/open/features"
+TOLERANCE = 1e-3
+"""Of a head on random features, relative to its largest logit: below it the head is affine."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A copy of a classifier whose logits and last features can be read and built upon.
+
+    Attributes:
+        model: the copy; it has no outputs until some are published.
+        output: name, type and shape of the output of the classifier.
+        logits: (samples, columns), in the graph of the copy.
+        features: (samples, values), what the layers with the weights of the classes read, side by side.
+        widths: values of each of these layers.
+        build: adds nodes to the copy.
+        source: the single tensor that all features are, as it comes; ``None``: there are several.
+    """
+
+    model: Model
+    output: gs.Variable
+    logits: gs.Tensor
+    features: gs.Tensor
+    widths: tuple[int, ...]
+    build: HeadBuilder
+    source: gs.Tensor | None
+
+    @classmethod
+    def of(cls, model: Model, name: str) -> Opened:
+        """Lay open a classifier.
+
+        Args:
+            model: with a card; left as it is.
+            name: of the class that comes, for the names of nodes.
+
+        Raises:
+            GraftError: the output is of another kind, or no layer with weights makes it.
+        """
+        card, copy = model.require_card(), model.copy()
+        if card.output.kind not in ("logits", "probabilities"):
+            raise GraftError(
+                "output-kind",
+                f"classes cannot be added to, or replaced in, an output of kind {card.output.kind}",
+                "supported are logits and probabilities",
+            )
+        if card.output.steps:
+            raise GraftError(
+                "output-kind", "the output has one label a time step", "name a classifier of whole samples"
+            )
+        logits, output = open_output(copy, card)
+        build = HeadBuilder(copy, card)
+        build.prefix = _free_prefix(copy, name)
+        copy.graph.outputs = [logits]
+        copy.tidy()
+        logits.dtype = logits.dtype or output.dtype
+        if logits.shape is None or len(logits.shape) != 2:
+            logits.shape = [(output.shape or [None])[0], len(card.labels)]
+        copy.refresh_shapes()
+        groups = ChannelGroups(copy)
+        places = _last_reads(copy, groups, logits)
+        if not places:
+            raise GraftError(
+                "no-features",
+                "no layer with weights makes the classes: there are no features for a new one",
+                "name a neural network, or a module that decides the class: --with MODULE",
+            )
+        parts = [_flat(copy, groups, place, build) for place in places]
+        features = parts[0] if len(parts) == 1 else build.node("Concat", "features", parts, axis=1)
+        features.dtype = features.dtype or np.dtype(np.float32)
+        tensors = copy.graph.tensors()
+        source = tensors[places[0].tensor] if len(places) == 1 else None
+        copy.graph.outputs = []
+        widths = tuple(len(place.channels) for place in places)
+        return cls(copy, output, logits, features, widths, build, source)
+
+    def read(self, samples: Samples, device: Device) -> tuple[Table, Table]:
+        """Return features and logits of samples, float64 (samples, values) and (samples, columns).
+
+        Args:
+            samples: matched to a card with the same inputs.
+            device: where the model runs.
+
+        Raises:
+            GraftError: the samples do not fit, or an output is not finite.
+        """
+        model = self.published()
+        features, logits = read_outputs(model, samples, device, [FEATURES, LOGITS])
+        return features, logits
+
+    def published(self, logits: gs.Tensor | None = None) -> Model:
+        """Return a copy with the outputs :data:`FEATURES` and :data:`LOGITS`.
+
+        Args:
+            logits: a tensor of :attr:`model`; ``None``: :attr:`logits`.
+        """
+        self.model.graph.outputs = [self.features, self.logits if logits is None else logits]
+        result = self.model.copy()
+        self.model.graph.outputs = []
+        build = HeadBuilder(result, result.require_card())
+        tensors = result.graph.tensors()
+        for wanted, name in ((self.features, FEATURES), (logits or self.logits, LOGITS)):
+            copied = build.node("Identity", name, [tensors[wanted.name]])
+            copied.name = name
+            copied.dtype, copied.shape = wanted.dtype or np.dtype(np.float32), [None, None]
+            result.graph.outputs.append(copied)
+        result.tidy()
+        return result
+
+    def head(self, device: Device) -> Head | None:
+        """Return what makes logits of the features alone; ``None`` where they depend on more."""
+        if self.source is None:
+            return None
+        nodes: list[gs.Node] = []
+        wanted: list[gs.Tensor] = [self.logits]
+        while wanted:
+            tensor = wanted.pop()
+            if tensor is self.source or isinstance(tensor, gs.Constant) or not tensor.name:
+                continue
+            if not tensor.inputs:
+                return None
+            node = tensor.inputs[0]
+            if all(node is not each for each in nodes):
+                nodes.append(node)
+                wanted += node.inputs
+        self.model.graph.toposort()
+        order = [node for node in self.model.graph.nodes if any(node is each for each in nodes)]
+        shape = [1 if not isinstance(size, int) else size for size in self.source.shape or ()]
+        if len(shape) > 2 and int(np.prod(shape[1:])) != self.widths[0]:
+            return None
+        example = np.zeros([1, *shape[1:]], self.source.dtype)
+        piece = self.model.piece(order, {self.source.name: example}, [self.logits.name])
+        return Head(device.open(piece).run, self.source.name, example)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last layer of a classifier by itself.
+
+    Attributes:
+        run: runs it on named inputs.
+        name: of its input.
+        example: an input of one sample.
+    """
+
+    run: Callable[[dict[str, Array]], dict[str, Array]]
+    name: str
+    example: Array
+
+    def logits(self, features: Table) -> Table:
+        """Return the logits (samples, columns) of ``features`` (samples, values)."""
+        rows = features.reshape(-1, *self.example.shape[1:]).astype(self.example.dtype)
+        (found,) = self.run({self.name: rows}).values()
+        return np.asarray(found, np.float64)
+
+    def affine(self) -> tuple[Table, Table] | None:
+        """Return weights (columns, values) and constants (columns,); ``None`` if the head is not affine."""
+        size = int(np.prod(self.example.shape[1:]))
+        constant = self.logits(np.zeros((1, size)))
+        weights = self.logits(np.eye(size)) - constant
+        probe = np.random.default_rng(0).normal(size=(4, size))
+        expected, found = probe @ weights + constant, self.logits(probe)
+        if not np.allclose(expected, found, atol=TOLERANCE * max(1e-6, float(np.abs(expected).max()))):
+            return None
+        return weights.T, constant[0]
+
+
+def _free_prefix(model: Model, name: str) -> str:
+    """Return a prefix for the names of nodes that no node and no tensor has yet."""
+    slug = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+    taken = {*model.graph.tensors(), *(node.name for node in model.graph.nodes)}
+    prefix, number = f"graft/class/{slug}", 1
+    while any(each.startswith(f"{prefix}/") for each in taken):
+        number += 1
+        prefix = f"graft/class/{slug}_{number}"
+    return prefix
+
+
+def _last_reads(model: Model, groups: ChannelGroups, logits: gs.Tensor) -> list[Place]:
+    """Return what the last layers with weights read, on all paths to the logits."""
+    found: dict[str, Place] = {}
+    seen: set[str] = set()
+    wanted = [logits]
+    while wanted:
+        tensor = wanted.pop()
+        if tensor.name in seen or not tensor.inputs:
+            continue
+        seen.add(tensor.name)
+        node = tensor.inputs[0]
+        reads = [read for read in operator_of(node).reads(node, groups) if read.recurrent_weight is None]
+        for read in reads[:1]:
+            features = node.inputs[read.index]
+            if groups.sample_axis(features) == 0 and read.axis != 0:
+                found.setdefault(features.name, Place(features.name, read.axis, read.channels))
+        if not reads:
+            wanted += [each for each in node.inputs if isinstance(each, gs.Variable) and each.name]
+    names = list(model.graph.tensors())
+    return sorted(found.values(), key=lambda place: names.index(place.tensor))
+
+
+def _flat(model: Model, groups: ChannelGroups, place: Place, build: HeadBuilder) -> gs.Tensor:
+    """Return features (samples, channels), averaged over all other axes, in float32."""
+    tensor = model.graph.tensors()[place.tensor]
+    rank = len(groups.shape(tensor) or ())
+    others = [axis for axis in range(1, rank) if axis != place.axis]
+    flat = build.reduce("ReduceMean", tensor, others, f"{place.tensor}/mean", False) if others else tensor
+    if tensor.dtype is not None and np.dtype(tensor.dtype) != np.float32:
+        flat = build.node("Cast", f"{place.tensor}/single", [flat], to=1)
+        flat.dtype = np.dtype(np.float32)
+    return flat

@@ -1,0 +1,138 @@
+"""The old classes of a classifier where none of their samples are at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graft.passes.discriminant.opened import Head, Opened
+from graft.rewriter.arrays import Integers, Table
+from graft.rewriter.card.card import OTHER
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.record.mahalanobis import Mahalanobis
+from graft.rewriter.run.session import Device
+
+SAMPLES, STATISTICS, HEAD = "samples", "statistics", "head"
+"""The three that represent the old classes, the best first."""
+PER_CLASS = 50
+FEWEST = 5
+MOST = 10_000
+"""Drawn features of all classes together, unless each would have fewer than :data:`FEWEST`."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Features of old classes that were drawn.
+
+    Attributes:
+        source: :data:`STATISTICS` or :data:`HEAD`.
+        features: float64 (samples, values).
+        logits: float64 (samples, columns): all columns of the classifier.
+        labels: int64 (samples,): names of classes by their column.
+    """
+
+    source: str
+    features: Table
+    logits: Table
+    labels: Integers
+
+
+def draw_others(
+    model: Model, opened: Opened, new: Table, columns: list[int], device: Device, draw: np.random.Generator
+) -> Drawn:
+    """Draw features of the old classes.
+
+    From the class centres and the covariance that the model carries (:class:`Mahalanobis`), as a normal
+    distribution; else around centres that the rows of the head imply, with the deviations of the new samples.
+
+    Args:
+        model: the classifier.
+        opened: itself, laid open.
+        new: float64 (samples, values), features of the new class.
+        columns: those that stay.
+        device: where the head runs.
+        draw: draws.
+
+    Raises:
+        GraftError: ``new-class-others`` where neither is there.
+    """
+    labels = model.require_card().labels
+    head = opened.head(device)
+    if OTHER in labels or head is None or len(columns) < 2:
+        reason = f"the model has a class {OTHER}" if OTHER in labels else "its head is no layer by itself"
+        raise _asks_for_samples(reason if len(columns) > 1 else "only one class stays")
+    count = max(FEWEST, min(PER_CLASS, MOST // len(columns)))
+    stored = Mahalanobis.of(model)
+    names = [labels[column] for column in columns]
+    if stored is not None and _covers(stored, opened, names):
+        features = _from_statistics(stored, names, count, draw)
+        return _finish(STATISTICS, features, new, head, columns, count)
+    affine = head.affine()
+    if affine is None:
+        raise _asks_for_samples("its head is not affine")
+    return _finish(HEAD, _from_head(affine[0][columns], new, count, draw), new, head, columns, count)
+
+
+def _covers(stored: Mahalanobis, opened: Opened, names: list[str]) -> bool:
+    """Return ``True`` where the statistics are of these features, and of all these classes."""
+    source = opened.source
+    same = source is not None and stored.tensor == source.name
+    return same and stored.centers.shape[1] == opened.widths[0] and set(names) <= set(stored.classes)
+
+
+def _finish(source: str, features: Table, new: Table, head: Head, columns: list[int], count: int) -> Drawn:
+    if new.min() >= 0:  # behind a ReLU
+        features = np.maximum(features, 0)
+    return Drawn(source, features, head.logits(features), np.repeat(np.array(columns, np.int64), count))
+
+
+def _from_statistics(stored: Mahalanobis, names: list[str], count: int, draw: np.random.Generator) -> Table:
+    """Draw ``count`` features of each class (samples, values) from its normal distribution."""
+    lengths = np.linalg.norm(stored.directions, axis=0).astype(np.float64)
+    unit = stored.directions / lengths
+    found = []
+    for name in names:
+        noise = draw.normal(size=(count, len(unit)))
+        along = noise @ unit
+        across = (noise - along @ unit.T) / np.sqrt(stored.across[0]) if stored.across[0] > 0 else 0.0
+        found.append(stored.centers[stored.classes.index(name)] + (along / lengths) @ unit.T + across)
+    return np.concatenate(found)
+
+
+def _from_head(weights: Table, new: Table, count: int, draw: np.random.Generator) -> Table:
+    """Draw features around the centres that rows of a head imply.
+
+    In a trained network centres and rows point the same way, seen from the mean of all centres, and centres
+    are about equally far from it (neural collapse: Papyan, Han and Donoho, PNAS 2020). The mean itself is
+    taken halfway between two guesses: all values alike, and, behind a ReLU, each value as large as the class
+    that has the least of it allows without going below 0.
+
+    Args:
+        weights: float64 (columns, values).
+        new: float64 (samples, values), features of the new class.
+        count: of each class.
+        draw: draws deviations, those of the new samples.
+    """
+    center = new.mean(axis=0)
+    rows = weights - weights.mean(axis=0)
+    mean = np.full(len(center), center.mean())
+    least = -rows.min(axis=0)
+    if new.min() >= 0 and least.mean() > 0:
+        mean = (mean + least * center.mean() / least.mean()) / 2
+    radius = float(np.linalg.norm(center - mean))
+    length = max(float(np.linalg.norm(rows, axis=1).mean()), 1e-12)
+    centers = mean + rows * radius / length
+    factor = np.sqrt(len(new) / max(1, len(new) - 1))
+    chosen = draw.integers(0, len(new), (len(centers), count))
+    found: Table = (centers[:, None] + (new - center)[chosen] * factor).reshape(-1, len(center))
+    return found
+
+
+def _asks_for_samples(reason: str) -> GraftError:
+    return GraftError(
+        "new-class-others",
+        f"nothing represents the other classes: {reason}",
+        "name a data set that holds samples of the old classes, too: another --data, or train/CLASS/*.jpg",
+    )
