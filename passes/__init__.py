@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from graft.passes.join.deduplicate import Deduplicate
     from graft.passes.join.patch import Newcomer, Patch
     from graft.passes.modularize import Modularize, ModularizeReport
-    from graft.passes.new_class import NewClass, NewClassReport
     from graft.passes.networks import Modules
+    from graft.passes.new_class import NewClass, NewClassReport
     from graft.passes.normalize.simplify import Normalize
     from graft.passes.parent import Parent
     from graft.passes.remove import Remove

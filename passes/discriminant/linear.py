@@ -60,9 +60,7 @@ def fit_column(evidence: Evidence, shrinkages: Sequence[float] = SHRINKAGES) -> 
     scores = _left_out(evidence, classes, shrinkages)
     best, chosen = None, 0
     for number in range(len(shrinkages)):
-        tasks = [
-            _task(evidence, label, scores[number, :, place]) for place, label in enumerate(classes)
-        ]
+        tasks = [_task(evidence, label, scores[number, :, place]) for place, label in enumerate(classes)]
         found = calibrate(tasks[:-1], tasks[-1])
         if best is None or found.loss < best.loss - 1e-12:
             best, chosen = found, number
