@@ -65,8 +65,8 @@ class ClassData:
             if part.class_names is None and part.labels.max(initial=0) >= len(found.numbers[""]):
                 raise GraftError(
                     "data-names",
-                    f"the classes of {labelled.dataset.name} are numbers, and it is not known which of them is "
-                    f"'{name}'",
+                    f"the classes of {labelled.dataset.name} are numbers, which of them is "
+                    f"'{name}' is not known",
                     "add class_names to the .npz file",
                 )
         training, _ = found.training()

@@ -40,8 +40,8 @@ from graft.passes.join.push_gather import PushGather
 from graft.passes.join.side_by_side import SideBySide
 from graft.passes.modularize import Modularize
 from graft.passes.networks import Modules
-from graft.passes.normalize.free_batch import FreeBatch
 from graft.passes.new_class import NewClass
+from graft.passes.normalize.free_batch import FreeBatch
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.passes.normalize.recurrent_loops import RaiseLoops
 from graft.passes.normalize.simplify import Normalize
