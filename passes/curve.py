@@ -13,6 +13,7 @@ from graft.passes.compensate.fold import REFIT
 from graft.passes.decompose import Decompose, Headed
 from graft.passes.identify import MEASURED
 from graft.passes.parent import Parent
+from graft.passes.select.uncuttable import require_cuttable
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -144,8 +145,9 @@ class Curve:
             The points.
 
         Raises:
-            GraftError: an option is unknown, samples or profile are missing, or the profile has no row for
-                each class and :data:`ONE_PLAN` is among the methods.
+            GraftError: an option is unknown, samples or profile are missing, nothing can be cut because
+                operators have no rule, or the profile has no row for each class and :data:`ONE_PLAN` is among
+                the methods.
         """
         train, test, profile = context.samples, context.held_out, context.profile
         if train is None or test is None or profile is None:
@@ -155,6 +157,7 @@ class Curve:
         if ONE_PLAN in self.methods and OTHER in profile.seen:
             raise classes_merged()
         headed = self.decompose.headed(parent, context)
+        require_cuttable(headed.analysed.groups)
         job = _Job(parent, context, test, headed, dict.fromkeys(headed.declined))
         whole = job.scored(job.headed.model)
         points = []

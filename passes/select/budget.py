@@ -139,14 +139,14 @@ class Budget:
         pins = sorted({group.reason for group in subject.groups if not group.cuttable.all()})
         why = nothing_to_cut(subject.groups) or (f"pinned by {'; '.join(pins[:3])}" if pins else "")
         why = f"; {why}" if why else ""
-        held = subject.layers.asked
+        held, whole = subject.layers.asked, smallest > 0.9995 and nothing_to_cut(subject.groups)
         return GraftError(
             "budget-unreachable",
             f"--keep {self.keep:g} cannot be reached: the smallest cut keeps {smallest:.3f} of the "
             f"{'MACs' if self.unit == 'macs' else self.unit}"
             + (f" with {', '.join(held[:3])}{' ...' if len(held) > 3 else ''}" if held else "")
             + why,
-            f"use --keep {np.ceil(smallest * 1000) / 1000:g} or more"
+            ("use --keep 1" if whole else f"use --keep {np.ceil(smallest * 1000) / 1000:g} or more")
             + (
                 f", or hold fewer layers with {' and '.join(dict.fromkeys(e.split()[0] for e in held))}"
                 if held

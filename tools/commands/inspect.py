@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from graft.passes.base import Context
 from graft.passes.normalize.simplify import Normalize
+from graft.passes.select.uncuttable import nothing_to_cut
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.inspection import inspection
@@ -51,14 +52,14 @@ def command(subject: InspectOptions, output: options.PrintOptions) -> None:
         "declined": list(map(str, report.declined)),
     }
     show.declined(result["declined"])
-    show.emit("inspect", result, output.as_json, lambda: _show(file, result))
+    show.emit("inspect", result, output.as_json, lambda: _show(file, result, nothing_to_cut(groups)))
 
 
 def _ends(ends: dict[str, tuple[Any, tuple[int | str | None, ...]]]) -> list[dict[str, Any]]:
     return [{"name": n, "type": str(t), "shape": list(s)} for n, (t, s) in ends.items()]
 
 
-def _show(file: Path, result: dict[str, Any]) -> None:
+def _show(file: Path, result: dict[str, Any], uncut: str) -> None:
     open_axes = result["macs_at_1_for"]
     at_one = f" at 1 for {', '.join(open_axes)}, which --input-shape gives" if open_axes else ""
     show.note(
@@ -69,8 +70,8 @@ def _show(file: Path, result: dict[str, Any]) -> None:
     )
     if result["unknown_operators"]:
         show.note(f"no rule for the MACs of {', '.join(result['unknown_operators'])}")
-    if result["operators_without_rule"] and not any(group["cuttable"] for group in result["groups"]):
-        show.note(f"nothing can be cut: no rule for {', '.join(result['operators_without_rule'])}")
+    if result["operators_without_rule"] and uncut:
+        show.note(uncut)
     show.note("operators: " + ", ".join(f"{name} {n}" for name, n in result["operators"].items()))
     if result["classes"]:
         names = result["classes"]
