@@ -186,7 +186,7 @@ class _Path:
             rows = self.build.constant("row", np.array([0, -1]))
             self.tensor = self.build.node("Reshape", "flat", [self.tensor, rows])
         elif target.layout == "NHW":
-            rows = self.build.constant("gray", np.array([0, 0, 0]))
+            rows = self.build.constant("no_colors", np.array([0, 0, 0]))
             self.tensor = self.build.node("Reshape", "nhw", [self.tensor, rows])
         if target.layout != self.card.layout:
             self.steps.append(f"layout {target.layout}")

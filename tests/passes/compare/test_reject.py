@@ -96,15 +96,18 @@ def test_more_room_more_directions() -> None:
     assert directions_for(10**9, 4000, 1000) <= 1
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "flat"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("layout", "channels"),
+    [("NCHW", 1), ("NCHW", 3), ("NHWC", 1), ("NHWC", 3), ("flat", 1), ("flat", 3), ("NHW", 1)],
+)
 def test_an_image_is_seen_coarsely(layout: str, channels: int) -> None:
     card = InputCard.model_validate(
         {"name": "x", "kind": "image", "layout": layout, "color": "RGB" if channels == 3 else "GRAY",
          "size": [16, 24]}
     )  # fmt: skip
     images = np.random.default_rng(0).normal(size=(3, 16, 24, channels)).astype(np.float32)
-    x = {"NCHW": images.transpose(0, 3, 1, 2), "NHWC": images, "flat": images.reshape(3, -1)}[layout]
+    x = {"NCHW": images.transpose(0, 3, 1, 2), "NHWC": images, "flat": images.reshape(3, -1),
+         "NHW": images[..., 0]}[layout]  # fmt: skip
     net = small.Net(*x.shape[1:])
     net.node("Identity", "y", "x")
     model = Model.from_proto(net.proto(y=list(x.shape[1:])))

@@ -30,6 +30,7 @@ def identity(card: InputCard, opset: int = 18, dtype: int = onnx.TensorProto.FLO
     shape = {
         "NCHW": ["batch", card.channels, height, width],
         "NHWC": ["batch", height, width, card.channels],
+        "NHW": ["batch", height, width],
         "flat": ["batch", pixels],
     }[card.layout]
     graph = onnx.helper.make_graph(
@@ -56,7 +57,10 @@ def adapted(card: InputCard, raw: InputCard, images: NDArray[Any], opset: int = 
 
 @pytest.mark.parametrize(
     ("layout", "color", "raw_color"),
-    list(itertools.product(("NCHW", "NHWC", "flat"), ("RGB", "BGR", "GRAY"), ("RGB", "GRAY"))),
+    [
+        *itertools.product(("NCHW", "NHWC", "flat"), ("RGB", "BGR", "GRAY"), ("RGB", "GRAY")),
+        *itertools.product(("NHW",), ("GRAY",), ("RGB", "GRAY")),
+    ],
 )
 @pytest.mark.parametrize("size", [SIZE, (5, 7), (18, 20)])
 @pytest.mark.parametrize("opset", [11, 13, 18, 21])

@@ -225,6 +225,20 @@ def test_layouts_are_transposes_and_colours_reverse(raw: np.ndarray) -> None:
     np.testing.assert_array_equal(bgr, nhwc)
 
 
+def test_gray_images_without_an_axis_of_colours_and_rows_of_pixels() -> None:
+    raw = np.arange(40, dtype=np.uint8).reshape(2, 4, 5)
+    gray = image_card(color="GRAY", layout="NHW", scale=0.5)
+    np.testing.assert_array_equal(gray.prepare(raw), raw * np.float32(0.5))
+    for layout in ("NHW", "NCHW", "flat"):
+        card = image_card(color="GRAY", layout=layout)
+        np.testing.assert_array_equal(card.prepare(raw.reshape(2, -1)), card.prepare(raw))
+    gray.check_shape(["N", 4, 5])
+    with pytest.raises(GraftError, match="NHW would fit"):
+        image_card(color="GRAY").check_shape(["N", 4, 5])
+    with pytest.raises(GraftError, match="color: GRAY"):
+        image_card(layout="NHW")
+
+
 @given(pixels)
 def test_channels_first_is_read_where_nothing_else_fits(raw: np.ndarray) -> None:
     expected = image_card().prepare(raw)
