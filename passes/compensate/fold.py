@@ -84,7 +84,7 @@ class Fold:
                     declined.append(Declined(f"{node.op} {node.name}", f"the profile lacks {tensor}"))
                     continue
                 into, constant = self._map(profile, key, stays, consumer.accepts_dense_map(node))
-                delta = consumer.fold(node, read, into, constant, groups)
+                delta = consumer.fold(node, read, into, constant, groups.sized())
                 made = node.outputs[0]
                 consumer.add_bias(node, delta, graph)
                 groups.alias(node.outputs[0], like=made)  # an Add may have come between

@@ -11,6 +11,8 @@ from onnx import helper, numpy_helper
 
 STANDARD = ("", "ai.onnx")
 """Names of the domain of the standard operators; onnx knows the first, onnxruntime both."""
+NO_NAMES = frozenset({"", "?", "-1", "*", "none", "null", "unknown"})
+"""What exporters write for a dimension that has no name."""
 FIRST_IR = 4
 """Older files list every initializer among the inputs, which few tools still write right."""
 log = logging.getLogger("graft")
@@ -19,9 +21,10 @@ log = logging.getLogger("graft")
 def standardize(proto: onnx.ModelProto) -> None:
     """Bring ``proto`` to the form that onnx's own tools read, in place; a second call changes nothing.
 
-    The standard domain is ``""`` and is imported once, sparse weights are dense, and weights need not be
-    inputs. What the model computes in onnxruntime stays.
+    The standard domain is ``""`` and is imported once, sparse weights are dense, weights need not be
+    inputs, and free dimensions have a name that says something or none. What the model computes stays.
     """
+    _free_dimensions(proto.graph)
     for node in _all_nodes(proto):
         if node.domain in STANDARD[1:]:
             node.domain = STANDARD[0]
@@ -38,6 +41,18 @@ def standardize(proto: onnx.ModelProto) -> None:
         _import_standard(proto)
     if proto.ir_version:
         proto.ir_version = max(proto.ir_version, FIRST_IR)
+
+
+def _free_dimensions(graph: onnx.GraphProto) -> None:
+    """Leave open the dimensions that exporters write as -1, 0 or ``?``: several need not be one size."""
+    ends = {value.name for value in (*graph.input, *graph.output)}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            written = dimension.HasField("dim_value")
+            if written and (dimension.dim_value < 0 or (value.name in ends and dimension.dim_value == 0)):
+                dimension.ClearField("dim_value")
+            elif dimension.HasField("dim_param") and dimension.dim_param.strip().lower() in NO_NAMES:
+                dimension.ClearField("dim_param")
 
 
 def dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:

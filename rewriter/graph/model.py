@@ -250,7 +250,9 @@ class Model:
             for (_, shape), value in zip(ends[0], proto.graph.input, strict=False):
                 sizes = [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
                 pairs = zip(shape, sizes, strict=False)
-                known_names.update({name: size for name, size in pairs if named(name)})
+                for name, size in pairs:  # one name of several sizes tells none
+                    if isinstance(name, str) and named(name):
+                        known_names[name] = size if known_names.get(name, size) == size else None
             found = infer_shapes(proto)
             for tensor, names in ends[1]:  # a size that inference lost may have the name of an input's
                 known = found.get(tensor, ())

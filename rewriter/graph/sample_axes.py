@@ -8,9 +8,8 @@ import onnx_graphsurgeon as gs
 
 from graft.rewriter.card.card import Card
 from graft.rewriter.card.part import Shape
+from graft.rewriter.graph.forms import NO_NAMES
 
-PLACEHOLDERS = frozenset({"", "?", "-1", "*", "none", "null", "unknown"})
-"""What exporters write for a dimension that has no name: two of them need not be the same size."""
 UNKNOWN = "unk__"
 """Names that tf2onnx makes up begin with it."""
 
@@ -19,7 +18,7 @@ Shapes = Mapping[str, Shape]
 
 def named(size: int | str | None) -> str | None:
     """Return the name of a free dimension; ``None`` for a number, and for a name that says nothing."""
-    if not isinstance(size, str) or size.strip().lower() in PLACEHOLDERS or size.startswith(UNKNOWN):
+    if not isinstance(size, str) or size.strip().lower() in NO_NAMES or size.startswith(UNKNOWN):
         return None
     return size
 

@@ -36,11 +36,19 @@ def net() -> onnx.ModelProto:
     return found.proto(y=[4])
 
 
-def model(free: bool) -> Model:
+def model(free: bool, height: str | int = "h", width: str | int = "w", batch: str | int = "N") -> Model:
+    """The network with sides of 12 and 8, or free ones as exporters write them."""
     proto = net()
-    if free:
-        for name, axis in (("h", 2), ("w", 3)):
-            proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    sizes = {0: batch, 2: height, 3: width} if free else {}
+    for axis, size in sizes.items():
+        dimension = proto.graph.input[0].type.tensor_type.shape.dim[axis]
+        if isinstance(size, str):
+            dimension.dim_param = size
+        else:
+            dimension.dim_value = size
+    proto.graph.output[0].type.tensor_type.shape.dim[0].CopyFrom(
+        proto.graph.input[0].type.tensor_type.shape.dim[0]
+    )
     return Model.from_proto(proto, small.card())
 
 
@@ -65,6 +73,31 @@ def test_a_budget_is_kept_at_the_size_of_the_samples(keep: float) -> None:
     assert fixed == free
     assert all(np.array_equal(plan[name], other[name]) for name in plan)
     assert fixed[0].macs <= keep * fixed[1].macs
+
+
+@pytest.mark.parametrize(
+    "written", [("?", "?", "?"), (-1, -1, -1), ("s", "s", "N"), (0, 0, 0), ("unk__1", "unk__2", "?")]
+)
+def test_free_sides_that_exporters_do_not_name_are_free_one_by_one(written: Any, tmp_path: Path) -> None:
+    """Two sides of one name, or of none, need not be equal: the costs are those of the fixed model."""
+    model(True, *written).save(tmp_path / "m.onnx")
+    loaded = Model.load(tmp_path / "m.onnx")
+    loaded.card = small.card()
+    parent = Parent(loaded)
+    profile = Observe()(parent, small.context(samples=samples())).profile
+    assert profile.sizes == OPEN
+    assert parent.cost == cost_of(model(False))
+    report = Decompose(["a", "b"], keep=0.5, verify=True)(parent, small.context(profile))
+    found = small.run(report.model, small.inputs((2, *SIDES), 3))["y"]
+    wanted = Decompose(["a", "b"], keep=0.5)(Parent(model(False)), small.context(profile_of_fixed())).model
+    np.testing.assert_allclose(
+        found, small.run(wanted, small.inputs((2, *SIDES), 3))["y"], rtol=1e-4, atol=1e-5
+    )
+
+
+def profile_of_fixed() -> Profile:
+    parent = Parent(model(False))
+    return Observe()(parent, small.context(samples=samples())).profile
 
 
 def test_a_module_and_a_profile_remember_the_sizes(tmp_path: Path) -> None:
