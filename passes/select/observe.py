@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -104,6 +104,9 @@ class Observe:
         labels = samples.card.labels
         names, row_of = _rows(labels, self.classes)
         steps = samples.labels.shape[1] if samples.labels.ndim == 2 else None
+        sizes = sizes_of(analysed.model, samples)
+        if steps:  # a free length is that of the samples: which axis has a label for each step, is known
+            analysed = replace(analysed, groups=analysed.groups.at(sizes).sized())
         probe = _probe(analysed, samples.card.output.name, len(names), steps)
         session, check = device.open(probe.model), OutputCheck(samples.card.output)
         counts, correct = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)

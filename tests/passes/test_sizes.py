@@ -186,3 +186,30 @@ def test_sequences_of_free_length() -> None:
     assert parent.cost == wanted
     report = Decompose(["a", "b"], keep=0.6, together=True)(parent, small.context(profile))
     assert report.cost.macs <= 0.6 * wanted.macs
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_labels_of_steps_in_sequences_of_free_length(free: bool) -> None:
+    """Each step is a sample of its own: means by class are those that numpy gives."""
+    net = small.Net(7, 3)
+    hidden = net.node("Relu", "relu", net.node("MatMul", "one", "x", net.weight("w", 3, 5)))
+    net.node("MatMul", "y", hidden, net.weight("v", 5, 4))
+    proto = net.proto(y=[7, 4])
+    if free:
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.type.tensor_type.shape.dim[1].dim_param = "t"
+    card = small.card(steps=True)
+    x = small.inputs((7, 3), 40)
+    y = np.random.default_rng(3).integers(0, 4, (40, 7))
+    samples = small.samples(x, y, card)
+    parent = Parent(Model.from_proto(proto, card))
+    profile = Observe()(parent, small.context(samples=samples)).profile
+    weights = onnx.numpy_helper.to_array(net.constants["w"])
+    relu = np.maximum(x @ weights, 0)
+    wanted = np.stack([relu[y == label].sum(axis=0) for label in range(4)])
+    np.testing.assert_allclose(profile.tables["sum"]["relu"], wanted, rtol=1e-4)
+    np.testing.assert_array_equal(profile.counts, np.bincount(y.ravel()))
+    report = Decompose(["a", "b"], keep=0.7, together=True, compensate="refit", verify=True)(
+        parent, small.context(profile, samples)
+    )
+    assert report.cost.macs <= 0.7 * parent.cost.macs
