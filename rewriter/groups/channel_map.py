@@ -127,12 +127,17 @@ class ChannelMap:
         """Return the same map with the shapes that tensors have at :attr:`sizes`."""
         if not self.sizes:
             return self
-        key = sizes_to_json(self.sizes)
-        if key not in self._sized:
-            self._sized[key] = self._infer(2, self.sizes)
         found = copy.copy(self)
-        found.shapes = {**self.shapes, **self._sized[key]}
+        found.shapes = {**self.shapes, **self._at_sizes(2)}
+        found._shapes_of = self._at_sizes
         return found
+
+    def _at_sizes(self, batch: int) -> dict[str, Shape]:
+        """Return the shapes of tensors at :attr:`sizes`, inferred once for all copies of the map."""
+        key = f"{batch} {sizes_to_json(self.sizes)}"
+        if key not in self._sized:
+            self._sized[key] = self._infer(batch, self.sizes)
+        return self._sized[key]
 
     def alias(self, new: gs.Tensor, like: gs.Tensor) -> None:
         """Let ``new``, which a pass put in front of ``like``, have its shape and carry its channels."""
