@@ -15,6 +15,7 @@ from graft.passes.compare.score import Logits
 from graft.passes.join.compatibility import parents_macs
 from graft.passes.join.merge import INPUTS, Meet, input_of
 from graft.passes.join.network import Network
+from graft.passes.join.other_cost import first_output_costs, head_costs
 from graft.passes.join.side_by_side import SideBySide
 from graft.passes.networks import Modules, Networks
 from graft.passes.select.layers import LayerRules
@@ -41,6 +42,7 @@ class ComposeReport(Report):
         scores: name of the comparison of different networks; ``""`` where there is one network.
         adapted: for each network the steps from the raw input to its own.
         shared: nodes that run once in place of several equal ones, and weights that are stored so.
+        other: multiply-accumulates and parameters that the column ``(other)`` takes; (0, 0) without it.
         joint: the fit of the scores to samples, where there was one.
         reject: the limit of rejection, where the column ``(other)`` is for out-of-distribution samples.
     """
@@ -51,6 +53,7 @@ class ComposeReport(Report):
     scores: str = ""
     adapted: tuple[tuple[str, ...], ...] = ()
     shared: tuple[int, int] = (0, 0)
+    other: tuple[int, int] = (0, 0)
     joint: FitReport | None = None
     reject: RejectReport | None = None
 
@@ -62,6 +65,7 @@ class _Joined(Report):
     model: Model
     scores: str = ""
     shared: tuple[int, int] = (0, 0)
+    other: tuple[int, int] = (0, 0)
     joint: FitReport | None = None
     reject: RejectReport | None = None
 
@@ -179,6 +183,7 @@ class Compose:
             scores=joined.scores,
             adapted=met.adapted,
             shared=joined.shared,
+            other=joined.other,
             joint=joined.joint,
             reject=joined.reject,
         )
@@ -196,7 +201,9 @@ class Compose:
         if single and not rejects:
             model = networks[0].model
             model.metadata.pop(KEY, None)
-            return _Joined(declined=tuple(declined), model=model)
+            return _Joined(
+                declined=tuple(declined), model=model, other=head_costs(model) if self.other else (0, 0)
+            )
         comparison = Logits() if single else self._comparison(networks, len(modules.parents), context)
         if rejects and networks[0].card.output.steps:
             raise GraftError(
@@ -214,15 +221,25 @@ class Compose:
             owners = {name: number for number, each in enumerate(networks) for name in each.classes}
             room = parents_macs(modules.models) - cost_of(model).macs
             joint = comparison.fit(model, [owners[name] for name in modules.classes], room, fitting)
+        other = (0, 0)
         if rejects:
             room = parents_macs(modules.models) - cost_of(model).macs
+            before = first_output_costs(model)
             reject = Reject(self.false_positive_rate, room)(model, fitting)
+            after = first_output_costs(model)
+            other = (after[0] - before[0], after[1] - before[1])
         reports = [each for each in (merged, joint, reject) if each]
         declined += [each for report in reports for each in report.declined]
         scores = "" if single else comparison.name
         shared = (merged.shared.nodes, merged.shared.weights) if merged.shared and not single else (0, 0)
         return _Joined(
-            declined=tuple(declined), model=model, scores=scores, shared=shared, joint=joint, reject=reject
+            declined=tuple(declined),
+            model=model,
+            scores=scores,
+            shared=shared,
+            other=other,
+            joint=joint,
+            reject=reject,
         )
 
     def _fitting(self, model: Model, context: Context) -> Context:

@@ -133,6 +133,19 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
+def file_size(whole: int, beside: int = 0) -> str:
+    """Format the size of a model, and what of it are weights in a file beside it.
+
+    >>> file_size(439000, 423000)
+    '439 kB (16 kB + 423 kB of weights beside it)'
+    """
+    if not beside:
+        return f"{whole / 1e3:.0f} kB"
+    return (
+        f"{whole / 1e3:.0f} kB ({(whole - beside) / 1e3:.0f} kB + {beside / 1e3:.0f} kB of weights beside it)"
+    )
+
+
 def rejection(result: dict[str, Any]) -> str:
     """Describe how well (other) detects out-of-distribution samples."""
     if not math.isfinite(result["auroc"]):
@@ -156,6 +169,13 @@ def print_layers(result: dict[str, Any]) -> None:
     if result["keep_layers"]:
         said = [f"{name} {percent(share, 0)}" for name, share in result["keep_layers"].items()]
         note(f"shares of channels as asked for: {shortened(said)}")
+
+
+def print_batch(batch: int | None) -> None:
+    """Print a line about a batch that is fixed."""
+    if batch:
+        what = "one sample at a time" if batch == 1 else f"{batch} samples at once, no more and no less"
+        note(f"takes {what}: a parent was exported so; export it with a free batch to run other numbers")
 
 
 def shortened(words: Sequence[str]) -> str:

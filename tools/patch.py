@@ -19,6 +19,7 @@ from graft.passes.replace import Replace
 from graft.rewriter.data.prefixed import prefixed
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
+from graft.rewriter.graph.file_size import stored_bytes
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.folder import load_module, module_files
 from graft.tools import console as show
@@ -209,7 +210,7 @@ def save(model: Model, path: Path, output: options.OutputOptions) -> dict[str, A
     """
     with output.target(path) as target:
         model.save(target, output.force)
-        return {"bytes": target.stat().st_size, **output.dry()}
+        return {"bytes": sum(stored_bytes(target)), **output.dry()}
 
 
 def print_report(result: dict[str, Any], what: str) -> None:
@@ -230,6 +231,7 @@ def print_report(result: dict[str, Any], what: str) -> None:
         show.note(f"input '{entry['name']}': {entry['color']} images {entry['size']}, 0..255")
     if "scores" in result:
         show.note(f"the newcomer is compared by {result['scores']}")
+    show.print_batch(result["batch"])
     for line in result.get("declined", []):
         show.note(f"note: {line}")
     show.data_source(result)

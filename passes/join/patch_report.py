@@ -34,6 +34,7 @@ def describe(model: Model, device: Device) -> dict[str, Any]:
     cost, card = cost_of(model), model.require_card()
     return {
         "classes": list(card.labels),
+        "batch": session.batch,
         "inputs": [each.plain() for each in card.inputs],
         "parents": [each.model_dump(mode="json", exclude={"labels"}) for each in origin_of(model).parents],
         "macs": cost.known_macs,

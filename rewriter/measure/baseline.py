@@ -17,6 +17,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.sizes import sizes_of
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.file_size import stored_bytes
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sizes import Sizes, check_asked
 from graft.rewriter.measure import metrics
@@ -39,7 +40,7 @@ class Candidate:
 
     Attributes:
         model: with a card.
-        files: that hold it; their sizes add up.
+        files: that hold it; their sizes, and those of external data, add up.
         name: shown with the progress.
         asked: sizes of free axes that samples must have.
     """
@@ -79,12 +80,14 @@ class Candidate:
         sized.sizes = sizes_of(self.model, samples)
         check_asked(self.asked, sized.sizes)
         cost = cost_of(sized)
+        sizes = list(map(stored_bytes, self.files))
         figures = {
             **scored.summary(),
             "left_out": samples.left_out,
             "macs": cost.known_macs,
             "parameters": cost.parameters,
-            "bytes": sum(file.stat().st_size for file in self.files),
+            "bytes": sum(map(sum, sizes)),
+            "external_bytes": sum(beside for _, beside in sizes),
             "providers": list(scored.providers),
             "labels": list(columns),
         }

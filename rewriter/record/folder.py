@@ -12,6 +12,7 @@ from typing import Any
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_unwritable, unwritable
+from graft.rewriter.graph.file_size import stored_bytes
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.provenance import kind_of
 
@@ -76,8 +77,8 @@ class ModuleFolder:
         return target
 
     def size(self, name: str | Path) -> int:
-        """Return the bytes of a file that was written."""
-        return 0 if self._new is None else (self._new / name).stat().st_size
+        """Return the bytes of a model that was written, external data included."""
+        return 0 if self._new is None else sum(stored_bytes(self._new / name))
 
     def index(self, content: dict[str, Any]) -> dict[str, Any]:
         """Write ``graft.json`` with ``content`` and the list of all files, and return its content."""

@@ -218,8 +218,8 @@ def test_class_without_test_samples(graft: Graft, small: Place) -> None:
     stay = arrays["y_test"] != 1
     np.savez(small.data, **{**arrays, "x_test": arrays["x_test"][stay], "y_test": arrays["y_test"][stay]})
     result = graft(*line(small, *FEW, "-o", small / "curve.json", "--json"))
-    assert (result.code, result.json["code"]) == (2, "class-empty")
-    assert "bee" in result.json["message"]
+    assert result.code == 0, "a rare class is no reason to throw the work away"
+    assert "bee" in result.err
 
 
 def test_one_plan_needs_all_classes_apart(

@@ -28,6 +28,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.cost import cost_of
 from graft.rewriter.record.provenance import kind_of, origin_of
+from graft.tools.cli import run as run_command
 from tests import small
 from tests.integration.kit import printed
 
@@ -274,3 +275,49 @@ def test_the_command_names_classifiers_by_their_files(
     assert count(Model.load("all.onnx"), "Conv") == 2
     found = printed(capfd, "compose", "pets.onnx", "old=pets.onnx", "-o", "twice.onnx")
     assert found["classes"] == ["c", "d", "b", "old:c", "old:d", "old:b"]
+
+
+@pytest.mark.parametrize("scores", ["typicality", "joint", "softmax"])
+def test_what_other_costs_is_said(scores: str) -> None:
+    """The composite with (other) less the one without."""
+    with_other = join(PETS, CARS, scores=scores, other=True, data=True)
+    without = join(PETS, CARS, scores=scores, data=True)
+    costs = [cost_of(each.model) for each in (with_other, without)]
+    assert with_other.other[0] == costs[0].macs - costs[1].macs > 0
+    assert with_other.other[1] == costs[0].parameters - costs[1].parameters
+    assert without.other == (0, 0)
+
+
+def test_the_rows_of_the_head_for_other_are_counted() -> None:
+    parents, sources = at_hand(PETS)
+    cuts = modules(parents, sources)
+    report = Compose(other=True)(Modules(cuts, sources), Context())
+    plain = Compose()(Modules(cuts, sources), Context())
+    costs = [cost_of(each.model) for each in (report, plain)]
+    assert report.model.require_card().labels == ("c", "d", "(other)")
+    assert (
+        report.other
+        == (24, 25)
+        == (
+            costs[0].macs - costs[1].macs,
+            costs[0].parameters - costs[1].parameters,
+        )
+    )
+
+
+def test_a_fixed_batch_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, net in (("pets", PETS), ("cars", CARS)):
+        proto = net.model().proto()
+        for tensor in (*proto.graph.input, *proto.graph.output):
+            tensor.type.tensor_type.shape.dim[0].dim_value = 1
+        onnx.save(proto, f"{name}.onnx")
+        Path(f"{name}.yaml").write_text(net.card().to_yaml())
+    found = printed(capfd, "compose", "pets.onnx", "cars.onnx", "-o", "all.onnx")
+    shape = Model.load("all.onnx").graph.inputs[0].shape
+    assert found["batch"] == (1 if shape[0] == 1 else None)
+    assert run_command(["compose", "pets.onnx", "cars.onnx", "-o", "two.onnx"]) == 0
+    said = "takes one sample at a time" in capfd.readouterr().out
+    assert said == (shape[0] == 1)

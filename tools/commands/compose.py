@@ -302,6 +302,9 @@ def _described(report: ComposeReport, device: Device) -> dict[str, Any]:
         "strategy_reason": report.reason,
         "scores": report.scores,
         "classes": described["classes"],
+        "batch": described["batch"],
+        "other_macs": report.other[0],
+        "other_parameters": report.other[1],
         "input": described["inputs"][0],
         "shared_nodes": report.shared[0],
         "shared_weights": report.shared[1],
@@ -345,6 +348,12 @@ def _print_report(result: dict[str, Any]) -> None:
     if result["adapted"]:
         entry = result["input"]
         show.note(f"input '{entry['name']}': {entry['color']} images {entry['size']}, 0..255")
+    if result["other_macs"] or result["other_parameters"]:
+        show.note(
+            f"{OTHER} takes {show.count(result['other_macs'])} of the MACs and "
+            f"{show.count(result['other_parameters'])} of the parameters"
+        )
+    show.print_batch(result["batch"])
     for reason in result["declined"]:
         show.note(f"note: {reason}")
     if len(result["parents"]) > 1:

@@ -188,7 +188,7 @@ def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:
         *([["top-5", *(show.percent(found["top5"]) for _, found in columns)]] if top5 else []),
         ["MACs", *(show.count(found["macs"]) for _, found in columns)],
         ["parameters", *(show.count(found["parameters"]) for _, found in columns)],
-        ["file", *(f"{found['bytes'] / 1e3:.0f} kB" for _, found in columns)],
+        ["file", *(show.file_size(found["bytes"], found["external_bytes"]) for _, found in columns)],
         [
             f"latency, batch {result['latency_ms']['batch']}",
             *(f"{found['latency_ms']['median']:.2f} ms" for _, found in columns),
