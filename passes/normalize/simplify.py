@@ -20,9 +20,11 @@ from onnx import numpy_helper
 from onnxslim.core.pattern.registry import DEFAULT_FUSION_PATTERNS
 
 from graft.passes.base import Context, Declined, Report
+from graft.passes.normalize.large_constants import fold_large_constants
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.weights import arrays
 from graft.rewriter.run.equivalence import differs
 
 FUSIONS = ("FusionConvBN",)
@@ -68,6 +70,7 @@ class Normalize:
             GraftError: onnxruntime cannot run the simplified model.
         """
         names = [node.name for node in subject.graph.nodes]
+        fold_large_constants(subject)
         original = subject.proto()
         try:
             simple = _simplify(original)
@@ -125,7 +128,8 @@ def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:
     proto.CopyFrom(original)
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
-    skip = [name for name in DEFAULT_FUSION_PATTERNS if name not in FUSIONS]
+    fusions = () if arrays(original) else FUSIONS  # of weights that lie elsewhere it cannot make others
+    skip = [name for name in DEFAULT_FUSION_PATTERNS if name not in fusions]
     with contextlib.redirect_stdout(io.StringIO()):
         slim = onnxslim.slim(proto, skip_fusion_patterns=skip)
     if slim is None:

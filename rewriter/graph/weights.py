@@ -42,15 +42,25 @@ _numbers = itertools.count()
 
 
 def exported(graph: gs.Graph) -> onnx.ModelProto:
-    """Return ``graph`` as a message; of a large one the weights are referred to, see :func:`arrays`."""
-    constants = [tensor for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant)]
+    """Return ``graph`` as a message, which refers to the largest weights of a large one (:func:`arrays`)."""
     with contextlib.ExitStack() as stack:
-        if sum(map(_bytes, constants)) > PROTO_BYTES:
-            for tensor in constants:
-                if _bytes(tensor) >= LEAST:
-                    stack.enter_context(_outside(tensor))
+        for tensor in outside(graph):
+            stack.enter_context(_referred(tensor))
         proto: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     return proto
+
+
+def outside(graph: gs.Graph) -> list[gs.Constant]:
+    """Return the weights of a large graph that stay outside: the largest, so that half a message is free."""
+    constants = [tensor for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant)]
+    left, found = sum(map(_bytes, constants)), []
+    if left > PROTO_BYTES:
+        for tensor in sorted(constants, key=_bytes, reverse=True):
+            if left <= PROTO_BYTES // 2 or _bytes(tensor) < LEAST:
+                break
+            found.append(tensor)
+            left -= _bytes(tensor)
+    return found
 
 
 def arrays(proto: onnx.ModelProto) -> dict[str, tuple[NDArray[Any], int]]:
@@ -188,7 +198,7 @@ def raw(array: NDArray[Any]) -> memoryview:
 
 
 @contextlib.contextmanager
-def _outside(tensor: gs.Constant) -> Iterator[None]:
+def _referred(tensor: gs.Constant) -> Iterator[None]:
     """Let the exporter write a reference in place of the values of a constant."""
     array = np.asarray(tensor.values)
     tensor.values = array if array.flags.c_contiguous else np.ascontiguousarray(array)

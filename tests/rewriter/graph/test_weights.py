@@ -12,6 +12,7 @@ import pytest
 from graft.passes.base import Context
 from graft.passes.decompose import Decompose
 from graft.passes.join.convert import Convert
+from graft.passes.normalize.simplify import Normalize
 from graft.passes.parent import Parent
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph import weights
@@ -138,6 +139,29 @@ def test_bfloat16_weights_are_run(tmp_path: Path) -> None:
     onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin")
     found = CPU.open(Model.load(tmp_path / "m.onnx")).run({"x": x})["y"]
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.usefixtures("low")
+def test_nodes_behind_large_weights_are_folded_and_normalization_is_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    net = Net(2, 6, 6)
+    values = [net.constant(f"bn.{key}", np.full(32, 0.5 + at)) for at, key in enumerate("sbmv")]
+    net.node("BatchNormalization", "bn", net.conv("conv", "x", 32, 2), *values)
+    net.node("Relu", "relu", "bn")
+    net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", "relu"))
+    matrix = net.node(
+        "Transpose", "turned", net.node("Identity", "same", net.weight("w", 48, 32)), perm=[1, 0]
+    )
+    net.gemm("y", net.node("Relu", "last", net.node("MatMul", "dense", "flat", matrix)), 4, 48)
+    model = small.model(net)
+    x = small.inputs((2, 6, 6), 5)
+    expected = small.run(net.proto(y=[4]), x)["y"]
+    assert not Normalize()(model, Context()).declined and not caplog.records
+    assert {"Transpose", "Identity"}.isdisjoint(node.op for node in model.graph.nodes)
+    np.testing.assert_allclose(small.run(model, x)["y"], expected, rtol=1e-5)
+    groups = Analysed.of(model).groups
+    assert [int(group.cuttable.sum()) for group in groups] == [32, 48, 0]
 
 
 @pytest.mark.usefixtures("low")
