@@ -62,11 +62,16 @@ def input_cards(
     if not layouts:
         return [as_it_is]
     matches = seen is not None and _matches(shape, seen)
-    if seen is not None and matches and not seen.levels:
-        return [as_it_is]  # shares of 1, or numbers that were scaled: nothing is left to do
+    if seen is not None and matches and not (seen.levels or seen.shares):
+        return [as_it_is]
     cards = [card for layout in layouts for card in _images(tensor.name, dtype, shape, layout, seen, written)]
-    # Rows and tables of whole numbers may be images or not: the likelihood decides.
-    return [*cards, as_it_is] if matches and len(shape) != 4 else cards
+    if not matches or seen is None:
+        return cards
+    # Numbers that fit as they are may need no preparation, and whole ones need not be pixels: the
+    # likelihood decides.
+    if not seen.whole:
+        return [as_it_is, *cards]
+    return cards if len(shape) == 4 else [*cards, as_it_is]
 
 
 def _dtype(tensor: gs.Variable) -> np.dtype[Any] | None:
@@ -100,7 +105,7 @@ def _looks_up(tensor: gs.Tensor) -> bool:
 
 def _layouts(dtype: np.dtype[Any], shape: Shape, seen: Seen | None, kind: str) -> Iterator[Layout]:
     """Yield the orders of axes in which the input may be an image."""
-    images = seen is None or (seen.size is not None and (seen.levels or seen.shares))
+    images = seen is None or seen.size is not None
     if len(shape) == 4 and images:
         known = [place for place in (1, 3) if shape[place] in (1, 3)]
         for place in known or [place for place in (1, 3) if not isinstance(shape[place], int)]:
@@ -174,13 +179,14 @@ def _images(
                     {"mean": mean[::-1], "std": std[::-1]} if color == "BGR" else {"mean": mean, "std": std}
                 )
                 ways.append({"scale": scale, "color": color, **turned})
-    lower = [{**way, "scale": way["scale"] * _levels(seen)} for way in ways if way["scale"] < 1]
-    if seen is not None and seen.shares:
-        ways = lower
-    elif _levels(seen) != 1:
-        ways = [*lower, *(way for way in ways if way["scale"] >= 1)]
+    factor = _levels(seen)
+    if seen is not None and not (seen.levels or seen.shares):
+        ways = [way for way in ways if (way["scale"], way["mean"], way["std"]) == RAW[0]]
+    elif factor != 1:
+        whole = [] if factor == 255 else [way for way in ways if way["scale"] >= 1]
+        ways = [*({**way, "scale": way["scale"] * factor} for way in ways), *whole]
     # An image that is resized passes through 0..255.
-    resize = {"resize": "squash"} if _levels(seen) == 1 else {}
+    resize = {"resize": "squash"} if seen is None or (factor == 1 and seen.low >= 0) else {}
     cards = [
         InputCard(name=name, kind="image", layout=layout, size=size, **{**resize, **way}) for way in ways
     ]

@@ -57,6 +57,10 @@ def choose_labels(
         if in_data is not None and not set(names) & set(in_data):
             notes.append(f"{source} and the data have no class name in common")
             continue
+        missing = [name for name in in_data or () if name not in names]
+        if missing:
+            some = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+            notes.append(f"{source}: {len(missing)} classes of the data are not among them: {some}")
         return Labels(names, source, _place(names, part), notes=tuple(notes))
     if in_data is not None and len(in_data) <= columns:
         names = (*in_data, *(_free(str(n), in_data) for n in range(len(in_data), columns)))

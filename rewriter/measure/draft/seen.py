@@ -14,6 +14,8 @@ from graft.rewriter.errors import GraftError
 
 LOOKS = 64
 """Samples that are looked at; spread over the split."""
+BRIGHT = 64
+"""Images have a pixel that is as bright."""
 FILES = 8
 """Files of images that are looked at, one by one: their sizes may differ."""
 
@@ -45,8 +47,9 @@ class Seen:
 
     @property
     def levels(self) -> bool:
-        """Numbers that can be the levels of pixels."""
-        whole = self.dtype == np.uint8 or (self.dtype.kind in "iuf" and self.whole)
+        """Numbers that can be the levels of pixels; those of resized images have fractions."""
+        resized = len(self.shape) > 1 and self.high >= BRIGHT
+        whole = self.dtype == np.uint8 or (self.dtype.kind in "iuf" and (self.whole or resized))
         return whole and self.low >= 0 and self.high > 1
 
     @property

@@ -105,7 +105,7 @@ def draft_from_samples(subject: Subject) -> CardDraft:
     if not tried:
         return _failed(subject, ways)
     finals = [each for each in tried if any(each.way is way for way in going)]
-    best = _moved(_best(finals), finals, part, order)
+    best = _moved(_best(finals, _trusted(subject, ways)), finals, part, order)
     return _draft(subject, best, tried, ways, trial, order)
 
 
@@ -200,7 +200,7 @@ def _figured(ways: list[Way], readings: list[Reading], part: Split, order: Integ
 def _finalists(ways: list[Way], readings: list[Reading], part: Split, order: Integers) -> list[Way]:
     """Return the ways that may be the best; all of them where labels do not decide yet."""
     tried = _figured(ways, readings, part, order)
-    kept: list[Way] = []
+    kept: list[Way] = [ways[0]]
     for reading in readings:
         own = sorted(
             (each for each in tried if each.reading is reading), key=lambda each: -each.found.likelihood
@@ -226,19 +226,30 @@ def _matched_likelihood(each: Tried, part: Split, order: Integers) -> float:
     return figures(rows, each.kind, columns[classes]).likelihood
 
 
-def _best(tried: list[Tried]) -> Tried:
+def _trusted(subject: Subject, ways: list[Way]) -> Way | None:
+    """Return the way that something speaks for: a configuration, or samples that fit as they are."""
+    first = ways[0]
+    written = subject.written.preprocessing is not None and first.inputs[0].kind == "image"
+    return first if written or first.inputs[0].kind != "image" else None
+
+
+def _best(tried: list[Tried], trusted: Way | None) -> Tried:
     """Return the likeliest way of each output, and of those the most accurate."""
     finals = []
     for name in dict.fromkeys(each.reading.scores.name for each in tried):
         own = [each for each in tried if each.reading.scores.name == name]
-        finals.append(_likeliest(own))
+        finals.append(_likeliest(own, trusted))
     return max(finals, key=lambda each: (round(each.found.top1, 6), round(each.found.likelihood, 6)))
 
 
-def _likeliest(tried: list[Tried]) -> Tried:
+def _likeliest(tried: list[Tried], trusted: Way | None) -> Tried:
     """Return the likeliest way; of two that are nearly alike, not the one that only makes the model surer."""
     best = max(tried, key=lambda each: each.found.likelihood)
-    smaller = [each for each in tried if 0 < SURER * _reach(each.way) <= _reach(best.way)]
+    for each in tried:
+        gain = best.found.likelihood - each.found.likelihood
+        if each.way is trusted and (gain < LEAST_GAIN or not clearly_worse(each.found, best.found, 2)):
+            return each
+    smaller = [each for each in tried if SURER * _reach(each.way) <= _reach(best.way)]
     as_good = [
         each
         for each in smaller
@@ -249,9 +260,9 @@ def _likeliest(tried: list[Tried]) -> Tried:
 
 
 def _reach(way: Way) -> float:
-    """Return how far apart black and white are in an input."""
+    """Return what a step of one in a sample changes in the input."""
     card = way.inputs[0]
-    return 255 * card.scale / min(map(abs, card.std)) if card.kind == "image" else 0.0
+    return card.scale / min(map(abs, card.std)) if card.kind == "image" else 1.0
 
 
 def _moved(best: Tried, tried: list[Tried], part: Split, order: Integers) -> Tried:

@@ -17,7 +17,7 @@ from graft.rewriter.measure.draft.trial import FAILURES, prepared
 
 GUESSED_ROWS = 16
 """Rows of random numbers that show what an output looks like."""
-GUESSED_LENGTH = 16
+GUESSED_LENGTH = 12
 TOKENS = 8
 
 
@@ -59,7 +59,14 @@ def draft_from_graph(subject: Subject) -> CardDraft:
 
 def _form(subject: Subject, each: Scores, numbers: dict[str, Array], length: int | None) -> Form:
     if each.name in numbers:
-        return form_of(each.name, numbers[each.name].shape, length, unsure=True)
+        found = numbers[each.name]
+        if len(found) % GUESSED_ROWS and subject.part is None:
+            raise GraftError(
+                "card-draft",
+                f"output '{each.name}': {len(found)} rows for {GUESSED_ROWS} samples: rows are not samples",
+                "where samples lie on another axis of an input, write a card with batch_axis: 1",
+            )
+        return form_of(each.name, found.shape, length, unsure=True)
     shape = subject.model.outputs()[each.name][1]
     if not shape:
         return Form(2)
@@ -115,5 +122,4 @@ def _run(subject: Subject, feed: Mapping[str, Array]) -> dict[str, Array]:
                 found.setdefault(name, []).append(values)
     except (GraftError, ValueError):
         return {}
-    joined = {name: np.concatenate(values) for name, values in found.items() if values[0].ndim}
-    return {name: values for name, values in joined.items() if len(values) >= rows}
+    return {name: np.concatenate(values) for name, values in found.items() if values[0].ndim}

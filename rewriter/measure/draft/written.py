@@ -76,7 +76,10 @@ def read_written(metadata: Mapping[str, str], path: Path | None) -> Written:
             labels.append((f"the model's metadata ({key})", names))
     preprocessing = None
     for folder in _folders(path):
-        config, processor = _json(folder / "config.json"), _json(folder / "preprocessor_config.json")
+        config = _json(folder / "config.json")
+        processor = _json(folder / "preprocessor_config.json") or _json(folder / "processor_config.json")
+        inner = processor.get("image_processor")
+        processor = inner if isinstance(inner, Mapping) else processor
         names = _config_names(config)
         if names:
             labels.append((str(folder / "config.json"), names))
@@ -175,7 +178,7 @@ def hugging_face(processor: Mapping[str, Any]) -> Preprocessing | None:
 
 def timm(config: Mapping[str, Any]) -> Preprocessing | None:
     """Return what timm's ``config.json`` says of its images; ``None`` where it is no such file."""
-    own = config.get("pretrained_cfg", config)
+    own = config.get("pretrained_cfg", config.get("default_cfg", config))
     mean = _numbers(own.get("mean")) if isinstance(own, Mapping) else None
     std = _numbers(own.get("std")) if isinstance(own, Mapping) else None
     if mean is None or std is None:

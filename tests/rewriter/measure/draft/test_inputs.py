@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.errors import GraftError
 from tests.rewriter.measure.draft.kit import CHANNELS_FIRST, FLAT, SIDE, Task, classifier, draft, model, node
 
@@ -108,6 +109,65 @@ def test_shares_of_one_that_fit_are_fed_as_they_are(shape: list[object]) -> None
     assert found.top1 == pytest.approx((task.posterior.argmax(1) == task.labels).mean())
 
 
+def test_shares_of_one_for_a_network_of_normalized_pixels() -> None:
+    task = Task(3)
+    samples = (task.images / 255).astype(np.float32).transpose(0, 3, 1, 2)
+    found = draft(classifier(task, ["N", 3, SIDE, SIDE], CHANNELS_FIRST, **IMAGENET), task.split(samples))
+    (card,) = found.card.inputs
+    assert (card.kind, card.mean, card.std, card.resize) == ("image", *IMAGENET.values(), None)
+    assert card.scale == pytest.approx(1)
+    assert found.top1 == pytest.approx((task.posterior.argmax(1) == task.labels).mean())
+
+
+def test_levels_with_fractions_are_pixels() -> None:
+    task = Task()
+    samples = np.clip(task.images[:, None, ..., 0] + np.float32(0.25), 0, 255)
+    (card,) = draft(classifier(task, ["N", 1, SIDE, SIDE]), task.split(samples)).card.inputs
+    assert card.scale == pytest.approx(1 / 255)
+
+
+def test_scaled_numbers_with_channels_last_are_only_turned() -> None:
+    task = Task(3)
+    samples = (task.images / 127.5 - 1).astype(np.float32)
+    proto = classifier(task, ["N", 3, SIDE, SIDE], CHANNELS_FIRST, **HALVES)
+    found = draft(proto, task.split(samples))
+    (card,) = found.card.inputs
+    assert (card.kind, card.layout, card.scale, card.mean, card.resize) == (
+        "image",
+        "NCHW",
+        1.0,
+        (0.0,),
+        None,
+    )
+    assert found.top1 == pytest.approx((task.posterior.argmax(1) == task.labels).mean())
+
+
+@pytest.mark.parametrize("shape", [["N", 1, SIDE, SIDE], ["N", SIDE, SIDE], ["N", 1, "H", "W"]])
+def test_bytes_channels_first(shape: list[object]) -> None:
+    task = Task()
+    constant = onnx.helper.make_node("Constant", [], ["v255"], value_float=255.0)
+    proto = classifier(task, shape, (constant, *RAW), dtype=TensorProto.UINT8)
+    for part in (task.split(), None):
+        (card,) = draft(proto, part).card.inputs
+        assert (card.kind, card.layout, card.scale) == ("image", "NHW" if len(shape) == 3 else "NCHW", 1.0)
+
+
+def test_a_network_that_only_becomes_surer_of_larger_numbers() -> None:
+    """A perfect network is as right with 255 times the numbers, and surer: no sign that it takes them."""
+    labels = np.arange(200) % 4
+    images = np.full((200, SIDE, SIDE), 20, np.uint8)
+    images[np.arange(200), labels] = 230
+    weights = np.zeros((SIDE * SIDE, 4), np.float32)
+    for label in range(4):
+        weights[label * SIDE : (label + 1) * SIDE, label] = 0.8
+    nodes = [node("Flatten", "x", "flat"), node("MatMul", "flat w", "y")]
+    ends = {"x": (TensorProto.FLOAT, ["N", 1, SIDE, SIDE])}, {"y": (TensorProto.FLOAT, ["N", 4])}
+    part = Dataset.from_arrays(images, labels).split("train")
+    found = draft(model(nodes, {"w": weights}, *ends), part)
+    assert found.top1 == 1
+    assert found.card.inputs[0].scale == pytest.approx(1 / 255)
+
+
 def test_sequences_of_numbers_stay_tensors() -> None:
     task = Task()
     proto = classifier(task, ["N", "T", SIDE], FLAT)
@@ -128,8 +188,6 @@ def test_whole_numbers_are_tokens_or_features() -> None:
 
 
 def test_whole_numbers_are_fed_to_inputs_of_floats() -> None:
-    from graft.rewriter.data.dataset import Dataset
-
     rng = np.random.default_rng(0)
     weights, x = rng.normal(size=(5, 4)).astype(np.float32), rng.integers(-9, 9, (60, 5))
     ends = {"x": (TensorProto.FLOAT, ["N", 5])}, {"y": (TensorProto.FLOAT, ["N", 4])}
@@ -150,8 +208,6 @@ def test_inputs_that_the_data_lack_are_constant() -> None:
     nodes = [node("Mul", "x attention_mask", "m"), node("Add", "m h0", "s"), node("MatMul", "s w", "y")]
     inputs = {name: (TensorProto.FLOAT, ["N", 6]) for name in ("x", "attention_mask", "h0")}
     proto = model(nodes, {"w": weights}, inputs, {"y": (TensorProto.FLOAT, ["N", 4])})
-    from graft.rewriter.data.dataset import Dataset
-
     x = rng.normal(size=(80, 6)).astype(np.float32)
     found = draft(proto, Dataset.from_arrays(x, (x @ weights).argmax(1)).split("train"))
     assert [each.constant for each in found.card.inputs] == [None, 1.0, 0.0]

@@ -177,14 +177,18 @@ TIMM = {
         },
     }
 }
+NEWER = {
+    "processor_config.json": {"image_processor": HUGGING_FACE["preprocessor_config.json"]},
+    "config.json": HUGGING_FACE["config.json"],
+}
 NORMALIZATION = {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.2, 0.1)}
 
 
 @pytest.mark.parametrize("with_data", [True, False], ids=["data", "no data"])
 @pytest.mark.parametrize(
     ("files", "resize", "fraction"),
-    [(HUGGING_FACE, "squash", 0.875), (TIMM, "crop", 0.95)],
-    ids=["HF", "timm"],
+    [(HUGGING_FACE, "squash", 0.875), (NEWER, "squash", 0.875), (TIMM, "crop", 0.95)],
+    ids=["HF", "HF processor", "timm"],
 )
 @pytest.mark.parametrize("where", ["m.onnx", "onnx/model.onnx"])
 def test_configurations_beside_the_file(

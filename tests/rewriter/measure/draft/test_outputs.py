@@ -152,6 +152,14 @@ def test_axes_of_one_number_do_not_count(shape: list[object]) -> None:
     assert (found.card.output.steps, len(found.card.labels)) == (False, CLASSES)
 
 
+def test_rows_that_are_not_samples_are_refused() -> None:
+    weights = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    nodes = [node("MatMul", "x w", "m"), node("ReduceMean", "m", "y", axes=[0], keepdims=0)]
+    proto = model(nodes, {"w": weights}, {"x": (FLOAT, ["A", "B", 3])}, {"y": (FLOAT, ["C", 4])})
+    with pytest.raises(GraftError, match=r"rows are not samples.*batch_axis"):
+        draft(proto)
+
+
 def test_chance_is_no_success() -> None:
     task = Task()
     task.labels = np.random.default_rng(1).integers(0, CLASSES, len(task.labels))
