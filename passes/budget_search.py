@@ -108,7 +108,7 @@ class BudgetSearch:
         rare = [name for name in self.decompose.classes if samples.count_of(name) < FEWEST]
         if len(rare) == len(self.decompose.classes):
             return _kept_whole(rare)
-        folds = _folds(parent, context)
+        folds = _folds(parent, context, samples)
         before = [_weighted(whole.model, fold.held_out, context.device) for fold in folds]
         declined = dict.fromkeys((*whole.declined, *folds[0].declined))
         best = BudgetSearchReport(keep=1.0, difference=0.0, standard_error=0.0)
@@ -187,9 +187,8 @@ def _kept_whole(names: Sequence[str]) -> BudgetSearchReport:
     return BudgetSearchReport(keep=1.0, difference=0.0, standard_error=0.0, declined=(declined,))
 
 
-def _folds(parent: Parent, context: Context) -> list[_Fold]:
+def _folds(parent: Parent, context: Context, samples: Samples) -> list[_Fold]:
     """Return the folds of the samples, each with a profile of the others; made once for many modules."""
-    samples = context.samples
     key = ("folds", context.device.wanted, context.device.strict)
     return parent.once(samples, key, lambda: _profiled(parent, samples, context))
 

@@ -121,8 +121,8 @@ def bring_in(
     training, reason = samples.training()
     part = None
     if data.data:
-        classes = (*before.card.labels, newcomer.name)
-        part = held_out(samples.split(data.test_split), before.card, classes, samples.numbers.get(""))
+        card, numbers = before.require_card(), samples.numbers.get("")
+        part = held_out(samples.split(data.test_split), card, (*card.labels, newcomer.name), numbers)
     context = Context(data=training, device=device, seed=run.seed)
     report = replacing(Patch(before, newcomer, name), context)
     result = {

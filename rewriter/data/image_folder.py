@@ -40,8 +40,8 @@ def open_folder(path: Path, seed: int = 0) -> Storage:
     Raises:
         GraftError: ``data-empty``, ``data-unreadable`` or ``bad-request``.
     """
-    folders = _subfolders(path)
-    deep = [folder for folder in folders if _subfolders(folder)]
+    folders = subfolders(path)
+    deep = [folder for folder in folders if subfolders(folder)]
     flat = [folder for folder in folders if folder not in deep and list_images(folder)]
     splits = _split_folders(deep, flat)
     if splits:
@@ -62,7 +62,7 @@ def open_folder(path: Path, seed: int = 0) -> Storage:
             f"name the folder that holds them; Graft reads {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
     if classes:
-        _warn_of_left_out(path, [path, *(inner for each in classes for inner in _subfolders(each))])
+        _warn_of_left_out(path, [path, *(inner for each in classes for inner in subfolders(each))])
     whole = partial(_labelled, classes, TRAIN) if classes else partial(_unlabelled, path, TRAIN)
     return Storage(
         draw_splits(whole, seed), lambda: _digest(path.parent, [path], f"80 % / 20 % by seed {seed}")
@@ -75,7 +75,7 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         GraftError: ``data-unreadable``.
     """
-    return _files(folder, IMAGE_SUFFIXES)
+    return list_files(folder, IMAGE_SUFFIXES)
 
 
 def _split_folders(deep: Sequence[Path], flat: Sequence[Path]) -> list[Path]:
@@ -92,13 +92,27 @@ def _split_folders(deep: Sequence[Path], flat: Sequence[Path]) -> list[Path]:
     return sorted([*deep, *named])
 
 
-def _subfolders(path: Path) -> list[Path]:
+def subfolders(path: Path) -> list[Path]:
+    """Return the folders in a folder, in the order of their names, without those that archivers leave.
+
+    Raises:
+        GraftError: ``data-unreadable``.
+    """
     with reading(path):
         found = (each for each in path.iterdir() if each.name[0] != "." and each.name not in NO_CLASSES)
         return sorted(each for each in found if each.is_dir())
 
 
-def _files(folder: Path, suffixes: set[str]) -> list[Path]:
+def list_files(folder: Path, suffixes: set[str]) -> list[Path]:
+    """Return the files of some endings that lie in a folder itself, in the order of their names.
+
+    Args:
+        folder: the folder.
+        suffixes: the endings, in lower case.
+
+    Raises:
+        GraftError: ``data-unreadable``.
+    """
     with reading(folder):
         found = (each for each in folder.iterdir() if each.suffix.lower() in suffixes)
         return sorted(each for each in found if each.name[0] != "." and each.is_file())
@@ -116,7 +130,7 @@ def _warn_of_left_out(path: Path, folders: Iterable[Path]) -> None:
 
 
 def _split(folder: Path, name: str) -> Split:
-    return _labelled(_subfolders(folder), name, folder)
+    return _labelled(subfolders(folder), name, folder)
 
 
 def _labelled(classes: Sequence[Path], name: str, folder: Path | None = None) -> Split:
@@ -128,7 +142,7 @@ def _labelled(classes: Sequence[Path], name: str, folder: Path | None = None) ->
             f"{folder}: expected images in the folders of its classes, found none",
             f"Graft reads {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
-    others = sum(len(_files(each, OTHER_IMAGES)) for each in classes)
+    others = sum(len(list_files(each, OTHER_IMAGES)) for each in classes)
     if others:
         log.warning(
             "%d images of formats that are not read are left out; Graft reads %s",
@@ -155,7 +169,7 @@ def _digest(path: Path, splits: Iterable[Path], drawn: str = "") -> str:
     digest = hashlib.sha256(drawn.encode())
     for split in sorted(splits):
         own = list_images(split)
-        for folder in [*([split] if own else []), *_subfolders(split)]:
+        for folder in [*([split] if own else []), *subfolders(split)]:
             name = folder.relative_to(path).as_posix() if not drawn else folder.name
             digest.update(json.dumps(name).encode())
             for file in list_images(folder):

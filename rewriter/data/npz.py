@@ -16,7 +16,7 @@ from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.draw import draw_splits
 from graft.rewriter.data.labels import check_samples, checked_labels, checked_names, object_array
 from graft.rewriter.data.reading import file_digest, reading
-from graft.rewriter.data.split import TRAIN, Reader, Split, Storage, split_name, split_names
+from graft.rewriter.data.split import TEST, TRAIN, VALIDATION, Reader, Split, Storage, split_name, split_names
 from graft.rewriter.errors import GraftError
 
 Header = tuple[tuple[int, ...], np.dtype[Any]]
@@ -38,8 +38,7 @@ def open_npz(path: Path, seed: int = 0) -> Storage:
             f"{path}: expected an .npz file, found something else or a part of one",
             "save it again with np.savez(FILE, x_train=..., y_train=...)",
         )
-    with reading(path), np.load(path, allow_pickle=False) as archive:
-        keys = list(archive.files)
+    keys = _keys(path)
     arrays = _split_arrays(keys)
     hint = "save samples as x_SPLIT and their labels as y_SPLIT"
     found = ", ".join(keys) or "nothing"
@@ -59,6 +58,41 @@ def open_npz(path: Path, seed: int = 0) -> Storage:
         del incomplete[own]
     splits = {name: partial(_split, path, name, named[own], keys) for name, own in split_names(named).items()}
     return Storage(splits, lambda: file_digest(path), incomplete)
+
+
+def open_samples(path: Path) -> Split:
+    """Return the samples of an ``.npz`` file to be classified, whatever labels it has.
+
+    They are those of ``x``, else of the split ``test`` or ``val``, else of the first split, else the only
+    array.
+
+    Raises:
+        GraftError: ``data-unreadable`` or ``data-missing-key``.
+    """
+    keys = _keys(path)
+    found = {name: each.inputs for name, each in _split_arrays(keys).items() if each.inputs}
+    called = split_names(found)
+    name = next((name for name in (WHOLE, TEST, VALIDATION, *called) if name in called), None)
+    if name is None and len(keys) != 1:
+        text = ", ".join(keys) or "nothing"
+        raise GraftError("data-missing-key", f"{path}: expected x, found {text}", "save samples as x")
+    inputs = {"": keys[0]} if name is None else found[called[name]]
+    shape = _header(path, next(iter(inputs.values())))[0]
+    return Split.without_labels(name or TEST, shape[0] if shape else 0, _reader(path, inputs))
+
+
+def _keys(path: Path) -> list[str]:
+    with reading(path), np.load(path, allow_pickle=False) as archive:
+        return list(archive.files)
+
+
+def _reader(path: Path, inputs: Mapping[str, str]) -> Reader:
+    samples = cache(lambda: {key: _array(path, member) for key, member in inputs.items()})
+
+    def read(indices: Integers, _: InputCard | None) -> dict[str, Array]:
+        return {key: array[indices] for key, array in samples().items()}
+
+    return read
 
 
 @dataclass
@@ -103,11 +137,7 @@ def _stems(keys: Sequence[str]) -> list[str]:
 
 def _split(path: Path, name: str, arrays: _Arrays, keys: Sequence[str]) -> Split:
     headers = {key: _header(path, member) for key, member in arrays.inputs.items()}
-    samples = cache(lambda: {key: _array(path, member) for key, member in arrays.inputs.items()})
-
-    def read(indices: Integers, _: InputCard | None) -> dict[str, Array]:
-        return {key: array[indices] for key, array in samples().items()}
-
+    read = _reader(path, arrays.inputs)
     if arrays.labels is None:
         return _unlabelled(path, name, headers, keys, read)
     class_names = _names(path, keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from scipy.special import softmax
 
 from graft.rewriter.arrays import Array
 from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.data.image_folder import IMAGE_SUFFIXES, list_files, subfolders
 from graft.rewriter.data.images import fit_images, read_image
+from graft.rewriter.data.npz import open_samples
 from graft.rewriter.data.ranges import Ranges
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -32,10 +34,12 @@ class Prediction:
     Attributes:
         sample: its file.
         top: the most likely labels, each with its probability, the most likely first.
+        index: position in a file of several samples; ``None``: it is the only one.
     """
 
     sample: Path
     top: tuple[tuple[str, float], ...]
+    index: int | None = None
 
     @property
     def label(self) -> str:
@@ -61,7 +65,8 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
 
     Args:
         model: with a card of one input.
-        files: images, or ``.npy`` files of one raw sample each.
+        files: images, ``.npy`` files of one raw sample each, ``.npz`` files of several, or folders of images
+            and ``.npy`` files, which may lie in folders of classes.
         device: where the model runs.
         top: the largest number of labels that are returned.
 
@@ -72,14 +77,10 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
     card = model.require_card()
     if len(card.fed) != 1:
         raise GraftError("data-inputs", "predict takes models with one input", "use 'graft evaluate'")
-    samples = [read_sample(path, card.fed[0]) for path in files]
-    ranges = Ranges(card)
-    for sample in samples:
-        ranges.see({"": sample})
-    ranges.warn()
     session, output = device.open(model), card.output
-    found = []
-    for path, sample in zip(files, samples, strict=True):
+    ranges, found = Ranges(card), []
+    for path, index, sample in _each_sample(files, card.fed[0]):
+        ranges.see({"": sample})
         inputs = session.feed(card.prepare({"": sample[None]}))
         rows = session.rows(session.run(inputs, [output.name])[output.name], output.name, ONE)
         scores = check_finite(rows, f"{output.name} for {path}")
@@ -87,8 +88,47 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
         last = scores.reshape(-1, scores.shape[-1])[-1]
         likely = softmax(last, axis=-1) if output.kind == "logits" else last
         order = np.argsort(-likely, kind="stable")[:top]
-        found.append(Prediction(path, tuple((card.labels[i], float(likely[i])) for i in order)))
+        best = tuple((card.labels[i], float(likely[i])) for i in order)
+        found.append(Prediction(path, best, index))
+    ranges.warn()
     return Predictions(tuple(found), session.providers)
+
+
+def _each_sample(files: Sequence[Path], card: InputCard) -> Iterator[tuple[Path, int | None, Array]]:
+    """Yield every raw sample with its file, and its position in an ``.npz`` file."""
+    for path in files:
+        if path.is_dir():
+            inside = [path, *subfolders(path)]
+            found = [file for folder in inside for file in list_files(folder, IMAGE_SUFFIXES | {".npy"})]
+            if not found:
+                raise GraftError(
+                    "data-empty",
+                    f"{path}: expected images or .npy files in the folder, found none",
+                    f"Graft reads {', '.join(sorted(IMAGE_SUFFIXES))}",
+                )
+            for file in found:
+                yield file, None, read_sample(file, card)
+        elif path.suffix.lower() == ".npz" and path.is_file():
+            split = open_samples(path)
+            for index in range(len(split)):
+                yield path, index, _one_input(split.raw([index], card), card)[0]
+        else:
+            yield path, None, read_sample(path, card)
+
+
+def _one_input(raw: Mapping[str, Array], card: InputCard) -> Array:
+    """Return the samples of the only input.
+
+    Raises:
+        GraftError: ``data-inputs`` where there are several, or of another name.
+    """
+    if {*raw} not in ({""}, {card.name}):
+        raise GraftError(
+            "data-inputs",
+            f"expected samples of the input '{card.name}', found {', '.join(raw)}",
+            f"save them as x or x.{card.name}",
+        )
+    return next(iter(raw.values()))
 
 
 def read_sample(path: Path, card: InputCard) -> Array:

@@ -50,7 +50,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     },
     "add": {"subject": {"model": "m.onnx", "with": "k=3.onnx"}, "output": {"output": "n.onnx"}},
     "remove": {"subject": {"model": "m.onnx", "class": ["3"]}, "output": {"output": "n.onnx"}},
-    "evaluate": {"subject": {"model": "m.onnx", "min_top1": 0}, "data": {"data": ["d.npz"]}},
+    "evaluate": {"subject": {"models": ["m.onnx"], "min_top1": 0}, "data": {"data": ["d.npz"]}},
     "predict": {"subject": {"model": "m.onnx", "samples": ["a.png"]}},
     "demo": {},
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -25,14 +25,21 @@ from graft.rewriter.record.provenance import kind_of, parents_of
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.cli import CHECK_FAILED, DONE
-from graft.tools.command import Option, Options, takes_options
+from graft.tools.command import Argument, Option, Options, takes_options
 
 MEASURE = "What to measure"
 
 
-class EvaluateOptions(options.ShapedModelOptions):
-    """A classifier, some of its classes, and a baseline."""
+class EvaluateOptions(options.ShapeOptions):
+    """Classifiers, some of their classes, and a baseline."""
 
+    models: Annotated[
+        tuple[Path, ...],
+        Argument("MODELS...", "Trained classifiers, ONNX files, or folders that 'graft decompose' wrote."),
+    ]
+    card: Annotated[
+        Path | None, Option("Card of the only model. Default: NAME.yaml beside it.", options.MODEL)
+    ] = None
     classes: Annotated[
         tuple[str, ...],
         Option(
@@ -99,20 +106,59 @@ def command(
     run: EvaluateRun,
     output: options.PrintOptions,
 ) -> int:
-    """Measure accuracy, cost, size and latency of MODEL on labelled samples.
+    """Measure accuracy, cost, size and latency of MODELS on labelled samples.
 
-    Restricted to --classes, or to the classes that MODEL has, the highest of their scores counts. A
+    Restricted to --classes, or to the classes that a model has, the highest of their scores counts. A
     module of one class takes all other samples as (other). A folder that 'graft decompose' wrote is
     measured as all of its modules joined side by side.
     """
+    several = len(subject.models) > 1
+    if several and subject.card:
+        raise GraftError("bad-request", "--card is for one model", "put NAME.yaml beside each NAME.onnx")
+    baseline = _candidate(subject.baseline, subject.baseline_card) if subject.baseline else None
+    found = [_measured(path, subject, data, run, baseline) for path in subject.models]
+    for each in found:
+        show.declined(each["declined"])
+    printed = dict(found[0])
+    if several:
+        shared = [key for key in ("label_source", "split", "providers") if key in printed]
+        pairs = zip(subject.models, found, strict=True)
+        models = [{"model": path, **each} for path, each in pairs]
+        printed = {**{key: printed[key] for key in shared}, "models": models}
+    show.emit("evaluate", printed, output.as_json, lambda: _show(found, subject.models, subject.baseline))
+    code, least = DONE, subject.min_top1
+    for path, each in zip(subject.models, found, strict=True):
+        if least is not None and each["top1"] < least:
+            named = f"{path}: " if several else ""
+            click.echo(f"graft: {named}top-1 {each['top1']:.4f} is below --min-top1 {least:g}", err=True)
+            code = CHECK_FAILED
+    return code
+
+
+def _measured(
+    path: Path,
+    subject: EvaluateOptions,
+    data: EvaluateData,
+    run: EvaluateRun,
+    baseline: tuple[Candidate, Report] | None,
+) -> dict[str, Any]:
+    """Return the figures of one model, as ``--json`` prints them.
+
+    Args:
+        path: the model.
+        subject: the classes, and how latency is measured.
+        data: the samples.
+        run: where models run.
+        baseline: measured beside it.
+
+    Raises:
+        GraftError: a model or the data cannot be read, or do not fit.
+    """
     device = run.timing_device()
-    candidate, *reports = _candidate(subject.model, subject.card)
+    candidate, *reports = _candidate(path, subject.card)
     candidate = replace(candidate, asked=candidate.model.sizes_at(subject.shapes()))
     names = options.class_names(subject.classes, candidate.card)
-    other: Candidate | None = None
-    if subject.baseline:
-        other, joined = _candidate(subject.baseline, subject.baseline_card)
-        reports.append(joined)
+    other = baseline[0] if baseline else None
     labeller = partial(_labeller, candidate=candidate, baseline=other)
     sets = parents.open_sets(data.data, run.seed, (data.split,), labeller, device)
     part = joined_split(sets, data.split, data.ignore_label)
@@ -121,17 +167,11 @@ def command(
     counts = samples.counts().items()
     warn_if_few({name: number for name, number in counts if name in evaluation.columns})
     result = evaluation.measure(samples, part, device, subject.batch, _progress)
-    result["declined"] = list(map(str, all_declined(reports)))
+    result["declined"] = list(map(str, all_declined([*reports, *([baseline[1]] if baseline else [])])))
     result.update(part.describe())
     if names is None and not part.predicted:
         warn_if_far_below(result["top1"], candidate.model)
-    show.declined(result["declined"])
-    show.emit("evaluate", result, output.as_json, lambda: _show(result, subject.model, subject.baseline))
-    least = subject.min_top1
-    if least is not None and result["top1"] < least:
-        click.echo(f"graft: top-1 {result['top1']:.4f} is below --min-top1 {least:g}", err=True)
-        return CHECK_FAILED
-    return DONE
+    return result
 
 
 def _candidate(path: Path, card: Path | None) -> tuple[Candidate, Report]:
@@ -174,45 +214,58 @@ def _progress(name: str, samples: int) -> AbstractContextManager[Callable[[int],
     return show.progress(f"running {name}", samples)
 
 
-def _show(result: dict[str, Any], model: Path, baseline: Path | None) -> None:
-    columns = [(model.name, result)]
+def _show(found: Sequence[dict[str, Any]], models: Sequence[Path], baseline: Path | None) -> None:
+    first, names = found[0], _short(models)
+    columns = list(zip(names, found, strict=True))
     if baseline:
-        columns.append((baseline.name, result["baseline"]))
-    predicted = result["label_source"] == "predictions"
-    top5 = any(found["top5"] is not None for _, found in columns)
+        columns.append((baseline.name, first["baseline"]))
+    every = [each for _, each in columns]
+    samples = len({each["samples"] for each in every}) > 1
+    top1 = "agrees with the labels" if first["label_source"] == "predictions" else "top-1"
     rows = [
+        *([["samples", *(str(each["samples"]) for each in every)]] if samples else []),
+        [top1, *(show.percent(each["top1"]) for each in every)],
+        ["top-5", *(show.percent(each["top5"]) for each in every)],
+        ["MACs", *(show.count(each["macs"]) for each in every)],
+        ["parameters", *(show.count(each["parameters"]) for each in every)],
+        ["file", *(show.file_size(each["bytes"], each["external_bytes"]) for each in every)],
         [
-            "agrees with the labels" if predicted else "top-1",
-            *(show.percent(found["top1"]) for _, found in columns),
-        ],
-        *([["top-5", *(show.percent(found["top5"]) for _, found in columns)]] if top5 else []),
-        ["MACs", *(show.count(found["macs"]) for _, found in columns)],
-        ["parameters", *(show.count(found["parameters"]) for _, found in columns)],
-        ["file", *(show.file_size(found["bytes"], found["external_bytes"]) for _, found in columns)],
-        [
-            f"latency, batch {result['latency_ms']['batch']}",
-            *(f"{found['latency_ms']['median']:.2f} ms" for _, found in columns),
+            f"latency, batch {first['latency_ms']['batch']}",
+            *(f"{each['latency_ms']['median']:.2f} ms" for each in every),
         ],
     ]
+    if all(each["top5"] is None for each in every):
+        rows = [row for row in rows if row[0] != "top-5"]
     show.table(
-        f"{result['samples']} samples, {len(result['labels'])} classes, "
-        f"ran on {', '.join(result['providers'])}",
+        f"{first['samples']} samples, {len(first['labels'])} classes, ran on {', '.join(first['providers'])}",
         ["", *(name for name, _ in columns)],
         rows,
     )
-    show.data_source(result)
+    show.data_source(first)
+    for name, result in zip(names, found, strict=True):
+        _notes(result, f"{name}: " if len(found) > 1 else "", baseline is not None)
+
+
+def _short(models: Sequence[Path]) -> list[str]:
+    """Return the names of files, or their paths where several have one name."""
+    names = [path.name for path in models]
+    return names if len(set(names)) == len(names) else list(map(str, models))
+
+
+def _notes(result: dict[str, Any], start: str, baseline: bool) -> None:
+    """Print what the table does not hold of one model."""
     if "auroc" in result and len(result["labels"]) > 2:
-        show.note(show.rejection(result))
+        show.note(f"{start}{show.rejection(result)}")
     elif "auroc" in result:
         entry = result["per_class"][result["labels"][0]]
         show.note(
-            f"{result['labels'][0]} against the rest: balanced accuracy "
+            f"{start}{result['labels'][0]} against the rest: balanced accuracy "
             f"{show.percent(result['balanced_accuracy'])}, precision {entry['precision']:.3f}, "
             f"recall {entry['recall']:.3f}, F1 {entry['f1']:.3f}, AUROC {result['auroc']:.4f}"
         )
     if baseline:
         show.note(
-            f"agreement {show.percent(result['agreement'])}, difference "
+            f"{start}agreement {show.percent(result['agreement'])}, difference "
             f"{100 * result['delta']:+.2f} percentage points "
             f"(standard error {100 * result['delta_standard_error']:.2f})"
         )

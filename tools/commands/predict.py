@@ -18,19 +18,26 @@ class PredictOptions(options.ModelOptions):
     """A classifier and samples."""
 
     samples: Annotated[
-        tuple[Path, ...], Argument("SAMPLES...", "Image files, or .npy files of one raw sample each.")
+        tuple[Path, ...],
+        Argument(
+            "SAMPLES...", "Image files, folders of them, .npy files of one raw sample each, or .npz files."
+        ),
     ]
 
 
 @takes_options(epilog="Example: graft predict pets.onnx photo.jpg other.npy")
 def command(subject: PredictOptions, run: options.RunOptions, output: options.PrintOptions) -> None:
-    """Classify SAMPLES by MODEL: image files, or .npy files of one raw sample each."""
+    """Classify SAMPLES by MODEL: image files, folders of them, .npy files of one raw sample, .npz files.
+
+    Of an .npz file the samples x are taken, or those of its test split.
+    """
     loaded = Model.load(subject.model, subject.card)
     loaded.require_card(subject.model)
     found = predict(loaded, subject.samples, run.device())
     predictions = [
         {
             "sample": each.sample,
+            **({} if each.index is None else {"index": each.index}),
             "label": each.label,
             "top": [{"label": name, "probability": probability} for name, probability in each.top],
         }
@@ -43,5 +50,6 @@ def command(subject: PredictOptions, run: options.RunOptions, output: options.Pr
 def _show(result: dict[str, Any]) -> None:
     for entry in result["predictions"]:
         best = ", ".join(f"{each['label']} {each['probability']:.3f}" for each in entry["top"][:3])
-        show.note(f"{entry['sample']}: {best}")
+        place = f"[{entry['index']}]" if "index" in entry else ""
+        show.note(f"{entry['sample']}{place}: {best}")
     click.echo(f"graft: ran on {', '.join(result['providers'])}", err=True)
