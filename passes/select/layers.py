@@ -14,7 +14,7 @@ import numpy as np
 from graft.passes.base import Declined
 from graft.passes.parent import Parent
 from graft.passes.select.blocks import Fixed, Ranked, blocks_of
-from graft.passes.select.node_groups import groups_by_node
+from graft.passes.select.node_groups import Named, groups_by_node
 from graft.rewriter.arrays import Channels
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups, Group
@@ -60,10 +60,9 @@ class LayerShares:
             wanted = max(1.0, share * group.size)
             left = _prune(group, wanted, blocks, fixed)
             fixed.stays[group.channels] = ~fixed.goes[group.channels]
-            if left > wanted + round_to / 2 and not group.cuttable.all():
-                declined.append(
-                    Declined(name, f"{left} of {group.size} channels stay, not {share:g}: {group.reason}")
-                )
+            if left > wanted + round_to / 2 and left > round_to:
+                why = group.reason or "axes with several of them need one each"
+                declined.append(Declined(name, f"{left} of {group.size} channels stay, not {share:g}: {why}"))
         return fixed, tuple(declined)
 
 
@@ -96,7 +95,8 @@ class LayerRules:
 
     A pattern is a glob, with capital and small letters told apart, over the names of the nodes of the
     parent's file and of its channel groups; a whole name beats the glob. A node means the groups of the
-    channels that it gives out. Of several shares of one group the last one holds.
+    channels that it gives out; where a pattern matches nodes that make channels, those that only hand some
+    on, as Relu, Add and Concat do, do not count. Of several shares of one group the last one holds.
 
     Attributes:
         freeze: patterns of layers of which all channels stay.
@@ -187,12 +187,12 @@ def joined(rules: Sequence[LayerRules]) -> LayerRules:
     return LayerRules((), tuple(pair for pairs in shares for pair in pairs))
 
 
-def _matches(pattern: str, names: Mapping[str, tuple[str, ...]]) -> list[str]:
+def _matches(pattern: str, names: Mapping[str, Named]) -> list[str]:
     """Return the names that a pattern means."""
     return [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
 
 
-def _groups_of(rule: _Rule, names: Mapping[str, tuple[str, ...]]) -> list[str]:
+def _groups_of(rule: _Rule, names: Mapping[str, Named]) -> list[str]:
     """Return the groups that a rule names.
 
     Raises:
@@ -207,7 +207,9 @@ def _groups_of(rule: _Rule, names: Mapping[str, tuple[str, ...]]) -> list[str]:
             + (f"; did you mean {near}?" if near else ""),
             "'graft inspect MODEL' lists the groups",
         )
-    return list(dict.fromkeys(group for name in matched for group in names[name]))
+    found = [names[name] for name in matched]
+    found = [each for each in found if each.makes] or found
+    return list(dict.fromkeys(group for each in found for group in each.groups))
 
 
 def _nearest(pattern: str, names: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -14,9 +15,23 @@ MAKERS = frozenset(
     ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Loop", "Scan", "If")
 )
 """Operators whose outputs have other channels than their inputs."""
+SIZES = frozenset(("Shape", "Size"))
+"""Operators whose output holds sizes: no channel comes out of them."""
 
 
-def groups_by_node(parent: Parent) -> dict[str, tuple[str, ...]]:
+class Named(NamedTuple):
+    """What a name of a node, or of a group, means.
+
+    Attributes:
+        groups: names of channel groups, in the order of the file.
+        makes: the node makes their channels; others hand on what they are given.
+    """
+
+    groups: tuple[str, ...]
+    makes: bool
+
+
+def groups_by_node(parent: Parent) -> dict[str, Named]:
     """Return names of nodes, and of groups, to the groups that they mean, in the order of the file.
 
     A node means the groups of the channels on its outputs. A node that normalization took away means those
@@ -24,8 +39,13 @@ def groups_by_node(parent: Parent) -> dict[str, tuple[str, ...]]:
     """
     finder = _Finder(parent)
     nodes = [*parent.source.graph.nodes, *parent.model.graph.nodes]
-    found = {node.name: finder.groups(node) for node in nodes if node.name}
-    return {**found, **{group.name: (group.name,) for group in parent.groups}}
+    made = {origin.node for origin in parent.groups.channel_map.origins}
+    found = {
+        node.name: Named(finder.groups(node), node.op in MAKERS or node.name in made)
+        for node in nodes
+        if node.name
+    }
+    return {**found, **{group.name: Named((group.name,), makes=True) for group in parent.groups}}
 
 
 class _Finder:
@@ -42,6 +62,8 @@ class _Finder:
         kept = self.left.get(node.name)
         if kept is not None and kept.op == node.op:
             return self._carried(kept.outputs)
+        if node.op in SIZES:
+            return ()
         return self._below(node, set()) or self._above(node, set())
 
     def _below(self, node: gs.Node, seen: set[int]) -> tuple[str, ...]:
@@ -56,14 +78,14 @@ class _Finder:
                 places = [place for place, each in enumerate(reader.inputs) if each.name in names]
                 if own := self._carried([kept.inputs[place] for place in places]):
                     return own
-            elif id(reader) not in seen and not _makes(reader) and (own := self._below(reader, seen)):
+            elif id(reader) not in seen and reader.op not in MAKERS and (own := self._below(reader, seen)):
                 return own
         return ()
 
     def _above(self, node: gs.Node, seen: set[int]) -> tuple[str, ...]:
         """Return the groups of what a node that is gone, and makes no channels, takes."""
         seen.add(id(node))
-        if _makes(node):
+        if node.op in MAKERS or node.op in SIZES:
             return ()
         for maker in [maker for tensor in node.inputs for maker in tensor.inputs]:
             kept = self.left.get(maker.name)
@@ -86,8 +108,3 @@ class _Finder:
 def _owners(groups: ChannelGroups) -> dict[int, str]:
     """Return channel number to the name of its group."""
     return {channel: group.name for group in groups for channel in np.asarray(group.channels).tolist()}
-
-
-def _makes(node: gs.Node) -> bool:
-    """Return ``True`` for a node that makes channels of its own, not those that it takes."""
-    return node.op in MAKERS

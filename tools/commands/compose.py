@@ -14,7 +14,7 @@ from graft.passes.compare import comparison_called
 from graft.passes.compare import names as comparison_names
 from graft.passes.compare.reject import FALSE_POSITIVE_RATE
 from graft.passes.compose import STRATEGIES, Compose, ComposeReport
-from graft.passes.join.adopt import adopted
+from graft.passes.join.adopt import adopted, is_whole
 from graft.passes.join.merge import INPUTS
 from graft.passes.join.naming import TRAIN, Naming, prefixed_names
 from graft.passes.join.patch_report import describe, evaluate_composite, held_out
@@ -244,7 +244,10 @@ def _labeller(
         owners = {
             r.graph_sha256 for m, prefix in pairs if prefix == data.prefix for r in origin_of(m).parents
         }
-        mine = [known[sha256].parent.model for sha256 in owners if sha256 in known]
+        whole = {origin_of(m).parents[0].graph_sha256: m for m in loaded if is_whole(m)}
+        mine = [
+            known[each].parent.model if each in known else whole[each] for each in owners & {*known, *whole}
+        ]
         if len(owners) != 1 or not mine:
             found = "their parent is not at hand" if len(owners) == 1 else f"they have {len(owners)} parents"
             raise GraftError(

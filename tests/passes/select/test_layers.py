@@ -105,6 +105,30 @@ def test_names_are_those_of_all_nodes_of_the_file(name: str) -> None:
     assert LayerRules(freeze=(name,)).of(parent).frozen == ("conv2",)
 
 
+def dense_block() -> Parent:
+    """Two blocks whose outputs are concatenated, as in a DenseNet."""
+    net = Net(2, 5, 5)
+    one = net.node("Relu", "one/relu", net.conv("one/conv", "x", 8, 2, pads=[1, 1, 1, 1]))
+    two = net.node("Relu", "two/relu", net.conv("two/conv", one, 8, 8, pads=[1, 1, 1, 1]))
+    both = net.node("Concat", "two/cat", one, two, axis=1)
+    net.gemm("y", net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", both)), 4, 16)
+    return Parent(small.model(net))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "groups"),
+    [
+        ("two/*", ("two/conv",)),
+        ("two/cat", ("one/conv", "two/conv")),
+        ("*relu", ("one/conv", "two/conv")),
+        ("one*", ("one/conv",)),
+    ],
+)
+def test_a_module_of_the_network_means_the_layers_in_it(pattern: str, groups: tuple[str, ...]) -> None:
+    """Not those whose channels it hands on."""
+    assert LayerRules(freeze=(pattern,)).of(dense_block()).frozen == groups
+
+
 def test_the_last_share_holds_and_a_share_of_one_is_frozen() -> None:
     parent, _ = case()
     found = LayerRules(keep_layers=(("*", 0.5), ("conv1", 0.7), ("conv3", 1.0))).of(parent)
