@@ -159,6 +159,7 @@ class Trial:
         train = network.train.take(self.new if mode != SAMPLES else np.concatenate([self.old, self.new]))
         place = {label: number for number, label in enumerate([*self.stay, self.left_out])}
         labels = np.array([place[label] for label in train.labels.tolist()], np.int64)
+        doubt = 0.0
         evidence = Evidence.of(train.features, train.logits[:, self.stay], labels, draw)
         if mode != SAMPLES:
             model = network.model.copy()
@@ -166,8 +167,8 @@ class Trial:
                 model.metadata[KEY] = network.statistics
             opened = Opened.of(model, "new")
             drawn = draw_others(model, opened, train.features, self.stay, DEVICE, draw)
-            evidence = evidence.with_drawn(drawn, self.stay, draw)
-        found = fit_column(evidence, SHRINKAGES[:1] if mode == HEAD else SHRINKAGES)
+            evidence, doubt = evidence.with_drawn(drawn, self.stay, draw), drawn.doubt
+        found = fit_column(evidence, SHRINKAGES[:1] if mode == HEAD else SHRINKAGES, doubt)
         return images.features @ found.weights - found.threshold
 
     def scores(self, mode: str, seed: int, images: Seen) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -150,12 +151,15 @@ class NewClass:
         columns = np.array([names.index(each) for each in labels], np.int64)[samples.labels]
         originals = len(samples) // 2 if self.mirror else len(samples)
         evidence = Evidence.of(features, logits[:, stay], columns[:originals], draw)
-        others = SAMPLES
+        others, doubt = SAMPLES, 0.0
         if not evidence.old:
             drawn = draw_others(model, opened, features, stay, context.device, draw)
-            evidence, others = evidence.with_drawn(drawn, stay, draw), drawn.source
+            evidence, others, doubt = evidence.with_drawn(drawn, stay, draw), drawn.source, drawn.doubt
         places = [labels.index(each) for each in names]
-        found = self._fit(evidence, others, opened.widths, places, context.seed)
+        if self.joint:
+            found: Column | JointColumns = JointColumns.fit(evidence, places, context.seed)
+        else:
+            found = _column(evidence, opened.widths, others, doubt)
         result, tensor = self._write(opened, found, labels, stay)
         result.card = after
         equal, declined = None, few
@@ -219,17 +223,6 @@ class NewClass:
         samples = samples.take(~np.isin(samples.labels, [card.labels.index(each) for each in few]))
         return (samples.with_mirrored() if self.mirror else samples), declined
 
-    def _fit(
-        self, evidence: Evidence, others: str, widths: tuple[int, ...], places: list[int], seed: int
-    ) -> Column | JointColumns:
-        """Return the new column, or the head of all classes."""
-        if self.joint:
-            return JointColumns.fit(evidence, places, seed)
-        scale = evidence.scales(widths)
-        shrinkages = SHRINKAGES[:1] if others == HEAD else SHRINKAGES
-        column = fit_column(replace(evidence, features=evidence.features / scale), shrinkages)
-        return replace(column, weights=column.weights / scale)
-
     def _write(
         self,
         opened: Opened,
@@ -262,6 +255,14 @@ class NewClass:
         result.tidy()
         result.refresh_shapes()
         return result, columns
+
+
+def _column(evidence: Evidence, widths: Sequence[int], others: str, doubt: float) -> Column:
+    """Return the column of the class, for features as they come."""
+    scale = evidence.scales(widths)
+    shrinkages = SHRINKAGES[:1] if others == HEAD else SHRINKAGES
+    column = fit_column(replace(evidence, features=evidence.features / scale), shrinkages, doubt)
+    return replace(column, weights=column.weights / scale)
 
 
 def _further(model: Model, card: Card) -> list[gs.Tensor]:

@@ -65,8 +65,8 @@ class ClassData:
             if part.class_names is None and part.labels.max(initial=0) >= len(found.numbers[""]):
                 raise GraftError(
                     "data-names",
-                    f"the classes of {labelled.dataset.name} are numbers, which of them is "
-                    f"'{name}' is not known",
+                    f"the classes of {labelled.dataset.name} are numbers, and none of them is "
+                    f"called '{name}'",
                     "add class_names to the .npz file",
                 )
         training, _ = found.training()

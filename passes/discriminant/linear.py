@@ -15,6 +15,8 @@ from graft.rewriter.data.folds import FOLDS, class_weights
 
 SHRINKAGES = (1.0, 0.6, 0.3, 0.1, 0.03)
 """Shares of the scaled identity in the covariance within classes; the rest is what the samples show."""
+DEVIATIONS = 1.28
+"""Of its margins a class lies above a strict threshold: nine of ten of its samples pass."""
 TEACHERS = 20
 """At most so many old classes show how a discriminant compares with a logit."""
 
@@ -40,7 +42,9 @@ class Column:
     top1: float
 
 
-def fit_column(evidence: Evidence, shrinkages: Sequence[float] = SHRINKAGES) -> Column:
+def fit_column(
+    evidence: Evidence, shrinkages: Sequence[float] = SHRINKAGES, strictness: float = 0.0
+) -> Column:
     """Return the column of the new class.
 
     Its direction is that of Fisher's linear discriminant of the class against the mean of the others, with a
@@ -53,6 +57,8 @@ def fit_column(evidence: Evidence, shrinkages: Sequence[float] = SHRINKAGES) -> 
     Args:
         evidence: the samples; one of the new class and of another class in each fold that is left in.
         shrinkages: what is tried, the strongest first.
+        strictness: from 0 to 1: how far the threshold goes from the most likely one to the one that nine of
+            ten samples of the class pass, if that is higher: for old classes that are not really known.
     """
     teachers = evidence.old if len(evidence.old) > 1 else []
     teachers = [teachers[place] for place in _spread(len(teachers), TEACHERS)]
@@ -69,16 +75,25 @@ def fit_column(evidence: Evidence, shrinkages: Sequence[float] = SHRINKAGES) -> 
     everything = np.ones(len(evidence.labels), bool)
     ((directions, constants),) = _discriminants(evidence, everything, [evidence.new], [shrinkages[chosen]])
     own = best.scale * scores[chosen, :, -1] + best.offset
+    raised = strictness * _room(own, evidence)
+    own -= raised
     weights = class_weights(evidence.labels)
     recall, precision, top1 = figures(own, evidence.logits, evidence.labels, weights)
     return Column(
         weights=best.scale * directions[0],
-        threshold=-float(best.scale * constants[0] + best.offset),
+        threshold=raised - float(best.scale * constants[0] + best.offset),
         shrinkage=shrinkages[chosen],
         recall=recall,
         precision=precision,
         top1=top1,
     )
+
+
+def _room(own: Table, evidence: Evidence) -> float:
+    """Return by how much the threshold can be raised before more than one of ten samples is lost."""
+    new = evidence.labels == evidence.new
+    margins = own[new] - evidence.logits[new].max(axis=1)
+    return max(0.0, float(margins.mean() - DEVIATIONS * margins.std(ddof=1)))
 
 
 def _spread(count: int, most: int) -> list[int]:

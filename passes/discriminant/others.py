@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,8 @@ SAMPLES, STATISTICS, HEAD = "samples", "statistics", "head"
 """The three that represent the old classes, the best first."""
 PER_CLASS = 50
 FEWEST = 5
+IMPOSSIBLE = 0.1
+"""Share of values below 0, behind a ReLU, from which on centres that a head implies are not believed."""
 MOST = 10_000
 """Drawn features of all classes together, unless each would have fewer than :data:`FEWEST`."""
 
@@ -31,12 +33,14 @@ class Drawn:
         features: float64 (samples, values).
         logits: float64 (samples, columns): all columns of the classifier.
         labels: int64 (samples,): names of classes by their column.
+        doubt: from 0 to 1: how little the model is as the draw supposes.
     """
 
     source: str
     features: Table
     logits: Table
     labels: Integers
+    doubt: float = 0.0
 
 
 def draw_others(
@@ -68,11 +72,13 @@ def draw_others(
     names = [labels[column] for column in columns]
     if stored is not None and _covers(stored, opened, names):
         features = _from_statistics(stored, names, count, draw)
-        return _finish(STATISTICS, features, new, head, columns, count)
+        return _finish(STATISTICS, features, new, head, columns)
     affine = head.affine()
     if affine is None:
         raise _asks_for_samples("its head is not affine")
-    return _finish(HEAD, _from_head(affine[0][columns], new, count, draw), new, head, columns, count)
+    centers, doubt = _implied_centers(affine[0][columns], new)
+    features = _around(centers, new, count, draw)
+    return replace(_finish(HEAD, features, new, head, columns), doubt=doubt)
 
 
 def _covers(stored: Mahalanobis, opened: Opened, names: list[str]) -> bool:
@@ -82,7 +88,8 @@ def _covers(stored: Mahalanobis, opened: Opened, names: list[str]) -> bool:
     return same and stored.centers.shape[1] == opened.widths[0] and set(names) <= set(stored.classes)
 
 
-def _finish(source: str, features: Table, new: Table, head: Head, columns: list[int], count: int) -> Drawn:
+def _finish(source: str, features: Table, new: Table, head: Head, columns: list[int]) -> Drawn:
+    count = len(features) // len(columns)
     if new.min() >= 0:  # behind a ReLU
         features = np.maximum(features, 0)
     return Drawn(source, features, head.logits(features), np.repeat(np.array(columns, np.int64), count))
@@ -101,32 +108,44 @@ def _from_statistics(stored: Mahalanobis, names: list[str], count: int, draw: np
     return np.concatenate(found)
 
 
-def _from_head(weights: Table, new: Table, count: int, draw: np.random.Generator) -> Table:
-    """Draw features around the centres that rows of a head imply.
+def _implied_centers(weights: Table, new: Table) -> tuple[Table, float]:
+    """Return the centres of classes (columns, values) that rows of a head imply, and the doubt about them.
 
     In a trained network centres and rows point the same way, seen from the mean of all centres, and centres
     are about equally far from it (neural collapse: Papyan, Han and Donoho, PNAS 2020). The mean itself is
     taken halfway between two guesses: all values alike, and, behind a ReLU, each value as large as the class
-    that has the least of it allows without going below 0.
+    that has the least of it allows without going below 0. Centres below 0 show, there, how wrong that is.
 
     Args:
         weights: float64 (columns, values).
         new: float64 (samples, values), features of the new class.
-        count: of each class.
-        draw: draws deviations, those of the new samples.
     """
     center = new.mean(axis=0)
     rows = weights - weights.mean(axis=0)
     mean = np.full(len(center), center.mean())
-    least = -rows.min(axis=0)
-    if new.min() >= 0 and least.mean() > 0:
+    least, positive = -rows.min(axis=0), new.min() >= 0
+    if positive and least.mean() > 0:
         mean = (mean + least * center.mean() / least.mean()) / 2
     radius = float(np.linalg.norm(center - mean))
     length = max(float(np.linalg.norm(rows, axis=1).mean()), 1e-12)
-    centers = mean + rows * radius / length
+    centers: Table = mean + rows * radius / length
+    below = -np.minimum(centers, 0).sum() / max(1e-12, float(np.abs(centers).sum()))
+    return centers, min(1.0, float(below) / IMPOSSIBLE) if positive else 1.0
+
+
+def _around(centers: Table, new: Table, count: int, draw: np.random.Generator) -> Table:
+    """Draw ``count`` features around each of ``centers``, with the deviations of the new samples.
+
+    Args:
+        centers: float64 (columns, values).
+        new: float64 (samples, values), features of the new class.
+        count: of each class.
+        draw: chooses the deviations.
+    """
     factor = np.sqrt(len(new) / max(1, len(new) - 1))
     chosen = draw.integers(0, len(new), (len(centers), count))
-    found: Table = (centers[:, None] + (new - center)[chosen] * factor).reshape(-1, len(center))
+    apart = (new - new.mean(axis=0)) * factor
+    found: Table = (centers[:, None] + apart[chosen]).reshape(-1, new.shape[1])
     return found
 
 
