@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graft.rewriter.arrays import Array, Integers
+from graft.rewriter.arrays import Array, Integers, Mask
 from graft.rewriter.data.split import Split
 from graft.rewriter.measure.draft.figures import Figures, figures
 from graft.rewriter.measure.draft.kinds import decide
