@@ -26,6 +26,8 @@ STANDARD: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "com.microsoft::QLinearSoftmax": ("Identity", (0,)),
     "com.microsoft::QLinearAveragePool": ("AveragePool", (0,)),
     "com.microsoft::QLinearGlobalAveragePool": ("GlobalAveragePool", (0,)),
+    "com.microsoft::SkipLayerNormalization": ("Identity", (0,)),
+    "com.microsoft::SkipSimplifiedLayerNormalization": ("Identity", (0,)),
     "com.microsoft::QuantizeLinear": ("Identity", (0,)),
     "com.microsoft::DequantizeLinear": ("Identity", (0,)),
     "com.microsoft.nchwc::Conv": ("Conv", (0, 1)),
@@ -40,7 +42,10 @@ STANDARD: Mapping[str, tuple[str, tuple[int, ...]]] = {
 
 def write_standard(node: onnx.NodeProto) -> None:
     """Let ``node`` be the standard operator that infers its shape, where there is one."""
-    found = STANDARD.get(f"{node.domain}::{node.op_type}")
+    name = f"{node.domain}::{node.op_type}"
+    found = STANDARD.get(name)
+    if name == "com.microsoft::QLinearConcat":  # scale and zero point of the output, then three of each input
+        found = ("Concat", tuple(range(2, len(node.input), 3)))
     attributes = {attribute.name: attribute for attribute in node.attribute}
     last = attributes.get("channels_last")
     if found is None or len(node.input) <= max(found[1]) or (last is not None and last.i):

@@ -302,6 +302,11 @@ def _reordered(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mappin
     return (samples, *places, channels) if attributes.get("channels_last") else (samples, channels, *places)
 
 
+def _packed(node: onnx.NodeProto, shapes: Mapping[str, Shape], values: Mapping[str, Value]) -> Shape:
+    """The matrix is packed; attributes say how many columns it has."""
+    return (*shapes[node.input[0]][:-1], {a.name: a.i for a in node.attribute}["N"])
+
+
 SPREADING: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape], Mapping[str, Value]], Shape]] = {
     "Reshape": _reshaped,
     "Expand": _expanded,
@@ -309,5 +314,6 @@ SPREADING: dict[str, Callable[[onnx.NodeProto, Mapping[str, Shape], Mapping[str,
     "Attention": _attention,
     "com.microsoft::MultiHeadAttention": _attended,
     "com.microsoft::Attention": _projected,
+    "com.microsoft::MatMulNBits": _packed,
     "com.microsoft.nchwc::ReorderOutput": _reordered,
 }

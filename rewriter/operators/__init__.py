@@ -58,7 +58,7 @@ from graft.rewriter.operators.recurrent import Recurrent
 from graft.rewriter.operators.reduction import ArgMax, CumSum, Reduction, SelectiveReduction, TopK
 from graft.rewriter.operators.reshape import Expand, Reshape, Shape
 from graft.rewriter.operators.spatial import DepthToSpace, Resize, Sampling, SpaceToDepth
-from graft.rewriter.operators.uncut import Blocked, LinearModel, Quantization, UncutLayer
+from graft.rewriter.operators.uncut import Fused, LinearModel, PackedMatrix, Quantization, UncutLayer
 from graft.rewriter.plug_ins import plug_ins
 
 OPERATORS: tuple[Operator, ...] = (
@@ -72,7 +72,7 @@ OPERATORS: tuple[Operator, ...] = (
     *(Resize(), Sampling(), DepthToSpace(), SpaceToDepth()),
     *(Concat(), Split(), Slice(), Pad(), Gather(), Tile(), Transpose(), Squeeze(), Unsqueeze()),
     *(Reshape(), Expand(), Shape(), Constants()),
-    *(UncutLayer(), Quantization(), Blocked(), LinearModel()),
+    *(UncutLayer(), PackedMatrix(), Quantization(), Fused(), LinearModel()),
 )
 
 ENTRY_POINTS = "graft.operators"

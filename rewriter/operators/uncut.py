@@ -121,10 +121,10 @@ class Quantization(Pinning):
         return False
 
 
-class Blocked(Pinning):
-    """Operators of onnxruntime's blocked layout, which multiply nothing."""
+class Fused(Pinning):
+    """Operators of onnxruntime that multiply next to nothing: of its blocked layout, and normalizations."""
 
-    types = tuple(
+    types = tuple(f"{MICROSOFT}::Skip{name}LayerNormalization" for name in ("", "Simplified")) + tuple(
         f"{BLOCKED}::{name}"
         for name in (
             "ReorderInput",
@@ -144,6 +144,25 @@ class Blocked(Pinning):
     def unknown_work(self, node: gs.Node, channels: ChannelLookup) -> bool:
         """Return False."""
         return False
+
+
+class PackedMatrix(Pinning):
+    """``MatMulNBits``: a dense layer, its matrix packed in blocks of few bits."""
+
+    types = (f"{MICROSOFT}::MatMulNBits",)
+
+    def flow(self, node: gs.Node, flow: Flow) -> None:
+        """Pin the inputs and the channels that the layer makes."""
+        flow_uncut(node, flow, -1, QUANTIZED)
+
+    def work(self, node: gs.Node, channels: ChannelLookup) -> list[Work]:
+        """Return rows times inputs times outputs."""
+        shape = channels.shape(node.outputs[0])
+        return [Work(count(shape) * float(node.attrs["K"]), ())] if shape else []
+
+    def unknown_work(self, node: gs.Node, channels: ChannelLookup) -> bool:
+        """Return whether a shape is not known."""
+        return not self.work(node, channels)
 
 
 class LinearModel(Pinning):

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 
 from graft.passes.base import Context
@@ -87,6 +87,46 @@ def test_a_budget_is_refused_and_says_why(kind: str, tmp_path: Path) -> None:
         Budget(0.5)(candidates, Context())
     assert caught.value.code == "budget-unreachable"
     assert Budget(1.0)(candidates, Context()).changed == 0
+
+
+def test_joined_branches_of_a_quantized_model_are_counted(tmp_path: Path) -> None:
+    net = Net(3, 6, 6)
+    one, two = net.conv("one", "x", 8, 3, pads=[1] * 4), net.conv("two", "x", 4, 3, pads=[1] * 4)
+    net.node("Concat", "both", net.node("Relu", "a", one), net.node("Relu", "b", two), axis=1)
+    net.node("GlobalAveragePool", "p", net.conv("three", "both", 8, 12))
+    net.gemm("y", net.node("Flatten", "f", "p"), 4, 8)
+    source, target = tmp_path / "float.onnx", tmp_path / "quantized.onnx"
+    onnx.save(net.proto(y=[4]), source)
+    quantize_static(source, target, Calibration(), quant_format=QuantFormat.QOperator)
+    model = Model.load(target)
+    assert "QLinearConcat" in {node.op for node in model.graph.nodes}
+    assert cost_of(model).known_macs == cost_of(Model.load(source)).macs
+
+
+def test_a_matrix_of_four_bits_is_counted() -> None:
+    rows = 3
+    node = helper.make_node(
+        "MatMulNBits",
+        ["x", "packed", "scales"],
+        ["y"],
+        domain="com.microsoft",
+        K=64,
+        N=24,
+        bits=4,
+        block_size=32,
+    )
+    packed = numpy_helper.from_array(np.zeros((24, 2, 16), np.uint8), "packed")
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", rows, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", rows, 24])],
+        [packed, numpy_helper.from_array(np.ones(48, np.float32), "scales")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = Model.from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    assert cost_of(model).known_macs == rows * 64 * 24
+    assert [(group.size, group.cuttable.any()) for group in ChannelGroups(model)] == [(24, False)]
 
 
 def forest() -> onnx.ModelProto:
