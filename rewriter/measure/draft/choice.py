@@ -7,6 +7,8 @@ from graft.rewriter.measure.draft.readings import Tried
 from graft.rewriter.measure.draft.subject import Subject
 from graft.rewriter.measure.draft.trial import Way
 
+SURE = 0.01
+"""Log-likelihoods so near to 0, and to each other, differ by how sure the model is, not by how right."""
 SURER = 20.0
 """Inputs so many times as large make a network surer of the same answers, not better."""
 LEAST_GAIN = 0.05
@@ -36,6 +38,9 @@ def likeliest(tried: list[Tried], trusted: Way | None) -> Tried:
         gain = best.found.likelihood - each.found.likelihood
         if each.way is trusted and (gain < LEAST_GAIN or not clearly_worse(each.found, best.found, 2)):
             return each
+    if best.found.likelihood > -SURE:  # hardly an error is left to learn from: the more usual way
+        alike = [each for each in tried if each.found.likelihood > best.found.likelihood - SURE]
+        best = next(each for each in alike if each.found.top1 >= best.found.top1)
     smaller = [each for each in tried if SURER * _reach(each.way) <= _reach(best.way)]
     as_good = [
         each

@@ -58,7 +58,7 @@ def input_cards(
             "export the model without the part that reads text",
         )
     as_it_is = InputCard(name=tensor.name, kind=_plain_kind(tensor, dtype, shape, seen, alone))
-    layouts = list(_layouts(dtype, shape, seen, as_it_is.kind))
+    layouts = list(_layouts(tensor, dtype, seen, as_it_is.kind))
     if not layouts:
         return [as_it_is]
     matches = seen is not None and _matches(shape, seen)
@@ -103,8 +103,18 @@ def _looks_up(tensor: gs.Tensor) -> bool:
     return False
 
 
-def _layouts(dtype: np.dtype[Any], shape: Shape, seen: Seen | None, kind: str) -> Iterator[Layout]:
+def _recurs(tensor: gs.Tensor) -> bool:
+    """Return True where a recurrent operator reads the input in any form."""
+    return any(
+        reader.op in ("LSTM", "GRU", "RNN", "Scan", "Loop")
+        or (reader.op in PASSING and bool(reader.outputs) and _recurs(reader.outputs[0]))
+        for reader in tensor.outputs
+    )
+
+
+def _layouts(tensor: gs.Tensor, dtype: np.dtype[Any], seen: Seen | None, kind: str) -> Iterator[Layout]:
     """Yield the orders of axes in which the input may be an image."""
+    shape = tuple(tensor.shape or ())
     images = seen is None or seen.size is not None
     if len(shape) == 4 and images:
         known = [place for place in (1, 3) if shape[place] in (1, 3)]
@@ -116,7 +126,8 @@ def _layouts(dtype: np.dtype[Any], shape: Shape, seen: Seen | None, kind: str) -
         elif shape[3] in (1, 3):
             yield "NHWC"
     elif len(shape) == 3 and kind == "tensor" and _is_gray(dtype, shape, seen):
-        yield "NHW"
+        if seen is not None or not _recurs(tensor):
+            yield "NHW"
     elif (len(shape) == 2 and kind == "tensor" and seen is not None and _is_flat(shape, seen)) or (
         len(shape) == 2 and dtype == np.uint8 and isinstance(shape[1], int) and square(shape[1])
     ):

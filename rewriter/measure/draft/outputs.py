@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from graft.rewriter.card.part import shape_text
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.graph.scores import class_numbers
+from graft.rewriter.graph.scores import class_numbers, maker
 from graft.rewriter.measure.draft.kinds import kind_by_graph
 
 OTHER_TASKS = ("detect", "segment", "pose", "obb", "semantic", "instance", "depth")
@@ -61,6 +61,9 @@ def find_scores(model: Model, task: str = "") -> list[Scores]:
         elif _is_float(numbers.scores) or numbers.scores.dtype is None:
             scores = numbers.scores
             ranked[scores.name] = Scores(scores.name, kind_by_graph(scores), numbers.op, tensor.name)
+    # The highest score beside its number is none of the scores.
+    highest = [name for name in found if _highest_of(model, name) in ranked]
+    found = {name: scores for name, scores in found.items() if name not in highest}
     if found:
         return list(found.values())
     for name in ranked:
@@ -69,6 +72,12 @@ def find_scores(model: Model, task: str = "") -> list[Scores]:
     if not ranked.keys() & ends:
         raise GraftError("card-draft", "the model has no output of numbers", "write the card by hand")
     return [each for each in ranked.values() if each.name in ends]
+
+
+def _highest_of(model: Model, name: str) -> str | None:
+    """Return the tensor that an output is the maximum of."""
+    node = maker(model.graph.tensors()[name])
+    return str(node.inputs[0].name) if node is not None and node.op == "ReduceMax" else None
 
 
 def _refuse_detector(model: Model, task: str) -> None:

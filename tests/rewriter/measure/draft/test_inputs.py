@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.errors import GraftError
@@ -174,6 +174,22 @@ def test_sequences_of_numbers_stay_tensors() -> None:
     samples = np.random.default_rng(0).normal(size=(len(task.images), SIDE, SIDE)).astype(np.float32)
     assert draft(proto, task.split(samples)).card.inputs[0].kind == "tensor"
     assert draft(classifier(task, ["N", 16, 4], FLAT)).card.inputs[0].kind == "tensor"
+
+
+def test_squares_that_a_recurrent_operator_reads_are_sequences_without_samples() -> None:
+    rng = np.random.default_rng(0)
+    held = {
+        name: rng.normal(size=size).astype(np.float32)
+        for name, size in (("w", (1, 16, 8)), ("r", (1, 16, 4)))
+    }
+    nodes = [
+        node("Transpose", "x", "t", perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["t", "w", "r"], ["", "h"], "lstm", hidden_size=4),
+        node("Squeeze", "h axes", "y"),
+    ]
+    ends = {"x": (TensorProto.FLOAT, ["N", 8, 8])}, {"y": (TensorProto.FLOAT, ["N", 4])}
+    proto = model(nodes, {**held, "axes": np.array([0])}, *ends)
+    assert draft(proto).card.inputs[0].kind == "tensor"
 
 
 def test_whole_numbers_are_tokens_or_features() -> None:
