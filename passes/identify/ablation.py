@@ -18,7 +18,9 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
-from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.graph.shapes import Shape
+from graft.rewriter.groups.groups import ChannelGroups, Place
+from graft.rewriter.groups.sample_layout import SampleLayout
 from graft.rewriter.measure.evaluation import check_finite
 from graft.rewriter.operators import Read, operator_of
 from graft.rewriter.run.session import Session
@@ -204,7 +206,9 @@ def _reads(groups: ChannelGroups) -> list[tuple[gs.Node, Read]]:
         operator = operator_of(node)
         reads = [*operator.reads(node, groups), *operator.masks(node, groups)] or _weighted(node, groups)
         found += [
-            (node, read) for read in reads if groups.sample_axis(read.tensor(node)) not in (None, read.axis)
+            (node, read)
+            for read in reads
+            if groups.seen(Place(read.tensor(node).name, read.axis, read.channels))
         ]
     return found
 
@@ -264,8 +268,8 @@ def _with_switches(inputs: ImportanceInputs) -> Model:
     for (name, axis), channels in places.items():
         whole = tensors[name]
         users = list(dict.fromkeys(node.name for node in whole.outputs))
-        rank, samples = len(groups.shapes[name]), groups.sample_axis(whole) or 0
-        tensors[name] = switches.on_tensor(whole, rank, samples, axis, channels)
+        layout = groups.sample_layout(name) or SampleLayout(0)
+        tensors[name] = switches.on_tensor(whole, groups.shapes[name], layout, axis, channels)
         for node in model.graph.nodes:
             if node.name in users:
                 node.inputs = [tensors[name] if tensor is whole else tensor for tensor in node.inputs]
@@ -294,24 +298,33 @@ class _Switches:
         model.graph.inputs.append(self._shares)
 
     def on_tensor(
-        self, whole: gs.Tensor, rank: int, samples: int, axis: int, channels: Channels
+        self, whole: gs.Tensor, sizes: Shape, layout: SampleLayout, axis: int, channels: Channels
     ) -> gs.Variable:
-        """Return ``whole`` times the shares of ``channels`` along ``axis``, of each sample along ``samples``.
+        """Return ``whole`` times the shares of ``channels`` along ``axis``, of each sample its own.
 
         Args:
             whole: a tensor.
-            rank: its number of axes.
-            samples: the axis along which samples lie.
+            sizes: of its axes.
+            layout: where the samples lie.
             axis: the one of the channels.
             channels: along it.
         """
         build = Builder(self._model.graph, self._model.opset, f"{SWITCH}{whole.name}/{axis}")
         share = build.node("Gather", "shares", [self._shares, build.constant("channels", channels)], axis=1)
-        if axis < samples:
+        tensor, rank, samples, place = whole, len(sizes), layout.axis, axis
+        if layout.merged:
+            tensor = build.split_axis(whole, sizes, samples, (layout.before, -1, layout.after), "split")
+            tensor.dtype = whole.dtype
+            rank, samples, place = rank + 2, samples + 1, axis + 2 if axis > samples else axis
+        if place < samples:
             share = build.node("Transpose", "turned", [share], perm=[1, 0])
         shape = np.ones(rank, np.int64)
-        shape[samples], shape[axis] = -1, len(channels)
-        return self._times(build, whole, share, shape)
+        shape[samples], shape[place] = -1, len(channels)
+        result = self._times(build, tensor, share, shape)
+        if layout.merged:
+            result = build.split_axis(result, sizes, layout.axis, (-1,), "merged")
+            result.dtype = whole.dtype
+        return result
 
     def on_weight(self, whole: gs.Tensor, channels: Channels) -> gs.Variable:
         """Return ``whole`` times the first sample's shares of ``channels`` along its last axis."""

@@ -21,6 +21,7 @@ from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups, Place
+from graft.rewriter.groups.sample_layout import SampleLayout
 from graft.rewriter.measure.evaluation import check_finite, columns
 from graft.rewriter.measure.plausible import OutputCheck
 from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Profile, Statistic
@@ -85,7 +86,7 @@ class Observe:
         if context.samples is None:
             raise GraftError("data-missing", "a profile takes labelled samples", "give them")
         parent.count_at(sizes_of(parent.source, context.samples))
-        check_observed(parent.groups)
+        check_observed(parent.groups.sized())
         profile = self.profile(parent.analysed, parent.sha256, context.samples, context.device)
         return ObserveReport(changed=len(context.samples), profile=profile)
 
@@ -105,7 +106,9 @@ class Observe:
         names, row_of = _rows(labels, self.classes)
         steps = samples.labels.shape[1] if samples.labels.ndim == 2 else None
         sizes = sizes_of(analysed.model, samples)
-        if steps:  # a free length is that of the samples: which axis has a label for each step, is known
+        if (
+            steps or analysed.groups.unseen()
+        ):  # a free length is that of the samples: positions can be counted
             analysed = replace(analysed, groups=analysed.groups.at(sizes).sized())
         probe = _probe(analysed, samples.card.output.name, len(names), steps)
         session, check = device.open(probe.model), OutputCheck(samples.card.output)
@@ -252,19 +255,27 @@ class _Tap:
         self.probe, self.tensor = probe, tensor
         self.key = groups.key(place.tensor, place.axis)
         self.channels = len(place.channels)
-        shape, first = groups.shapes[place.tensor], groups.sample_axis(tensor)
-        long = [axis for axis, size in enumerate(shape) if members.steps and size == members.steps]
-        time = [axis for axis in long if axis not in (first, place.axis)]
-        others = [axis for axis in range(len(shape)) if axis not in (first, place.axis, *time)]
-        sizes = [shape[axis] or -1 for axis in others]
+        shape, axis = groups.shapes[place.tensor], place.axis
+        layout = groups.sample_layout(place.tensor) or SampleLayout(0)
+        first = layout.axis
+        build = Builder(probe.graph, probe.opset, f"graft/rows/{self.key}")
+        if layout.merged:  # the positions beside the samples are averaged like those of any other axis
+            parts = (layout.before, -1, layout.after)
+            self.tensor = build.split_axis(self.tensor, shape, first, parts, "split")
+            self.tensor.dtype = tensor.dtype
+            shape = (*shape[:first], layout.before, None, layout.after, *shape[first + 1 :])
+            axis, first = axis + 2 if axis > first else axis, first + 1
+        long = [each for each, size in enumerate(shape) if members.steps and size == members.steps]
+        time = [each for each in long if each not in (first, axis)]
+        others = [each for each in range(len(shape)) if each not in (first, axis, *time)]
+        sizes = [shape[each] or -1 for each in others]
         if len(time) != 1 or -1 in sizes:
             time, others = [], sorted([*time, *others])
         self.members = members.rows if time else members.samples
         self.axes = list(range(2, 2 + len(others)))
-        build = Builder(probe.graph, probe.opset, f"graft/rows/{self.key}")
         if tensor.dtype != np.float32:  # sums in half precision would overflow
             self.tensor = build.node("Cast", "float", [self.tensor], to=int(onnx.TensorProto.FLOAT))
-        order = [first or 0, *time, place.axis, *others]
+        order = [first, *time, axis, *others]
         if order != sorted(order):
             self.tensor = build.node("Transpose", "turned", [self.tensor], perm=order)
         if time:

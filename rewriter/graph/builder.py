@@ -123,3 +123,19 @@ class Builder:
         if self.opset < 13:
             return self.node("Squeeze", name, [tensor], axes=[axis])
         return self.node("Squeeze", name, [tensor, self.constant(f"{name}/axes", np.array([axis]))])
+
+    def split_axis(
+        self, tensor: gs.Tensor, sizes: Sequence[int | None], axis: int, parts: Sequence[int], name: str
+    ) -> gs.Variable:
+        """Split one axis into several.
+
+        Args:
+            tensor: any tensor.
+            sizes: of its axes; those before ``axis`` need not be known.
+            axis: the one that is split.
+            parts: sizes that it is split into; -1 for one that is found.
+            name: of the node.
+        """
+        target = [*[0] * axis, *parts, *(size or 0 for size in sizes[axis + 1 :])]
+        shape = self.constant(f"{name}/sizes", np.array(target, np.int64))
+        return self.node("Reshape", name, [tensor, shape])

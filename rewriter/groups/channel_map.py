@@ -17,6 +17,7 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import fixed_batch
 from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.graph.sizes import Sizes, sizes_to_json
+from graft.rewriter.groups.sample_layout import SampleLayout, sample_layouts
 from graft.rewriter.operators import Operator, operator_of, same_shape
 
 Number = TypeVar("Number", np.bool_, np.float64)
@@ -88,6 +89,7 @@ class ChannelMap:
         self.shapes = inferred(2)
         self.sizes: Sizes = {n: size for n, size in model.fitting_sizes().items() if n not in given}
         self._sized: dict[str, dict[str, Shape]] = {}
+        self._layouts: dict[str, SampleLayout] | None = None
         self.nodes: list[gs.Node] = list(model.graph.nodes)
         self._inputs = [tensor.name for tensor in model.graph.inputs]
         self._shapes_of = inferred
@@ -129,7 +131,7 @@ class ChannelMap:
             return self
         found = copy.copy(self)
         found.shapes = {**self.shapes, **self._at_sizes(2)}
-        found._shapes_of = self._at_sizes
+        found._shapes_of, found._layouts = self._at_sizes, None
         return found
 
     def _at_sizes(self, batch: int) -> dict[str, Shape]:
@@ -176,6 +178,17 @@ class ChannelMap:
         pairs = zip(shape, larger.get(tensor) or shape, strict=True)
         grown = [axis for axis, (size, other) in enumerate(pairs) if size != other]
         return grown[0] if len(grown) == 1 and shape[grown[0]] == self.samples else None
+
+    def sample_layout(self, tensor: str) -> SampleLayout | None:
+        """Return how samples lie in a tensor, perhaps merged with other positions; ``None``: not known."""
+        axis = self.sample_axis_of(tensor)
+        if axis is not None:
+            return SampleLayout(axis)
+        if self._layouts is None:
+            self._layouts = sample_layouts(self.nodes, self.shapes, self._shapes_of(3))
+        found = self._layouts.get(tensor)
+        known = found is not None and None not in self.shapes[tensor][found.axis + 1 :]
+        return found if known and found is not None and found.merged else None
 
     def key(self, tensor: str, axis: int) -> str:
         """Return the name of statistics along an axis: the tensor's, with the axis unless it is the first."""

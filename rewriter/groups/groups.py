@@ -23,6 +23,7 @@ from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.graph.sizes import Sizes
 from graft.rewriter.groups.channel_map import ChannelMap, Number
 from graft.rewriter.groups.removable import list_key, removable
+from graft.rewriter.groups.sample_layout import SampleLayout
 from graft.rewriter.operators import operator_of
 
 
@@ -206,7 +207,12 @@ class ChannelGroups:
 
     def seen(self, place: Place) -> bool:
         """Return True if samples lie along an axis of the tensor at ``place``, so that it can be observed."""
-        return self.channel_map.sample_axis_of(place.tensor) not in (None, place.axis)
+        layout = self.sample_layout(place.tensor)
+        return layout is not None and layout.axis != place.axis
+
+    def sample_layout(self, tensor: str) -> SampleLayout | None:
+        """Return how samples lie in a tensor (see :meth:`ChannelMap.sample_layout`)."""
+        return self.channel_map.sample_layout(tensor)
 
     def unseen(self) -> list[Place]:
         """Return the places that cannot be observed."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from graft.passes.base import Context
 from graft.passes.decompose import Decompose
@@ -211,23 +212,20 @@ def test_what_mixes_samples_stays_fixed() -> None:
 
 
 def hidden(width: int, seen: int) -> Model:
-    """Two layers: one of ``width`` units where samples are merged with steps, one of ``seen`` units."""
-    made = Sequence.start(2)
-    made.reshape(made.batch * STEPS, FEATURES)
-    inner = made.net.node("Relu", "inner", made.net.gemm("merged", made.x, width, FEATURES))
-    made.x = made.net.gemm("back", inner, 4, width)
-    made.reshape(-1, STEPS, 4)
-    mean = made.net.node("ReduceMean", "mean", made.x, axes=[1], keepdims=0)
-    outer = made.net.node("Relu", "outer", made.net.gemm("shown", mean, seen, 4))
-    made.net.gemm("y", outer, 4, seen)
-    proto = made.net.proto(y=[4])
-    target = next(tensor for tensor in proto.graph.initializer if tensor.name == "reshape1.shape")
-    target.CopyFrom(small.numpy_helper.from_array(np.array([-1, FEATURES]), target.name))
-    return Model.from_proto(proto, small.card())
+    """Two layers: ``width`` units for samples and their doubles in one batch, and ``seen`` units."""
+    net = small.Net(3)
+    double = net.node("Mul", "double", "x", net.constant("two", 2.0))
+    both = net.node("Concat", "both", "x", double, axis=0)
+    inner = net.node("Relu", "inner", net.gemm("merged", both, width, 3))
+    back = net.gemm("back", inner, 4, width)
+    net.nodes.append(helper.make_node("Split", [back], ["one", "other"], name="split", axis=0))
+    outer = net.node("Relu", "outer", net.gemm("shown", net.node("Add", "sum", "one", "other"), seen, 4))
+    net.gemm("y", outer, 4, seen)
+    return small.model(net)
 
 
 def test_channels_without_statistics_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    samples = small.samples(small.inputs((STEPS, FEATURES), 40))
+    samples = small.samples(small.inputs((3,), 40))
     with caplog.at_level(logging.WARNING, "graft"):
         Observe()(Parent(hidden(2, 64)), small.context(samples=samples))
     (record,) = [record.message for record in caplog.records if "nothing is recorded" in record.message]
@@ -235,7 +233,7 @@ def test_channels_without_statistics_are_named(caplog: pytest.LogCaptureFixture)
 
 
 def test_channels_without_statistics_that_hold_most_of_the_cost_are_refused() -> None:
-    samples = small.samples(small.inputs((STEPS, FEATURES), 40))
+    samples = small.samples(small.inputs((3,), 40))
     with pytest.raises(GraftError, match="free batch dimension") as caught:
         Observe()(Parent(hidden(64, 4)), small.context(samples=samples))
     assert caught.value.code == "statistics-missing"
