@@ -221,7 +221,7 @@ def columns(
         scores = scores.reshape(len(scores), classes)
     while scores.ndim > 2 and scores.shape[-1] == 1 and scores.shape[-1] != classes:
         scores = scores[..., 0]
-    if kind == "binary" and scores.shape[-1] != classes:
+    if kind == "binary" and (scores.ndim == 1 or scores.shape[-1] != classes):
         scores = scores.reshape(len(scores), 1)
         scores = np.concatenate([1 - scores, scores], axis=1)
     if labels is not None and scores.shape[:-1] != labels.shape:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graft.rewriter.card.card import OTHER
-from graft.rewriter.measure.evaluation import Scored
+from graft.rewriter.measure.evaluation import Scored, columns
 from tests.small import softmax
 
 SCORES = np.random.default_rng(0).normal(size=(12, 4))
@@ -43,3 +43,12 @@ def test_large_scores_do_not_overflow() -> None:
     large = np.repeat([[1000.0, 999, -1000, -1000]], 12, axis=0)
     found = scored(large).restricted(["d", OTHER], "logits").scores
     np.testing.assert_allclose(found[:, 1], 1000 + np.log1p(np.exp(-1)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("form", ["(N,)", "(N, 1)", "(N, 1, 1)"])
+def test_a_single_column_becomes_two_whatever_the_batch(count: int, form: str) -> None:
+    shares = np.linspace(0.1, 0.9, count)
+    scores = shares.reshape(-1, *[1] * (form.count("1")))
+    found = columns(scores, "binary", 2, np.zeros(count, np.int64))
+    np.testing.assert_allclose(found, np.stack([1 - shares, shares], 1))
