@@ -11,7 +11,9 @@ import numpy as np
 
 from graft.rewriter.arrays import Integers
 from graft.rewriter.card.card import OTHER
+from graft.rewriter.card.part import some
 from graft.rewriter.data.split import Split
+from graft.rewriter.errors import GraftError
 from graft.rewriter.measure.draft.written import Written
 
 FEW_TWICE = 0.1
@@ -47,7 +49,11 @@ def choose_labels(
         written: names in the metadata and beside the model.
         part: labelled samples; ``None``: none.
         columns: of the output; 2 for a single one of two classes.
+
+    Raises:
+        GraftError: ``data-labels`` where the graph numbers its classes otherwise than the data can mean.
     """
+    _refuse_other_numbers(own, part)
     notes: list[str] = []
     in_data = part.class_names if part is not None else None
     for source, given in _sources(own, written, in_data):
@@ -92,6 +98,21 @@ def moved(labels: Labels, part: Split, columns: Integers) -> Labels:
             names[column] = name
     note = "the columns were matched to the classes of the data by what the model says of the samples"
     return Labels(tuple(names), "the data", columns, False, (*labels.notes, note))
+
+
+def _refuse_other_numbers(own: tuple[str | int, ...] | None, part: Split | None) -> None:
+    """Raise where the numbers in the data are those of the graph, and do not count its columns."""
+    if own is None or part is None or part.class_names is not None or own == tuple(range(len(own))):
+        return
+    if not set(np.unique(part.labels).tolist()) <= set(own):
+        return
+    highest = max(each for each in own if isinstance(each, int))
+    raise GraftError(
+        "data-labels",
+        f"the model's columns are the classes {some(list(map(str, own)))}, but numbers without names count"
+        " columns from 0",
+        f"store class_names with the data, '0' to '{highest}': numbers are matched by name then",
+    )
 
 
 def _sources(

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from graft.rewriter.card.card import Card
+from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.draft.card_draft import draft_card
 from graft.rewriter.measure.draft.written import parse_names
@@ -144,6 +145,11 @@ def test_numbers_in_the_file_are_those_of_the_data() -> None:
     held = {"w": weights, "b": bias, "classes": np.array(numbers)}
     proto = model(nodes, held, {"x": (FLOAT, ["N", SIDE, SIDE])}, outputs)
     task.labels = np.array(numbers)[task.labels]
+    with pytest.raises(GraftError, match="columns are the classes 3, 1, 0, 2.*class_names.*'0' to '3'"):
+        draft(proto, task.split())
+    found = draft(proto, task.split(names=list("0123")))
+    assert found.card.labels == tuple("3102")
+    assert found.top1 is not None and found.top1 > 0.6
     found = draft(proto, task.split(names=["ant", "bee", "cow", "dog"]))
     assert found.card.labels == ("dog", "bee", "ant", "cow")
     assert found.top1 is not None and found.top1 > 0.6
