@@ -11,7 +11,8 @@ from graft.passes.base import Context, Declined, Report
 from graft.passes.compare import Comparison, Situation, comparison_called, default_comparison
 from graft.passes.compare.fitting import FitReport
 from graft.passes.compare.reject import FALSE_POSITIVE_RATE, Reject, RejectReport
-from graft.passes.compare.score import Logits
+from graft.passes.compare.score import Logits, Softmax
+from graft.passes.join.adopt import is_whole
 from graft.passes.join.compatibility import parents_macs
 from graft.passes.join.merge import INPUTS, Meet, input_of
 from graft.passes.join.network import Network
@@ -258,6 +259,8 @@ class Compose:
         """
         steps = networks[0].card.output.steps
         if self.scores is None:
+            if context.data is None and all(is_whole(network.model) for network in networks):
+                return Softmax()  # whole classifiers carry no statistics to measure distances by
             return default_comparison(Situation(parents, context.data is not None, steps))
         found = comparison_called(self.scores)
         impossible = steps and not found.per_step

@@ -19,6 +19,8 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.provenance import Origin, ParentRecord, origin_of
 
+LOST = "not at hand"
+
 
 @dataclass(frozen=True)
 class Modules:
@@ -133,7 +135,7 @@ class Networks:
             why = apart.get(parent)
             source = at_hand.get(parent) if why is None else None
             if source is None:
-                without.append(why or f"not at hand: {_parent_name(modules, numbers[0])}")
+                without.append(why or f"{LOST}: {_parent_name(modules, numbers[0])}")
                 networks += [Network(modules.models[each].copy(), False, [each]) for each in numbers]
             else:
                 siblings = Siblings(
@@ -178,7 +180,9 @@ class Networks:
             raise GraftError(
                 "parent-missing",
                 f"a trunk needs the parent and its profile: {_reason(without)}",
-                "name them with --parent and --profile, or use --strategy branches",
+                "name them with --parent and --profile, or use --strategy branches"
+                if any(each.startswith(LOST) for each in without)
+                else "use --strategy branches",
             )
         asked = "--keep" if self.keep is not None else next((rule.flag for rule in self.layers), None)
         if asked and all(not network.trunk for network in networks):
@@ -234,7 +238,7 @@ def _members(modules: Modules) -> tuple[dict[str, list[int]], dict[str, str]]:
         parent, name = origin.parents[0].graph_sha256, _parent_name(modules, number)
         if origin.options.get("patches"):
             parent += f" (patched, {number})"
-            apart[parent] = f"not at hand: {name} as it was patched"
+            apart[parent] = f"{LOST}: {name} as it was patched"
         elif is_whole(modules.models[number]):
             parent += f" (whole, {number})"
             apart[parent] = f"whole classifiers: {name}"

@@ -201,7 +201,8 @@ def test_equal_labels_are_a_conflict_until_one_is_renamed() -> None:
     assert error.value.code == "class-twice"
     report = Compose()(Modules(both, rename=[{}, {"b": "bus"}]), Context())
     assert report.model.require_card().labels == ("c", "d", "b", "bus", "x")
-    assert report.strategy == "branches"
+    assert (report.strategy, report.scores) == ("branches", "softmax")
+    assert not report.declined
 
 
 def test_what_excludes_no_other_class_is_refused() -> None:

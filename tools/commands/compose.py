@@ -110,7 +110,7 @@ class CompareOptions(Options):
         one_of(comparison_names),
         Option(
             "Comparison of networks side by side. Default: odds for one parent, else joint with --data, "
-            "typicality without.",
+            "typicality (softmax for whole classifiers) without.",
             options.SCORES,
         ),
     ] = None
@@ -329,7 +329,7 @@ def _print_report(result: dict[str, Any]) -> None:
     )
     if result["scores"]:
         show.note(f"scores compared by {result['scores']}")
-    if result["shared_weights"]:
+    if result["shared_nodes"] and result["shared_weights"]:
         show.note(
             f"equal in several networks, run and stored once: {result['shared_nodes']} nodes, "
             f"{result['shared_weights']} weights"

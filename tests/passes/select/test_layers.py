@@ -225,3 +225,12 @@ def test_a_search_for_a_budget_says_what_the_shares_cost(caplog: pytest.LogCaptu
     assert report.describe()["keep_layers"] == {"conv1": 0.07, "conv3": 0.1}
     assert report.searches[0].difference < 0
     assert "the shares of --keep-layer alone cost" in caplog.text
+
+
+def test_a_budget_of_latency_keeps_to_them() -> None:
+    parent, context = case()
+    decompose = Decompose(
+        ["a", "b"], 1.0, "latency", "activity", "none", True, freeze=["conv1"], keep_layers={"conv2": 0.5}
+    )
+    found = decompose.plan(parent, context)
+    assert found.kept["conv1"].all() and kept(found, "conv2") == 6
