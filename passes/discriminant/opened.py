@@ -32,7 +32,8 @@ class Opened:
         model: the copy; it has no outputs until some are published.
         output: name, type and shape of the output of the classifier.
         logits: (samples, columns), in the graph of the copy.
-        features: (samples, values), what the layers with the weights of the classes read, side by side.
+        features: (samples, values), what the layers with the weights of the classes read, side by side; the
+            input where there is no such layer.
         widths: values of each of these layers.
         build: adds nodes to the copy.
         source: the single tensor that all features are, as it comes; ``None``: there are several.
@@ -78,7 +79,7 @@ class Opened:
             logits.shape = [(output.shape or [None])[0], len(card.labels)]
         copy.refresh_shapes()
         groups = ChannelGroups(copy)
-        places = _last_reads(copy, groups, logits)
+        places = _last_reads(copy, groups, logits) or _plain_input(copy)
         if not places:
             raise GraftError(
                 "no-features",
@@ -216,6 +217,16 @@ def _last_reads(model: Model, groups: ChannelGroups, logits: gs.Tensor) -> list[
             wanted += [each for each in node.inputs if isinstance(each, gs.Variable) and each.name]
     names = list(model.graph.tensors())
     return sorted(found.values(), key=lambda place: names.index(place.tensor))
+
+
+def _plain_input(model: Model) -> list[Place]:
+    """Return the only input as features, if it is (samples, values): of linear models, and of trees."""
+    inputs = model.graph.inputs
+    if len(inputs) != 1 or len(inputs[0].shape or ()) != 2 or not isinstance(inputs[0].shape[1], int):
+        return []
+    if np.dtype(inputs[0].dtype).kind != "f":
+        return []
+    return [Place(inputs[0].name, 1, np.arange(inputs[0].shape[1]))]
 
 
 def _flat(model: Model, groups: ChannelGroups, place: Place, build: HeadBuilder) -> gs.Tensor:

@@ -64,9 +64,11 @@ def draw_others(
     """
     labels = model.require_card().labels
     head = opened.head(device)
-    if OTHER in labels or head is None or len(columns) < 2:
-        reason = f"the model has a class {OTHER}" if OTHER in labels else "its head is no layer by itself"
-        raise _asks_for_samples(reason if len(columns) > 1 else "only one class stays")
+    if OTHER in labels or len(columns) < 2:
+        reason = f"the model has a class {OTHER}" if OTHER in labels else "only one class stays"
+        raise _asks_for_samples(reason)
+    if head is None:
+        raise _asks_for_samples("its scores depend on more than one layer of features")
     count = max(FEWEST, min(PER_CLASS, MOST // len(columns)))
     stored = Mahalanobis.of(model)
     names = [labels[column] for column in columns]
@@ -75,7 +77,7 @@ def draw_others(
         return _finish(STATISTICS, features, new, head, columns)
     affine = head.affine()
     if affine is None:
-        raise _asks_for_samples("its head is not affine")
+        raise _asks_for_samples("it carries no statistics of classes, and its head is not affine")
     centers, doubt = _implied_centers(affine[0][columns], new)
     features = _around(centers, new, count, draw)
     return replace(_finish(HEAD, features, new, head, columns), doubt=doubt)
@@ -152,6 +154,6 @@ def _around(centers: Table, new: Table, count: int, draw: np.random.Generator) -
 def _asks_for_samples(reason: str) -> GraftError:
     return GraftError(
         "new-class-others",
-        f"nothing represents the other classes: {reason}",
+        f"nothing in the model represents the other classes: {reason}",
         "name a data set that holds samples of the old classes, too: another --data, or train/CLASS/*.jpg",
     )

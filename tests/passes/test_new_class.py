@@ -272,11 +272,20 @@ def test_numbers_do_not_name_a_class() -> None:
     assert error.value.code == "data-missing"
 
 
-def test_a_model_without_weights_has_no_features() -> None:
-    made = small.Net(4)
-    made.node("Softmax", "y", "x", axis=1)
+def test_a_model_without_weights_has_its_input() -> None:
+    made = small.Net(SIZE)
+    parts = [made.node("Slice", f"part{n}", "x", made.ints(f"from{n}", n), made.ints(f"to{n}", n + 1), "one")
+             for n in range(4)]  # fmt: skip
+    made.ints("one", 1)
+    made.node("Softmax", "y", made.node("Concat", "scores", *parts, axis=1), axis=1)
+    base = small.model(made, "probabilities", NAMES[:4])
+    report = added(base, split(20))
+    assert report.others_equal is True and report.recall > 0.9
+    made = small.Net(4, 2)
+    mean = made.node("ReduceSum", "y", "x", made.ints("axes", 2), keepdims=0)
+    assert mean == "y"
     with pytest.raises(GraftError) as error:
-        Opened.of(small.model(made, "probabilities"), "e")
+        Opened.of(small.model(made), "e")
     assert error.value.code == "no-features"
     base = net()
     base.card = replace_kind(base, "sigmoid")
