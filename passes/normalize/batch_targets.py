@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from graft.rewriter.graph.shapes import Shape
+from graft.rewriter.groups.sample_layout import SampleLayout, around
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,22 @@ class NodeShapes:
     batch: int = 1
 
 
-def freed_target(op: str, target: Sequence[int], ends: NodeShapes, axis: int) -> list[int] | None:
+def freed_target(op: str, target: Sequence[int], ends: NodeShapes, layout: SampleLayout) -> list[int] | None:
     """Return a target that lets any batch through; ``None`` where this one does, or none is known.
 
     Args:
         op: ``Reshape`` or ``Expand``.
         target: as it is.
         ends: shapes for the fixed batch.
-        axis: of the input along which samples lie, perhaps beside other positions.
+        layout: where samples lie in the input.
     """
+    axis = layout.axis
     if op == "Expand":
         across = axis + len(target) - len(ends.source)
         if across < 0 or target[across] == 1:
             return None
         return [*target[:across], 1, *target[across + 1 :]]
-    place = _landing(ends, axis)
+    place = _landing(ends, layout)
     if place is None or target[place] == -1 or (target[place] == 0 and place == axis):
         return None
     found = list(target)
@@ -61,28 +63,28 @@ def _kept(ends: NodeShapes, position: int, batch: int) -> bool:
     return position < len(ends.source) and _aligned(ends, position) and whole[0] == whole[1]
 
 
-def _landing(ends: NodeShapes, axis: int) -> int | None:
-    """Return the axis of the output that the samples of an input axis end up on, the narrowest that fits.
+def _landing(ends: NodeShapes, layout: SampleLayout) -> int | None:
+    """Return the axis of the output that the samples end up on.
 
-    It covers the input's axis, or is the first of those that this is split into: samples come first.
+    As many values lie before and behind a sample as did. Where several axes could hold the samples: the one
+    that holds nothing else; if the output has fewer axes, the first; else the axis that it was.
     """
-    source, result = ends.source, ends.result
-    if _aligned(ends, axis) and result[axis] == source[axis]:
-        return axis
-    if None in source[: axis + 1]:
-        return None
-    start = prod(size or 0 for size in source[:axis])
-    end = start * (source[axis] or 0)
+    source, result, axis = ends.source, ends.result, layout.axis
+    outside, inside = around(source, axis)
+    if outside is None or inside is None:
+        same = _aligned(ends, axis) and result[axis] == source[axis] and not layout.merged
+        return axis if same else None
     fitting = []
     for place, size in enumerate(result):
-        if None in result[: place + 1]:
-            break
-        before = prod(each or 0 for each in result[:place])
-        covers = before and end and start % before == 0 and before * (size or 0) % end == 0
-        begins = before == start and (size or 0) % ends.batch == 0
-        if covers or begins:
-            fitting.append((size or 0, place))
-    return min(fitting)[1] if fitting else None
+        left, right = around(result, place)
+        if size is None or not left or not right:
+            continue
+        first, rest = divmod(outside * layout.before, left)
+        last, other = divmod(inside * layout.after, right)
+        if not rest and not other and first * last * ends.batch == size:
+            moved = place if len(result) < len(source) else abs(place - axis)
+            fitting.append((first * last > 1, moved, place))
+    return min(fitting)[2] if fitting else None
 
 
 def _aligned(ends: NodeShapes, axis: int) -> bool:

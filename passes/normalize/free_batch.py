@@ -21,6 +21,7 @@ from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import fixed_batch, fixes_batch
 from graft.rewriter.graph.shapes import Shape
+from graft.rewriter.groups.sample_layout import SampleLayout, sample_layouts
 from graft.rewriter.operators import same_shape
 from graft.rewriter.run.equivalence import draw_inputs
 from graft.rewriter.run.session import Device
@@ -136,38 +137,37 @@ def _next(
         batch: the fixed batch.
         done: names of nodes that were rewritten.
     """
+    layouts = sample_layouts(model.graph.nodes, *after, batch)
     for node in list(model.graph.nodes):
-        if node.name in done:
-            continue
-        for index, tensor in enumerate(node.inputs):
-            known, two, three = (found.get(tensor.name) for found in (before, *after))
-            if isinstance(tensor, gs.Constant) or known is None or two is None or three is None:
+        for index, tensor in enumerate(node.inputs if node.name not in done else ()):
+            known, layout = before.get(tensor.name), layouts.get(tensor.name)
+            if isinstance(tensor, gs.Constant) or known is None or layout is None:
                 continue
-            grown = [axis for axis, sizes in enumerate(zip(two, three, strict=False)) if len(set(sizes)) == 2]
             ends = NodeShapes(known, before.get(node.outputs[0].name) or (), batch)
-            if len(grown) == 1 and _rewrite(model, node, index, grown[0], ends):
+            if _rewrite(model, node, index, layout, ends):
                 return node
     return None
 
 
-def _rewrite(model: Model, node: gs.Node, index: int, axis: int, ends: NodeShapes) -> bool:
+def _rewrite(model: Model, node: gs.Node, index: int, layout: SampleLayout, ends: NodeShapes) -> bool:
     """Let a node take any batch.
 
     Args:
         model: is changed.
         node: of the model.
         index: of the input that the batch reaches.
-        axis: of the batch in that input.
+        layout: where samples lie in that input.
         ends: shapes for the fixed batch.
 
     Returns:
         ``False`` where the node takes any batch already, or is not known.
     """
+    axis = layout.axis
     if node.op in ("Reshape", "Expand") and index == 0 and len(node.inputs) > 1:
         target = node.inputs[1]
         if not isinstance(target, gs.Constant):
             return False
-        new = freed_target(node.op, target.values.tolist(), ends, axis)
+        new = freed_target(node.op, target.values.tolist(), ends, layout)
         if new is not None:
             node.inputs[1] = gs.Constant(f"{node.name}/any_batch", np.array(new, np.int64))
         return new is not None

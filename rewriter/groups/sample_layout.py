@@ -35,21 +35,22 @@ class SampleLayout:
 
 
 def sample_layouts(
-    nodes: Iterable[gs.Node], two: Mapping[str, Shape], three: Mapping[str, Shape]
+    nodes: Iterable[gs.Node], two: Mapping[str, Shape], three: Mapping[str, Shape], batch: int = 1
 ) -> dict[str, SampleLayout]:
     """Return how samples lie in the tensors where it is known.
 
     Args:
         nodes: in topological order.
-        two: tensor name to shape for a batch of two.
-        three: the same for a batch of three.
+        two: tensor name to shape for a batch of two, or two batches.
+        three: the same for three.
+        batch: number of samples in each of these.
     """
     found: dict[str, SampleLayout] = {}
     for node in nodes:
         for tensor in (*node.inputs, *node.outputs):
             if tensor.name in found or not tensor.name:
                 continue
-            layout = _alone(two.get(tensor.name), three.get(tensor.name))
+            layout = _alone(two.get(tensor.name), three.get(tensor.name), batch)
             if layout is not None and layout.merged:
                 layout = _made(node, tensor, layout, found, two) if tensor in node.outputs else None
             if layout is not None:
@@ -57,16 +58,16 @@ def sample_layouts(
     return found
 
 
-def _alone(two: Shape | None, three: Shape | None) -> SampleLayout | None:
+def _alone(two: Shape | None, three: Shape | None, batch: int) -> SampleLayout | None:
     """Return the axis that grows with the batch; the order of what is merged with it is not known yet."""
     pairs = list(zip(two or (), three or (), strict=False))
     grown = [axis for axis, (size, other) in enumerate(pairs) if size != other]
     if len(grown) != 1:
         return None
     size, other = pairs[grown[0]]
-    if size is None or other is None or size % 2 or other * 2 != size * 3:
+    if size is None or other is None or size % (2 * batch) or other * 2 != size * 3:
         return None
-    return SampleLayout(grown[0], after=size // 2)
+    return SampleLayout(grown[0], after=size // (2 * batch))
 
 
 def _made(
@@ -107,8 +108,8 @@ def _made(
 
 def _reshaped(source: SampleLayout, before: Shape, after: Shape, layout: SampleLayout) -> SampleLayout | None:
     """Return the layout behind a change of form: as many values lie before and behind a sample as did."""
-    outside, inside = _around(before, source.axis)
-    left, right = _around(after, layout.axis)
+    outside, inside = around(before, source.axis)
+    left, right = around(after, layout.axis)
     if None in (outside, inside, left, right) or not left or not right:
         return None
     first, rest = divmod((outside or 0) * source.before, left)
@@ -119,7 +120,7 @@ def _reshaped(source: SampleLayout, before: Shape, after: Shape, layout: SampleL
     )
 
 
-def _around(shape: Shape, axis: int) -> tuple[int | None, int | None]:
+def around(shape: Shape, axis: int) -> tuple[int | None, int | None]:
     """Return the number of positions on the axes before and behind ``axis``."""
     return _product(shape[:axis]), _product(shape[axis + 1 :])
 

@@ -21,6 +21,7 @@ from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.sample_layout import SampleLayout
 from graft.rewriter.measure.evaluation import score
 from tests import small
 
@@ -93,6 +94,40 @@ class Sequence:
             token = self.net.constant(f"{name}.one", np.broadcast_to(one, (self.batch, 1, self.width)))
         self.x, self.steps = self.net.node("Concat", name, token, self.x, axis=1), self.steps + 1
 
+    def attention(self, time_first: bool) -> None:
+        """Two heads, merged with the batch as PyTorch does it."""
+        name, part = self.name("attention"), 4
+        made = self.net.node(
+            "MatMul", f"{name}.made", self.x, self.net.weight(f"{name}.w", self.width, 2 * part)
+        )
+        if time_first:
+            made = self.net.node("Transpose", f"{name}.first", made, perm=[1, 0, 2])
+            sizes = (self.steps, self.batch * 2, part)
+        else:
+            sizes = (self.batch, self.steps, 2, part)
+        heads = self.net.node("Reshape", f"{name}.heads", made, self.net.ints(f"{name}.s", *sizes))
+        heads = self.net.node(
+            "Transpose", f"{name}.turned", heads, perm=[1, 0, 2] if time_first else [0, 2, 1, 3]
+        )
+        keys = self.net.node(
+            "Transpose", f"{name}.keys", heads, perm=[0, 2, 1] if time_first else [0, 1, 3, 2]
+        )
+        scores = self.net.node(
+            "Softmax", f"{name}.p", self.net.node("MatMul", f"{name}.qk", heads, keys), axis=-1
+        )
+        mixed = self.net.node("MatMul", f"{name}.mixed", scores, heads)
+        back = self.net.node(
+            "Transpose", f"{name}.back", mixed, perm=[1, 0, 2] if time_first else [0, 2, 1, 3]
+        )
+        self.x, self.width = back, 2 * part
+        if time_first:
+            self.reshape(self.steps * self.batch, 8)
+            self.x = self.net.gemm(f"{name}.out", self.x, 8, 8)
+            self.reshape(self.steps, self.batch, 8)
+            self.x = self.net.node("Transpose", f"{name}.last", self.x, perm=[1, 0, 2])
+        else:
+            self.reshape(self.batch, self.steps, 8)
+
     def finish(self) -> Model:
         mean = self.net.node("ReduceMean", "mean", self.x, axes=[1], keepdims=0)
         self.net.gemm("y", mean, 4, self.width)
@@ -109,7 +144,9 @@ def one_by_one(fixed: Model, batch: int, x: Array) -> Array:
     return np.concatenate([small.run(fixed, np.repeat(row[None], batch, 0))["y"][:1] for row in x])
 
 
-PIECES = st.sampled_from(["flat", "hidden", "LSTM", "GRU", "RNN", "blank", "token", "spread"])
+PIECES = st.sampled_from(
+    ["flat", "hidden", "LSTM", "GRU", "RNN", "blank", "token", "spread", "heads", "heads first"]
+)
 
 
 @settings(max_examples=25, deadline=None)
@@ -121,6 +158,8 @@ def test_a_freed_batch_gives_every_sample_what_it_gets_alone(
     for piece in pieces:
         if piece in ("flat", "hidden"):
             made.flat_dense(piece == "hidden")
+        elif piece.startswith("heads"):
+            made.attention(piece == "heads first")
         elif piece in ("token", "spread"):
             made.token(piece == "spread")
         else:
@@ -258,7 +297,10 @@ def test_a_model_that_is_seen_keeps_its_fixed_batch() -> None:
         ("Reshape", [-1, 96], (1, 24, 2, 2), (1, 96), 0, None),
         ("Reshape", [0, -1], (1, 24, 2, 2), (1, 96), 0, None),
         ("Reshape", [5, 1, 6], (5, 1, 1, 6), (5, 1, 6), 2, [5, -1, 6]),
-        ("Reshape", [10, 3], (2, 5, 3), (10, 3), 0, [-1, 3]),
+        ("Reshape", [5, 3], (1, 5, 3), (5, 3), 0, [-1, 3]),
+        ("Reshape", [9, 4, 8], (9, 1, 32), (9, 4, 8), 1, [9, -1, 8]),
+        ("Reshape", [3, 4, 8], (3, 1, 32), (3, 4, 8), 1, [3, -1, 8]),
+        ("Reshape", [40, 32], (40, 1, 4, 8), (40, 32), 1, [-1, 32]),
         ("Expand", [1, 4, 6], (1, 1, 6), (1, 4, 6), 0, None),
         ("Expand", [3, 4, 6], (3, 1, 6), (3, 4, 6), 0, [1, 4, 6]),
     ],
@@ -266,9 +308,20 @@ def test_a_model_that_is_seen_keeps_its_fixed_batch() -> None:
 def test_targets_let_the_batch_through(
     op: str, target: list[int], source: Any, result: Any, axis: int, wanted: list[int] | None
 ) -> None:
-    assert freed_target(op, target, NodeShapes(source, result), axis) == wanted
+    assert freed_target(op, target, NodeShapes(source, result), SampleLayout(axis)) == wanted
 
 
-def test_samples_come_first_where_an_axis_is_split() -> None:
-    assert freed_target("Reshape", [2, 5, 8], NodeShapes((10, 8), (2, 5, 8), 2), 0) == [-1, 5, 8]
-    assert freed_target("Reshape", [1, 5, 8], NodeShapes((5, 8), (1, 5, 8), 1), 0) == [-1, 5, 8]
+def test_merged_samples_come_apart_as_they_were_merged() -> None:
+    target = ("Reshape", [2, 5, 8], NodeShapes((10, 8), (2, 5, 8), 2))
+    assert freed_target(*target, SampleLayout(0, 1, 5)) == [-1, 5, 8]
+    assert freed_target("Reshape", [1, 5, 8], NodeShapes((5, 8), (1, 5, 8)), SampleLayout(0, 1, 5)) == [
+        -1,
+        5,
+        8,
+    ]
+    assert freed_target("Reshape", [9, 1, 8], NodeShapes((9, 8), (9, 1, 8)), SampleLayout(0, 9, 1)) == [
+        9,
+        -1,
+        8,
+    ]
+    assert freed_target("Reshape", [10, 3], NodeShapes((2, 5, 3), (10, 3), 2), SampleLayout(0)) == [-1, 3]
