@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from graft.passes.base import Context, Declined, Report
-from graft.passes.compensate.fold import REFIT, Fold
+from graft.passes.compensate.fold import FOLD, REFIT, Fold
 from graft.passes.compensate.refit import SAMPLES, Refit
 from graft.passes.cut.head import Head, HeadReport
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import Pruned, Verify
-from graft.passes.identify import DEFAULT, ImportanceInputs, Method, method_of
+from graft.passes.identify import DEFAULT, ImportanceInputs, Method, default_method, method_of
 from graft.passes.parent import Parent
 from graft.passes.select.budget import Budget, BudgetReport, Candidates, dead_channels
 from graft.passes.select.latency_budget import LatencyBudget, Timeable
@@ -102,8 +102,10 @@ class Decompose:
         classes: names, in the order of the module's columns.
         keep: share of the parent's cost that a module may have; ``None``: nothing is pruned.
         unit: what is counted, see :class:`graft.passes.select.budget.Budget`.
-        method: importance method, or its name.
-        compensate: step of :data:`graft.passes.compensate.fold.STEPS`.
+        method: importance method, or its name; ``None``: the best, see
+            :func:`graft.passes.identify.default_method`.
+        compensate: step of :data:`graft.passes.compensate.fold.STEPS`; ``None``: ``refit`` where there are
+            samples, else ``fold``.
         together: one module for the set of classes, even for a set of one.
         other: a column ``(other)`` beside the classes.
         rest: the output ``rest`` beside the classes of a set.
@@ -119,8 +121,8 @@ class Decompose:
     classes: Sequence[str]
     keep: float | None = None
     unit: str = "macs"
-    method: str | Method = DEFAULT
-    compensate: str = "fold"
+    method: str | Method | None = None
+    compensate: str | None = None
     together: bool = False
     other: bool = False
     rest: bool = True
@@ -149,7 +151,7 @@ class Decompose:
         """Return the options, as modules record them."""
         before = ("keep", "unit", "method", "compensate", "together", "other", "rest")
         found = {name: getattr(self, name) for name in before}
-        found["method"] = method_of(self.method).name
+        found["method"] = None if self.method is None else method_of(self.method).name
         found |= {"seed": seed, "round_to": self.round_to, "mirror": self.mirror}
         layers = self.layers
         if layers:
@@ -160,6 +162,16 @@ class Decompose:
     def head(self) -> Head:
         """The pass that gives the module its output."""
         return Head(tuple(self.classes), self.together, self.other, self.rest)
+
+    def resolved(self, parent: Parent, context: Context) -> Decompose:
+        """Return the same with a method and a compensation, which are as good as the samples allow."""
+        samples = context.samples is not None
+        method, compensate = self.method, self.compensate
+        return replace(
+            self,
+            method=default_method(parent.groups, samples) if method is None else method,
+            compensate=(REFIT if samples else FOLD) if compensate is None else compensate,
+        )
 
     def headed(self, parent: Parent, context: Context) -> Headed:
         """Return ``parent`` with the output of the module: the parent, restricted to the classes."""
@@ -194,7 +206,7 @@ class Decompose:
         """
         context = self._with_mirrored(parent, context)
         headed = self.headed(parent, context)
-        report = self._planned(headed, context)
+        report = self.resolved(parent, context)._planned(headed, context)
         return replace(report, declined=_declined(parent, [headed.head, report]))
 
     def __call__(self, parent: Parent, context: Context) -> DecomposeReport:
@@ -210,6 +222,9 @@ class Decompose:
         Raises:
             GraftError: as :meth:`planned` does; the plan does not fit; the law does not hold for the cut.
         """
+        return self.resolved(parent, context)._cut(parent, context)
+
+    def _cut(self, parent: Parent, context: Context) -> DecomposeReport:
         mirrored = self._with_mirrored(parent, context)
         headed = self.headed(parent, mirrored)
         plan = self.fixed_plan
@@ -224,7 +239,8 @@ class Decompose:
             reports.append(chosen)
         typicality = _typicality(headed.analysed, _profile(context), self.classes, plan)
         whole = headed.analysed.copy()
-        reports.append(Fold(plan, tuple(self.classes), self.compensate, self.together)(whole, mirrored))
+        step = self.compensate or FOLD
+        reports.append(Fold(plan, tuple(self.classes), step, self.together)(whole, mirrored))
         cut = whole.copy()
         sliced = Slice(plan)(cut, mirrored)
         reports.append(sliced)
@@ -285,7 +301,7 @@ class Decompose:
 
     def _scores(self, parent: Parent, analysed: Analysed, context: Context) -> Scores:
         """Return the importance of the channels, once for all budgets with the same samples."""
-        method, profile = method_of(self.method), _profile(context)
+        method, profile = method_of(self.method or DEFAULT), _profile(context)
         asked = tuple(name for name in profile.classes if name in self.classes)
         labels, samples = parent.record.labels, context.samples
         inputs = ImportanceInputs(analysed, profile, labels, asked, context.seed, samples, context.device)

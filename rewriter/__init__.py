@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graft.rewriter.measure.inspection import inspection
     from graft.rewriter.measure.latency import LatencyTable
     from graft.rewriter.measure.prediction import Predictions, predict
+    from graft.rewriter.measure.pseudo_labels import with_predictions
     from graft.rewriter.record.folder import ModuleFolder, load_module, read_index
     from graft.rewriter.record.profile import Profile
     from graft.rewriter.record.provenance import Origin, origin_of
@@ -67,6 +68,7 @@ __all__ = [
     "predict",
     "read_index",
     "score",
+    "with_predictions",
 ]
 
 _MODULES = {
@@ -89,6 +91,7 @@ _MODULES = {
     "measure.inspection": ("inspection",),
     "measure.latency": ("LatencyTable",),
     "measure.prediction": ("Predictions", "predict"),
+    "measure.pseudo_labels": ("with_predictions",),
     "record.folder": ("ModuleFolder", "load_module", "read_index"),
     "record.profile": ("Profile",),
     "record.provenance": ("Origin", "origin_of"),

@@ -65,7 +65,7 @@ def differences(decompose: Decompose, classes: list[str]) -> Array:
 @pytest.mark.parametrize("points", [1.0, 10.0])
 def test_the_drop_of_what_is_found_is_small_enough(points: float, classes: list[str]) -> None:
     parent, data = classifier()
-    decompose = Decompose(classes, together=len(classes) > 1, method="contrast")
+    decompose = Decompose(classes, together=len(classes) > 1, method="contrast", compensate="fold")
     found = BudgetSearch(points, decompose)(parent, small.context(samples=data))
     assert found.difference >= -points
     assert found.keep in (*STEPS, 1.0)

@@ -16,6 +16,7 @@ from graft.passes.curve import ONE_PLAN, Curve, CurveReport, Point
 from graft.passes.cut.head import Head
 from graft.passes.cut.slice import Slice
 from graft.passes.decompose import Decompose
+from graft.passes.identify import DEFAULT
 from graft.passes.parent import Parent
 from graft.passes.select.budget import Budget
 from graft.rewriter.data.dataset import Dataset
@@ -58,7 +59,7 @@ def curve(
     compensate: tuple[str, ...] = ("fold",),
     **options: bool,
 ) -> CurveReport:
-    decompose = Decompose(classes, together=len(classes) > 1, round_to=1, **options)
+    decompose = Decompose(classes, method=DEFAULT, together=len(classes) > 1, round_to=1, **options)
     return Curve(decompose, budgets, methods, compensate)(bench()[0], context())
 
 

@@ -19,6 +19,7 @@ from graft.rewriter.arrays import Scores
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
+from graft.rewriter.record.provenance import origin_of
 from tests import small
 from tests.small import Net
 
@@ -177,3 +178,25 @@ def test_scores_of_a_method_that_cannot_be_used(scores: Callable[[int], object],
         with pytest.raises(GraftError, match=says) as caught:
             Decompose(["a"], 0.5, method=Given(scores))(parent, each)
         assert caught.value.code == "method-scores" and "given" in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "method", "compensate"),
+    [
+        ("dense", True, "ablation", "refit"),
+        ("dense", False, "relevance", "fold"),
+        ("residual", True, "ablation", "refit"),
+    ],
+)
+def test_defaults_are_as_good_as_the_samples_allow(
+    name: str, samples: bool, method: str, compensate: str
+) -> None:
+    """As on the command line: the module is that of the best method and compensation, named."""
+    parent, context = case(name)
+    context = context if samples else replace(context, samples=None)
+    plain = Decompose(["a"], keep=0.6)
+    named = replace(plain, method=method, compensate=compensate)
+    found, expected = (each(parent, context) for each in (plain, named))
+    assert found.model.proto().SerializeToString() == expected.model.proto().SerializeToString()
+    options = origin_of(found.model).options
+    assert (options["method"], options["compensate"]) == (method, compensate)
