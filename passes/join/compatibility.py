@@ -94,7 +94,12 @@ def batch_of(models: Sequence[Model]) -> int | None:
     Raises:
         GraftError: ``batches-differ``.
     """
-    sizes = {(tensor.shape or [None])[0] for model in models for tensor in model.graph.inputs}
+    sizes = set()
+    for model in models:
+        axes = model.sample_axes()
+        for name, (_, shape) in model.inputs().items():
+            axis = axes[name]
+            sizes |= {shape[axis]} if axis is not None and axis < len(shape) else set()
     found = sorted(size for size in sizes if isinstance(size, int))
     if len(found) > 1:
         raise GraftError(
@@ -107,12 +112,16 @@ def batch_of(models: Sequence[Model]) -> int | None:
 
 def signature(module: Model, batch: bool = True) -> tuple[object, ...]:
     """Return what makes inputs the same: their cards, types and sizes; with ``batch`` its size, too."""
-    card, inputs = module.require_card(), module.inputs()
+    card, inputs, axes = module.require_card(), module.inputs(), module.sample_axes()
     return tuple(
         (
             each.model_copy(update={"name": ""}),
             str(inputs[each.name][0]),
-            tuple(size if isinstance(size, int) else None for size in inputs[each.name][1][not batch :]),
+            tuple(
+                size if isinstance(size, int) else None
+                for axis, size in enumerate(inputs[each.name][1])
+                if batch or axis != axes[each.name]
+            ),
         )
         for each in card.inputs
     )

@@ -192,8 +192,11 @@ class Merge:
         before = 2 if card.output.steps else 1
         scores.shape = [*list(like.shape or [None] * before)[:before], len(labels)]
         if self._batch is not None:
+            axes = self._first.sample_axes()
             for tensor in (*graph.inputs, scores):
-                tensor.shape = [self._batch, *list(tensor.shape or [])[1:]]
+                axis, shape = axes.get(tensor.name, 0), list(tensor.shape or [None])
+                if axis is not None:
+                    tensor.shape = [*shape[:axis], self._batch, *shape[axis + 1 :]]
         graph.outputs = [scores]
         for name, parts in (reads or {}).items():
             floats = [

@@ -11,7 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graft.passes.base import Context
+from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
+from graft.passes.networks import Modules
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
 from graft.rewriter.card.card import Card
@@ -21,6 +23,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import sample_axes
 from graft.rewriter.measure.evaluation import score
+from graft.rewriter.run.equivalence import check
 from tests import small
 
 STEPS, FEATURES, UNITS, CLASSES = 5, 3, 6, 4
@@ -183,6 +186,24 @@ def test_a_module_of_a_model_that_takes_time_first(states: bool) -> None:
     half = pruned(parent, context)
     assert half.cost.macs < parent.cost.macs
     assert list(half.model.graph.inputs[0].shape) == ["t", "n", FEATURES]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_modules_that_take_time_first_are_joined(fixed: bool) -> None:
+    """Side by side, with nothing pruned, they say what their parent says."""
+    of = card({"name": "x", "kind": "tensor", "batch_axis": 1})
+    proto = gru([STEPS, 1, FEATURES], [1, CLASSES]) if fixed else gru(*FREE)
+    raw = data(60)
+    wanted = expected(gru(*FREE), raw)
+    samples = matched(raw, of, wanted.argmax(axis=1))
+    parent = Parent(Model.from_proto(proto, of))
+    profile = Observe()(parent, small.context(samples=samples)).profile
+    modules = [Decompose([name])(parent, small.context(profile)).model for name in small.LABELS]
+    composite = Compose("branches")(Modules(modules), Context(device=small.CPU)).model
+    check(composite)
+    assert list(composite.graph.inputs[0].shape)[1:] == ([1, FEATURES] if fixed else ["n", FEATURES])
+    found = score(composite, samples, small.CPU)
+    assert found.correct.all()
 
 
 def test_a_batch_that_a_node_fixes_is_run_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
