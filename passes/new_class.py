@@ -19,7 +19,7 @@ from graft.passes.discriminant.others import HEAD, SAMPLES, draw_others
 from graft.passes.discriminant.unchanged import compare_columns
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.data.samples import Samples
-from graft.rewriter.errors import GraftError
+from graft.rewriter.errors import GraftError, nearest
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.mahalanobis import KEY
 from graft.rewriter.record.provenance import (
@@ -208,8 +208,8 @@ class NewClass:
             raise GraftError(
                 "class-samples",
                 f"a class takes {FEWEST} samples or more, and there are {counts.get(self.name, 0)} of "
-                f"'{self.name}'",
-                f"give more; the data has {', '.join(list(counts)[:10])}",
+                f"'{self.name}'{nearest(self.name, set(data.class_names or ()) - {self.name})}",
+                f"give more; the data has {', '.join((data.class_names or card.labels)[:10])}",
             )
         if self.joint and few:
             raise GraftError(

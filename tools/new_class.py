@@ -76,7 +76,7 @@ class ClassData:
         if data.test_split != TEST:
             tested = tested or sets  # a split that was named is there
         test, numbers = None, found.numbers[""]
-        if tested:
+        if tested and name in (training.class_names or ()):  # else the class has no samples, which ends it
             test = PatchData.of(model, tested, data.ignore_label).split(data.test_split)
             card = model.require_card()
             test = held_out(test, card, (*card.labels, name), numbers)

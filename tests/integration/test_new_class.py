@@ -82,7 +82,7 @@ def test_what_the_command_says(graft: Graft, fewer: Path, threes: Path, tmp_path
         (("add", TORCH, "--class", "crane"), "--with MODULE"),
         (("add", TORCH, "--data", MNIST), "--class NAME"),
         (("add", TORCH, "--class", "3", "--data", MNIST), "graft replace"),
-        (("add", TORCH, "--class", "crane", "--data", MNIST), "0 of 'crane'"),
+        (("add", TORCH, "--class", "crane", "--data", MNIST), "0 of 'crane'; give more; the data has 0, 1"),
         (("add", TORCH, "--class", "x", "--with", TORCH), "--with-class"),
         (("add", TORCH, "--class", "x", "--data", MNIST, "--scores", "odds"), "--scores is for a module"),
         (("replace", TORCH, "--class", "3"), "--data DIR"),
