@@ -104,6 +104,7 @@ class Samples:
         card: Card,
         classes: Sequence[str],
         names: Sequence[str] | None = None,
+        needed: bool = False,
     ) -> Samples | None:
         """Find the held-out samples of classes, leaving out those without any, with one warning.
 
@@ -112,12 +113,13 @@ class Samples:
             card: the model's card.
             classes: which of them count.
             names: see :meth:`match`.
+            needed: at least one class must have samples.
 
         Returns:
             The samples; ``None`` where no class has any.
 
         Raises:
-            GraftError: as :meth:`match`, but for classes without samples.
+            GraftError: as :meth:`match`; for classes without samples only where some are needed.
         """
         try:
             counts = cls.match(split, card, names=names).counts()
@@ -126,6 +128,8 @@ class Samples:
                 raise
             counts = {}
         having = [name for name in classes if name in counts]
+        if needed and not having:
+            return cls.match(split, card, classes, names=names)  # says which of them has none
         if len(having) < len(classes):
             lacking = [name for name in classes if name not in counts]
             number = "" if len(lacking) <= SHOWN else f"{len(lacking)} classes: "

@@ -169,7 +169,8 @@ class Evaluation:
         chosen = None
         if self.classes is not None:
             chosen = [name for name in self.classes if name != OTHER]
-            found = Samples.present(part, self.candidate.card, chosen, numbering(self.candidate.model))
+            meaning = numbering(self.candidate.model)
+            found = Samples.present(part, self.candidate.card, chosen, meaning, needed=True)
             chosen = [name for name in chosen if found is None or name in found.counts()]
         samples = self.candidate.samples(part, chosen, per_class, seed)
         if len(self.columns) < 2:

@@ -162,8 +162,7 @@ def _held_out(part: Split, card: Card, names: Sequence[str]) -> Samples:
     Raises:
         GraftError: ``class-empty`` where none has.
     """
-    if Samples.present(part, card, names) is None:
-        Samples.match(part, card, names)  # says which has none
+    Samples.present(part, card, names, needed=True)
     return Samples.match(part, card)
 
 

@@ -324,6 +324,13 @@ def test_parquet_of_images_and_of_arrays(tmp_path: Path) -> None:
     assert (test.class_names, test.labels.tolist()) == (("cat", "dog"), [1, 0])
     np.testing.assert_array_equal(test.raw([1])[""], [[3.0, 4.0]])
     assert Dataset.load(tmp_path / "test.parquet").splits == ("train",)
+    parquet.write_table(table.select(["image"]), tmp_path / "validation.parquet")
+    bare = Dataset.load(tmp_path).split("val")
+    assert (bare.labelled, len(bare)) == (False, 5)
+    assert bare.raw([4, 0], image_card())[""][:, 0, 0, 0].tolist() == [4, 0]
+    parquet.write_table(arrow.table({"x": [[1.0]], "target": [1]}), tmp_path / "validation.parquet")
+    with pytest.raises(GraftError, match="found x, target"):
+        Dataset.load(tmp_path).split("val")
     parquet.write_table(arrow.table({"y": [1]}), tmp_path / "train.parquet")
     with pytest.raises(GraftError, match="found y"):
         Dataset.load(tmp_path).split("train")
