@@ -105,18 +105,7 @@ def command(
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     sets = [names] if subject.together else [(name,) for name in names]
-    decompose = Decompose(
-        names,
-        budget.keep,
-        budget.keep_by,
-        method.method or default_method(parent.groups, samples=True),
-        *(method.compensate, subject.together, subject.other, not subject.no_rest, budget.round_to),
-        mirror=method.mirror,
-        fixed_plan=parent.load_plan(budget.plan) if budget.plan else None,
-        verify=not run.no_verify,
-        freeze=budget.freeze,
-        keep_layers=budget.keep_layer,
-    )
+    decompose = _decompose(names, parent, (subject, budget, method), verify=not run.no_verify)
     max_drop = budget.max_drop
     if budget.keep is None and budget.plan is None:
         max_drop = MAX_DROP if max_drop is None else max_drop
@@ -132,10 +121,7 @@ def command(
     report = replace(report, declined=all_declined([observed, report]))
     with output.target(output.output) as folder:
         written = report.save(ModuleFolder(folder, output.force))
-    for entry in written["modules"]:
-        show.declined(entry["declined"], ", ".join(entry["classes"]))
-    told = {reason for entry in written["modules"] for reason in entry["declined"]}
-    show.declined([reason for reason in written["declined"] if reason not in told])
+    _show_declined(written)
     printed = {**written, "output": output.output, **output.dry()}
     show.emit(
         "decompose",
@@ -143,6 +129,36 @@ def command(
         output.as_json,
         lambda: _show(written, None if output.dry_run else output.output, data, run.seed),
     )
+
+
+def _decompose(
+    names: tuple[str, ...],
+    parent: Parent,
+    chosen: tuple[ModuleOptions, DecomposeBudget, options.CompensateOptions],
+    verify: bool,
+) -> Decompose:
+    """Return the pass that cuts the modules, with what the options say."""
+    subject, budget, method = chosen
+    return Decompose(
+        names,
+        budget.keep,
+        budget.keep_by,
+        method.method or default_method(parent.groups, samples=True),
+        *(method.compensate, subject.together, subject.other, not subject.no_rest, budget.round_to),
+        mirror=method.mirror,
+        fixed_plan=parent.load_plan(budget.plan) if budget.plan else None,
+        verify=verify,
+        freeze=budget.freeze,
+        keep_layers=budget.keep_layer,
+    )
+
+
+def _show_declined(written: dict[str, Any]) -> None:
+    """Log what was declined: of each module, then the rest."""
+    for entry in written["modules"]:
+        show.declined(entry["declined"], ", ".join(entry["classes"]))
+    told = {reason for entry in written["modules"] for reason in entry["declined"]}
+    show.declined([reason for reason in written["declined"] if reason not in told])
 
 
 def _next(
