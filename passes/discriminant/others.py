@@ -69,9 +69,35 @@ def draw_others(
         raise _asks_for_samples(reason)
     if head is None:
         raise _asks_for_samples("its scores depend on more than one layer of features")
-    count = max(FEWEST, min(PER_CLASS, MOST // len(columns)))
     stored = Mahalanobis.of(model)
-    names = [labels[column] for column in columns]
+    try:
+        return _drawn(stored, opened, head, new, (columns, [labels[column] for column in columns]), draw)
+    except GraftError as error:
+        if error.code != "run-failed":
+            raise
+        raise _asks_for_samples("its head does not run by itself") from error
+
+
+def _drawn(
+    stored: Mahalanobis | None,
+    opened: Opened,
+    head: Head,
+    new: Table,
+    others: tuple[list[int], list[str]],
+    draw: np.random.Generator,
+) -> Drawn:
+    """Draw features by the statistics, or else by the head.
+
+    Args:
+        stored: statistics that the model carries.
+        opened: the model, laid open.
+        head: its head.
+        new: float64 (samples, values), features of the new class.
+        others: columns and names of the other classes.
+        draw: draws.
+    """
+    columns, names = others
+    count = max(FEWEST, min(PER_CLASS, MOST // len(columns)))
     if stored is not None and _covers(stored, opened, names):
         features = _from_statistics(stored, names, count, draw)
         return _finish(STATISTICS, features, new, head, columns)

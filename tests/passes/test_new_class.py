@@ -238,6 +238,18 @@ def test_double_precision_stays() -> None:
     assert scores(report.model, x).dtype == np.float64 and accuracy(report.model) > 0.97
 
 
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("names", [NAMES, ("e",)])
+def test_a_batch_that_the_file_fixes_stays(batch: int, names: tuple[str, ...]) -> None:
+    base = net()
+    base.graph.inputs[0].shape, base.graph.outputs[0].shape = [batch, SIZE], [batch, 4]
+    report = added(base, split(20, names=names))
+    check(report.model)
+    assert report.model.graph.outputs[0].shape == [batch, 5] and report.others_equal is True
+    x = clusters(50, 5)[0][:batch]
+    assert np.array_equal(scores(report.model, x)[:, :4], scores(base, x))
+
+
 def test_further_outputs_go_and_are_said() -> None:
     base = net()
     base.graph.outputs.append(base.graph.tensors()["hidden"])
