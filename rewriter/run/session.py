@@ -234,7 +234,7 @@ class Session:
             return
         if self.batch is not None:
             if self.batch > 1 and self._ends.doubtful:
-                self._check_apart(samples, name, more)
+                self._check_apart(samples, name, more, self.batch)
             return
         inputs, labels = next(samples.take(np.arange(min(max(FEW), len(samples)))).batches(max(FEW)))
         others = {size for array in inputs.values() for size in array.shape[1:]}
@@ -255,18 +255,33 @@ class Session:
                 raise failed or _other_rows(name, shape, number)
         if number == 1:
             self._one_by_one(failed)
+        elif samples.card.output.steps:  # steps that are taken for samples give as many rows
+            self._check_apart(samples, name, more, number)
 
-    def _check_apart(self, samples: Samples, name: str, more: More | None) -> None:
-        """Check that a row of the output depends on one sample alone: change the last, compare the others."""
-        few = samples.take(np.arange(min(self.batch or 1, len(samples))))
+    def _check_apart(self, samples: Samples, name: str, more: More | None, fed: int) -> None:
+        """Check that rows depend on one sample each: change one of a batch, compare the others.
+
+        Args:
+            samples: matched to the card of the model.
+            name: of the output.
+            more: makes further inputs.
+            fed: samples in a batch.
+
+        Raises:
+            GraftError: ``output-rows``.
+        """
+        few = samples.take(np.arange(min(fed, len(samples))))
         inputs, labels = next(few.batches(len(few)))
-        changed = {key: np.concatenate([array[:-1], array[:1]]) for key, array in inputs.items()}
-        found = [self.run(self._fed(each, labels, more), [name])[name] for each in (inputs, changed)]
-        before, after = (values[: len(labels) - 1] for values in found)
-        if len(found[0]) != self.batch or not np.allclose(
-            before, after, rtol=1e-3, atol=1e-4, equal_nan=True
-        ):
-            raise _other_rows(name, found[0].shape, self.batch or 1)
+        whole = self.run(self._fed(inputs, labels, more), [name])[name]
+        for place, other in ((0, -1), (-1, 0)):  # a recurrence reaches one way
+            changed = {key: array.copy() for key, array in inputs.items()}
+            for array in changed.values():
+                array[place] = array[other]
+            found = self.run(self._fed(changed, labels, more), [name])[name]
+            kept = np.delete(np.arange(len(labels)), place)
+            fits = len(whole) == len(found) == fed
+            if not fits or not np.allclose(found[kept], whole[kept], rtol=1e-3, atol=1e-4, equal_nan=True):
+                raise _other_rows(name, whole.shape, fed)
 
     def _one_by_one(self, failed: GraftError | None) -> None:
         """Take one sample at a time from now on, and say which node asks for it."""
@@ -301,7 +316,7 @@ def _other_rows(name: str, shape: Sequence[int], fed: int) -> GraftError:
         "output-rows",
         f"output {name} has shape {list(shape)} for a batch of {fed} samples: its rows are not samples",
         "where samples lie on another axis of an input, say so in the card: batch_axis: 1 (data keep samples"
-        " first)",
+        " first); outputs have samples first, also with one label a time step",
     )
 
 

@@ -129,6 +129,23 @@ def test_a_fixed_number_of_steps_is_not_taken_for_a_batch() -> None:
         )
 
 
+def test_steps_that_are_taken_for_samples_are_refused() -> None:
+    """A tagger that takes time first gives as many rows as it gets, whatever its axes mean."""
+    proto = gru(["t", "n", FEATURES], ["t", "n", CLASSES])
+    node = proto.graph.node[0]
+    del node.output[:]
+    node.output.extend(["states"])
+    proto.graph.node[1].input[0] = "states"
+    proto.graph.initializer[-1].CopyFrom(numpy_helper.from_array(np.array([1], np.int64), "first"))
+    onnx.checker.check_model(proto)
+    of = card().replace(output={"name": "y", "kind": "logits", "steps": True})
+    raw = data(20)
+    samples = matched(raw, of, np.zeros((20, STEPS), np.int64))
+    with pytest.raises(GraftError, match="batch_axis: 1") as caught:
+        score(Model.from_proto(proto, of), samples, small.CPU)
+    assert caught.value.code == "output-rows"
+
+
 def test_initial_states_are_inputs() -> None:
     proto = gru(*FREE, state=[1, "n", UNITS])
     of, raw = card({"name": "h", "kind": "tensor"}), data(states=True)
