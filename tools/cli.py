@@ -31,8 +31,8 @@ GROUPS = {
     },
     "Combine": {
         "compose": "Join modules into a new classifier, without training",
-        "replace": "Let another module decide a class",
-        "add": "Add a class that another module decides",
+        "replace": "Replace a class: by another module, or from samples",
+        "add": "Add a class: of another module, or from samples",
         "remove": "Remove classes",
     },
     "Measure": {

@@ -20,6 +20,7 @@ from graft.tools.command import GENERAL, Command, Option, fields
 
 TITLES = {
     *("Model", "What to prune", "What to join", "What to measure", "What to remove", "Module"),
+    "Class from samples",
     *("Data", "Method", "Scores", "Input", "Run", "Output", GENERAL),
 }
 FIRST = {"decompose": ["Model", "What to prune", "Method", "Data", "Run", "Output", GENERAL]}
