@@ -103,14 +103,10 @@ def bring_in(
     Raises:
         GraftError: the module does not fit, or the output is there.
     """
-    if subject.module is None:
-        raise RuntimeError("no module")
-    if subject.joint or subject.mirror:
-        option = "--joint" if subject.joint else "--mirror"
-        raise GraftError("bad-request", f"{option} is for a class from samples", "leave out --with")
+    module = _module_alone(subject)
     refuse_overwrite(output.output, output.force)
     before = subject.load()
-    device, module = run.device(), subject.module
+    device = run.device()
     replacing = Replace(compare.scores, compare.kind, samples_per_class=data.samples_per_class)
     newcomer = Newcomer.find(_modules(module.path), str(module), subject.with_class, name)
     called = prefixed(module.prefix, newcomer.column)
@@ -147,6 +143,20 @@ def bring_in(
     command = "replace" if name else "add"
     show.declined(result["declined"])
     show.emit(command, result, output.as_json, lambda: print_report(result, what))
+
+
+def _module_alone(subject: NewcomerOptions) -> options.Prefixed:
+    """Return the module that decides.
+
+    Raises:
+        GraftError: ``bad-request``: an option is for a class from samples.
+    """
+    if subject.module is None:
+        raise RuntimeError("no module")
+    if subject.joint or subject.mirror:
+        option = "--joint" if subject.joint else "--mirror"
+        raise GraftError("bad-request", f"{option} is for a class from samples", "leave out --with")
+    return subject.module
 
 
 def check_without_module(
