@@ -115,9 +115,9 @@ def bring_in(
     sets = parents.open_sets(data.data, run.seed, (TRAIN, data.test_split), lambda _: before, device)
     samples = PatchData.of(before, sets, data.ignore_label, renamed, (module.prefix, newcomer.model))
     training, reason = samples.training()
-    part = None
+    part, numbers = None, samples.numbers.get("")
     if data.data:
-        card, numbers = before.require_card(), samples.numbers.get("")
+        card = before.require_card()
         part = held_out(samples.split(data.test_split), card, (*card.labels, newcomer.name), numbers)
     context = Context(data=training, device=device, seed=run.seed)
     report = replacing(Patch(before, newcomer, name), context)
@@ -135,7 +135,6 @@ def bring_in(
     }
     if part is not None:
         models, changed = (before, report.model), ([name] if name else [], [newcomer.name])
-        numbers = samples.numbers.get("")
         result.update(evaluate_before_after(models, changed, part, numbers, device))
         result.update(parents.sources_of(training, part))
     result.update(save(report.model, output.output, output))
