@@ -31,8 +31,12 @@ SCALES: tuple[tuple[float, tuple[float, ...], tuple[float, ...]], ...] = (
     (1.0, (123.675, 116.28, 103.53), (1.0,)),
     (1 / 255, (0.1307,), (0.3081,)),
     (1 / 255**2, (0.0,), (1.0,)),
+    (16 / 255, (0.0,), (1.0,)),
 )
-"""How trainers scale pixels, even twice: scale, mean, std; without samples the first is taken."""
+"""How trainers scale pixels, even twice, or to the 16 levels of scikit-learn's digits: scale, mean, std.
+
+Without samples the first is taken.
+"""
 RAW = ((1.0, (0.0,), (1.0,)),)
 
 

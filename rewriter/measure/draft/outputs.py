@@ -90,11 +90,11 @@ def _refuse_detector(model: Model, task: str) -> None:
     if task in OTHER_TASKS:
         reason = f"its metadata says task: {task}"
     elif suppression:
-        reason = "it chooses among boxes (non-maximum suppression)"
+        reason = "a detector, which chooses among boxes (non-maximum suppression)"
     elif boxes and len(outputs) > 1:
-        reason = f"it puts out {', '.join(tensor.name for tensor in outputs)}"
+        reason = f"a detector, whose outputs are {', '.join(tensor.name for tensor in outputs)}"
     if reason:
-        raise GraftError("card-draft", f"the model looks like no classifier: {reason}", BY_HAND)
+        raise GraftError("card-draft", f"the model does not look like a classifier: {reason}", BY_HAND)
 
 
 def _is_float(tensor: gs.Tensor) -> bool:
