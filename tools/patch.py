@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,9 @@ from graft.passes.join.naming import TRAIN, PatchData
 from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.join.patch_report import describe, evaluate_before_after, held_out
 from graft.passes.replace import Replace
+from graft.rewriter.card.card import Card
 from graft.rewriter.data.prefixed import prefixed
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.file_size import stored_bytes
@@ -115,10 +118,7 @@ def bring_in(
     sets = parents.open_sets(data.data, run.seed, (TRAIN, data.test_split), lambda _: before, device)
     samples = PatchData.of(before, sets, data.ignore_label, renamed, (module.prefix, newcomer.model))
     training, reason = samples.training()
-    part, numbers = None, samples.numbers.get("")
-    if data.data:
-        card = before.require_card()
-        part = held_out(samples.split(data.test_split), card, (*card.labels, newcomer.name), numbers)
+    part = _held_out(samples, before.require_card(), (name, *renamed), newcomer.name, data.test_split)
     context = Context(data=training, device=device, seed=run.seed)
     report = replacing(Patch(before, newcomer, name), context)
     result = {
@@ -188,6 +188,24 @@ def check_without_module(
             raise GraftError(
                 "bad-request", f"{option} is for a module", f"name it, --with MODULE, or leave out {option}"
             )
+
+
+def _held_out(
+    samples: PatchData, card: Card, gone: Sequence[str | None], newcomer: str, split: str
+) -> Split | None:
+    """Return the test samples of the classes after the patch; ``None`` where there are none.
+
+    Args:
+        samples: of the patch.
+        card: of the classifier.
+        gone: classes that are called otherwise now.
+        newcomer: the class of the module.
+        split: name of the split.
+    """
+    if not samples.data:
+        return None
+    stay = [name for name in card.labels if name not in gone]
+    return held_out(samples.split(split), card, (*stay, newcomer), samples.numbers.get(""))
 
 
 def _headline(name: str | None, newcomer: str, module: options.Prefixed) -> str:
