@@ -135,6 +135,7 @@ def bring_in(
     }
     if part is not None:
         models, changed = (before, report.model), ([name] if name else [], [newcomer.name])
+        numbers = samples.numbers.get("")
         result.update(evaluate_before_after(models, changed, part, numbers, device))
         result.update(parents.sources_of(training, part))
     result.update(save(report.model, output.output, output))
