@@ -9,6 +9,8 @@ from graft.rewriter.measure.draft.trial import Way
 
 SURE = 0.01
 """Log-likelihoods so near to 0, and to each other, differ by how sure the model is, not by how right."""
+ALIKE = 2.0
+"""Log-likelihoods within so many standard errors of each other are equal."""
 SURER = 20.0
 """Inputs so many times as large make a network surer of the same answers, not better."""
 LEAST_GAIN = 0.05
@@ -36,11 +38,14 @@ def likeliest(tried: list[Tried], trusted: Way | None) -> Tried:
     best = max(tried, key=lambda each: each.found.likelihood)
     for each in tried:
         gain = best.found.likelihood - each.found.likelihood
-        if each.way is trusted and (gain < LEAST_GAIN or not clearly_worse(each.found, best.found, 2)):
+        if each.way is trusted and (gain < LEAST_GAIN or not clearly_worse(each.found, best.found, ALIKE)):
             return each
     if best.found.likelihood > -SURE:  # hardly an error is left to learn from: the more usual way
         alike = [each for each in tried if each.found.likelihood > best.found.likelihood - SURE]
         best = next(each for each in alike if each.found.top1 >= best.found.top1)
+    # Within its error the likelihood does not separate these: accuracy decides, then the more usual way.
+    alike = [each for each in tried if not clearly_worse(each.found, best.found, ALIKE)]
+    best = max(alike, key=lambda each: each.found.top1)
     smaller = [each for each in tried if SURER * _reach(each.way) <= _reach(best.way)]
     as_good = [
         each
