@@ -218,7 +218,11 @@ def test_rules_that_differ_are_joined_and_the_last_holds() -> None:
 def test_a_search_for_a_budget_says_what_the_shares_cost(caplog: pytest.LogCaptureFixture) -> None:
     parent, context = case()
     decompose = Decompose(
-        ["a", "b"], together=True, keep_layers={"conv1": 0.07, "conv3": 0.1}, method="relevance", compensate="none"
+        ["a", "b"],
+        together=True,
+        keep_layers={"conv1": 0.07, "conv3": 0.1},
+        method="relevance",
+        compensate="none",
     )
     report = Modularize((("a", "b"),), decompose, max_drop=0.0)(parent, context)
     assert kept(report.modules[0].plan, "conv3") == 1
