@@ -45,7 +45,7 @@ class PrefixedData:
         Raises:
             GraftError: there is no such split, or names are needed and are not known.
         """
-        part = self.dataset.split(name)
+        part = self.dataset.split(name).named_by(numbers.get(self.prefix, ()))
         names = part.class_names or numbers.get(self.prefix)
         if names is None and self.prefix:
             raise GraftError(

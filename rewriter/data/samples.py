@@ -77,6 +77,7 @@ class Samples:
                 without samples), ``bad-request``.
         """
         split.require_labels()
+        split = split.named_by(names or card.labels)
         if split.class_names is None and names is not None:
             split = replace(split, class_names=tuple(names))
         labels, ignored = _card_labels(split, card), _ignored(split, card)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +19,8 @@ Indices = Sequence[int] | npt.NDArray[np.integer[Any]]
 Reader = Callable[[Integers, InputCard | None], dict[str, Array]]
 UNLABELLED = -1
 """What stands for the labels of samples that have none: no number of a class."""
+NUMBER = re.compile("0|[1-9][0-9]{0,9}")
+"""A class name that is the number of the class in the data."""
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 SYNONYMS = {"training": TRAIN, "valid": VALIDATION, "validation": VALIDATION, "testing": TEST}
 """Other names that people give to splits, in lower case."""
@@ -109,6 +112,27 @@ class Split:
                 f"the samples of split '{self.name}' have no labels",
                 "add labels (y_SPLIT, folders of classes), or name a model whose predictions are the labels",
             )
+
+    def named_by(self, names: Sequence[str]) -> Split:
+        """Return the split with its numbers read as names of classes, where they count no columns.
+
+        scikit-learn keeps the numbers of the data, as 3, 5 and 8, and numbers its columns by their order.
+
+        Args:
+            names: of the columns of a model.
+
+        Returns:
+            The split itself where its classes have names, where its numbers may count columns, and where
+            one of them is no name.
+        """
+        numbered = {int(name): place for place, name in enumerate(names) if NUMBER.fullmatch(name)}
+        if self.class_names is not None or self.labels.max(initial=0) < len(names):
+            return self
+        found, inverse = np.unique(self.labels, return_inverse=True)
+        if not set(found.tolist()) <= set(numbered):
+            return self
+        labels = np.array([numbered[number] for number in found.tolist()], np.int64)[inverse]
+        return replace(self, labels=labels.reshape(self.labels.shape), class_names=tuple(names))
 
     def describe(self) -> dict[str, Any]:
         """Return where labels and split are from: ``label_source``, and ``split`` where it was drawn."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from graft.rewriter.errors import GraftError
 
@@ -61,7 +62,7 @@ def class_numbers(tensor: gs.Tensor) -> ClassNumbers | None:
 
 
 def refuse_class_numbers(graph: gs.Graph, name: str) -> None:
-    """Raise where the output ``name`` holds class numbers, from which no scores can be had back.
+    """Raise where the output ``name`` holds class numbers, from which scores cannot be computed.
 
     Raises:
         GraftError: ``card-output``; it names the tensor that holds the scores.
@@ -145,7 +146,9 @@ def _table(node: gs.Node) -> tuple[str | int, ...] | None:
     table = node.inputs[0]
     if not isinstance(table, gs.Constant):
         return None
-    listed = np.asarray(table.values).reshape(-1)
+    held = table._values
+    # Text that was loaded into the graph is nothing that onnx-graphsurgeon can write again.
+    listed = np.asarray(held.load() if isinstance(held, LazyValues) else held).reshape(-1)
     return _words(listed.tolist()) if listed.dtype.kind in "iuSUO" else None
 
 

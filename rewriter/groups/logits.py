@@ -130,8 +130,20 @@ def _cast(node: gs.Node, axis: int, build: Builder) -> gs.Tensor | None:
 
 
 def _form(node: gs.Node, axis: int, build: Builder) -> gs.Tensor | None:
-    before = _axis_before(node.inputs[0].shape, node.outputs[0].shape, axis)
+    before = _axis_before(node.inputs[0].shape, _sizes_after(node), axis)
     return None if before is None else _again(node, _log_of(node.inputs[0], before, build), build)
+
+
+def _sizes_after(node: gs.Node) -> list[int | str | None] | None:
+    """Return the shape of the result; exporters name sizes that the target of a Reshape says in numbers."""
+    sizes = node.outputs[0].shape
+    target = constant_ints(node, 1, "shape") if node.op == "Reshape" else None
+    if sizes is None or target is None or len(target) != len(sizes):
+        return None if sizes is None else list(sizes)
+    return [
+        said if said > 0 and not isinstance(size, int) else size
+        for size, said in zip(sizes, target, strict=True)
+    ]
 
 
 def _transpose(node: gs.Node, axis: int, build: Builder) -> gs.Tensor | None:

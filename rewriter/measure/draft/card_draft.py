@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import onnx_graphsurgeon as gs
 
 from graft.rewriter.card.card import Card
 from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.card.part import some
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.scores import written_labels
 from graft.rewriter.measure.draft.inputs import input_cards
-from graft.rewriter.measure.draft.outputs import find_scores
+from graft.rewriter.measure.draft.outputs import Scores, find_scores
 from graft.rewriter.measure.draft.seen import Seen, look
 from graft.rewriter.measure.draft.subject import CardDraft, Subject, output_card
 from graft.rewriter.measure.draft.tried import draft_from_samples
@@ -42,17 +45,23 @@ def draft_card(model: Model, part: Split | None, device: Device, path: Path | No
     """
     subject = _subject(model, part, device, path)
     draft = draft_from_samples(subject) if subject.labelled else draft_from_graph(subject)
+    return replace(
+        draft, notes=(*_hidden(subject, draft), *subject.notes, *subject.written.notes, *draft.notes)
+    )
+
+
+def _hidden(subject: Subject, draft: CardDraft) -> tuple[str, ...]:
+    """Return a note where the card names scores that are no output of the file."""
     hidden = next(
         (each for each in subject.outputs if each.name == draft.card.output.name and each.before), None
     )
     if hidden is None:
-        return draft
+        return ()
     what = "sorted scores" if hidden.before == "TopK" else "class numbers"
-    note = (
+    return (
         f"output '{hidden.output}' holds {what} ({hidden.before}): the card names the scores before it, "
-        f"'{hidden.name}', and every command reads them there"
+        f"'{hidden.name}', and every command reads them there",
     )
-    return replace(draft, notes=(note, *draft.notes))
 
 
 def _subject(model: Model, part: Split | None, device: Device, path: Path | None) -> Subject:
@@ -66,7 +75,24 @@ def _subject(model: Model, part: Split | None, device: Device, path: Path | None
         work.card = Card(
             inputs=ways[0], output=output_card(outputs[0].name, "logits", False), labels=("0", "1")
         )
-    return Subject(work, tuple(outputs), ways, written, device, part)
+    part, notes = _by_class_number(work, outputs, written, part)
+    return Subject(work, tuple(outputs), ways, written, device, part, notes)
+
+
+def _by_class_number(
+    work: Model, outputs: Sequence[Scores], written: Written, part: Split | None
+) -> tuple[Split | None, tuple[str, ...]]:
+    """Read numbers of the data as the classes that the model itself calls so, if they count no columns."""
+    if part is None or part.class_names is not None:
+        return part, ()
+    own = (written_labels(work.graph, each.name, work.mapped) for each in outputs)
+    for names in (*own, *(names for _, names in written.labels)):
+        named = part.named_by(tuple(map(str, names or ())))
+        if named is not part:
+            return named, (
+                f"the numbers in the data are the model's class labels {some(named.class_names or ())}",
+            )
+    return part, ()
 
 
 def _ways(model: Model, seen: dict[str, Seen], written: Written) -> tuple[tuple[InputCard, ...], ...]:

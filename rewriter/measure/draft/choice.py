@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graft.rewriter.measure.draft.figures import clearly_worse
+from graft.rewriter.measure.draft.figures import clearly_less_right, clearly_worse
 from graft.rewriter.measure.draft.readings import Tried
 from graft.rewriter.measure.draft.subject import Subject
 from graft.rewriter.measure.draft.trial import Way
@@ -43,9 +43,11 @@ def likeliest(tried: list[Tried], trusted: Way | None) -> Tried:
     if best.found.likelihood > -SURE:  # hardly an error is left to learn from: the more usual way
         alike = [each for each in tried if each.found.likelihood > best.found.likelihood - SURE]
         best = next(each for each in alike if each.found.top1 >= best.found.top1)
-    # Within its error the likelihood does not separate these: accuracy decides, then the more usual way.
+    # Within its error the likelihood does not separate these: accuracy decides, and where that does not
+    # differ by more than its own error, the more usual way is taken.
     alike = [each for each in tried if not clearly_worse(each.found, best.found, ALIKE)]
-    best = max(alike, key=lambda each: each.found.top1)
+    most = max(alike, key=lambda each: each.found.top1)
+    best = next(each for each in alike if not clearly_less_right(each.found, most.found, ALIKE))
     smaller = [each for each in tried if SURER * _reach(each.way) <= _reach(best.way)]
     as_good = [
         each

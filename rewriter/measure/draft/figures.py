@@ -88,9 +88,19 @@ def figures(rows: NDArray[Any], kind: str, truth: Integers) -> Figures:
 
 
 def clearly_worse(one: Figures, best: Figures, errors: float) -> bool:
-    """Return True where ``one`` is worse than ``best`` on the same samples by so many standard errors."""
-    length = min(len(one.likelihoods), len(best.likelihoods))
-    difference = best.likelihoods[:length] - one.likelihoods[:length]
+    """Return True where ``one`` is less likely than ``best`` on the same samples, by standard errors."""
+    return _clearly_above(best.likelihoods, one.likelihoods, errors)
+
+
+def clearly_less_right(one: Figures, best: Figures, errors: float) -> bool:
+    """Return True where ``one`` is right less often on the same samples, by standard errors."""
+    right = [(each.predictions == each.truth).astype(np.float64) for each in (best, one)]
+    return _clearly_above(*right, errors)
+
+
+def _clearly_above(higher: NDArray[np.float64], lower: NDArray[np.float64], errors: float) -> bool:
+    length = min(len(higher), len(lower))
+    difference = higher[:length] - lower[:length]
     error = difference.std(ddof=1) / math.sqrt(length) if length > 1 else math.inf
     return bool(difference.mean() > errors * error)
 

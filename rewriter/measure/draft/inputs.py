@@ -12,8 +12,8 @@ from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.card.part import shape_text
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.scores import PASSING
+from graft.rewriter.measure.draft.preprocessing import Preprocessing
 from graft.rewriter.measure.draft.seen import Seen, square
-from graft.rewriter.measure.draft.written import Preprocessing
 
 Shape = tuple[Any, ...]
 Layout = Literal["NCHW", "NHWC", "NHW", "flat"]

@@ -15,6 +15,9 @@ NEARLY_ONE = 0.1
 """Sums of a softmax that was rounded to whole levels are this near to 1 on average."""
 LINEAR = frozenset(("Gemm", "MatMul", "Conv", "Einsum", "LogSoftmax"))
 LIMITS = frozenset(("Clip", "Min", "Max"))
+RECTIFIERS = frozenset(("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Softplus"))
+"""Activations without an upper limit."""
+SHIFTS = frozenset(("Add", "Sub", "Mul", "Div"))
 
 
 def kind_by_graph(tensor: gs.Tensor) -> str | None:
@@ -26,10 +29,14 @@ def kind_by_graph(tensor: gs.Tensor) -> str | None:
         return "probabilities"
     if node.op in ("Sigmoid", "HardSigmoid"):
         return "sigmoid"
-    if node.op in LINEAR:
+    if node.op in LINEAR or node.op in RECTIFIERS:
         return "logits"
-    if node.op in LIMITS:
-        return next((kind for each in _variables(node) if (kind := kind_by_graph(each))), None)
+    inner = _variables(node)
+    if node.op in SHIFTS and len(inner) == 1:  # a bias, a temperature; of probabilities it may be anything
+        return "logits" if kind_by_graph(inner[0]) == "logits" else None
+    if node.op in LIMITS:  # of logits it may be a sigmoid in straight lines
+        kinds = (kind_by_graph(each) for each in inner)
+        return next((kind for kind in kinds if kind not in (None, "logits")), None)
     if node.op == "Normalizer":
         return "probabilities" if node.attrs.get("norm", "MAX") == "L1" else None
     if node.op in CLASSIFIERS and node.attrs.get("post_transform") == "SOFTMAX":

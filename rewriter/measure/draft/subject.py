@@ -91,6 +91,7 @@ class Subject:
         written: labels and preprocessing that are written down.
         device: runs the model.
         part: samples, or ``None``.
+        notes: what a person should know of them.
     """
 
     model: Model
@@ -99,6 +100,7 @@ class Subject:
     written: Written
     device: Device
     part: Split | None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def session(self) -> Session:

@@ -4,45 +4,36 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from graft.rewriter.measure.draft.preprocessing import Preprocessing, hugging_face, timm
 
 LABEL_KEYS = (
     "names",
     "labels",
     "classes",
-    "class_names",
+    "classnames",
+    "classlabels",
     "id2label",
-    "label_names",
+    "labelnames",
     "categories",
     "character",
+    "label2id",
+    "labelmap",
+    "idxtoclass",
+    "classtoidx",
 )
-"""Keys of the metadata that hold class names; ultralytics writes ``names``, PaddleOCR ``character``."""
-LABEL_FILES = ("labels.txt", "classes.txt", "class_names.txt")
-FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers of the filters that cards know."""
+"""Keys of the metadata that hold class names, without case and marks; ultralytics writes ``names``,
+PaddleOCR ``character``."""
+LABEL_FILES = ("labels.txt", "classes.txt", "class_names.txt", "labels.json", "class_names.json")
+SEPARATORS = ("\n", "\t", ";", "|", ",")
+NUMBERED = re.compile(r"(\d+)[\s:.,)-]+(\S.*)")
+"""A line of a list that counts its names."""
 LONGEST_TEXT = 1 << 22
-WHOLE_SIZE = 384
-"""From this size on, ConvNeXt's processor squashes the image and cuts nothing off."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a trainer's configuration says images become inputs: the keys of an image in a card.
-
-    Attributes:
-        keys: scale, mean, std, resize, crop_fraction, interpolation, as far as it says.
-        size: height and width, or ``None``.
-        bgr: the colours are turned round.
-        source: name of the file.
-    """
-
-    keys: Mapping[str, Any]
-    size: tuple[int, int] | None
-    bgr: bool
-    source: str
 
 
 @dataclass(frozen=True)
@@ -53,12 +44,13 @@ class Written:
         labels: (source, names in the order of the columns), the most trustworthy first.
         preprocessing: of images, or ``None``.
         task: what the model is for, as its metadata says; ``""`` where they do not.
+        notes: files that lie beside the model and cannot be used, with the reason.
     """
 
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     preprocessing: Preprocessing | None = None
     task: str = ""
-    notes: list[str] = field(default_factory=list, compare=False)
+    notes: tuple[str, ...] = ()
 
 
 def read_written(metadata: Mapping[str, str], path: Path | None) -> Written:
@@ -68,27 +60,54 @@ def read_written(metadata: Mapping[str, str], path: Path | None) -> Written:
         metadata: of the model.
         path: its file, beside which configurations of Hugging Face and timm may lie; ``None``: none.
     """
-    labels = []
-    folded = {key.casefold(): value for key, value in metadata.items()}
-    for key in LABEL_KEYS:
-        names = parse_names(folded.get(key, ""))
+    labels, notes = [], []
+    folded = {re.sub(r"[^a-z0-9]", "", key.casefold()): (key, value) for key, value in metadata.items()}
+    for wanted in LABEL_KEYS:
+        key, value = folded.get(wanted, ("", ""))
+        names = parse_names(value)
         if names:
             labels.append((f"the model's metadata ({key})", names))
+    nested = _config_names(_parsed(folded.get("config", ("", ""))[1]))
+    if nested:
+        labels.append(("the model's metadata (config)", nested))
     preprocessing = None
     for folder in _folders(path):
-        config = _json(folder / "config.json")
-        processor = _json(folder / "preprocessor_config.json") or _json(folder / "processor_config.json")
-        inner = processor.get("image_processor")
-        processor = inner if isinstance(inner, Mapping) else processor
-        names = _config_names(config)
+        found, own = _beside(folder, notes)
+        labels += found
+        preprocessing = preprocessing or own
+    task = folded.get("task", ("", ""))[1].strip().casefold()
+    return Written(tuple(labels), preprocessing, task, tuple(notes))
+
+
+def _beside(folder: Path, notes: list[str]) -> tuple[list[tuple[str, tuple[str, ...]]], Preprocessing | None]:
+    """Return labels with their sources, and preprocessing, of the files in a folder."""
+    labels = []
+    config = _json(folder / "config.json", notes)
+    processor = _json(folder / "preprocessor_config.json", notes) or _json(
+        folder / "processor_config.json", notes
+    )
+    inner = processor.get("image_processor")
+    names = _config_names(config)
+    if names:
+        labels.append((str(folder / "config.json"), names))
+    for name in LABEL_FILES:
+        path = folder / name
+        text = _text(path, notes)
+        names = parse_names(text) if path.suffix == ".json" else _lines(text)
         if names:
-            labels.append((str(folder / "config.json"), names))
-        preprocessing = preprocessing or hugging_face(processor) or timm(config)
-        for name in LABEL_FILES:
-            listed = _lines(folder / name)
-            if listed:
-                labels.append((str(folder / name), listed))
-    return Written(tuple(labels), preprocessing, folded.get("task", "").strip().casefold())
+            labels.append((str(path), names))
+        elif text.strip():
+            notes.append(f"{path} holds no list of class names, not taken")
+    preprocessing = None
+    for name, read, content in (
+        ("preprocessor_config.json", hugging_face, inner if isinstance(inner, Mapping) else processor),
+        ("config.json", timm, config),
+    ):
+        try:
+            preprocessing = preprocessing or read(content)
+        except (ValueError, TypeError) as error:
+            notes.append(f"{folder / name} has preprocessing that no card can have, not taken: {error}")
+    return labels, preprocessing
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -108,7 +127,7 @@ def parse_names(text: str) -> tuple[str, ...]:
             return found
     if text.strip()[0] in "{[(" and "\n" not in text.strip():
         return ()
-    separator = "\n" if "\n" in text.strip() else ","
+    separator = next((each for each in SEPARATORS if each in text.strip()), ",")
     listed = tuple(each.strip() for each in text.strip("\r\n").split(separator))
     return listed if len(listed) > 1 else ()
 
@@ -122,12 +141,16 @@ def _names(value: Any) -> tuple[str, ...]:
         if sorted(numbered) != list(range(len(numbered))):
             return ()
         value = [numbered[number] for number in range(len(numbered))]
+    if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        value = [each.get("name") for each in value]
     if not isinstance(value, list | tuple) or not all(isinstance(each, str | int) for each in value):
         return ()
     return tuple(str(each) for each in value)
 
 
-def _config_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _config_names(config: Any) -> tuple[str, ...]:
+    if not isinstance(config, Mapping):
+        return ()
     inner = config.get("pretrained_cfg")
     places = (config, inner if isinstance(inner, Mapping) else {})
     for key in ("id2label", "label_names", "label2id"):
@@ -141,84 +164,6 @@ def _config_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-def hugging_face(processor: Mapping[str, Any]) -> Preprocessing | None:
-    """Return what the ``preprocessor_config.json`` of an image processor says; ``None`` for others."""
-    if not processor or not {"image_mean", "image_std", "do_rescale", "do_normalize", "size"} & set(
-        processor
-    ):
-        return None
-    if "feature_size" in processor or "sampling_rate" in processor:
-        return None  # of sounds
-    keys: dict[str, Any] = {"scale": 1.0}
-    if processor.get("do_rescale", True):
-        keys["scale"] = float(processor.get("rescale_factor", 1 / 255))
-    mean, std = _numbers(processor.get("image_mean")), _numbers(processor.get("image_std"))
-    normalizes = processor.get("do_normalize", mean is not None)
-    keys["mean"], keys["std"] = (mean or (0.0,), std or (1.0,)) if normalizes else ((0.0,), (1.0,))
-    if processor.get("rescale_offset"):
-        keys["mean"] = tuple(each + 1 for each in keys["mean"])
-    resample = processor.get("resample")
-    if resample in FILTERS:
-        keys["interpolation"] = FILTERS[resample]
-    size, edge = _size(processor.get("size"))
-    crop, _ = _size(processor.get("crop_size"))
-    if processor.get("do_center_crop") and crop:
-        whole = edge or (min(size) if size else crop[0])
-        keys |= _cropped(crop[0] / whole)
-        size = crop
-    elif processor.get("crop_pct") and edge and edge < WHOLE_SIZE:
-        keys |= _cropped(float(processor["crop_pct"]))
-        size = (edge, edge)
-    else:
-        keys["resize"] = "squash"
-        size = size or ((edge, edge) if edge else None)
-    bgr = bool(processor.get("do_flip_channel_order"))
-    return Preprocessing(keys, size, bgr, "preprocessor_config.json")
-
-
-def timm(config: Mapping[str, Any]) -> Preprocessing | None:
-    """Return what timm's ``config.json`` says of its images; ``None`` where it is no such file."""
-    own = config.get("pretrained_cfg", config.get("default_cfg", config))
-    mean = _numbers(own.get("mean")) if isinstance(own, Mapping) else None
-    std = _numbers(own.get("std")) if isinstance(own, Mapping) else None
-    if mean is None or std is None:
-        return None
-    keys: dict[str, Any] = {"scale": 1 / 255, "mean": mean, "std": std, "resize": "squash"}
-    if own.get("interpolation") in FILTERS.values():
-        keys["interpolation"] = own["interpolation"]
-    if own.get("crop_pct") and own.get("crop_mode", "center") == "center":
-        keys |= _cropped(float(own["crop_pct"]))
-    shape = own.get("input_size")
-    size = (int(shape[1]), int(shape[2])) if isinstance(shape, Sequence) and len(shape) == 3 else None
-    return Preprocessing(keys, size, False, "config.json")
-
-
-def _cropped(fraction: float) -> dict[str, Any]:
-    return {"resize": "crop", "crop_fraction": min(1.0, fraction)} if fraction > 0 else {"resize": "squash"}
-
-
-def _size(value: Any) -> tuple[tuple[int, int] | None, int | None]:
-    """Return height and width, or the length of the shorter edge."""
-    if isinstance(value, int) and value > 0:
-        return (value, value), None
-    if isinstance(value, Mapping):
-        if {"height", "width"} <= set(value):
-            return (int(value["height"]), int(value["width"])), None
-        if isinstance(value.get("shortest_edge"), int):
-            return None, int(value["shortest_edge"])
-    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(each, int) for each in value):
-        return (int(value[0]), int(value[1])), None
-    return None, None
-
-
-def _numbers(value: Any) -> tuple[float, ...] | None:
-    values = value if isinstance(value, list | tuple) else [value]
-    fine = bool(values) and all(
-        isinstance(each, int | float) and not isinstance(each, bool) for each in values
-    )
-    return tuple(float(each) for each in values) if fine else None
-
-
 def _folders(path: Path | None) -> list[Path]:
     """Return where configurations may lie: beside the model, and above a folder ``onnx`` as of optimum."""
     if path is None:
@@ -227,23 +172,41 @@ def _folders(path: Path | None) -> list[Path]:
     return [folder, *([folder.parent] if folder.name == "onnx" else [])]
 
 
-def _json(path: Path) -> Mapping[str, Any]:
-    text = _text(path)
-    try:
-        found = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return {}
+def _json(path: Path, notes: list[str]) -> Mapping[str, Any]:
+    text = _text(path, notes)
+    found = _parsed(text)
+    if text and found is None:
+        notes.append(f"{path} is not JSON, not taken")
     return found if isinstance(found, Mapping) else {}
 
 
-def _lines(path: Path) -> tuple[str, ...]:
-    return tuple(line.strip().split("\t")[0] for line in _text(path).splitlines() if line.strip())
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
-def _text(path: Path) -> str:
+def _lines(text: str) -> tuple[str, ...]:
+    """Return the names of a list, one a line; lines that count them lose their number."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    counted = [NUMBERED.fullmatch(line) for line in lines]
+    numbers = [int(each[1]) for each in counted if each is not None]
+    if len(numbers) == len(lines) and numbers in (
+        list(range(len(lines))),
+        list(range(1, len(lines) + 1)),
+    ):
+        lines = [each[2] for each in counted if each is not None]
+    return tuple(line.split("\t")[0] for line in lines)
+
+
+def _text(path: Path, notes: list[str]) -> str:
     try:
         if not path.is_file() or path.stat().st_size > LONGEST_TEXT:
             return ""
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return ""
+    except UnicodeDecodeError:
+        notes.append(f"{path} is not text in UTF-8, not taken")
+    except OSError as error:
+        notes.append(f"{path} cannot be read, not taken: {error.strerror}")
+    return ""

@@ -53,6 +53,16 @@ def test_numbers_without_names_count_the_labels() -> None:
     assert "found 3" in str(refused(split([3, 0]), card("abc")))
 
 
+def test_numbers_that_count_no_labels_are_names_of_them() -> None:
+    """As scikit-learn has them: classes 3, 5 and 8 are columns 0, 1 and 2."""
+    samples = Samples.match(split([8, 3, 5, 8]), card("358"))
+    assert samples.labels.tolist() == [2, 0, 1, 2]
+    assert "found 9" in str(refused(split([9, 3]), card("358")))
+    module = Samples.match(split([8, 3, 5]), card("53"), names=list("358"))
+    assert (module.labels.tolist(), module.left_out) == ([1, 0], 1)
+    assert Samples.match(split([1, 0, 2]), card("210")).labels.tolist() == [1, 0, 2]
+
+
 def test_no_class_in_common_shows_both_sides() -> None:
     error = refused(split([0, 1], "xy"), card("abc"))
     assert error.code == "data-classes"

@@ -28,6 +28,14 @@ def test_accuracy_decides_between_likelihoods_that_are_equal_within_their_error(
     assert likeliest([usual, other], None).way.inputs[0].scale == chosen
 
 
+@pytest.mark.parametrize(("more", "chosen"), [(3, 1 / 255), (30, 1 / 128)])
+def test_accuracy_decides_only_beyond_its_own_error(more: int, chosen: float) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.3, 1000)
+    usual = way(1 / 255, np.full(1000, -0.2), right=950)
+    other = way(1 / 128, -0.199 + noise - noise.mean(), right=950 + more)
+    assert likeliest([usual, other], None).way.inputs[0].scale == chosen
+
+
 def test_the_more_usual_is_taken_where_nothing_differs() -> None:
     usual = way(1 / 255, np.full(1000, -0.2), right=900)
     other = way(1 / 128, np.full(1000, -0.2), right=900)

@@ -80,6 +80,12 @@ def test_names_in_the_graph_are_the_order_of_the_columns(zipped: bool) -> None:
         ("Labels", "dog, ant, cow, bee"),
         ("id2label", '{"0": "dog", "2": "cow", "1": "ant", "3": "bee"}'),
         ("classes", "('dog', 'ant', 'cow', 'bee')"),
+        ("classNames", "dog; ant; cow; bee"),
+        ("class_labels", "dog|ant|cow|bee"),
+        ("label_map", '{"dog": 0, "cow": 2, "ant": 1, "bee": 3}'),
+        ("idx_to_class", '{"0": "dog", "2": "cow", "1": "ant", "3": "bee"}'),
+        ("names", '[{"id": 0, "name": "dog"}, {"name": "ant"}, {"name": "cow"}, {"name": "bee"}]'),
+        ("config", '{"id2label": {"0": "dog", "1": "ant", "2": "cow", "3": "bee"}}'),
     ],
 )
 def test_names_in_the_metadata(key: str, text: str) -> None:
@@ -153,6 +159,27 @@ def test_numbers_in_the_file_are_those_of_the_data() -> None:
     found = draft(proto, task.split(names=["ant", "bee", "cow", "dog"]))
     assert found.card.labels == ("dog", "bee", "ant", "cow")
     assert found.top1 is not None and found.top1 > 0.6
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["ai.onnx.ml", "metadata"])
+def test_numbers_in_the_data_that_count_no_columns_are_the_classes_of_the_model(named: bool) -> None:
+    task = Task()
+    proto = classifier(task, ["N", SIDE, SIDE])
+    if named:
+        weights, bias = task.head()
+        nodes = [*FLAT, node("Gemm", "flat w b", "z"), node("ArgMax", "z", "a", axis=1, keepdims=0)]
+        nodes.append(node("Gather", "classes a", "label"))
+        held = {"w": weights, "b": bias, "classes": np.array([2, 3, 5, 8])}
+        outputs = {"label": (INT64, ["N"]), "z": (FLOAT, ["N", 4])}
+        proto = model(nodes, held, {"x": (FLOAT, ["N", SIDE, SIDE])}, outputs)
+    else:
+        proto.metadata_props.add(key="names", value="['2', '3', '5', '8']")
+    right = (task.posterior.argmax(1) == task.labels).mean()
+    task.labels = np.array([2, 3, 5, 8])[task.labels]
+    found = draft(proto, task.split())
+    assert found.card.labels == ("2", "3", "5", "8")
+    assert found.top1 == pytest.approx(right)
+    assert any("class labels 2, 3, 5, 8" in note for note in found.notes)
 
 
 HUGGING_FACE = {
@@ -236,3 +263,35 @@ def test_a_file_of_labels_with_a_line_for_each_column(tmp_path: Path) -> None:
     onnx.save(classifier(Task(), ["N", SIDE, SIDE]), tmp_path / "m.onnx")
     (tmp_path / "labels.txt").write_text("\n".join(NAMES) + "\n")
     assert draft_card(Model.load(tmp_path / "m.onnx"), None, CPU, tmp_path / "m.onnx").card.labels == NAMES
+
+
+def test_a_file_of_labels_may_count_them(tmp_path: Path) -> None:
+    onnx.save(classifier(Task(), ["N", SIDE, SIDE]), tmp_path / "m.onnx")
+    (tmp_path / "labels.txt").write_text("\n".join(f"{place} {name}" for place, name in enumerate(NAMES)))
+    assert draft_card(Model.load(tmp_path / "m.onnx"), None, CPU, tmp_path / "m.onnx").card.labels == NAMES
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", b'{"id2label": {"0": "a",}', "is not JSON"),
+        ("preprocessor_config.json", b'{"size": ', "is not JSON"),
+        ("labels.txt", "caf\xe9".encode("latin-1"), "is not text in UTF-8"),
+        ("preprocessor_config.json", b'{"size": 8, "image_mean": 0.5, "image_std": 0}', "std is 0"),
+        ("preprocessor_config.json", b'{"size": 8, "image_mean": NaN, "image_std": 1}', "not finite"),
+        ("preprocessor_config.json", b'{"size": 8, "rescale_factor": "x"}', "not taken"),
+        ("preprocessor_config.json", b'{"size": {"height": null, "width": 8}}', "not taken"),
+        ("preprocessor_config.json", b'{"size": 8, "resample": [2]}', "not taken"),
+        ("preprocessor_config.json", b'{"size": 8, "image_mean": [1, 2], "image_std": 1}', "neither one"),
+        ("config.json", b'{"mean": 0.5, "std": 0.5, "crop_pct": "b"}', "not taken"),
+    ],
+)
+def test_files_beside_the_model_that_cannot_be_used_are_named(
+    file: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    onnx.save(classifier(Task(), ["N", SIDE, SIDE]), tmp_path / "m.onnx")
+    (tmp_path / file).write_bytes(content)
+    found = draft_card(Model.load(tmp_path / "m.onnx"), None, CPU, tmp_path / "m.onnx")
+    assert found.card.labels == ("0", "1", "2", "3")
+    (note,) = found.notes
+    assert file in note and said in note
