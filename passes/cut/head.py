@@ -15,7 +15,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
-from graft.rewriter.groups.logits import finite, logits_behind
+from graft.rewriter.groups.logits import finite, logits_behind, note_shapes
 from graft.rewriter.groups.outputs import class_axis, flatten_output, keep_output
 from graft.rewriter.operators.base import dtype_of
 
@@ -216,7 +216,10 @@ def open_output(model: Model, card: Card) -> tuple[gs.Variable, gs.Variable]:
     described = gs.Variable(name, output.dtype, [shape[0], shape[axis]] if single else shape)
     output.name = _unused(model, f"graft/{name}/parent")
     build = Builder(model.graph, model.opset, f"graft/{name}")
-    logits = logits_behind(output, axis, build) if card.output.kind == "probabilities" else output
+    logits: gs.Variable = output
+    if card.output.kind == "probabilities":
+        note_shapes(model, output)
+        logits = logits_behind(output, axis, build)
     if single:  # (N, K, 1, 1) or (N, 1, K)
         logits = build.node("Flatten", "flat", [logits], axis=1)
     return logits, described

@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from graft.rewriter.graph.builder import Builder
+from graft.rewriter.graph.model import Model
 from graft.rewriter.operators.base import constant_ints, dtype_of, given, is_constant, positive
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -42,6 +43,26 @@ def logits_behind(probabilities: gs.Variable, axis: int, build: Builder) -> gs.V
     smallest = limits.smallest_subnormal if limits.bits == 16 else limits.tiny
     floor = build.constant("floor", np.array(smallest, dtype_of(probabilities)))
     return build.node("Log", "log", [build.node("Max", "above_zero", [probabilities, floor])])
+
+
+def note_shapes(model: Model, probabilities: gs.Variable) -> None:
+    """Note the shapes of what makes probabilities where the file leaves them out: sizes tell which axis is which.
+
+    Args:
+        model: whose graph has the tensor.
+        probabilities: the tensor.
+    """
+    chain: list[gs.Tensor] = [probabilities]
+    while chain[-1].inputs and chain[-1].inputs[0].op in FOLLOWED:
+        chain.append(chain[-1].inputs[0].inputs[0])
+    if all(tensor.shape is not None for tensor in chain):
+        return
+    infer = model.shapes_by_batch()
+    two, three = infer(2, None), infer(3, None)
+    for tensor in chain:
+        sizes, other = two.get(tensor.name), three.get(tensor.name, ())
+        if tensor.shape is None and sizes is not None and len(sizes) == len(other):
+            tensor.shape = [size if size == again else None for size, again in zip(sizes, other, strict=True)]
 
 
 def may_be_infinite(tensor: gs.Tensor, near: int = NEAR) -> bool:
@@ -188,12 +209,23 @@ def _complement(node: gs.Node, axis: int, build: Builder) -> gs.Tensor | None:
     return None
 
 
+def _clip(node: gs.Node, axis: int, build: Builder) -> gs.Tensor | None:
+    """Of limits outside of 0..1, which change no probability."""
+    limits = [node.attrs.get(key) for key in ("min", "max")]
+    for place, tensor in enumerate(node.inputs[1:3]):
+        if not tensor.is_empty():
+            limits[place] = float(tensor.values) if is_constant(tensor) else math.nan
+    low, high = (default if limit is None else limit for limit, default in zip(limits, (0, 1), strict=True))
+    return _log_of(node.inputs[0], axis, build) if low <= 0 and high >= 1 else None
+
+
 RULES: dict[str, Callable[[gs.Node, int, Builder], gs.Tensor | None]] = {
     "Softmax": _softmax,
     "Exp": _exponential,
     "Identity": _same,
     "Dropout": _same,
     "Cast": _cast,
+    "Clip": _clip,
     "Transpose": _transpose,
     "Div": _quotient,
     "Normalizer": _normalized,
@@ -201,6 +233,9 @@ RULES: dict[str, Callable[[gs.Node, int, Builder], gs.Tensor | None]] = {
     "Concat": _complement,
     **dict.fromkeys(FORMS, _form),
 }
+
+
+FOLLOWED = frozenset(("Identity", "Dropout", "Cast", "Clip", "Transpose", "Div", "Softmax", *FORMS))
 
 
 def _again(node: gs.Node, inner: gs.Tensor | None, build: Builder) -> gs.Tensor | None:
