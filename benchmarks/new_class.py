@@ -202,11 +202,11 @@ class Trial:
         return np.setdiff1d(np.arange(len(self.network.train.labels)), used)
 
 
-def trials(run: Run, name: str, count: int) -> Iterator[tuple[int, Trial]]:
+def trials(run: Run, name: str, count: int, seeds: int = SEEDS) -> Iterator[tuple[int, Trial]]:
     """Yield each class with each seed."""
     network = _network(name)
     for left_out in run.some(range(network.train.logits.shape[1])):
-        for seed in range(SEEDS):
+        for seed in range(seeds):
             yield seed, Trial.draw(network, left_out, count, seed)
 
 

@@ -14,7 +14,7 @@ from graft.passes.base import Context, Declined, Report
 from graft.passes.discriminant.evidence import Evidence
 from graft.passes.discriminant.joint import JointColumns
 from graft.passes.discriminant.linear import SHRINKAGES, Column, fit_column
-from graft.passes.discriminant.opened import Opened
+from graft.passes.discriminant.opened import Opened, check_output
 from graft.passes.discriminant.others import HEAD, SAMPLES, draw_others
 from graft.passes.discriminant.unchanged import compare_columns
 from graft.rewriter.card.card import OTHER, Card
@@ -110,8 +110,10 @@ class NewClass:
             card: of the classifier.
 
         Raises:
-            GraftError: the class is there although it is to be added, or is not there.
+            GraftError: the class is there although it is to be added, or is not there; or the output is of
+                another kind.
         """
+        check_output(card)
         if self.name == OTHER:
             raise GraftError("class-name", f"no class can be called {OTHER}", "choose another name")
         if self.replaces:
@@ -159,7 +161,7 @@ class NewClass:
         if self.joint:
             found: Column | JointColumns = JointColumns.fit(evidence, places, context.seed)
         else:
-            found = _column(evidence, opened.widths, others, doubt)
+            found = _column(evidence, opened.widths, others, doubt, OTHER not in labels)
         result, tensor = self._write(opened, found, labels, stay)
         result.card = after
         equal, declined = None, few
@@ -257,11 +259,19 @@ class NewClass:
         return result, columns
 
 
-def _column(evidence: Evidence, widths: Sequence[int], others: str, doubt: float) -> Column:
-    """Return the column of the class, for features as they come."""
+def _column(evidence: Evidence, widths: Sequence[int], others: str, doubt: float, taught: bool) -> Column:
+    """Return the column of the class, for features as they come.
+
+    Args:
+        evidence: the samples.
+        widths: values of each layer that the features are of.
+        others: what represents the old classes.
+        doubt: how little they are known.
+        taught: old classes show how a discriminant compares with a logit.
+    """
     scale = evidence.scales(widths)
     shrinkages = SHRINKAGES[:1] if others == HEAD else SHRINKAGES
-    column = fit_column(replace(evidence, features=evidence.features / scale), shrinkages, doubt)
+    column = fit_column(replace(evidence, features=evidence.features / scale), shrinkages, doubt, taught)
     return replace(column, weights=column.weights / scale)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.patch import print_report, save
 
+log = logging.getLogger("graft")
+
+RARELY = 0.5
+"""Recall of a class below which it is of little use."""
 REPRESENTED = {
     SAMPLES: "their samples represent the other classes",
     STATISTICS: "its statistics represent the other classes: figures on folds are estimates",
@@ -126,6 +131,12 @@ def from_samples(
         result.update(parents.sources_of(found.training, found.test))
     result.update(save(report.model, output.output, output))
     show.declined(result["declined"])
+    if report.recall < RARELY:
+        log.warning(
+            "on held-out folds only %s of the samples of %s are found: give more samples of it%s",
+            *(show.percent(report.recall), made.name),
+            "" if report.others == SAMPLES else ", and of the old classes",
+        )
     command = "replace" if made.replaces else "add"
     show.emit(command, result, output.as_json, lambda: _print(result))
 

@@ -43,7 +43,10 @@ class Column:
 
 
 def fit_column(
-    evidence: Evidence, shrinkages: Sequence[float] = SHRINKAGES, strictness: float = 0.0
+    evidence: Evidence,
+    shrinkages: Sequence[float] = SHRINKAGES,
+    strictness: float = 0.0,
+    taught: bool = True,
 ) -> Column:
     """Return the column of the new class.
 
@@ -59,8 +62,10 @@ def fit_column(
         shrinkages: what is tried, the strongest first.
         strictness: from 0 to 1: how far the threshold goes from the most likely one to the one that nine of
             ten samples of the class pass, if that is higher: for old classes that are not really known.
+        taught: old classes are treated as if they were new; not where a column takes all that is unlike
+            them, since it does not take them.
     """
-    teachers = evidence.old if len(evidence.old) > 1 else []
+    teachers = evidence.old if taught and len(evidence.old) > 1 else []
     teachers = [teachers[place] for place in _spread(len(teachers), TEACHERS)]
     classes = [*teachers, evidence.new]
     scores = _left_out(evidence, classes, shrinkages)

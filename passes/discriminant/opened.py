@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,10 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.compare.fitting import read_outputs
 from graft.passes.cut.head import HeadBuilder, open_output
-from graft.rewriter.arrays import Array, Table
+from graft.passes.discriminant.head import Head
+from graft.passes.normalize.large_constants import fold_forms
+from graft.rewriter.arrays import Table
+from graft.rewriter.card.card import Card
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -20,8 +22,26 @@ from graft.rewriter.run.session import Device
 
 LOGITS = "graft/open/logits"
 FEATURES = "graft/open/features"
-TOLERANCE = 1e-3
-"""Of a head on random features, relative to its largest logit: below it the head is affine."""
+CHANNEL_AXES = {"MatMul": -1, "MatMulInteger": -1, "Gemm": 1, "Conv": 1, "ConvInteger": 1}
+"""Layers with weights, and the axis of the channels that they read."""
+
+
+def check_output(card: Card) -> None:
+    """Check that classes can be added to an output.
+
+    Raises:
+        GraftError: the output is of another kind, or has labels of time steps.
+    """
+    if card.output.kind not in ("logits", "probabilities"):
+        raise GraftError(
+            "output-kind",
+            f"classes cannot be added to, or replaced in, an output of kind {card.output.kind}",
+            "supported are logits and probabilities",
+        )
+    if card.output.steps:
+        raise GraftError(
+            "output-kind", "the output has one label a time step", "name a classifier of whole samples"
+        )
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,7 @@ class Opened:
         widths: values of each of these layers.
         build: adds nodes to the copy.
         source: the single tensor that all features are, as it comes; ``None``: there are several.
+        axis: of the channels in it.
     """
 
     model: Model
@@ -46,6 +67,7 @@ class Opened:
     widths: tuple[int, ...]
     build: HeadBuilder
     source: gs.Tensor | None
+    axis: int
 
     @classmethod
     def of(cls, model: Model, name: str) -> Opened:
@@ -59,16 +81,10 @@ class Opened:
             GraftError: the output is of another kind, or no layer with weights makes it.
         """
         card, copy = model.require_card(), model.copy()
-        if card.output.kind not in ("logits", "probabilities"):
-            raise GraftError(
-                "output-kind",
-                f"classes cannot be added to, or replaced in, an output of kind {card.output.kind}",
-                "supported are logits and probabilities",
-            )
-        if card.output.steps:
-            raise GraftError(
-                "output-kind", "the output has one label a time step", "name a classifier of whole samples"
-            )
+        check_output(card)
+        fold_forms(
+            copy, {name for name, each in copy.graph.tensors().items() if isinstance(each, gs.Constant)}
+        )
         logits, output = open_output(copy, card)
         build = HeadBuilder(copy, card)
         build.prefix = _free_prefix(copy, name)
@@ -93,7 +109,7 @@ class Opened:
         source = tensors[places[0].tensor] if len(places) == 1 else None
         copy.graph.outputs = []
         widths = tuple(len(place.channels) for place in places)
-        return cls(copy, output, logits, features, widths, build, source)
+        return cls(copy, output, logits, features, widths, build, source, places[0].axis)
 
     def read(self, samples: Samples, device: Device) -> tuple[Table, Table]:
         """Return features and logits of samples, float64 (samples, values) and (samples, columns).
@@ -147,43 +163,10 @@ class Opened:
         self.model.graph.toposort()
         order = [node for node in self.model.graph.nodes if any(node is each for each in nodes)]
         shape = [1 if not isinstance(size, int) else size for size in self.source.shape or ()]
-        if len(shape) > 2 and int(np.prod(shape[1:])) != self.widths[0]:
-            return None
         example = np.zeros([1, *shape[1:]], self.source.dtype)
         piece = self.model.piece(order, {self.source.name: example}, [self.logits.name])
-        return Head(device.open(piece).run, self.source.name, example)
-
-
-@dataclass(frozen=True)
-class Head:
-    """The last layer of a classifier by itself.
-
-    Attributes:
-        run: runs it on named inputs.
-        name: of its input.
-        example: an input of one sample.
-    """
-
-    run: Callable[[dict[str, Array]], dict[str, Array]]
-    name: str
-    example: Array
-
-    def logits(self, features: Table) -> Table:
-        """Return the logits (samples, columns) of ``features`` (samples, values)."""
-        rows = features.reshape(-1, *self.example.shape[1:]).astype(self.example.dtype)
-        (found,) = self.run({self.name: rows}).values()
-        return np.asarray(found, np.float64)
-
-    def affine(self) -> tuple[Table, Table] | None:
-        """Return weights (columns, values) and constants (columns,); ``None`` if the head is not affine."""
-        size = int(np.prod(self.example.shape[1:]))
-        constant = self.logits(np.zeros((1, size)))
-        weights = self.logits(np.eye(size)) - constant
-        probe = np.random.default_rng(0).normal(size=(4, size))
-        expected, found = probe @ weights + constant, self.logits(probe)
-        if not np.allclose(expected, found, atol=TOLERANCE * max(1e-6, float(np.abs(expected).max()))):
-            return None
-        return weights.T, constant[0]
+        found = Head(device.open(piece).run, self.source.name, example, self.axis)
+        return found if found.reads_means() else None
 
 
 def _free_prefix(model: Model, name: str) -> str:
@@ -208,15 +191,40 @@ def _last_reads(model: Model, groups: ChannelGroups, logits: gs.Tensor) -> list[
             continue
         seen.add(tensor.name)
         node = tensor.inputs[0]
+        if node.op == "DynamicQuantizeLinear":  # the scale of what a layer reads
+            continue
         reads = [read for read in operator_of(node).reads(node, groups) if read.recurrent_weight is None]
-        for read in reads[:1]:
-            features = node.inputs[read.index]
-            if groups.sample_axis(features) == 0 and read.axis != 0:
-                found.setdefault(features.name, Place(features.name, read.axis, read.channels))
+        places = [Place(node.inputs[read.index].name, read.axis, read.channels) for read in reads[:1]]
         if not reads:
+            places = _read_by_computed_weights(node, groups)
+        for place in places:
+            if groups.sample_axis(model.graph.tensors()[place.tensor]) == 0 and place.axis != 0:
+                found.setdefault(place.tensor, place)
+        if not places:
             wanted += [each for each in node.inputs if isinstance(each, gs.Variable) and each.name]
     names = list(model.graph.tensors())
     return sorted(found.values(), key=lambda place: names.index(place.tensor))
+
+
+def _read_by_computed_weights(node: gs.Node, groups: ChannelGroups) -> list[Place]:
+    """Return what a layer reads whose weights come from constants by nodes: dequantized ones."""
+    if node.op not in CHANNEL_AXES or len(node.inputs) < 2 or not _is_computed(node.inputs[1]):
+        return []
+    features = node.inputs[0]
+    if features.inputs and features.inputs[0].op == "DynamicQuantizeLinear":
+        features = features.inputs[0].inputs[0]
+    shape = groups.shape(features) or ()
+    axis = CHANNEL_AXES[node.op] % max(1, len(shape))
+    if len(shape) < 2 or not isinstance(shape[axis], int):
+        return []
+    return [Place(features.name, axis, np.arange(shape[axis]))]
+
+
+def _is_computed(tensor: gs.Tensor) -> bool:
+    """Return ``True`` for what is made of constants alone."""
+    if isinstance(tensor, gs.Constant):
+        return True
+    return bool(tensor.inputs) and all(_is_computed(each) for each in tensor.inputs[0].inputs if each.name)
 
 
 def _plain_input(model: Model) -> list[Place]:

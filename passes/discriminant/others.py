@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graft.passes.discriminant.opened import Head, Opened
+from graft.passes.discriminant.head import Head
+from graft.passes.discriminant.opened import Opened
 from graft.rewriter.arrays import Integers, Table
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
@@ -68,7 +69,7 @@ def draw_others(
         reason = f"the model has a class {OTHER}" if OTHER in labels else "only one class stays"
         raise _asks_for_samples(reason)
     if head is None:
-        raise _asks_for_samples("its scores depend on more than one layer of features")
+        raise _asks_for_samples("its scores depend on more than the means of one layer of features")
     stored = Mahalanobis.of(model)
     try:
         return _drawn(stored, opened, head, new, (columns, [labels[column] for column in columns]), draw)

@@ -15,8 +15,17 @@ FORMS = frozenset(("Cast", "Flatten", "Identity", "Reshape", "Slice", "Squeeze",
 def fold_large_constants(model: Model) -> None:
     """Let weights of a large model that nodes bring to another form be weights of that form, in place."""
     large = {tensor.name for tensor in outside(model.graph)}
-    if not large:
-        return
+    if large:
+        fold_forms(model, large)
+
+
+def fold_forms(model: Model, large: set[str]) -> None:
+    """Let weights that nodes bring to another form be weights of that form, in place.
+
+    Args:
+        model: is changed.
+        large: names of the weights; those that are made of them are added.
+    """
     ends = {tensor.name for tensor in model.graph.outputs}
     for node in list(model.graph.nodes):
         if node.op not in FORMS or not any(tensor.name in large for tensor in node.inputs):

@@ -96,3 +96,15 @@ def test_what_does_not_fit_is_said_in_one_line(
     result = graft(*line, "-o", tmp_path / "out.onnx")
     assert result.code == 2 and text in result.err and len(result.err.strip().splitlines()) == 1
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_class_that_is_rarely_found_warns(graft: Graft, fewer: Path, tmp_path: Path) -> None:
+    """Of noise no class can be made; the figures say so, and a line on standard error."""
+    np.savez(tmp_path / "noise.npz", x=np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8))
+    result = graft("add", fewer, "--class", "3", "--data", tmp_path / "noise.npz", "-o", tmp_path / "m.onnx")
+    assert result.code == 0 and "warning" not in result.err
+    data = np.load(MNIST)
+    mixed = np.concatenate([data["x_train"][data["y_train"] == digit][:2] for digit in (0, 1, 4, 6, 7, 9)])
+    np.savez(tmp_path / "mixed.npz", x=mixed)
+    result = graft("add", fewer, "--class", "3", "--data", tmp_path / "mixed.npz", "-o", tmp_path / "n.onnx")
+    assert "of the samples of 3 are found: give more samples of it, and of the old classes" in result.err
