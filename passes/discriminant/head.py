@@ -66,7 +66,8 @@ class Head:
 
 
 def _centered(logits: Table) -> Table:
-    return logits - logits.mean(axis=1, keepdims=True)
+    found: Table = logits - logits.mean(axis=1, keepdims=True)
+    return found
 
 
 def _close(expected: Table, found: Table) -> bool:

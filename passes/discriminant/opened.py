@@ -215,9 +215,8 @@ def _read_by_computed_weights(node: gs.Node, groups: ChannelGroups) -> list[Plac
         features = features.inputs[0].inputs[0]
     shape = groups.shape(features) or ()
     axis = CHANNEL_AXES[node.op] % max(1, len(shape))
-    if len(shape) < 2 or not isinstance(shape[axis], int):
-        return []
-    return [Place(features.name, axis, np.arange(shape[axis]))]
+    size = shape[axis] if len(shape) > 1 else None
+    return [Place(features.name, axis, np.arange(size))] if isinstance(size, int) else []
 
 
 def _is_computed(tensor: gs.Tensor) -> bool:
