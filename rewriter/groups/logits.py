@@ -46,7 +46,7 @@ def logits_behind(probabilities: gs.Variable, axis: int, build: Builder) -> gs.V
 
 
 def note_shapes(model: Model, probabilities: gs.Variable) -> None:
-    """Note the shapes of what makes probabilities where the file leaves them out: sizes tell which axis is which.
+    """Note the shapes of what makes probabilities where the file has none: sizes tell which axis is which.
 
     Args:
         model: whose graph has the tensor.
