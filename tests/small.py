@@ -86,13 +86,15 @@ class Net:
         weight, bias = self.weight(f"{name}.w", out, into), self.weight(f"{name}.b", out)
         return self.node("Gemm", name, x, weight, bias, transB=1)
 
-    def proto(self, **outputs: Sequence[Any]) -> onnx.ModelProto:
-        """The model, checked; output name to shape behind the batch."""
+    def proto(
+        self, further: Sequence[onnx.ValueInfoProto] = (), **outputs: Sequence[Any]
+    ) -> onnx.ModelProto:
+        """The model, checked, with ``further`` inputs; output name to shape behind the batch."""
         kind = helper.np_dtype_to_tensor_dtype(self.dtype)
         graph = helper.make_graph(
             self.nodes,
             "small",
-            [helper.make_tensor_value_info("x", kind, ["N", *self.shape])],
+            [helper.make_tensor_value_info("x", kind, ["N", *self.shape]), *further],
             [helper.make_tensor_value_info(n, kind, ["N", *s]) for n, s in outputs.items()],
             list(self.constants.values()),
         )

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 Shape = tuple[int | None, ...]
 Value = NDArray[Any]
-"""Integers, with ``None`` where one is not known; of 0 or 1 axes."""
+"""Integers or truth values, with ``None`` where one is not known; of 0 or 1 axes."""
 
 LENGTHS = (16, 24)
 """What the free axes of sequences count as, once and again: sizes that do not change are known."""
@@ -98,7 +98,7 @@ def _inferred(proto: onnx.ModelProto) -> dict[str, Shape]:
 
 
 def _small(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_type in INTEGERS and len(tensor.dims) < 2 and math.prod(tensor.dims) <= MOST
+    return tensor.data_type in (*INTEGERS, TensorProto.BOOL) and len(tensor.dims) < 2 and math.prod(tensor.dims) <= MOST
 
 
 def _lighten(graph: onnx.GraphProto) -> None:

@@ -67,17 +67,17 @@ class Recurrent(Consumer):
                 flow.give(tensor, [None] * (3 if place == SEQUENCE else 2) + [units])
 
     def _start(self, node: gs.Node, state: gs.Tensor, units: Channels, flow: Flow) -> None:
-        """Tie the units of a state to start with to those of the node."""
+        """Tie the units of a state to start with to those of the node; of one without channels they are picked."""
         if is_constant(state):
             return
         *others, channels = flow.of(state) or [None]
         for other in others:
             flow.pin(other, node, "channels of a state along directions or samples")
-        if channels is None or len(channels) != len(units):
+        if channels is not None and len(channels) == len(units):
+            flow.tie(units, channels)
+        elif channels is not None or _width(state, flow) != len(units):
             flow.pin(units, node, "starts with a state that holds no channels")
             flow.pin(channels, node, "starts with a state of another size")
-        else:
-            flow.tie(units, channels)
 
     def parameters(self, node: gs.Node, channels: ChannelLookup) -> list[Parameter]:
         """Return both weights, their biases, peepholes, and constant states to start with."""
@@ -128,8 +128,23 @@ class Recurrent(Consumer):
         return [Work(times, (units, wide)), own]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
-        """Write ``hidden_size``."""
+        """Write ``hidden_size``; pick the units that stay out of states that come whole, such as inputs."""
         node.attrs["hidden_size"] = int(node.inputs[RECURRENCE].shape[FEATURES])
+        made = next(tensor for tensor in node.outputs if tensor.name)
+        kept = cut.keeps(made, len(cut.shape(made) or ()) - 1)
+        if kept is None or kept.all():
+            return
+        for index in STATES:
+            state = given(node, index)
+            if state is None or is_constant(state) or cut.keeps(state, FEATURES) is not None:
+                continue
+            name = f"{state.name}/units_of_{node.name}_{index}"  # another name with every cut
+            units = gs.Constant(f"{name}/kept", np.flatnonzero(kept))
+            picked = gs.Variable(name, state.dtype, [*(cut.shape(state) or ())[:FEATURES], int(kept.sum())])
+            cut.graph.nodes.append(
+                gs.Node("Gather", name, {"axis": FEATURES}, inputs=[state, units], outputs=[picked])
+            )
+            node.inputs[index] = picked
 
     # ------------------------------------------------------------ compensation
 
@@ -171,6 +186,12 @@ class Recurrent(Consumer):
         bias, kind = given(node, BIAS), node.inputs[WEIGHT].dtype
         old = np.zeros(()) if bias is None else bias.values.astype(np.float64)
         set_constant(node, BIAS, (old + delta.reshape(len(delta), -1)).astype(kind))
+
+
+def _width(state: gs.Tensor, flow: Flow) -> int | None:
+    """Return the number of units in a state."""
+    shape = flow.shape(state)
+    return shape[-1] if shape else None
 
 
 def _weight_of(read: Read) -> int:

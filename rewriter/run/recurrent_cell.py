@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graft.rewriter.arrays import Single
 from graft.rewriter.operators.base import given, is_constant
-from graft.rewriter.operators.recurrent import BIAS, DATA, HIDDEN, LENGTHS, RECURRENCE, WEIGHT, Recurrent
+from graft.rewriter.operators.recurrent import BIAS, CELL, DATA, HIDDEN, LENGTHS, RECURRENCE, WEIGHT, Recurrent
 
 ACTIVATIONS: dict[str, Callable[[Single, float, float], Single]] = {
     "affine": lambda x, alpha, beta: alpha * x + beta,
@@ -88,10 +88,9 @@ class RecurrentCell:
         return constant and given(node, LENGTHS) is None and not node.attrs.get("layout", 0)
 
     def reads(self) -> list[str]:
-        """Return the names of the tensors that :meth:`parts` takes, beside the states that the node makes."""
-        start = given(self.node, HIDDEN)
-        names = [self.node.inputs[DATA].name]
-        return names if start is None or is_constant(start) else [*names, start.name]
+        """Return the names of the tensors that the node reads: data, and states that are no constants."""
+        read = [given(self.node, index) for index in (DATA, HIDDEN, CELL)]
+        return [tensor.name for tensor in read if tensor is not None and not is_constant(tensor)]
 
     def parts(self, tensors: Mapping[str, NDArray[Any]], states: Single) -> list[Part]:
         """Return the linear parts over all steps.

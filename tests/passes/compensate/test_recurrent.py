@@ -6,22 +6,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
-from graft.passes.base import Declined
+from graft.passes.base import Context, Declined
 from graft.passes.compensate import recurrent
 from graft.passes.compensate.fold import Fold
 from graft.passes.compensate.layer import CutAndParent
 from graft.passes.compensate.recurrent import RecurrentLayer
 from graft.passes.compensate.refit import Refit
 from graft.passes.cut.verify import Pruned
+from graft.passes.decompose import Decompose
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
+from graft.passes.parent import Parent
+from graft.passes.select.observe import Observe
+from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.record.profile import PRODUCTS, SQUARES, SUM
+from graft.rewriter.run.equivalence import check
 from graft.rewriter.run.recurrent_cell import ACTIVATIONS, ALPHA, BETA, RecurrentCell
 from graft.rewriter.run.staged import Batches, StagedRun
 from tests import small
@@ -239,3 +244,35 @@ def test_the_profile_of_a_label_a_sequence_counts_all_steps() -> None:
     for row in range(4):
         rows = states[samples.labels == row].mean(axis=1)
         np.testing.assert_allclose(profile.tables[SUM.name]["all"][row], rows.sum(axis=0), atol=1e-3)
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_units_are_picked_out_of_states_that_are_inputs(op: str) -> None:
+    """Constant for all samples of the data; the module takes what the parent takes, also other states."""
+    found, units = small.Net(STEPS, 3), UNITS
+    turned = found.node("Transpose", "turned", "x", perm=[1, 0, 2])
+    sizes = [(1, GATES[op] * units, 3), (1, GATES[op] * units, units), (1, 2 * GATES[op] * units)]
+    weights = [found.weight(name, *size) for name, size in zip("WRB", sizes, strict=True)]
+    states = ["h", "c"][: 2 if op == "LSTM" else 1]
+    found.nodes.append(
+        helper.make_node(op, [turned, *weights, "", *states], ["", "last"], name="layer", hidden_size=units)
+    )
+    found.gemm("y", found.node("Squeeze", "flat", "last", found.ints("zero", 0)), 4, units)
+    further = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "N", units]) for name in states]
+    proto = found.proto(further, y=[4])
+    inputs = [{"name": "x", "kind": "tensor"}]
+    inputs += [{"name": name, "kind": "tensor", "constant": 0.5, "batch_axis": 1} for name in states]
+    output = {"name": "y", "kind": "logits"}
+    card = Card.model_validate({"inputs": inputs, "output": output, "labels": small.LABELS})
+    labelled = small.samples(data(60), np.arange(60) % 4, card)
+    parent = Parent(Model.from_proto(proto, card))
+    profile = Observe()(parent, small.context(samples=labelled)).profile
+    context = Context(samples=labelled, profile=profile, device=small.CPU)
+    for compensate in ("none", "refit"):
+        report = Decompose(["a", "b"], keep=0.5, compensate=compensate, verify=True)(parent, context)
+        assert report.cost.macs <= parent.cost.macs / 2
+        again = Parent(report.model)  # what was pruned once can be pruned again
+        assert again.groups.cuttable().any()
+        shapes = [list(each.shape) for each in report.model.graph.inputs]
+        assert shapes[1:] == [[1, "N", units]] * len(states)
+        check(report.model)

@@ -75,3 +75,16 @@ def test_a_shape_chosen_where_it_is_not_minus_one() -> None:
     target = b.one("Where", b.one("Equal", wanted, b.ints(-1, -1, -1)), ones, wanted)
     x = b.one("Expand", x, target)
     assert shapes_of(b, x)[x.name] == (2, 3, 4)
+
+
+def test_a_shape_chosen_by_a_constant() -> None:
+    """As is left of an ``expand`` whose condition was folded."""
+    b = Builder(opset=13)
+    x = b.input(1, 4)
+    wanted = b.one("Concat", b.unsqueeze(size(b, x, 0), 0), b.ints(-1, -1), axis=0)
+    condition = b.constant([False, True, True], np.bool_)
+    token = b.one(
+        "Expand", b.constant(np.zeros((1, 1, 4)), np.float32), b.one("Where", condition, b.ints(1, 1, 1), wanted)
+    )
+    x = b.one("Concat", token, x, axis=1)
+    assert shapes_of(b, x)[x.name] == (2, 2, 4)
