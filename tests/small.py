@@ -86,9 +86,7 @@ class Net:
         weight, bias = self.weight(f"{name}.w", out, into), self.weight(f"{name}.b", out)
         return self.node("Gemm", name, x, weight, bias, transB=1)
 
-    def proto(
-        self, further: Sequence[onnx.ValueInfoProto] = (), **outputs: Sequence[Any]
-    ) -> onnx.ModelProto:
+    def proto(self, further: Sequence[onnx.ValueInfoProto] = (), **outputs: Sequence[Any]) -> onnx.ModelProto:
         """The model, checked, with ``further`` inputs; output name to shape behind the batch."""
         kind = helper.np_dtype_to_tensor_dtype(self.dtype)
         graph = helper.make_graph(

@@ -98,7 +98,11 @@ def _inferred(proto: onnx.ModelProto) -> dict[str, Shape]:
 
 
 def _small(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_type in (*INTEGERS, TensorProto.BOOL) and len(tensor.dims) < 2 and math.prod(tensor.dims) <= MOST
+    return (
+        tensor.data_type in (*INTEGERS, TensorProto.BOOL)
+        and len(tensor.dims) < 2
+        and math.prod(tensor.dims) <= MOST
+    )
 
 
 def _lighten(graph: onnx.GraphProto) -> None:

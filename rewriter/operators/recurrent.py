@@ -67,7 +67,7 @@ class Recurrent(Consumer):
                 flow.give(tensor, [None] * (3 if place == SEQUENCE else 2) + [units])
 
     def _start(self, node: gs.Node, state: gs.Tensor, units: Channels, flow: Flow) -> None:
-        """Tie the units of a state to start with to those of the node; of one without channels they are picked."""
+        """Tie the units of a state to start with to those of the node; of a whole state they are picked."""
         if is_constant(state):
             return
         *others, channels = flow.of(state) or [None]

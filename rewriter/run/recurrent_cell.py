@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from graft.rewriter.arrays import Single
 from graft.rewriter.operators.base import given, is_constant
-from graft.rewriter.operators.recurrent import BIAS, CELL, DATA, HIDDEN, LENGTHS, RECURRENCE, WEIGHT, Recurrent
+from graft.rewriter.operators.recurrent import (
+    BIAS,
+    CELL,
+    DATA,
+    HIDDEN,
+    LENGTHS,
+    RECURRENCE,
+    WEIGHT,
+    Recurrent,
+)
 
 ACTIVATIONS: dict[str, Callable[[Single, float, float], Single]] = {
     "affine": lambda x, alpha, beta: alpha * x + beta,

@@ -84,7 +84,9 @@ def test_a_shape_chosen_by_a_constant() -> None:
     wanted = b.one("Concat", b.unsqueeze(size(b, x, 0), 0), b.ints(-1, -1), axis=0)
     condition = b.constant([False, True, True], np.bool_)
     token = b.one(
-        "Expand", b.constant(np.zeros((1, 1, 4)), np.float32), b.one("Where", condition, b.ints(1, 1, 1), wanted)
+        "Expand",
+        b.constant(np.zeros((1, 1, 4)), np.float32),
+        b.one("Where", condition, b.ints(1, 1, 1), wanted),
     )
     x = b.one("Concat", token, x, axis=1)
     assert shapes_of(b, x)[x.name] == (2, 2, 4)
