@@ -274,7 +274,7 @@ def test_a_tensor_of_the_parent_is_called_rest() -> None:
 
 
 def test_probabilities_that_a_clip_follows() -> None:
-    """No softmax makes the output: what the clip reads is shares, not logits."""
+    """Limits of 0 and 1 change no probability: the logits are those of the softmax before them."""
     nodes = [
         helper.make_node("Gemm", ["x", "w"], ["h"], name="gemm"),
         helper.make_node("Relu", ["h"], ["r"]),

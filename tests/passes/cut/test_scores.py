@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
 
 from graft.passes.compose import Compose, Modules
@@ -50,6 +51,16 @@ def squeezed(net: Net) -> None:
     net.node("Squeeze", "y", net.node("Softmax", "s", tall, axis=1), net.ints("axis", 2))
 
 
+def tall(net: Net) -> None:
+    """As PyTorch writes it: the shapes inside are not in the file, and the columns have a name."""
+    upright = net.node("Unsqueeze", "u", "z", net.ints("axes", 2, 3))
+    net.node("Reshape", "y", net.node("Softmax", "s", upright, axis=1), net.ints("shape", -1, 4))
+
+
+def clipped(net: Net) -> None:
+    net.node("Clip", "y", softmax(net), net.constant("low", 0.0), net.constant("high", 1.0))
+
+
 FORMS: dict[str, Form] = {
     "softmax": lambda net: net.node("Softmax", "y", "z", axis=-1),
     "identity": lambda net: net.node("Identity", "y", softmax(net)),
@@ -59,6 +70,8 @@ FORMS: dict[str, Form] = {
     "quotient": quotient,
     "turned": turned,
     "squeezed": squeezed,
+    "tall": tall,
+    "clipped": clipped,
 }
 
 
@@ -72,10 +85,23 @@ def test_the_others_share_what_a_sure_class_leaves(form: str) -> None:
     net = body(sure=60.0)
     FORMS[form](net)
     model = small.model(net, "probabilities")
+    if form == "tall":
+        for tensor in model.graph.tensors().values():
+            if isinstance(tensor, gs.Variable) and tensor.inputs:
+                tensor.shape = ["N", "columns"] if tensor.name == "y" else None
     logits, whole = small.run(net.proto(y=[4], z=[4]), X)["z"], small.run(model, X)["y"]
     assert (whole.max(axis=1) == 1).any(), "float32 rounds some to 1"
     found = small.run(Remove(["a"])(model, small.context()).model, X)["y"]
     np.testing.assert_allclose(found, shares(logits, [1, 2, 3]), atol=1e-4)
+
+
+def test_limits_that_change_probabilities_are_kept() -> None:
+    net = body()
+    net.node("Clip", "y", softmax(net), net.constant("low", 0.2), net.constant("high", 1.0))
+    model = small.model(net, "probabilities")
+    whole = small.run(model, X)["y"][:, 1:]
+    found = small.run(Remove(["a"])(model, small.context()).model, X)["y"]
+    np.testing.assert_allclose(found, whole / whole.sum(axis=1, keepdims=True), atol=1e-5)
 
 
 def test_half_precision_keeps_what_it_rounds_to_nothing() -> None:
