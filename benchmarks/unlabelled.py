@@ -163,7 +163,7 @@ def unlabelled(run: Run) -> None:
     output.section(f"predictions as labels, `--keep {KEEP}`")
     output.header(
         *("network", "samples to cut with", "predictions that are right", "parent"),
-        *("with labels", "with predictions", "lost"),
+        *("with labels", "with predictions", "difference"),
     )
     vision, rnn = bench_folder("vision"), bench_folder("rnn")
     subject = _subject(run, rnn / f"{CLINC}.onnx", rnn / "clinc.npz")
