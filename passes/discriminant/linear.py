@@ -51,12 +51,13 @@ def fit_column(
     """Return the column of the new class.
 
     Its direction is that of Fisher's linear discriminant, ``inverse(S) (m - r)`` for the mean ``m`` of the
-    class and ``r`` of the others, with the pooled covariance within classes shrunk towards a multiple of the
-    identity: ``(1 - g) S + g trace(S)/p I`` (Friedman, Regularized Discriminant Analysis, JASA 84, 1989; Ledoit
-    and Wolf, J. Multivariate Analysis 88, 2004, who derive ``g``; here folds choose it). Scale and offset make it a logit among those that are there: the most likely ones on folds that
-    were left out, for the class itself and, with the same weight altogether, for old classes that are treated
-    as if they were new, with as few samples. So a handful of samples suffices: the old classes show how a
-    discriminant from so few compares with logits.
+    class and ``r`` of the others, with the pooled covariance within classes shrunk towards a multiple of
+    the identity: ``(1 - g) S + g trace(S)/p I`` (Friedman, Regularized Discriminant Analysis, JASA 84, 1989;
+    Ledoit and Wolf, J. Multivariate Analysis 88, 2004, who derive ``g``; here folds choose it). Scale and
+    offset make it a logit among those that are there: the most likely ones on folds that were left out, for
+    the class itself and, with the same weight altogether, for old classes that are treated as if they were
+    new, with as few samples. So a handful of samples suffices: the old classes show how a discriminant from
+    so few compares with logits.
 
     Args:
         evidence: the samples; one of the new class and of another class in each fold that is left in.
