@@ -6,7 +6,6 @@ import ctypes
 import functools
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,7 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import fixes_batch
 from graft.rewriter.run.external import add_external
 from graft.rewriter.run.feed import InputFeed
+from graft.rewriter.run.sample_rows import RowTrial, failing_node, other_rows
 
 log = logging.getLogger("graft")
 
@@ -33,10 +33,6 @@ SHORT_NAMES = {
     "directml": "DmlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-FEW = (2, 3, 5)
-"""Numbers of samples that a model is tried with; one that no other axis has."""
-NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")
-"""How onnxruntime names the node that failed."""
 More = Callable[[Integers, int], Mapping[str, NDArray[Any]]]
 """Makes further inputs of labels and the number of samples that are fed."""
 _QUIET = 4  # nothing but fatal: errors are raised as a GraftError of one line
@@ -132,6 +128,7 @@ class Session:
                 "check the model with onnxruntime, or export it for this version",
             ) from error
         self._model = model if isinstance(model, Model) else None
+        self._single = False  # a node inside takes one sample at a time
         self._ends = InputFeed.of(self._session.get_inputs(), self._model)
         ran = self._session.get_providers()
         self.providers = tuple(name for name, full in SHORT_NAMES.items() if full in ran)
@@ -145,7 +142,8 @@ class Session:
     @property
     def batch(self) -> int | None:
         """Number of samples that the model takes at once, where its file or a node inside fixes it."""
-        return 1 if self._model and self._model.one_by_one else self._ends.batch
+        alone = self._single or (self._model is not None and self._model.one_by_one)
+        return 1 if alone else self._ends.batch
 
     @property
     def outputs(self) -> list[str]:
@@ -232,61 +230,22 @@ class Session:
         name = samples.card.output.name
         if name not in self.outputs or len(samples) < 2:
             return
+        trial = RowTrial(samples, name, lambda inputs, labels: self._trial(inputs, labels, more, name))
         if self.batch is not None:
             if self.batch > 1 and self._ends.doubtful:
-                self._check_apart(samples, name, more, self.batch)
-            return
-        inputs, labels = next(samples.take(np.arange(min(max(FEW), len(samples)))).batches(max(FEW)))
-        others = {size for array in inputs.values() for size in array.shape[1:]}
-        count = next((number for number in FEW if number not in others and number <= len(labels)), 2)
-        failed = None
-        for number in (count, 1):
-            part = {key: array[:number] for key, array in inputs.items()}
-            try:
-                shape = self.run(self._fed(part, labels[:number], more), [name])[name].shape
-            except GraftError as error:
-                if number == 1:
-                    raise failed or error from None
-                failed = error
-                continue
-            if shape[:1] == (number,):
-                break
-            if number == 1:
-                raise failed or _other_rows(name, shape, number)
-        if number == 1:
-            self._one_by_one(failed)
-        elif samples.card.output.steps:  # steps that are taken for samples give as many rows
-            self._check_apart(samples, name, more, number)
+                trial.check_apart(self.batch)
+        elif not trial.takes_several():
+            self._one_by_one(trial.failed)
 
-    def _check_apart(self, samples: Samples, name: str, more: More | None, fed: int) -> None:
-        """Check that rows depend on one sample each: change one of a batch, compare the others.
-
-        Args:
-            samples: matched to the card of the model.
-            name: of the output.
-            more: makes further inputs.
-            fed: samples in a batch.
-
-        Raises:
-            GraftError: ``output-rows``.
-        """
-        few = samples.take(np.arange(min(fed, len(samples))))
-        inputs, labels = next(few.batches(len(few)))
-        whole = self.run(self._fed(inputs, labels, more), [name])[name]
-        for place, other in ((0, -1), (-1, 0)):  # a recurrence reaches one way
-            changed = {key: array.copy() for key, array in inputs.items()}
-            for array in changed.values():
-                array[place] = array[other]
-            found = self.run(self._fed(changed, labels, more), [name])[name]
-            kept = np.delete(np.arange(len(labels)), place)
-            fits = len(whole) == len(found) == fed
-            if not fits or not np.allclose(found[kept], whole[kept], rtol=1e-3, atol=1e-4, equal_nan=True):
-                raise _other_rows(name, whole.shape, fed)
+    def _trial(
+        self, inputs: Mapping[str, Array], labels: Integers, more: More | None, name: str
+    ) -> NDArray[Any]:
+        return self.run(self._fed(inputs, labels, more), [name])[name]
 
     def _one_by_one(self, failed: GraftError | None) -> None:
         """Take one sample at a time from now on, and say which node asks for it."""
-        named = NODE.search(failed.message) if failed else None
-        node = f"{named[1]} {named[2]}" if named else "a node"
+        node = failing_node(failed)
+        self._single = True
         if self._model is not None:
             self._model.one_by_one = True
             fixed = fixes_batch(self._model.graph)
@@ -306,18 +265,8 @@ class Session:
         """
         fed = self.batch or len(labels)
         if values.ndim == 0 or len(values) != fed:
-            raise _other_rows(name, values.shape, fed)
+            raise other_rows(name, values.shape, fed)
         return values[: len(labels)]
-
-
-def _other_rows(name: str, shape: Sequence[int], fed: int) -> GraftError:
-    """Return the error for an output whose rows are not the samples that were fed."""
-    return GraftError(
-        "output-rows",
-        f"output {name} has shape {list(shape)} for a batch of {fed} samples: its rows are not samples",
-        "where samples lie on another axis of an input, say so in the card: batch_axis: 1 (data keep samples"
-        " first); outputs have samples first, also with one label a time step",
-    )
 
 
 @functools.cache
