@@ -95,7 +95,7 @@ def failing_node(failed: GraftError | None) -> str:
     return f"{named[1]} {named[2]}" if named else "a node"
 
 
-def other_rows(name: str, shape: Sequence[int], fed: int) -> GraftError:
+def other_rows(name: str, shape: Sequence[int | str | None], fed: int) -> GraftError:
     """Return the error for an output whose rows are not the samples that were fed.
 
     Args:

@@ -17,6 +17,7 @@ from graft.rewriter.graph.scores import written_labels
 from graft.rewriter.measure.draft.labels import Labels, choose_labels
 from graft.rewriter.measure.draft.outputs import Form, Scores
 from graft.rewriter.measure.draft.written import Written
+from graft.rewriter.run.sample_rows import other_rows
 from graft.rewriter.run.session import Device, Session
 
 
@@ -115,6 +116,16 @@ class Subject:
     def labelled(self) -> Split | None:
         """The samples, if they have labels."""
         return self.part if self.part is not None and self.part.labelled else None
+
+    def check_rows(self, output: str) -> None:
+        """Check that an output of a model that takes one sample at a time has an axis of samples.
+
+        Raises:
+            GraftError: ``output-rows``.
+        """
+        shape = self.model.outputs()[output][1]
+        if self.session.batch == 1 and len(shape) == 1 and isinstance(shape[0], int) and shape[0] > 1:
+            raise other_rows(output, shape, 1)
 
     def labels(self, output: str, form: Form) -> Labels:
         """Choose the labels of the columns of an output."""

@@ -90,6 +90,7 @@ def _readings(subject: Subject, part: Split, ways: list[Way]) -> list[Reading]:
     refused: GraftError | None = None
     for each in subject.outputs:
         try:
+            subject.check_rows(each.name)
             form = form_of(each.name, ran.rows(each.name).shape, _steps(part))
             found.append(Reading(each, form, subject.labels(each.name, form)))
         except GraftError as error:

@@ -58,6 +58,7 @@ def draft_from_graph(subject: Subject) -> CardDraft:
 
 
 def _form(subject: Subject, each: Scores, numbers: dict[str, Array], length: int | None) -> Form:
+    subject.check_rows(each.name)
     if each.name in numbers:
         found = numbers[each.name]
         if len(found) % GUESSED_ROWS and subject.part is None:

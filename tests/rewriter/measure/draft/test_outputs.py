@@ -192,3 +192,17 @@ def test_a_batch_fixed_inside_is_run_one_by_one(size: list[int]) -> None:
     found = draft(classifier(task, ["N", SIDE, SIDE], [target, node("Reshape", "x s", "flat")]), task.split())
     assert found.top1 == pytest.approx((task.posterior.argmax(1) == task.labels).mean())
     assert any("one sample at a time" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_scores_without_an_axis_of_samples(labelled: bool) -> None:
+    """A fixed batch of 1 that is squeezed away at the end."""
+    task = Task()
+    end = [node("Gemm", "flat w b", "z"), onnx.helper.make_node("Squeeze", ["z"], ["y"], name="end")]
+    weights, bias = task.head()
+    proto = model(
+        [*FLAT, *end], {"w": weights, "b": bias}, {"x": (FLOAT, [1, SIDE, SIDE])}, {"y": (FLOAT, [CLASSES])}
+    )
+    with pytest.raises(GraftError, match="without a squeeze at the end") as caught:
+        draft(proto, task.split() if labelled else None)
+    assert caught.value.code == "output-rows"
