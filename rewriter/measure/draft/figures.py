@@ -94,8 +94,8 @@ def clearly_worse(one: Figures, best: Figures, errors: float) -> bool:
 
 def clearly_less_right(one: Figures, best: Figures, errors: float) -> bool:
     """Return True where ``one`` is right less often on the same samples, by standard errors."""
-    right = [(each.predictions == each.truth).astype(np.float64) for each in (best, one)]
-    return _clearly_above(*right, errors)
+    right, other = ((each.predictions == each.truth).astype(np.float64) for each in (best, one))
+    return _clearly_above(right, other, errors)
 
 
 def _clearly_above(higher: NDArray[np.float64], lower: NDArray[np.float64], errors: float) -> bool:

@@ -60,7 +60,8 @@ def read_written(metadata: Mapping[str, str], path: Path | None) -> Written:
         metadata: of the model.
         path: its file, beside which configurations of Hugging Face and timm may lie; ``None``: none.
     """
-    labels, notes = [], []
+    labels: list[tuple[str, tuple[str, ...]]] = []
+    notes: list[str] = []
     folded = {re.sub(r"[^a-z0-9]", "", key.casefold()): (key, value) for key, value in metadata.items()}
     for wanted in LABEL_KEYS:
         key, value = folded.get(wanted, ("", ""))
