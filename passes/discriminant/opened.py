@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ from graft.rewriter.run.session import Device
 
 LOGITS = "graft/open/logits"
 FEATURES = "graft/open/features"
+SIDE = 4
+"""Of maps whose sides are free."""
 CHANNEL_AXES = {"MatMul": -1, "MatMulInteger": -1, "Gemm": 1, "Conv": 1, "ConvInteger": 1}
 """Layers with weights, and the axis of the channels that they read."""
 
@@ -162,11 +165,32 @@ class Opened:
                 wanted += node.inputs
         self.model.graph.toposort()
         order = [node for node in self.model.graph.nodes if any(node is each for each in nodes)]
-        shape = [1 if not isinstance(size, int) else size for size in self.source.shape or ()]
-        example = np.zeros([1, *shape[1:]], self.source.dtype)
-        piece = self.model.piece(order, {self.source.name: example}, [self.logits.name])
-        found = Head(device.open(piece).run, self.source.name, example, self.axis)
-        return found if found.reads_means() else None
+        found = self._alone(self.source, order, SIDE, device) or self._alone(self.source, order, 1, device)
+        return found if found is not None and found.reads_means() else None
+
+    def _alone(self, source: gs.Tensor, order: Sequence[gs.Node], side: int, device: Device) -> Head | None:
+        """Return the head on features whose free sides are ``side``; ``None``: it takes none of this size.
+
+        Args:
+            source: the features.
+            order: its nodes.
+            side: of maps whose size is not known.
+            device: where it runs.
+
+        Raises:
+            GraftError: it does not run at all.
+        """
+        shape = [side if not isinstance(size, int) else size for size in source.shape or ()]
+        example = np.zeros([1, *shape[1:]], source.dtype)
+        piece = self.model.piece(order, {source.name: example}, [self.logits.name])
+        found = Head(device.open(piece).run, source.name, example, self.axis)
+        try:
+            found.logits(np.zeros((1, example.shape[self.axis])))
+        except GraftError as error:
+            if error.code != "run-failed" or side == 1:
+                raise
+            return None
+        return found
 
 
 def _free_prefix(model: Model, name: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from graft.passes.discriminant.opened import Opened
 from graft.passes.new_class import NewClass, NewClassReport
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -120,6 +121,27 @@ def test_maps_that_are_rectified_ask_for_samples() -> None:
     with pytest.raises(GraftError) as error:
         added(base, split(20, names=("e",)))
     assert error.value.code == "new-class-others" and "more than the means" in str(error.value)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_maps_of_any_size_are_averaged(size: int) -> None:
+    """A kernel of 1 x 1 reads means alone; one of 3 x 3 sees the edges of a map, which is no mean."""
+    made = small.Net(3, 8, 8)
+    maps = made.node("Relu", "maps", made.conv("first", "x", 6, 3, pads=[1] * 4))
+    classes = made.conv("classes", maps, 4, 6, size, pads=[size // 2] * 4)
+    made.node("Flatten", "y", made.node("GlobalAveragePool", "pooled", classes))
+    proto = made.proto(y=[4])
+    for axis, name in ((2, "H"), (3, "W")):
+        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    base = Model.from_proto(proto, small.card(NAMES[:4]))
+    head = Opened.of(base, "e").head(small.CPU)
+    if size == 3:
+        assert head is None
+        return
+    assert head is not None
+    means = np.random.default_rng(0).normal(size=(5, 6))
+    weights, bias = (base.graph.tensors()[f"classes.{name}"].values for name in "wb")
+    assert np.allclose(head.logits(means), means @ weights[:, :, 0, 0].T + bias, atol=1e-5)
 
 
 def test_a_class_is_found_beside_a_rest_that_took_it() -> None:
