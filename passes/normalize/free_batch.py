@@ -58,17 +58,18 @@ class FreeBatch:
         graph = subject.graph
         inputs = {name: shape for name, (_, shape) in subject.inputs().items()}
         size = fixed_batch(inputs, subject.sample_axes())
-        if size is None and fixes_batch(graph) is None:
+        if size is None and fixes_batch(graph, anywhere=True) is None:
             return Report()
         try:
             freed, changed = _freed(subject, size)
-            reason = _differs(subject, freed, size or 1)
+            reason = _differs(subject, freed, size or 1) if changed else ""
         except (GraftError, _CannotBeFreedError) as error:
             reason = error.message if isinstance(error, GraftError) else str(error)
         if reason:
             log.info("the batch stays fixed: %s", reason)
             return Report(declined=(Declined("batch", f"stays fixed: {reason}"),))
-        subject.graph = freed.graph
+        if changed:
+            subject.graph = freed.graph
         return Report(changed=changed)
 
 

@@ -71,10 +71,17 @@ def fixed_batch(shapes: Shapes, axes: Mapping[str, int | None]) -> int | None:
     return None
 
 
-def fixes_batch(graph: gs.Graph) -> gs.Node | None:
-    """Return the first node that writes a batch of 1 into a shape, whatever batch it gets."""
+def fixes_batch(graph: gs.Graph, anywhere: bool = False) -> gs.Node | None:
+    """Return the first node that writes a batch of 1 into a shape, whatever batch it gets.
+
+    Args:
+        graph: of a model.
+        anywhere: on any axis, such as the second where time comes first; else on the first.
+    """
     for node in graph.nodes:
         target = node.inputs[1] if node.op in ("Reshape", "Expand") and len(node.inputs) > 1 else None
-        if isinstance(target, gs.Constant) and target.values.size > 1 and target.values.flat[0] == 1:
-            return node
+        if isinstance(target, gs.Constant) and target.values.size > 1:
+            sizes = target.values if anywhere else target.values[:1]
+            if (sizes == 1).any():
+                return node
     return None

@@ -232,6 +232,22 @@ def test_a_node_that_fixes_the_batch_is_freed() -> None:
     assert "relu" in profile.tables["sum"]
 
 
+def test_a_node_that_fixes_the_batch_behind_the_steps_is_freed() -> None:
+    """Where time comes first, in a graph whose inputs leave the batch open."""
+    net = small.Net(STEPS, FEATURES)
+    turned = net.node("Transpose", "turned", "x", perm=[1, 0, 2])
+    rows = net.node("Reshape", "to_steps", turned, net.ints("s", STEPS, 1, FEATURES))
+    weights = [net.weight("W", 1, 3 * UNITS, FEATURES), net.weight("R", 1, 3 * UNITS, UNITS)]
+    net.nodes.append(helper.make_node("GRU", [rows, *weights], ["", "last"], name="gru", hidden_size=UNITS))
+    net.gemm("y", net.node("Squeeze", "flat", "last", net.ints("zero", 0)), 4, UNITS)
+    model = small.model(net)
+    x = small.inputs((STEPS, FEATURES), 40)
+    wanted = np.concatenate([small.run(model, row[None])["y"] for row in x])
+    parent = Parent(model)
+    np.testing.assert_allclose(small.run(parent.model, x)["y"], wanted, rtol=1e-4, atol=1e-5)
+    assert not parent.groups.unseen()
+
+
 def test_what_mixes_samples_stays_fixed() -> None:
     """A squeezed batch of one: nothing says what two samples would be."""
     made = Sequence.start(1)
