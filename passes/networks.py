@@ -176,12 +176,15 @@ class Networks:
 
     def _check_possible(self, without: Sequence[str], networks: Sequence[Network]) -> None:
         """Raise unless the networks are of the strategy that was named."""
+        lost = any(each.startswith(LOST) for each in without)
         if without and self.strategy == "trunk":
             raise GraftError(
                 "parent-missing",
-                f"a trunk needs the parent and its profile: {_reason(without)}",
+                f"a trunk needs the parent and its profile: {_reason(without)}"
+                if lost
+                else f"the modules cannot share a trunk: {_reason(without)}",
                 "name them with --parent and --profile, or use --strategy branches"
-                if any(each.startswith(LOST) for each in without)
+                if lost
                 else "use --strategy branches",
             )
         asked = "--keep" if self.keep is not None else next((rule.flag for rule in self.layers), None)

@@ -13,8 +13,8 @@ from graft.passes.join.naming import PatchData
 from graft.passes.join.patch_report import describe, evaluate_before_after, held_out
 from graft.passes.new_class import NewClass
 from graft.rewriter.data.one_class import of_one_class
-from graft.rewriter.data.prefixed import PrefixedData
-from graft.rewriter.data.split import TEST, TRAIN, Split
+from graft.rewriter.data.prefixed import PrefixedData, tested
+from graft.rewriter.data.split import TRAIN, Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
@@ -77,12 +77,10 @@ class ClassData:
         training, _ = found.training()
         if training is None:
             raise GraftError("data-missing", "there are no training samples", "name some: --data DATA")
-        tested = [each for each in sets if each.dataset.has(data.test_split)]
-        if data.test_split != TEST:
-            tested = tested or sets  # a split that was named is there
+        held = tested(sets, data.test_split)
         test, numbers = None, found.numbers[""]
-        if tested and name in (training.class_names or ()):  # else the class has no samples, which ends it
-            test = PatchData.of(model, tested, data.ignore_label).split(data.test_split)
+        if held and name in (training.class_names or ()):  # else the class has no samples, which ends it
+            test = PatchData.of(model, held, data.ignore_label).split(data.test_split)
             card = model.require_card()
             test = held_out(test, card, (*card.labels, name), numbers)
         return cls(training, test, numbers)

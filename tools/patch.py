@@ -18,7 +18,7 @@ from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.join.patch_report import describe, evaluate_before_after, held_out
 from graft.passes.replace import Replace
 from graft.rewriter.card.card import Card
-from graft.rewriter.data.prefixed import prefixed
+from graft.rewriter.data.prefixed import prefixed, tested
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
@@ -203,10 +203,11 @@ def _held_out(
         newcomer: the class of the module.
         split: name of the split.
     """
-    if not samples.data:
+    held = tested(samples.data, split)
+    if not held:
         return None
     stay = [name for name in card.labels if name not in gone]
-    return held_out(samples.split(split), card, (*stay, newcomer), samples.numbers.get(""))
+    return held_out(replace(samples, data=held).split(split), card, (*stay, newcomer), samples.numbers.get(""))
 
 
 def _headline(name: str | None, newcomer: str, module: options.Prefixed) -> str:

@@ -21,6 +21,8 @@ from graft.rewriter.run.session import Device
 READ = "graft/joint/read"
 """The output of a composite that holds what scores are fitted to, (samples, values)."""
 BATCH = 64
+NAMED = 3
+"""Classes that a message names at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +75,13 @@ def require_two(samples: Samples) -> None:
     """
     counts = np.bincount(samples.labels, minlength=len(samples.card.labels))
     if counts.min() < 2:
-        name = samples.card.labels[int(counts.argmin())]
+        least = counts.min()
+        few = [f"'{samples.card.labels[number]}'" for number in np.flatnonzero(counts == least)]
+        names = ", ".join(few) if len(few) <= NAMED else f"{', '.join(few[:NAMED])} ... ({len(few)} classes)"
         raise GraftError(
             "joint-samples",
-            f"to compare networks takes two samples of each class, and there are {counts.min()} of {name}",
-            "give more data, or choose scores that take none",
+            f"to compare networks takes two samples of each class, and there are {least} of {names}",
+            "give samples of them, too, or leave --data out: scores are then compared without samples",
         )
 
 

@@ -45,7 +45,8 @@ def check_classes(
                 raise GraftError(
                     "class-twice",
                     f"two modules are for class '{name}': one of {one}, one of {two}",
-                    "leave one of them out, or call one otherwise: --rename A=B",
+                    "leave one of them out, or call one otherwise: PREFIX=PATH for all classes of a module, "
+                    f"or --rename A=B, such as --rename '{name}=NAME', for that of the last one",
                 )
             seen[name] = origin.parents[0]
 

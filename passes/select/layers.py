@@ -183,6 +183,8 @@ def joined(rules: Sequence[LayerRules]) -> LayerRules:
     distinct = list(dict.fromkeys(each for each in rules if each))
     if len(distinct) < 2:
         return distinct[0] if distinct else LayerRules()
+    if not any(each.keep_layers for each in distinct):
+        return LayerRules(tuple(dict.fromkeys(pattern for each in distinct for pattern in each.freeze)))
     shares = [(*each.keep_layers, *((pattern, 1.0) for pattern in each.freeze)) for each in distinct]
     return LayerRules((), tuple(pair for pairs in shares for pair in pairs))
 
@@ -223,7 +225,7 @@ def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
         for word in words:
             matcher.set_seq1(word)
             found += sum(match.size for match in matcher.get_matching_blocks() if match.size * 3 >= len(word))
-        return found / sum(map(len, words)) - len(name) / 1000
+        return found / max(1, sum(map(len, words))) - len(name) / 1000
 
     return sorted(names, key=likeness, reverse=True)[:NEAREST]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graft.rewriter.data.dataset import Dataset
-from graft.rewriter.data.split import Split
+from graft.rewriter.data.split import TEST, Split
 from graft.rewriter.errors import GraftError
 
 
@@ -54,6 +54,17 @@ class PrefixedData:
                 "add class_names to the .npz file",
             )
         return replace(part, class_names=tuple(map(self.name, names)) if names else None)
+
+
+def tested(data: Sequence[PrefixedData], split: str) -> list[PrefixedData]:
+    """Return the data sets that have held-out samples; all where none has a split that was named.
+
+    Args:
+        data: may be empty.
+        split: name of the split.
+    """
+    having = [each for each in data if each.dataset.has(split)]
+    return having if having or split == TEST else list(data)
 
 
 def joined_split(

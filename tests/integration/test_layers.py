@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.provenance import origin_of
+from tests.integration import kit
 from tests.integration.kit import Graft, Place
 
 HIDDEN = "first"
@@ -121,6 +123,54 @@ def test_what_comes_next_can_be_copied_and_gives_what_was_announced(
     assert result.json["top1"] == pytest.approx(index["composed_top1"])
     if more == ("--classes", "ant"):
         assert result.json["balanced_accuracy"] == pytest.approx(index["modules"][0]["balanced_accuracy"])
+
+
+def test_what_comes_next_works_without_test_samples(graft: Graft, small: Place) -> None:
+    with np.load(small.data) as data:
+        np.savez(small / "train.npz", x_train=data["x_train"], y_train=data["y_train"])
+        np.savez(small / "dev.npz", **dict(data), x_dev=data["x_test"][:40], y_dev=data["y_test"][:40])
+        tested = int((data["y_test"][:40] < 2).sum())
+    for name, more in (("train", ()), ("dev", ("--test-split", "dev"))):
+        line = ("decompose", small.model, "--data", small / f"{name}.npz", "--classes", "ant,bee", *more)
+        cut = graft(*line, "--keep", "0.7", *METHOD, "-o", small / name)
+        lines = [each.removeprefix("next: ") for each in cut.out.splitlines() if each.startswith("next: ")]
+        found = [graft(*shlex.split(each)[1:], "--json") for each in lines]
+        assert [each.code for each in found] == [0, 0], found[-1].err
+        assert found[-1].json.get("samples", 0) == (0 if name == "train" else tested)
+
+
+def test_two_cuts_of_a_class_are_joined_as_the_message_says(graft: Graft, small: Place) -> None:
+    cuts = []
+    for keep in ("0.6", "0.9"):
+        line = ("decompose", small.model, "--data", small.data, "--classes", "ant", "--round-to", "1")
+        assert graft(*line, "--keep", keep, *METHOD, "-o", small / keep).code == 0
+        cuts.append(small / keep / "ant.onnx")
+    compose = ("compose", "-o", small / "both.onnx", "--force", "--json")
+    told = graft(*compose, *cuts).json
+    assert told["code"] == "class-twice"
+    assert "PREFIX=PATH" in told["hint"] and "--rename 'ant=NAME'" in told["hint"]
+    for words, classes in (
+        ((*cuts, "--rename", "ant=large"), ["ant", "large"]),
+        ((f"small={cuts[0]}", cuts[1]), ["small:ant", "ant"]),
+    ):
+        result = graft(*compose, *words).json
+        assert (result["classes"], result["strategy"]) == (classes, "branches")
+        assert result["strategy_reason"].startswith("several cuts of class 'ant'")
+    refused = graft(*compose, *cuts, "--rename", "ant=large", "--strategy", "trunk").json
+    assert refused["message"].startswith("the modules cannot share a trunk: several cuts of class 'ant'")
+
+
+def test_classes_without_samples_are_named_where_scores_are_fitted(graft: Graft, small: Place) -> None:
+    with np.load(small.data) as data:
+        np.savez(small / "named.npz", **dict(data), class_names=[f"a:{name}" for name in kit.LABELS])
+    other = small / "other.onnx"
+    onnx.save(kit.dense(seed=5), other)
+    other.with_suffix(".yaml").write_text(small.card.read_text())
+    line = ("compose", f"a={small.model}", f"b={other}", "--json", "-o", small / "both.onnx")
+    told = graft(*line, "--data", small / "named.npz").json
+    assert told["code"] == "joint-samples" and "leave --data out" in told["hint"]
+    assert "there are 0 of 'b:ant', 'b:bee', 'b:cow' ... (4 classes)" in told["message"]
+    assert graft(*line).code == 0
 
 
 def test_samples_of_two_classes_have_no_top_5(graft: Graft, small: Place) -> None:

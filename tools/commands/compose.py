@@ -21,7 +21,7 @@ from graft.passes.join.patch_report import describe, evaluate_composite, held_ou
 from graft.passes.networks import Modules
 from graft.passes.trunk import Source, load_sources, with_refit_samples
 from graft.rewriter.card.card import OTHER
-from graft.rewriter.data.prefixed import PrefixedData
+from graft.rewriter.data.prefixed import PrefixedData, tested
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
@@ -199,9 +199,9 @@ def command(
     sources = with_refit_samples(sources, loaded, prefixes, sets, data.ignore_label)
     training, reason = naming.training(sets, data.ignore_label)
     part = None
-    if data.data:
+    if held := tested(sets, data.test_split):
         classes = [name for names in naming.modules for name in names.values()]
-        part = naming.split(sets, data.test_split, data.ignore_label)
+        part = naming.split(held, data.test_split, data.ignore_label)
         part = held_out(part, loaded[0].require_card(), classes, None)
     modules = Modules(loaded, sources, naming.modules)
     report = compose(modules, Context(data=training, device=device, seed=run.seed))

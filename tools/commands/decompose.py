@@ -166,6 +166,9 @@ def _next(
 ) -> Iterator[tuple[list[object], str]]:
     """Return commands that give what was announced, and say what that is."""
     samples: list[object] = ["--data", data.data, *(["--seed", seed] if seed else [])]
+    if data.ignore_label is not None:
+        samples.append(f"--ignore-label={data.ignore_label}")
+    split = [] if data.test_split == TEST else [data.test_split]
     if len(result["modules"]) > 1:
         alone, one = (output.with_name(f"{output.name}{end}.onnx") for end in ("_branches", ""))
         compose = ["graft", "compose", output]
@@ -173,12 +176,15 @@ def _next(
             [*compose, "--strategy", "branches", "-o", alone],
             "the modules side by side, as they were measured",
         )
-        yield [*compose, *samples, "-o", one], "one network again for all of them"
+        yield (
+            [*compose, *samples, *(f"--test-split={name}" for name in split), "-o", one],
+            "one network again for all of them",
+        )
         return
     if "test_samples" in result:
-        split = [] if data.test_split == TEST else ["--split", data.test_split]
         module = output / result["modules"][0]["file"]
-        yield ["graft", "evaluate", module, *samples, *split], "the figures above, and the latency"
+        measured = ["graft", "evaluate", module, *samples, *(f"--split={name}" for name in split)]
+        yield measured, "the figures above, and the latency"
 
 
 def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOptions, seed: int) -> None:

@@ -141,6 +141,7 @@ def test_the_last_share_holds_and_a_share_of_one_is_frozen() -> None:
     [
         (LayerRules(freeze=("Conv1",)), "layer-unknown", "did you mean 'conv1'"),
         (LayerRules(keep_layers=(("cnov2", 0.5),)), "layer-unknown", "conv2"),
+        (LayerRules(freeze=("",)), "layer-unknown", "did you mean"),
         (LayerRules(freeze=("conv1",), keep_layers=(("conv*", 0.5),)), "keep-layer-frozen", "--freeze conv1"),
         (LayerRules(keep_layers=(("y", 0.5),)), "keep-layer-pinned", "output"),
     ],
@@ -213,6 +214,7 @@ def test_rules_that_differ_are_joined_and_the_last_holds() -> None:
     one, two = LayerRules(freeze=("a",)), LayerRules(keep_layers=(("a", 0.5),))
     assert joined([one, LayerRules(), one]) == one
     assert joined([one, two]).keep_layers == (("a", 1.0), ("a", 0.5))
+    assert joined([one, LayerRules(freeze=("b", "a"))]) == LayerRules(freeze=("a", "b"))
 
 
 def test_a_search_for_a_budget_says_what_the_shares_cost(caplog: pytest.LogCaptureFixture) -> None:
