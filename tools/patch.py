@@ -207,7 +207,9 @@ def _held_out(
     if not held:
         return None
     stay = [name for name in card.labels if name not in gone]
-    return held_out(replace(samples, data=held).split(split), card, (*stay, newcomer), samples.numbers.get(""))
+    return held_out(
+        replace(samples, data=held).split(split), card, (*stay, newcomer), samples.numbers.get("")
+    )
 
 
 def _headline(name: str | None, newcomer: str, module: options.Prefixed) -> str:
