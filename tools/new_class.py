@@ -66,7 +66,7 @@ class ClassData:
             sets.append(PrefixedData(of_one_class(loaded.dataset, name), loaded.prefix))
         found = PatchData.of(model, sets, data.ignore_label)
         for labelled in sets:
-            part = labelled.dataset.split(TRAIN)
+            part = labelled.dataset.split(TRAIN).named_by(found.numbers[""])
             if part.class_names is None and part.labels.max(initial=0) >= len(found.numbers[""]):
                 raise GraftError(
                     "data-names",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.prefixed import PrefixedData
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
@@ -229,3 +230,9 @@ def test_only_images_have_a_mirror() -> None:
     )
     with pytest.raises(GraftError, match="mirrored"):
         samples.with_mirrored()
+
+
+def test_numbers_that_count_no_columns_are_names_for_patches_too() -> None:
+    data = Dataset.from_arrays(np.arange(4)[:, None], [8, 3, 5, 8])
+    part = PrefixedData(data).split("train", {"": list("358")})
+    assert (part.labels.tolist(), part.class_names) == ([2, 0, 1, 2], ("3", "5", "8"))
