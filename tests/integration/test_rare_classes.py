@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from graft.tools import parents
 from tests.integration import kit
@@ -127,3 +129,37 @@ def test_too_few_samples_for_a_drop_are_told_before_the_work(graft: Graft, small
         np.savez(small / "few.npz", x_train=data["x_train"][:9], y_train=data["y_train"][:9])
     line = ("decompose", small.model, "--data", small / "few.npz", "-o", small / "o", "--json")
     assert "9 training samples" in refused(graft(*line), "too-few-samples")
+
+
+def test_a_parent_that_never_says_a_class_is_named_for_it(graft: Graft, small: Place) -> None:
+    model = onnx.load(small.model)
+    head = model.graph.node[-1]
+    (bias,) = [each for each in model.graph.initializer if each.name in head.input and len(each.dims) == 1]
+    values = numpy_helper.to_array(bias).copy()
+    values[3] = -1e4
+    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+    onnx.save(model, small.model)
+    line = ("decompose", small.model, *KEEP, "--data", small.data, "--classes", "dog", "-o", small / "out")
+    assert (
+        "the parent itself never says 'dog' on the test samples: neither does its module" in graft(*line).err
+    )
+
+
+def test_several_models_with_samples_of_their_own_have_a_row_for_them(graft: Graft, small: Place) -> None:
+    cut = (
+        "decompose",
+        small.model,
+        *KEEP,
+        "--data",
+        small.data,
+        "--classes",
+        "ant,bee",
+        "-o",
+        small / "parts",
+    )
+    assert graft(*cut).code == 0
+    line = ("evaluate", small / "parts", small.model, "--data", small.data, "--baseline", small.model)
+    title, names, samples, *_ = graft(*line).out.splitlines()
+    assert title == "ran on cpu"
+    assert names.split() == f"parts {small.model.name} {small.model.name}, classes of parts".split()
+    assert samples.split()[0] == "samples" and samples.split()[1] == samples.split()[3] != samples.split()[2]

@@ -249,5 +249,7 @@ def _show_against_rest(result: dict[str, Any]) -> None:
         )
     for entry in entries:
         if not entry["said"]:
-            name = entry["classes"][0]
-            log.warning("the module of '%s' never says '%s' on the test samples: keep more", name, name)
+            name, parent = entry["classes"][0], entry["parent"]["said"]
+            who = f"the module of '{name}' never says" if parent else "the parent itself never says"
+            what = "keep more" if parent else "neither does its module"
+            log.warning("%s '%s' on the test samples: %s", who, name, what)

@@ -218,7 +218,8 @@ def _show(found: Sequence[dict[str, Any]], models: Sequence[Path], baseline: Pat
     first, names = found[0], _short(models)
     columns = list(zip(names, found, strict=True))
     if baseline:
-        columns.append((baseline.name, first["baseline"]))
+        of = f", classes of {names[0]}" if len(found) > 1 else ""  # each model is compared on its own
+        columns.append((f"{baseline.name}{of}", first["baseline"]))
     every = [each for _, each in columns]
     samples = len({each["samples"] for each in every}) > 1
     top1 = "agrees with the labels" if first["label_source"] == "predictions" else "top-1"
@@ -236,8 +237,9 @@ def _show(found: Sequence[dict[str, Any]], models: Sequence[Path], baseline: Pat
     ]
     if all(each["top5"] is None for each in every):
         rows = [row for row in rows if row[0] != "top-5"]
+    measured = "" if samples else f"{first['samples']} samples, {len(first['labels'])} classes, "
     show.table(
-        f"{first['samples']} samples, {len(first['labels'])} classes, ran on {', '.join(first['providers'])}",
+        f"{measured}ran on {', '.join(first['providers'])}",
         ["", *(name for name, _ in columns)],
         rows,
     )
