@@ -137,6 +137,9 @@ def test_what_comes_next_works_without_test_samples(graft: Graft, small: Place) 
         found = [graft(*shlex.split(each)[1:], "--json") for each in lines]
         assert [each.code for each in found] == [0, 0], found[-1].err
         assert found[-1].json.get("samples", 0) == (0 if name == "train" else tested)
+    line = ("replace", small.model, "--class", "ant", "--with", small / "train/ant.onnx", "--json")
+    result = graft(*line, "--data", small / "train.npz", "-o", small / "mended.onnx")
+    assert result.code == 0 and "before" not in result.json, result.err
 
 
 def test_two_cuts_of_a_class_are_joined_as_the_message_says(graft: Graft, small: Place) -> None:
