@@ -157,22 +157,37 @@ def _row(run: Run, name: str, origin: str, right: float, rows: Sequence[dict[str
     )
 
 
-def unlabelled(run: Run) -> None:
-    """ResNet-20, five pairs; EfficientNet-Lite0, ten classes; Clinc LSTM-1, a module for each class."""
-    output = run.output
-    output.section(f"predictions as labels, `--keep {KEEP}`")
-    output.header(
+def _table(run: Run, network: str) -> None:
+    run.output.section(f"predictions as labels, `--keep {KEEP}`, {network}")
+    run.output.header(
         *("network", "samples to cut with", "predictions that are right", "parent"),
         *("with labels", "with predictions", "difference"),
     )
-    vision, rnn = bench_folder("vision"), bench_folder("rnn")
-    subject = _subject(run, rnn / f"{CLINC}.onnx", rnn / "clinc.npz")
+
+
+def clinc(run: Run) -> None:
+    """Clinc LSTM-1, a module for each class."""
+    _table(run, "Clinc LSTM-1")
+    folder = bench_folder("rnn")
+    subject = _subject(run, folder / f"{CLINC}.onnx", folder / "clinc.npz")
     _measure(run, "Clinc LSTM-1", subject, [tuple(_trained(subject))], together=False)
-    subject = _subject(run, vision / f"{RESNET}.onnx", vision / f"{DATA[RESNET]}.npz")
+
+
+def resnet(run: Run) -> None:
+    """ResNet-20, five pairs."""
+    _table(run, "ResNet-20")
+    folder = bench_folder("vision")
+    subject = _subject(run, folder / f"{RESNET}.onnx", folder / f"{DATA[RESNET]}.npz")
     every = list(itertools.combinations(subject.parent.card.labels, 2))
     picked = sorted(np.random.default_rng(0).permutation(len(every))[:PAIRS].tolist())
     _measure(run, "ResNet-20", subject, run.some([every[number] for number in picked]), together=True)
-    subject = _subject(run, vision / f"{EFFICIENTNET}.onnx", vision / DATA[EFFICIENTNET])
+
+
+def efficientnet(run: Run) -> None:
+    """EfficientNet-Lite0, ten classes together."""
+    _table(run, "EfficientNet-Lite0")
+    folder = bench_folder("vision")
+    subject = _subject(run, folder / f"{EFFICIENTNET}.onnx", folder / DATA[EFFICIENTNET])
     _measure(run, "EfficientNet-Lite0", subject, [tuple(_trained(subject))], together=True)
 
 
@@ -180,7 +195,7 @@ def _trained(subject: Subject) -> list[str]:
     return list(Samples.match(subject.train, subject.parent.card).counts())
 
 
-SECTIONS = {each.__name__: each for each in (unlabelled,)}
+SECTIONS = {each.__name__: each for each in (clinc, resnet, efficientnet)}
 
 if __name__ == "__main__":
     start(__doc__, SECTIONS)
