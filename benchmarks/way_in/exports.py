@@ -1,4 +1,4 @@
-"""Train small classifiers with seven frameworks and export them as their own documentation does.
+"""Train small classifiers with five frameworks and export them as their own documentation does.
 
 Run in an environment with the frameworks, which Graft does not need::
 
