@@ -198,7 +198,7 @@ def test_it_takes_data_and_two_samples_of_each_class() -> None:
     few = split(1600, 2)
     labels = np.where(few.labels == 6, 0, few.labels)
     labels[6] = 6
-    with pytest.raises(GraftError, match="1 of g"):
+    with pytest.raises(GraftError, match="1 of 'g'"):
         joined(replace(few, labels=labels))
 
 
