@@ -25,6 +25,7 @@ from graft.rewriter.measure.one_class import AgainstRest, is_one_class, with_few
 from graft.rewriter.record.folder import PARENT, PROFILE, ModuleFolder, slugs
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.equivalence import check
+from graft.rewriter.run.session import Device
 
 LONGEST_NAME = 4
 """Files of modules are called after so many classes at most."""
@@ -285,22 +286,38 @@ class Modularize:
         if context.held_out is None or not any(is_one_class(card.labels) for card in cards):
             return ()
         every = Samples.match(context.held_out.split, parent.card)
-        whole: dict[bytes, Scored] = {}
-        found: list[ClassFigures | None] = []
-        for module, card in zip(modules, cards, strict=True):
-            if not is_one_class(card.labels):
-                found.append(None)
-                continue
-            samples = with_few_of_the_rest(every, card.labels[0], context.seed)
-            key = samples.indices.tobytes()
-            if key not in whole:
-                whole[key] = score(parent.model, samples, context.device)
+        tested = {
+            place: with_few_of_the_rest(every, card.labels[0], context.seed)
+            for place, card in enumerate(cards)
+            if is_one_class(card.labels)
+        }
+        whole = dict(zip(tested, _scored(parent, every, list(tested.values()), context.device), strict=True))
+        found: list[ClassFigures | None] = [None] * len(modules)
+        for place, samples in tested.items():
+            card = cards[place]
             own = Samples.match(samples.split, card, names=parent.card.labels)
             own = own.take(np.isin(own.indices, samples.indices))
-            ours = AgainstRest.of(score(module.model, own, context.device))
-            theirs = AgainstRest.of(whole[key].restricted(card.labels, parent.card.output.kind))
-            found.append(ClassFigures(ours, theirs) if ours and theirs else None)
+            ours = AgainstRest.of(score(modules[place].model, own, context.device))
+            theirs = AgainstRest.of(whole[place].restricted(card.labels, parent.card.output.kind))
+            found[place] = ClassFigures(ours, theirs) if ours and theirs else None
         return tuple(found)
+
+
+def _scored(parent: Parent, every: Samples, sets: list[Samples], device: Device) -> list[Scored]:
+    """Return the parent's scores of each set of samples of ``every``; a sample of several sets runs once."""
+    union = every.take(np.isin(every.indices, np.concatenate([each.indices for each in sets])))
+    scored = score(parent.model, union, device)
+    found = []
+    for each in sets:
+        if len(each) == len(union):
+            found.append(scored)
+        elif each.labels.ndim == 1:
+            rows = np.searchsorted(union.indices, each.indices)
+            part = replace(scored, scores=scored.scores[rows], labels=scored.labels[rows], samples=len(rows))
+            found.append(part)
+        else:  # the rows are time steps that count, not samples
+            found.append(score(parent.model, each, device))
+    return found
 
 
 def _sources(context: Context) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from graft.passes.budget_search import BudgetSearch
 from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose
 from graft.passes.join.convert import Convert
-from graft.passes.modularize import Modularize
+from graft.passes.modularize import Modularize, _scored
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.samples import Samples
-from graft.rewriter.measure.evaluation import Scored
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure.evaluation import Scored, score
 from graft.rewriter.measure.one_class import AgainstRest, with_few_of_the_rest
+from graft.rewriter.run.session import Device
 from tests import small
 from tests.passes.test_budget_search import classifier
 
@@ -85,3 +87,22 @@ def test_of_many_samples_of_the_rest_some_are_measured() -> None:
     assert counts[0] == (data.labels == 0).sum() == 80
     assert counts[1:].sum() == 80 and np.all(np.diff(few.indices) > 0)
     assert with_few_of_the_rest(data, "a", 0) is data
+
+
+def test_the_parent_runs_a_sample_of_several_sets_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, data = classifier()
+    sets = [with_few_of_the_rest(data, name, 0, most=100) for name in ("a", "b")]
+    ran: list[int] = []
+
+    def counting(model: Model, samples: Samples, device: Device) -> Scored:
+        ran.append(len(samples))
+        return score(model, samples, device)
+
+    monkeypatch.setattr("graft.passes.modularize.score", counting)
+    found = _scored(parent, data, sets, small.CPU)
+    assert ran == [len(np.union1d(sets[0].indices, sets[1].indices))]
+    for each, samples in zip(found, sets, strict=True):
+        alone = score(parent.model, samples, small.CPU)
+        np.testing.assert_array_equal(each.labels, alone.labels)
+        np.testing.assert_allclose(each.scores, alone.scores, atol=1e-6)
+        assert each.samples == len(samples)
