@@ -22,15 +22,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError, nearest
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.mahalanobis import KEY
-from graft.rewriter.record.provenance import (
-    ORIGIN_KEY,
-    Origin,
-    numbering,
-    origin_of,
-    parents_of,
-    stamp,
-    versions,
-)
+from graft.rewriter.record.provenance import numbering, patched_origin, stamp
 
 FEWEST = 2
 """Samples of the new class, and of each old class that has any."""
@@ -283,20 +275,10 @@ def _further(model: Model, card: Card) -> list[gs.Tensor]:
 def _stamp(model: Model, result: Model, made: NewClass, others: str) -> None:
     """Write the origin of ``result``; statistics of classes do not know the new one and go."""
     card = result.require_card()
-    before = origin_of(model) if ORIGIN_KEY in model.metadata else None
-    options = dict(before.options) if before else {}
     key = "replaced" if made.replaces else "added"
     patch = {key: made.name, "by": "samples", "others": others, "joint": made.joint}
-    options["patches"] = [*options.get("patches", []), patch]
-    renamed = {new: old for new, old in (before.renamed if before else {}).items() if new != made.name}
-    record = Origin(
-        parents=parents_of(model),
-        classes=tuple(name for name in card.labels if name != OTHER),
-        options=options,
-        renamed=renamed,
-        numbers=numbering(model) or model.require_card().labels,
-        versions=versions(),
-    )
+    classes = [name for name in card.labels if name != OTHER]
+    record = patched_origin(model, classes, patch, own=made.name)
     if made.replaces:
         result.metadata.pop(KEY, None)
     stamp(result, "composite", record)

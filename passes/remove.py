@@ -12,15 +12,7 @@ from graft.passes.join.push_gather import PushGather
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.record.provenance import (
-    ORIGIN_KEY,
-    Origin,
-    numbering,
-    origin_of,
-    parents_of,
-    stamp,
-    versions,
-)
+from graft.rewriter.record.provenance import patched_origin, stamp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +62,8 @@ class Remove:
         reports: list[Report] = [Head(tuple(left), together=True)(result, context)]
         reports += [PushGather()(result, context), Deduplicate()(result, context)]
         result.refresh_shapes()
-        before = origin_of(model) if ORIGIN_KEY in model.metadata else None
-        options = dict(before.options) if before else {}
-        options["patches"] = [*options.get("patches", []), {"removed": list(classes)}]
-        renamed = {new: old for new, old in (before.renamed if before else {}).items() if new in left}
-        record = Origin(
-            parents=parents_of(model),
-            classes=tuple(name for name in left if name != OTHER),
-            options=options,
-            renamed=renamed,
-            numbers=numbering(model) or card.labels,
-            versions=versions(),
-        )
+        named = [name for name in left if name != OTHER]
+        record = patched_origin(model, named, {"removed": list(classes)})
         stamp(result, "composite", record)
         declined = tuple(each for report in reports for each in report.declined)
         return RemoveReport(changed=len(classes), declined=declined, model=result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -162,6 +162,31 @@ def numbering(model: Model) -> tuple[str, ...] | None:
         return None
     new_name = {old: new for new, old in origin.renamed.items()}
     return tuple(new_name.get(name, name) for name in origin.parents[0].labels)
+
+
+def patched_origin(
+    model: Model, classes: Sequence[str], patch: Mapping[str, object], own: str = ""
+) -> Origin:
+    """Return the origin of a classifier that was made of ``model`` by one more patch.
+
+    Args:
+        model: what was patched, of Graft or of others.
+        classes: of the result.
+        patch: what was done, added to the patches before it.
+        own: class that has nothing of the model any more, nor its former name; ``""``: none.
+    """
+    before = origin_of(model) if ORIGIN_KEY in model.metadata else None
+    options = dict(before.options) if before else {}
+    options["patches"] = [*options.get("patches", []), dict(patch)]
+    renamed = before.renamed if before else {}
+    return Origin(
+        parents=parents_of(model),
+        classes=tuple(classes),
+        options=options,
+        renamed={new: old for new, old in renamed.items() if new in classes and new != own},
+        numbers=numbering(model) or model.require_card().labels,
+        versions=versions(),
+    )
 
 
 def kind_of(model: Model) -> str | None:
