@@ -22,8 +22,9 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.measure.cost import CostModel
 from graft.rewriter.measure.evaluation import Scored, score
 from graft.rewriter.measure.one_class import AgainstRest, is_one_class, with_few_of_the_rest
-from graft.rewriter.record.folder import PARENT, PROFILE, ModuleFolder, slugs
+from graft.rewriter.record.folder import PARENT, PROFILE, ModuleFolder
 from graft.rewriter.record.profile import Profile
+from graft.rewriter.record.slugs import slugs
 from graft.rewriter.run.equivalence import check
 from graft.rewriter.run.session import Device
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -18,27 +17,8 @@ from graft.rewriter.record.provenance import kind_of
 
 INDEX = "graft.json"
 OLD = ".old"
-LONGEST_SLUG = 100
 PARENT = Path("parent/parent.onnx")
 PROFILE = Path("parent/profile.safetensors")
-
-
-def slugs(names: Sequence[str]) -> list[str]:
-    """Return file names for class names: other characters than A-Za-z0-9._- as _, made unique.
-
-    >>> slugs(["a/b", "a b", "c"])
-    ['a_b', 'a_b-2', 'c']
-    """
-    taken: set[str] = set()
-    found = []
-    for name in names:
-        base = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:LONGEST_SLUG] or "_"
-        slug, number = base, 2
-        while slug.lower() in taken:
-            slug, number = f"{base}-{number}", number + 1
-        taken.add(slug.lower())
-        found.append(slug)
-    return found
 
 
 class ModuleFolder:
