@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import traceback
@@ -13,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from graft.rewriter.errors import GraftError, nearest
+from graft.tools import terminal
 
 DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
 """Exit codes of every command."""
@@ -100,7 +100,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     # Options that name plug-ins load them, and warn, while the command line is still being read.
     log.setLevel(logging.ERROR if {"-q", "--quiet"} & set(given) else logging.WARNING)
     try:
-        result = graft.main(given, prog_name="graft", standalone_mode=False)
+        with terminal.prepared():
+            result = graft.main(given, prog_name="graft", standalone_mode=False)
         return result if isinstance(result, int) else DONE
     except GraftError as error:
         return _fail(given, error.code, error.message, error.hint)
@@ -110,7 +111,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         if "--json" in given:
             _print_error("interrupted", "interrupted", "run it again")
-        click.echo("graft: interrupted", err=True)
+        terminal.say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         return INTERRUPTED
@@ -138,7 +139,7 @@ class _Lines(logging.Handler):
         if warning and message in self._warned:
             return
         self._warned |= {message} if warning else set()
-        click.echo(f"graft: {'warning: ' if warning else ''}{message}", err=True)
+        terminal.say(message, "graft: warning: " if warning else "graft: ")
 
 
 def _usage(error: click.UsageError) -> str:
@@ -152,14 +153,15 @@ def _usage(error: click.UsageError) -> str:
 
 def _fail(arguments: Sequence[str], code: str, message: str, hint: str) -> int:
     if "--debug" in arguments:
-        traceback.print_exc()
-    message = " ".join(message.split())
+        terminal.trace(traceback.format_exc())
+    message, hint = (terminal.printable(" ".join(each.split())) for each in (message, hint))
+    message, hint = terminal.shortened(message, hint)
     if "--json" in arguments:
         _print_error(code, message, hint)
-    click.echo(f"graft: error: {message}{f'; {hint}' if hint else ''}", err=True)
+    terminal.say(message, "graft: error: ", hint)
     return BAD_REQUEST
 
 
 def _print_error(code: str, message: str, hint: str) -> None:
     error = {"schema": "graft/error/1", "code": code, "message": message, "hint": hint}
-    click.echo(json.dumps(error))
+    terminal.print_json(error)

@@ -1,9 +1,11 @@
-"""Printing: one JSON object, or tables and notes; progress bars and log lines on standard error."""
+"""Printing: one JSON object, or tables and notes; progress bars and log lines on standard error.
+
+All text for people passes through here: names in models and files may hold what a terminal would obey.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from graft.rewriter.groups.plan import Plan
+from graft.tools.terminal import note as note
+from graft.tools.terminal import print_json, printable
+from graft.tools.terminal import say as say
 
 WIDTH = 240
 
@@ -33,7 +38,7 @@ def emit(command: str, result: dict[str, Any], as_json: bool, show: Callable[[],
         show: prints tables and notes.
     """
     if as_json:
-        click.echo(json.dumps({"schema": f"graft/{command}/1", **plain(result)}))
+        print_json({"schema": f"graft/{command}/1", **plain(result)})
     else:
         show()
         if result.get("dry_run"):
@@ -61,20 +66,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         columns: their heads.
         rows: the cells.
     """
-    found = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    found = Table(
+        title=escape(printable(title)), title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
     for position, column in enumerate(columns):
-        found.add_column(column, justify="left" if position == 0 else "right")
+        found.add_column(escape(printable(column)), justify="left" if position == 0 else "right")
     for row in rows:
-        found.add_row(*map(escape, row))
+        found.add_row(*(escape(printable(cell)) for cell in row))
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:  # a file or pipe has no width to wrap at
         console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     console.print(found)
-
-
-def note(text: str) -> None:
-    """Print a line for people, on standard output."""
-    click.echo(text)
 
 
 def data_source(result: dict[str, Any]) -> None:
@@ -124,7 +126,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         transient=True,
         disable=quiet or not console.is_terminal,
     ) as bars:
-        task = bars.add_task(title, total=total)
+        task = bars.add_task(escape(printable(title)), total=total)
         yield lambda done: bars.advance(task, done)
 
 

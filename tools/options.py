@@ -459,7 +459,7 @@ class PrintOptions(Options):
 
     def prepare(self) -> None:
         """Set the level of the log; progress bars ask the context whether they are wanted."""
-        level = logging.INFO if self.verbose or self.debug else logging.WARNING
+        level = logging.DEBUG if self.debug else logging.INFO if self.verbose else logging.WARNING
         logging.getLogger("graft").setLevel(logging.ERROR if self.quiet else level)
         click.get_current_context().meta["quiet"] = self.quiet
 

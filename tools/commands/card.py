@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
-
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.files import refuse_overwrite, writing
 from graft.rewriter.graph.model import Model
@@ -82,35 +80,32 @@ def command(subject: CardModel, data: CardData, run: options.RunOptions, output:
     }
     show.emit("card", result, output.as_json, lambda: _show(result))
     if draft.problem:
-        click.echo(f"graft: no success: {draft.problem}", err=True)
+        show.say(f"no success: {draft.problem}")
         return CHECK_FAILED
     return DONE
 
 
 def _show(result: dict[str, Any]) -> None:
     if result["output"] is None:
-        show.note(result["card"].rstrip())
+        for line in result["card"].rstrip().split("\n"):
+            show.note(line)
     elif "dry_run" not in result:
         show.note(f"{result['output']} written; check it: a wrong card looks nearly right")
     for note in result["notes"]:
-        _say(note)
+        show.say(note)
     if len(result["candidates"]) > 1:
-        _say("tried, the best first:")
+        show.say("tried, the best first:")
         for candidate in result["candidates"][:SHOWN]:
-            click.echo(f"  {_line(candidate)}", err=True)
+            show.say(_line(candidate), "  ")
         more = len(result["candidates"]) - SHOWN
         if more > 0:
-            click.echo(f"  and {more} more, see --json", err=True)
+            show.say(f"and {more} more, see --json", "  ")
     if result["top1"] is not None:
         ran = ", ".join(result["providers"])
-        _say(
+        show.say(
             f"top-1 with this card on {result['samples']} samples: {show.percent(result['top1'])}, "
             f"mean log-likelihood {result['log_likelihood']:.3f}, ran on {ran}"
         )
-
-
-def _say(text: str) -> None:
-    click.echo(f"graft: {text}", err=True)
 
 
 def _line(candidate: Mapping[str, Any]) -> str:

@@ -227,7 +227,8 @@ def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOpti
     if output:
         show.note(f"files listed in {output / INDEX}")
         for words, what in _next(result, output, data, seed):
-            show.note(f"{what}:\nnext: {shlex.join(map(str, words))}")
+            show.note(f"{what}:")
+            show.note(f"next: {shlex.join(map(str, words))}")
 
 
 def _show_against_rest(result: dict[str, Any]) -> None:

@@ -147,7 +147,8 @@ class _Story:
 
     def _say(self, text: str) -> None:
         if not self.quiet:
-            show.note(f"\n{text}")
+            show.note("")
+            show.note(text)
 
     def _run(self, *arguments: object) -> dict[str, Any]:
         """Run a command of Graft as a person would, and read its JSON."""

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 from pydantic import Field
 
 from graft.passes.base import Context, Report, all_declined
@@ -130,7 +129,7 @@ def command(
     for path, each in zip(subject.models, found, strict=True):
         if least is not None and each["top1"] < least:
             named = f"{path}: " if several else ""
-            click.echo(f"graft: {named}top-1 {each['top1']:.4f} is below --min-top1 {least:g}", err=True)
+            show.say(f"{named}top-1 {each['top1']:.4f} is below --min-top1 {least:g}")
             code = CHECK_FAILED
     return code
 

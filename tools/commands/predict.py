@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
-
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.prediction import predict
 from graft.tools import console as show
@@ -52,4 +50,4 @@ def _show(result: dict[str, Any]) -> None:
         best = ", ".join(f"{each['label']} {each['probability']:.3f}" for each in entry["top"][:3])
         place = f"[{entry['index']}]" if "index" in entry else ""
         show.note(f"{entry['sample']}{place}: {best}")
-    click.echo(f"graft: ran on {', '.join(result['providers'])}", err=True)
+    show.say(f"ran on {', '.join(result['providers'])}")
