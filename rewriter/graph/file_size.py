@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+
+from graft.rewriter.graph.walk import tensors
 
 
 def stored_bytes(path: Path) -> tuple[int, int]:
@@ -17,31 +18,9 @@ def stored_bytes(path: Path) -> tuple[int, int]:
     proto = onnx.load(path, load_external_data=False)
     found = {
         path.parent / entry.value
-        for tensor in _tensors(proto)
+        for _, tensor in tensors(proto)
         for entry in tensor.external_data
         if entry.key == "location" and tensor.data_location == onnx.TensorProto.EXTERNAL
     }
     beside = {file.resolve(): file.stat().st_size for file in found if file.is_file()}
     return path.stat().st_size, sum(beside.values())
-
-
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    yield from _of_graph(proto.graph)
-    for function in proto.functions:
-        for node in function.node:
-            yield from _of_node(node)
-
-
-def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        yield from _of_node(node)
-
-
-def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-    for attribute in node.attribute:
-        yield from (attribute.t, *attribute.tensors)
-        for graph in (attribute.g, *attribute.graphs):
-            yield from _of_graph(graph)

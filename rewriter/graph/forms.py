@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
+from graft.rewriter.graph.walk import all_nodes, nested
 
 STANDARD = ("", "ai.onnx")
 """Names of the domain of the standard operators; onnx knows the first, onnxruntime both."""
@@ -25,13 +26,13 @@ def standardize(proto: onnx.ModelProto) -> None:
     inputs, and free dimensions have a name that says something or none. What the model computes stays.
     """
     _free_dimensions(proto.graph)
-    for node in _all_nodes(proto):
+    for node in all_nodes(proto):
         if node.domain in STANDARD[1:]:
             node.domain = STANDARD[0]
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
                 _make_dense(attribute)
-    for graph in _graphs(proto.graph):
+    for graph in nested(proto.graph):
         graph.initializer.extend(map(dense, graph.sparse_initializer))
         del graph.sparse_initializer[:]
     for function in proto.functions:
@@ -103,33 +104,6 @@ def _import_standard(proto: onnx.ModelProto) -> None:
         <= max(proto.ir_version, FIRST_IR)
     ]
     version = max(fits, default=newest)
-    if any(node.domain == "" for node in _all_nodes(proto)):
+    if any(node.domain == "" for node in all_nodes(proto)):
         log.warning("the file does not say the version of its standard operators: taken as %d", version)
     proto.opset_import.insert(0, helper.make_opsetid("", version))
-
-
-def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes of the graph, of all bodies inside it, and of all functions."""
-    for graph in _graphs(proto.graph):
-        yield from graph.node
-    for function in proto.functions:
-        for node in function.node:
-            yield node
-            for body in _bodies(node):
-                for graph in _graphs(body):
-                    yield from graph.node
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield ``graph`` and all bodies inside it."""
-    yield graph
-    for node in graph.node:
-        for body in _bodies(node):
-            yield from _graphs(body)
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs

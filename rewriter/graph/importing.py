@@ -15,10 +15,14 @@ from onnx import version_converter
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.forms import standardize
+from graft.rewriter.graph.sound import check_sound
 from graft.rewriter.graph.weights import read_external, with_references, without_references
+from graft.rewriter.regular_files import found_at
 
 LOWEST_OPSET = 11
 """Older models are lifted to this operator set."""
+MOST_BYTES = 2**31 - 1
+"""Protobuf reads no larger message."""
 ML_DOMAIN = "ai.onnx.ml"
 log = logging.getLogger("graft")
 
@@ -33,21 +37,13 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, list[NDArray[Any]]]:
     Raises:
         GraftError: the file is missing, no valid ONNX model, or of a version that cannot be read.
     """
-    if path.is_dir():
-        raise GraftError(
-            "model-is-folder",
-            f"expected an ONNX file, found the folder {path}",
-            "name the .onnx file in it",
-        )
-    if not path.is_file():
-        raise GraftError("model-missing", f"no model at {path}", "check the path")
-    if path.stat().st_size == 0:
-        raise GraftError("model-unreadable", f"{path} is empty", "export or copy the model again")
+    _check_file(path)
     try:
         proto = onnx.load(path, load_external_data=False)
         if not proto.graph.node or not proto.opset_import:
             raise DecodeError("no graph in it")
         _check_versions(path, proto)
+        check_sound(proto, path.parent)
         held = read_external(proto, path.parent)
         standardize(proto)
         _shape_outputs(proto)
@@ -66,6 +62,32 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, list[NDArray[Any]]]:
             "model-invalid", f"{path} is not a valid ONNX model: {reason[:200]}", "export it again"
         ) from error
     return proto, held
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file, is empty, or is larger than a file of its format can be."""
+    found = found_at(path)
+    if found == "a folder":
+        raise GraftError(
+            "model-is-folder",
+            f"expected an ONNX file, found the folder {path}",
+            "name the .onnx file in it",
+        )
+    if found == "nothing":
+        raise GraftError("model-missing", f"no model at {path}", "check the path")
+    if found:
+        raise GraftError(
+            "model-missing", f"expected an ONNX file at {path}, found {found}", "copy the model to a file"
+        )
+    size = path.stat().st_size
+    if size == 0:
+        raise GraftError("model-unreadable", f"{path} is empty", "export or copy the model again")
+    if size > MOST_BYTES:
+        raise GraftError(
+            "model-unreadable",
+            f"{path} has {size} bytes, more than the 2 GB of an ONNX file",
+            "export it with its weights in a file of their own (external data)",
+        )
 
 
 def _shape_outputs(proto: onnx.ModelProto) -> None:

@@ -1,0 +1,158 @@
+"""Checks of a file before anything interprets it: what is not sound is refused with the name of its place.
+
+The tools behind (onnx's checker and inference, the importer, numpy, onnxruntime) trust lengths and types more or
+less, and each has words of its own where they do not fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from graft.rewriter.graph.functions import check_functions
+from graft.rewriter.graph.walk import all_graphs, all_nodes, sparse_tensors, tensors
+from graft.rewriter.regular_files import found_at
+
+DENSE_VALUES = 2**28
+"""A sparse weight becomes a dense one; larger ones are refused: 1 GB as float32, of a few bytes in the file."""
+PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
+"""Types of which several values share a byte; of six bits only in ``raw_data``."""
+FIELDS = {
+    TensorProto.FLOAT: ("float_data", 1),
+    TensorProto.COMPLEX64: ("float_data", 2),
+    TensorProto.DOUBLE: ("double_data", 1),
+    TensorProto.COMPLEX128: ("double_data", 2),
+    TensorProto.INT64: ("int64_data", 1),
+    TensorProto.UINT32: ("uint64_data", 1),
+    TensorProto.UINT64: ("uint64_data", 1),
+    TensorProto.STRING: ("string_data", 1),
+}
+"""Where values lie that are not in ``raw_data``, and how many numbers a value is; else in ``int32_data``."""
+
+
+def check_sound(proto: onnx.ModelProto, folder: Path) -> None:
+    """Refuse a model whose names, weights, external data or functions cannot be what they say.
+
+    Args:
+        proto: as it is in the file; where the length of external data is left out it is written in.
+        folder: of the file.
+
+    Raises:
+        ValueError: it is not sound; the text names the place.
+    """
+    for text in _names(proto):
+        if isinstance(text, bytes):
+            raise ValueError(f"the name {text[:60]!r} is not UTF-8")
+    check_functions(proto)
+    for sparse in sparse_tensors(proto):
+        if min(sparse.dims, default=1) < 0 or math.prod(sparse.dims) > DENSE_VALUES:
+            raise ValueError(
+                f"sparse weight '{sparse.values.name}' of shape {list(sparse.dims)} has "
+                f"more than {DENSE_VALUES} values"
+            )
+    for place, tensor in tensors(proto):
+        _check_tensor(place, tensor, folder)
+
+
+def _names(proto: onnx.ModelProto) -> Iterator[object]:
+    """Yield what should be text; protobuf gives bytes where it is not UTF-8."""
+    yield from (proto.producer_name, proto.producer_version, proto.domain, proto.doc_string)
+    yield from (entry.domain for entry in proto.opset_import)
+    for entry in proto.metadata_props:
+        yield from (entry.key, entry.value)
+    for function in proto.functions:
+        yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
+    for graph in all_graphs(proto):
+        yield from (graph.name, graph.doc_string)
+        yield from (tensor.name for tensor in graph.initializer)
+        yield from _value_names((*graph.input, *graph.output, *graph.value_info))
+    for node in all_nodes(proto):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield from (attribute.name, attribute.ref_attr_name)
+        for entry in node.metadata_props:
+            yield from (entry.key, entry.value)
+
+
+def _value_names(values: Iterable[onnx.ValueInfoProto]) -> Iterator[object]:
+    for value in values:
+        yield value.name
+        for dimension in value.type.tensor_type.shape.dim:
+            yield dimension.dim_param
+
+
+# ------------------------------------------------------------------------------- tensors
+
+
+def _check_tensor(place: str, tensor: TensorProto, folder: Path) -> None:
+    kind = tensor.data_type
+    if kind == TensorProto.UNDEFINED or kind not in TensorProto.DataType.values():
+        raise ValueError(f"{place} has the unknown type {kind}")
+    if min(tensor.dims, default=1) < 0:
+        raise ValueError(f"{place} has the negative size {min(tensor.dims)}")
+    count = math.prod(tensor.dims)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        _check_external(place, tensor, -(-count * bits(kind) // 8), folder)
+    elif tensor.HasField("raw_data") and kind != TensorProto.STRING:
+        _check_length(place, tensor, len(tensor.raw_data), -(-count * bits(kind) // 8), "bytes")
+    else:
+        field, times = FIELDS.get(kind, ("int32_data", 1))
+        packed = bits(kind) if bits(kind) <= 4 else 8
+        expected = -(-count * packed // 8) if field == "int32_data" else count * times
+        _check_length(place, tensor, len(getattr(tensor, field)), expected, "values")
+    if kind == TensorProto.STRING:
+        _check_text(place, tensor.string_data)
+
+
+def bits(kind: int) -> int:
+    """Return the bits that a value of an ONNX type takes; text has none of its own."""
+    name = TensorProto.DataType.Name(kind)
+    return PACKED_BITS.get(name) or 8 * helper.tensor_dtype_to_np_dtype(kind).itemsize
+
+
+def _check_length(place: str, tensor: TensorProto, found: int, expected: int, unit: str) -> None:
+    if found != expected:
+        kind = TensorProto.DataType.Name(tensor.data_type).lower()
+        raise ValueError(
+            f"{place} of type {kind} and shape {list(tensor.dims)} has {found} {unit}, expected {expected}"
+        )
+
+
+def _check_text(place: str, values: Iterable[bytes]) -> None:
+    for value in values:
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"{place} holds the text {value[:60]!r}, which is not UTF-8") from None
+
+
+def _check_external(place: str, tensor: TensorProto, expected: int, folder: Path) -> None:
+    """Refuse external data that is no regular file in ``folder``, or not as long as the tensor needs."""
+    if tensor.data_type == TensorProto.STRING:
+        raise ValueError(f"{place} holds text in external data")
+    written = {entry.key: entry.value for entry in tensor.external_data}
+    for key in ("offset", "length"):
+        if not written.get(key, "0").isdecimal():
+            raise ValueError(f"{place}: the {key} {written[key]!r} of its external data is no number")
+    location, offset = written.get("location", ""), int(written.get("offset", "0"))
+    if not location:
+        raise ValueError(f"{place} does not say where its external data is")
+    if Path(location).is_absolute():
+        raise ValueError(f"{place} lies outside of the model's folder, at the absolute path {location!r}")
+    path = folder / location
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{place} lies outside of the model's folder, in {location!r}")
+    found = found_at(path)
+    if found:
+        raise ValueError(f"{place} lies in the file {location!r}, but {found} is there")
+    length = int(written.get("length", "0"))
+    if length not in (0, expected):
+        _check_length(place, tensor, length, expected, "bytes of external data")
+    if path.stat().st_size < offset + expected:
+        raise ValueError(f"{location} is cut off: {place} ends behind it")
+    if "length" not in written:
+        tensor.external_data.add(key="length", value=str(expected))
