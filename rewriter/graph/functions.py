@@ -1,6 +1,6 @@
 """Functions of a model, counted before any tool of onnx expands them.
 
-A few thousand bytes can hold functions of which each calls the next one twice: thirty of them are 2**30 nodes.
+A few thousand bytes can hold functions each of which calls the next one twice: thirty are 2**30 nodes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def check_functions(proto: onnx.ModelProto) -> None:
     if total > MOST_NODES:
         written = sum(1 for _ in all_nodes(proto))
         raise ValueError(
-            f"its functions make {_about(total)} nodes of the {written} in the file; at most {MOST_NODES} are read"
+            f"its functions make {_about(total)} nodes of the {written} in the file; "
+            f"at most {MOST_NODES} are read"
         )
 
 

@@ -1,7 +1,7 @@
 """Checks of a file before anything interprets it: what is not sound is refused with the name of its place.
 
-The tools behind (onnx's checker and inference, the importer, numpy, onnxruntime) trust lengths and types more or
-less, and each has words of its own where they do not fit.
+The tools behind (onnx's checker and inference, the importer, numpy, onnxruntime) trust lengths and types
+more or less, and each has words of its own where they do not fit.
 """
 
 from __future__ import annotations
@@ -18,10 +18,18 @@ from graft.rewriter.graph.walk import all_graphs, all_nodes, sparse_tensors, ten
 from graft.rewriter.regular_files import found_at
 
 DENSE_VALUES = 2**28
-"""A sparse weight becomes a dense one; larger ones are refused: 1 GB as float32, of a few bytes in the file."""
-PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
+"""The most values of a sparse weight, which becomes a dense one: 1 GB as float32, of a few bytes."""
+PACKED_BITS = {
+    "INT4": 4,
+    "UINT4": 4,
+    "FLOAT4E2M1": 4,
+    "INT2": 2,
+    "UINT2": 2,
+    "FLOAT6E2M3": 6,
+    "FLOAT6E3M2": 6,
+}
 """Types of which several values share a byte; of six bits only in ``raw_data``."""
-FIELDS = {
+FIELDS: dict[int, tuple[str, int]] = {
     TensorProto.FLOAT: ("float_data", 1),
     TensorProto.COMPLEX64: ("float_data", 2),
     TensorProto.DOUBLE: ("double_data", 1),
