@@ -2,14 +2,17 @@
 
     python -m benchmarks.unlabelled --json unlabelled.json
 
-Every module is cut twice from the same samples, once with their true labels and once with the predictions of
-the parent, at 50 % of the MACs, and both are measured on the same test samples with true labels. On samples
-that a network was trained on, predictions are nearly always right; so the same is done with samples that it
-has not seen: half of the test samples, drawn by seed 0, measured on the other half. They choose nothing.
+Every module is cut twice or more from the same samples, at 50 % of the MACs, and measured on the same test
+samples with true labels: with true labels to cut with, and with the predictions of the parent. Where the
+classes of the modules are not all of the parent's, a third module is cut with predictions among these classes
+only, as by ``--labels-among asked``. On samples that a network was trained on, predictions are nearly always
+right; so the same is done with samples that it has not seen: half of the test samples, drawn by seed 0,
+measured on the other half. They choose nothing.
 """  # fmt: skip
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +53,7 @@ from graft.rewriter.measure.pseudo_labels import predicted_labels
 KEEP = 0.5
 PAIRS = 5
 CLINC = "clinc_lstm1_published"
+WAYS = {"unlabelled": "all classes", "asked": "the classes asked for"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +104,11 @@ class Subject:
         first, second = (_part(self.test, np.sort(half)) for half in np.array_split(order, 2))
         return Subject(self.parent, limited(first, samples), second)
 
+    def only(self, classes: Sequence[str]) -> Subject:
+        """Return the same with samples of some classes only to cut with."""
+        places = Samples.match(self.train, self.parent.card, classes).indices
+        return replace(self, train=_part(self.train, places))
+
 
 def _part(split: Split, places: Integers) -> Split:
     return replace(
@@ -114,53 +123,90 @@ def _subject(run: Run, model: Path, data: Path) -> Subject:
     return Subject(Parent(loaded), limited(dataset.split("train"), run.samples), dataset.split("test"))
 
 
-def _measure(run: Run, name: str, subject: Subject, sets: Sequence[Sequence[str]], together: bool) -> None:
-    """Print a row for each origin of the samples."""
-    for origin, own in (("trained on", subject), ("not seen", subject.halves(run.samples))):
-        predicted = predicted_labels(own.train, own.parent.model, DEVICE)
-        samples = Samples.match(own.train, own.parent.card)
-        right = float(np.mean(predicted.labels[samples.indices] == samples.labels))
+def _predicted(own: Subject, classes: Sequence[str], every: bool) -> dict[str, Split]:
+    """Return the samples with labels predicted among all classes, and among those asked for if fewer."""
+    found = {"unlabelled": predicted_labels(own.train, own.parent.model, DEVICE)}
+    if not every:
+        found["asked"] = predicted_labels(own.train, own.parent.model, DEVICE, among=classes)
+    return found
+
+
+def _right(split: Split, own: Subject, classes: Sequence[str]) -> float:
+    """Return the share of the samples of the classes whose labels are the true ones."""
+    samples = Samples.match(own.train, own.parent.card, classes)
+    return float(np.mean(split.labels[samples.indices] == samples.labels))
+
+
+def _figures(own: Subject, classes: Sequence[str], together: bool, apart: bool) -> dict[str, float]:
+    """Return accuracies with true labels and with predictions, among all classes and those asked for.
+
+    Args:
+        own: the parent and the samples.
+        classes: of the modules.
+        together: one module for all of them.
+        apart: labels are predicted among the classes, too.
+    """
+    truth = Samples.match(own.test, own.parent.card, classes)
+    whole = score(own.parent.model, truth, DEVICE, classes)
+    labelled = own.scored(own.train, classes, together)
+    found = {"parent": top1(whole), "labelled": difference(labelled, whole)[0]}
+    for way, split in _predicted(own, classes, not apart).items():
+        scored = own.scored(split, classes, together)
+        mean, error = difference(scored, labelled)
+        found |= {
+            f"{way}_right": _right(split, own, classes),
+            way: difference(scored, whole)[0],
+            f"{way}_lost": mean,
+            f"{way}_error": error,
+        }
+    return found
+
+
+def _measure(
+    run: Run, name: str, subject: Subject, sets: Sequence[Sequence[str]], together: bool, only: bool = False
+) -> None:
+    """Print rows for each origin of the samples.
+
+    Args:
+        run: where figures go.
+        name: of the network.
+        subject: the parent and the samples.
+        sets: the classes of each cut.
+        together: one module for all of a set.
+        only: cut with samples of the classes of a set only.
+    """
+    for origin, half in (("trained on", subject), ("not seen", subject.halves(run.samples))):
         rows: list[dict[str, float]] = []
         for classes in sets:
-
-            def measure(
-                own: Subject = own, classes: Sequence[str] = classes, predicted: Split = predicted
-            ) -> dict[str, float]:
-                truth = Samples.match(own.test, own.parent.card, classes)
-                whole = score(own.parent.model, truth, DEVICE, classes)
-                one, two = (own.scored(split, classes, together) for split in (own.train, predicted))
-                mean, error = difference(two, one)
-                return {
-                    "parent": top1(whole),
-                    "labelled": difference(one, whole)[0],
-                    "unlabelled": difference(two, whole)[0],
-                    "lost": mean,
-                    "error": error,
-                }
-
+            own = half.only(classes) if only else half
+            apart = len(classes) < len(own.parent.card.labels)
             key = "/".join([name, origin, "+".join(classes[:3]), *map(str, filter(None, [run.samples]))])
-            found = run.output.measured(key, measure)
-            rows.append(found)
+            measure = functools.partial(_figures, own, classes, together, apart)
+            rows.append(run.output.measured(key, measure))
             if len(sets) > 1:
-                _row(run, f"{name}, {'/'.join(classes)}", origin, right, [found])
-        _row(run, name if len(sets) == 1 else f"{name}, mean of {len(sets)} pairs", origin, right, rows)
+                _rows(run, f"{name}, {'/'.join(classes)}", origin, rows[-1:])
+        _rows(run, name if len(sets) == 1 else f"{name}, mean of {len(sets)} pairs", origin, rows)
 
 
-def _row(run: Run, name: str, origin: str, right: float, rows: Sequence[dict[str, float]]) -> None:
-    means = {key: float(np.mean([each[key] for each in rows])) for key in rows[0]}
-    lost: Pair = (means["lost"], rows[0]["error"])
-    if len(rows) > 1:
-        lost = mean_over([each["lost"] for each in rows])
-    run.output.row(
-        *(name, origin, percent(right, 1), percent(means["parent"])),
-        *(f"{means['labelled']:+.2f}", f"{means['unlabelled']:+.2f}", points(lost)),
-    )
+def _rows(run: Run, name: str, origin: str, found: Sequence[dict[str, float]]) -> None:
+    """Print a row for each way to predict labels: the means over sets of classes."""
+    means = {key: float(np.mean([each[key] for each in found])) for key in found[0]}
+    for way, words in WAYS.items():
+        if way not in means:
+            continue
+        lost: Pair = (means[f"{way}_lost"], means[f"{way}_error"])
+        if len(found) > 1:
+            lost = mean_over([each[f"{way}_lost"] for each in found])
+        run.output.row(
+            *(name, origin, words, percent(means[f"{way}_right"], 1), percent(means["parent"])),
+            *(f"{means['labelled']:+.2f}", f"{means[way]:+.2f}", points(lost)),
+        )
 
 
 def _table(run: Run, network: str) -> None:
     run.output.section(f"predictions as labels, `--keep {KEEP}`, {network}")
     run.output.header(
-        *("network", "samples to cut with", "predictions that are right", "parent"),
+        *("network", "samples to cut with", "predicted among", "right of the classes", "parent"),
         *("with labels", "with predictions", "difference"),
     )
 
@@ -180,7 +226,9 @@ def resnet(run: Run) -> None:
     subject = _subject(run, folder / f"{RESNET}.onnx", folder / f"{DATA[RESNET]}.npz")
     every = list(itertools.combinations(subject.parent.card.labels, 2))
     picked = sorted(np.random.default_rng(0).permutation(len(every))[:PAIRS].tolist())
-    _measure(run, "ResNet-20", subject, run.some([every[number] for number in picked]), together=True)
+    pairs = run.some([every[number] for number in picked])
+    _measure(run, "ResNet-20", subject, pairs, together=True)
+    _measure(run, "ResNet-20 from samples of the pair only", subject, pairs, together=True, only=True)
 
 
 def efficientnet(run: Run) -> None:

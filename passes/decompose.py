@@ -295,7 +295,8 @@ class Decompose:
             report = Budget(keep, self.unit, self.round_to)(candidates, context)
         kept = Plan.of(groups, report.kept, parent.sha256).kept
         own = {name: mask for name, mask in kept.items() if name in parent.groups}
-        plan = Plan(parent.sha256, own, layers.frozen, layers.shares, profile.label_source)
+        labels = profile.label_source, profile.label_classes
+        plan = Plan(parent.sha256, own, layers.frozen, layers.shares, *labels)
         stay, channels = plan.counts()
         return PlanReport(changed=channels - stay, declined=report.declined, plan=plan)
 
@@ -313,11 +314,10 @@ class Decompose:
     def _stamp(self, parent: Parent, model: Model, plan: Plan, context: Context) -> Cost:
         """Write into the module what it was made from; return what it costs."""
         cost, profile, samples = cost_of(model), _profile(context), context.samples
-        predicted = profile.label_source != "data" or (samples is not None and samples.split.predicted)
         origin = Origin(
             parents=(parent.record,),
             classes=tuple(self.classes),
-            options=self.options(context.seed) | ({"label_source": "predictions"} if predicted else {}),
+            options=self.options(context.seed) | _labels(profile, samples),
             plan=plan.ranges(),
             sizes=plan.sizes(),
             profile_sha256=profile.sha256,
@@ -355,6 +355,15 @@ def _checked_scores(method: Method, inputs: ImportanceInputs) -> Scores:
 def _declined(parent: Parent, reports: Sequence[Report]) -> tuple[Declined, ...]:
     """Return what normalization and the passes of one module declined."""
     return (*parent.declined, *(declined for report in reports for declined in report.declined))
+
+
+def _labels(profile: Profile, samples: Samples | None) -> dict[str, object]:
+    """Return what the record of a module says of labels that are predictions."""
+    predicted = samples is not None and samples.split.predicted
+    if not predicted and profile.label_source == "data":
+        return {}
+    among = samples.split.label_classes if samples is not None and predicted else profile.label_classes
+    return {"label_source": "predictions"} | ({} if among is None else {"label_classes": list(among)})
 
 
 def _typicality(headed: Analysed, profile: Profile, classes: Sequence[str], plan: Plan) -> Mahalanobis | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.measure.cost import CostModel
 from graft.rewriter.measure.evaluation import Scored, score
 from graft.rewriter.measure.one_class import AgainstRest, is_one_class, with_few_of_the_rest
+from graft.rewriter.measure.pseudo_labels import describe_labels
 from graft.rewriter.record.folder import PARENT, PROFILE, ModuleFolder
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.record.slugs import slugs
@@ -249,7 +250,7 @@ class Modularize:
             against_rest=against_rest,
             measured=measured,
             providers=context.device.open(parent.model).providers,
-            sources=_sources(context),
+            sources=_sources(context, [name for classes in self.sets for name in classes]),
         )
 
     def _cut(self, decompose: Decompose, parent: Parent, context: Context) -> DecomposeReport:
@@ -321,12 +322,20 @@ def _scored(parent: Parent, every: Samples, sets: list[Samples], device: Device)
     return found
 
 
-def _sources(context: Context) -> dict[str, Any]:
-    """Return where the labels of training and held-out samples are from, and how splits were drawn."""
+def _sources(context: Context, classes: Sequence[str]) -> dict[str, Any]:
+    """Return where the labels of training and held-out samples are from, and how splits were drawn.
+
+    Args:
+        context: samples and profile.
+        classes: of the modules.
+    """
     samples, held_out, profile = context.samples, context.held_out, context.profile
-    found: dict[str, Any] = {"label_source": "data"} if samples is None else samples.split.describe()
+    found: dict[str, Any] = {"label_source": "data"}
+    if samples is not None:
+        found = describe_labels(samples, classes)
     if profile is not None and profile.label_source != "data":
         found["label_source"] = profile.label_source
+        found.setdefault("label_classes", profile.label_classes and list(profile.label_classes))
     if held_out is not None:
-        found["test_label_source"] = held_out.split.describe()["label_source"]
+        found |= held_out.split.describe_held_out()
     return found

@@ -79,11 +79,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     console.print(found)
 
 
-def data_source(result: dict[str, Any]) -> None:
+def data_source(result: dict[str, Any], asked: int = 0) -> None:
     """Print where labels and splits are from, if not from the data: a line each.
 
     Args:
-        result: holds ``label_source``, ``test_label_source`` and ``split``, as far as they are known.
+        result: holds ``label_source``, ``test_label_source``, ``label_classes``, ``predicted_outside``
+            and ``split``, as far as they are known.
+        asked: number of the classes asked for, where labels can be predicted among them.
     """
     sources = {result.get("label_source"), result.get("test_label_source")}
     if "predictions" in sources:
@@ -92,13 +94,26 @@ def data_source(result: dict[str, Any]) -> None:
             if len(sources - {None}) == 1
             else (" (training samples)" if result["label_source"] == "predictions" else " (test samples)")
         )
-        note(f"labels: the parent's predictions{which}")
+        note(f"labels: the parent's predictions{_among(result, asked)}{which}")
     if "split" in result:
         drawn = result["split"]
         note(
             f"the data has no splits: {drawn['train']} samples (80 % of each class) are for training, "
             f"{drawn['test']} for testing, drawn by --seed {drawn['seed']}"
         )
+
+
+def _among(result: dict[str, Any], asked: int) -> str:
+    """Say which classes labels were predicted among, and how many predictions are of others."""
+    among = result.get("label_classes") or result.get("test_label_classes")
+    share = result.get("predicted_outside")
+    if among is not None:
+        others = f"; among all, {percent(share, 1)} would be others" if share else ""
+        return f" among the {len(among)} classes asked for{others}"
+    if not share:
+        return ""
+    hint = "; where all samples are of these: --labels-among asked" if asked > 1 else ""
+    return f", {percent(share, 1)} of them other classes than those asked for{hint}"
 
 
 def declined(reasons: Sequence[str], where: str = "") -> None:

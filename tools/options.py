@@ -21,6 +21,7 @@ from graft.passes.select.layers import LayerRules
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.prefixed import PrefixedData
+from graft.rewriter.data.prefixed import prefixed as name_with
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import TEST
 from graft.rewriter.errors import GraftError
@@ -314,7 +315,38 @@ class CompensateOptions(MethodOptions):
 # ---- data
 
 
-class CalibrationOptions(Options):
+class LabelOptions(Options):
+    """How samples without labels get some."""
+
+    labels_among: Annotated[
+        str,
+        one_of(("all", "asked")),
+        Option(
+            "Predict missing labels among all classes of the parent, or only among those asked for (where "
+            "all samples are of these).",
+            DATA,
+            show_default=True,
+        ),
+    ] = "all"
+
+    def among(
+        self, names: Sequence[str], ignored: str | None, data: Sequence[Prefixed] = ()
+    ) -> tuple[str, ...] | None:
+        """Return the classes that labels are predicted among; ``None``: all.
+
+        Args:
+            names: the classes asked for, with their prefixes.
+            ignored: the class of padding, which time steps may also have; ``None``: none.
+            data: what may have prefixes.
+        """
+        if self.labels_among == "all":
+            return None
+        prefixes = {"", *(each.prefix for each in data)}
+        padding = [] if ignored is None else [name_with(prefix, ignored) for prefix in prefixes]
+        return tuple(dict.fromkeys([*names, *padding]))
+
+
+class CalibrationOptions(LabelOptions):
     """The calibration set."""
 
     data: Annotated[Path | None, Option(FORMATS, DATA)] = None
@@ -348,7 +380,9 @@ class CalibrationOptions(Options):
         if samples.left_out:
             logging.getLogger("graft").info("%d samples of other classes left out", samples.left_out)
         without = "" if self.ignore_label is None else f"/without {self.ignore_label}"
-        return samples, f"{dataset.fingerprint()}/{self.split}{without}"
+        among = found.label_classes
+        labels = "" if among is None else f"/labels among {', '.join(among)}"
+        return samples, f"{dataset.fingerprint()}/{self.split}{without}{labels}"
 
 
 class DataOptions(CalibrationOptions):
@@ -544,8 +578,20 @@ def classes_with_samples(given: Sequence[str], samples: Samples) -> tuple[str, .
     """
     names = class_names(given, samples.card)
     if names:
-        Samples.match(samples.split, samples.card, names)  # says which of them has none
+        _check_samples(samples, names)
     return names
+
+
+def _check_samples(samples: Samples, names: Sequence[str]) -> None:
+    """Raise ``class-empty`` where one of the classes has no samples."""
+    try:
+        Samples.match(samples.split, samples.card, names)
+    except GraftError as error:
+        predicted = samples.split.predicted and samples.split.label_classes is None
+        if error.code != "class-empty" or not predicted or len(names) < 2:
+            raise
+        hint = f"{error.hint}; or, where all samples are of the classes asked for, --labels-among asked"
+        raise GraftError(error.code, error.message, hint) from error
 
 
 def _lines(path: Path) -> list[str]:

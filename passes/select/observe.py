@@ -145,9 +145,11 @@ class Observe:
             if statistic == PRODUCTS.name:
                 size = round(table.shape[1] ** 0.5)
                 tables.setdefault(SQUARES.name, {})[tensor] = table[:, :: size + 1].copy()
-        source = samples.split.describe()["label_source"]
         return Profile(
-            parent, self.data, names, counts, correct, tables, source, sizes_of(analysed.model, samples)
+            *(parent, self.data, names, counts, correct, tables),
+            label_source=samples.split.describe()["label_source"],
+            sizes=sizes_of(analysed.model, samples),
+            label_classes=samples.split.label_classes,
         )
 
 

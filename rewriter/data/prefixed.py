@@ -53,7 +53,8 @@ class PrefixedData:
                 f"the classes of {self.dataset.name} are numbers, and what they mean is not known",
                 "add class_names to the .npz file",
             )
-        return replace(part, class_names=tuple(map(self.name, names)) if names else None)
+        among = None if part.label_classes is None else tuple(map(self.name, part.label_classes))
+        return replace(part, class_names=tuple(map(self.name, names)) if names else None, label_classes=among)
 
 
 def tested(data: Sequence[PrefixedData], split: str) -> list[PrefixedData]:

@@ -75,6 +75,9 @@ class Split:
         labelled: the samples have labels; without, ``labels`` is :data:`UNLABELLED` throughout.
         predicted: the labels are predictions of a model, at least of some samples.
         drawn: how the split was drawn, where the data has none of its own.
+        label_classes: the only classes that labels were predicted among; ``None``: all of the model.
+        predicted_outside: with ``label_classes``, the share of samples, or time steps, that the model
+            gives to other classes when it decides among all.
     """
 
     name: str
@@ -85,6 +88,8 @@ class Split:
     labelled: bool = True
     predicted: bool = False
     drawn: DrawnSplit | None = None
+    label_classes: tuple[str, ...] | None = None
+    predicted_outside: float | None = None
 
     @classmethod
     def without_labels(cls, name: str, count: int, reader: Reader) -> Split:
@@ -135,11 +140,23 @@ class Split:
         return replace(self, labels=labels.reshape(self.labels.shape), class_names=tuple(names))
 
     def describe(self) -> dict[str, Any]:
-        """Return where labels and split are from: ``label_source``, and ``split`` where it was drawn."""
+        """Return where labels and split are from: ``label_source``, and ``split`` where it was drawn.
+
+        Predictions also have ``label_classes``, a list, or ``None`` for all classes of the model.
+        """
         found: dict[str, Any] = {"label_source": "predictions" if self.predicted else "data"}
+        if self.predicted:
+            found["label_classes"] = None if self.label_classes is None else list(self.label_classes)
+        if self.predicted_outside is not None:
+            found["predicted_outside"] = self.predicted_outside
         if self.drawn is not None:
             found["split"] = {"train": self.drawn.train, "test": self.drawn.test, "seed": self.drawn.seed}
         return found
+
+    def describe_held_out(self) -> dict[str, Any]:
+        """Return where the labels are from, as :meth:`describe`, with keys that begin with ``test_``."""
+        keys = ("label_source", "label_classes")
+        return {f"test_{key}": value for key, value in self.describe().items() if key in keys}
 
     def part(self, name: str, positions: Integers, drawn: DrawnSplit) -> Split:
         """Return some of the samples as a split of their own.
@@ -218,10 +235,9 @@ class Split:
             ]
             return _concatenated(found)
 
-        predicted = any(part.predicted for part in parts)
         drawn = _together([part.drawn for part in parts if part.drawn])
-        labels_of_all = np.concatenate(renumbered)
-        return Split(parts[0].name, labels_of_all, names, read, predicted=predicted, drawn=drawn)
+        joined = Split(parts[0].name, np.concatenate(renumbered), names, read, drawn=drawn)
+        return replace(joined, **_predictions([part for part in parts if part.predicted]))
 
 
 @dataclass(frozen=True)
@@ -243,6 +259,15 @@ def _together(drawn: Sequence[DrawnSplit]) -> DrawnSplit | None:
     if not drawn:
         return None
     return DrawnSplit(sum(each.train for each in drawn), sum(each.test for each in drawn), drawn[0].seed)
+
+
+def _predictions(parts: Sequence[Split]) -> dict[str, Any]:
+    """Return what is said of the labels of several data sets, some of which were predicted."""
+    if not parts or any(part.label_classes is None for part in parts):
+        return {"predicted": bool(parts)}
+    names = dict.fromkeys(name for part in parts for name in part.label_classes or ())
+    share = np.average([part.predicted_outside or 0.0 for part in parts], weights=[*map(len, parts)])
+    return {"predicted": True, "label_classes": tuple(names), "predicted_outside": float(share)}
 
 
 def _concatenated(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:

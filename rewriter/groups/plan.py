@@ -27,6 +27,7 @@ class Plan:
         frozen: names of groups that were left alone.
         keep_layers: name of a group to the share of its channels that was asked for.
         label_source: of the statistics that it was made from: ``data``, or ``predictions`` of the parent.
+        label_classes: the only classes that predictions were among; ``None``: all of the parent.
     """
 
     parent: str
@@ -34,6 +35,7 @@ class Plan:
     frozen: tuple[str, ...] = ()
     keep_layers: Mapping[str, float] = field(default_factory=dict)
     label_source: str = "data"
+    label_classes: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, groups: ChannelGroups, mask: Mask, parent: str) -> Plan:
@@ -101,6 +103,7 @@ class Plan:
             "groups": self.ranges(),
             "sizes": self.sizes(),
             **({} if self.label_source == "data" else {"label_source": self.label_source}),
+            **({} if self.label_classes is None else {"label_classes": list(self.label_classes)}),
         }
         if self.frozen or self.keep_layers:
             content |= {"frozen": list(self.frozen), "keep_layers": dict(self.keep_layers)}
@@ -126,7 +129,8 @@ class Plan:
             frozen = tuple(map(str, data.get("frozen", ())))
             shares = {str(name): float(share) for name, share in data.get("keep_layers", {}).items()}
             source = str(data.get("label_source", "data"))
-            return cls(str(data["parent"]), kept, frozen, shares, source)
+            among = tuple(map(str, data["label_classes"])) if data.get("label_classes") is not None else None
+            return cls(str(data["parent"]), kept, frozen, shares, source, among)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
             raise GraftError(

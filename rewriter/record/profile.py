@@ -62,6 +62,7 @@ class Profile:
             sum over the samples of the class.
         label_source: ``data``, or ``predictions`` of the parent for samples without labels.
         sizes: of the samples, where the parent leaves axes of its inputs free.
+        label_classes: the only classes that predictions were among; ``None``: all of the parent.
     """
 
     parent: str
@@ -72,6 +73,7 @@ class Profile:
     tables: dict[str, dict[str, Table]] = field(default_factory=dict)
     label_source: str = "data"
     sizes: Sizes = field(default_factory=dict)
+    label_classes: tuple[str, ...] | None = None
 
     def has(self, statistic: Statistic, tensor: str, positions: int) -> bool:
         """Return true where a statistic was recorded.
@@ -158,12 +160,14 @@ class Profile:
             name: {tensor: table + other.tables[name][tensor] for tensor, table in tables.items()}
             for name, tables in self.tables.items()
         }
+        among = {each.label_classes for each in (self, other) if each.label_source != "data"}
         return replace(
             self,
             counts=self.counts + other.counts,
             correct=self.correct + other.correct,
             tables=tables,
             label_source=max(self.label_source, other.label_source),  # predictions, if of either
+            label_classes=among.pop() if len(among) == 1 else None,
         )
 
     def with_others(self, other: Profile) -> Profile:
@@ -212,6 +216,7 @@ class Profile:
             "data": self.data,
             "classes": list(self.classes),
             **({} if self.label_source == "data" else {"label_source": self.label_source}),
+            **({} if self.label_classes is None else {"label_classes": list(self.label_classes)}),
             **({"sizes": sizes_to_json(self.sizes)} if self.sizes else {}),
         }
         return save(tensors, {"graft": json.dumps(header, sort_keys=True)})
@@ -260,6 +265,9 @@ class Profile:
                     tables,
                     str(header.get("label_source", "data")),
                     sizes_from_json(header.get("sizes", "{}")),
+                    tuple(map(str, header["label_classes"]))
+                    if header.get("label_classes") is not None
+                    else None,
                 )
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise GraftError(

@@ -151,6 +151,10 @@ class InputOptions(Options):
     ] = "uint8"
 
 
+class ComposeData(options.SampledDataOptions, options.LabelOptions):
+    """Samples that scores and trunks are fitted to, and that are measured on."""
+
+
 class ComposeRun(options.SeededRunOptions):
     """Providers, threads, seed and checks."""
 
@@ -168,7 +172,7 @@ def command(
     join: ModuleOptions,
     compare: CompareOptions,
     entry: InputOptions,
-    data: options.SampledDataOptions,
+    data: ComposeData,
     run: ComposeRun,
     output: ComposeOutput,
 ) -> None:
@@ -192,7 +196,8 @@ def command(
     known = [name for names in prefixed_names(loaded, prefixes) for name in names.values()]
     naming = Naming.of(loaded, prefixes, parse_rename(join.rename, known))
     labeller = _labeller(join, loaded, files, prefixes)
-    sets = parents.open_sets(data.data, run.seed, (TRAIN, data.test_split), labeller, device)
+    among = data.among(known, data.ignore_label, data.data)
+    sets = parents.open_sets(data.data, run.seed, (TRAIN, data.test_split), labeller, device, among)
     sources = {} if join.strategy == "branches" else load_sources(loaded, files, join.parent, join.profile)
     for source in sources.values():
         check_asked(source.parent.model.sizes_at(shapes), source.profile.sizes)

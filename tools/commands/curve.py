@@ -23,6 +23,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import refuse_overwrite, writing
+from graft.rewriter.measure.pseudo_labels import describe_labels
 from graft.tools import console as show
 from graft.tools import options, parents, plot
 from graft.tools.command import Option, Options, one_of, several, takes_options
@@ -114,7 +115,7 @@ def command(
     parent = Parent.load(subject.model, subject.card, subject.shapes())
     shares = subject.layers.of(parent)  # says before the work what matches nothing
     device = run.device()
-    dataset = parents.open_data(parent, data.data, device, run.seed)
+    dataset = parents.open_data(parent, data, subject.classes, device, run.seed)
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     test = _held_out(replace(dataset.split(data.test_split), ignore=data.ignore_label), parent.card, names)
@@ -146,7 +147,7 @@ def command(
     report = replace(report, declined=all_declined([observed, report]))
     result = _result(parent, report, names, run.seed)
     result |= {"frozen": list(shares.frozen), "keep_layers": dict(shares.shares)}
-    result.update(samples.split.describe(), test_label_source=test.split.describe()["label_source"])
+    result.update(describe_labels(samples, names), **test.split.describe_held_out())
     title = f"{_subject(result)} of {subject.model.name}"
     with output.target(output.output) as figures, output.target(picture) as drawn:
         _write(result, report, title, figures, drawn, output.force)
@@ -273,7 +274,7 @@ def _show(report: CurveReport, result: dict[str, Any], files: tuple[Path, Path] 
         )
     show.note(f"{report.test_samples} test samples: {parent}")
     show.print_layers(result)
-    show.data_source(result)
+    show.data_source(result, len(result["classes"]))
     if files:
         show.note(f"figures in {files[0]}, picture in {files[1]}")
 

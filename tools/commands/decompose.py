@@ -101,7 +101,7 @@ def command(
     device = run.device()
     parent = Parent.load(subject.model, subject.card, subject.shapes())
     budget.layers.of(parent)  # says before the work what matches nothing
-    dataset = parents.open_data(parent, data.data, device, run.seed)
+    dataset = parents.open_data(parent, data, subject.classes, device, run.seed)
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     sets = [names] if subject.together else [(name,) for name in names]
@@ -168,6 +168,8 @@ def _next(
     samples: list[object] = ["--data", data.data, *(["--seed", seed] if seed else [])]
     if data.ignore_label is not None:
         samples.append(f"--ignore-label={data.ignore_label}")
+    if data.labels_among != "all":
+        samples.append(f"--labels-among={data.labels_among}")
     split = [] if data.test_split == TEST else [data.test_split]
     if len(result["modules"]) > 1:
         alone, one = (output.with_name(f"{output.name}{end}.onnx") for end in ("_branches", ""))
@@ -213,9 +215,9 @@ def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOpti
     dead = result["parent"]["dead_channels"]
     if dead:
         show.note(f"{dead} channels of the parent are zero for every sample: pruned first")
-    show.data_source(result)
-    _show_against_rest(result)
     classes = [name for entry in result["modules"] for name in entry["classes"]]
+    show.data_source(result, len(classes))
+    _show_against_rest(result)
     if "composed_top1" in result and len(classes) > 1:
         joined = show.percent(result["composed_top1"])
         what = "pruned model" if len(result["modules"]) == 1 else "all modules joined"

@@ -24,7 +24,7 @@ from graft.rewriter.record.provenance import kind_of, parents_of
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.cli import CHECK_FAILED, DONE
-from graft.tools.command import Argument, Option, Options, takes_options
+from graft.tools.command import Argument, Option, takes_options
 
 MEASURE = "What to measure"
 
@@ -63,7 +63,7 @@ class EvaluateOptions(options.ShapeOptions):
     ] = 32
 
 
-class EvaluateData(Options):
+class EvaluateData(options.LabelOptions):
     """Data sets to measure on."""
 
     data: Annotated[
@@ -159,7 +159,8 @@ def _measured(
     names = options.class_names(subject.classes, candidate.card)
     other = baseline[0] if baseline else None
     labeller = partial(_labeller, candidate=candidate, baseline=other)
-    sets = parents.open_sets(data.data, run.seed, (data.split,), labeller, device)
+    among = data.among(names or candidate.card.labels, data.ignore_label, data.data)
+    sets = parents.open_sets(data.data, run.seed, (data.split,), labeller, device, among)
     part = joined_split(sets, data.split, data.ignore_label)
     evaluation = Evaluation(candidate, other, names)
     samples = evaluation.samples(part, data.samples_per_class, run.seed)

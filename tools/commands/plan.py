@@ -15,6 +15,7 @@ from graft.passes.select.profiling import classes_of, stored_profile
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.files import refuse_overwrite, writing
 from graft.rewriter.measure.cost import CostModel
+from graft.rewriter.measure.pseudo_labels import describe_labels
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
@@ -78,7 +79,7 @@ def command(
     )
     samples: Samples | None = None
     if data.data:
-        dataset = parents.open_data(parent, data.data, device, run.seed)
+        dataset = parents.open_data(parent, data, subject.classes, device, run.seed)
         samples, _ = data.samples(dataset, parent.card, run.seed)
     report = decompose.planned(parent, Context(samples=samples, profile=found, device=device, seed=run.seed))
     plan = report.plan
@@ -95,7 +96,8 @@ def command(
         **show.layers(plan),
         "declined": list(map(str, report.declined)),
         "label_source": found.label_source,
-        **(samples.split.describe() if samples else {}),
+        **({"label_classes": found.label_classes} if found.label_source != "data" else {}),
+        **(describe_labels(samples, names) if samples else {}),
         **output.dry(),
     }
     with output.target(output.output) as path, writing(path, output.force) as temporary:
@@ -111,4 +113,4 @@ def _show(result: dict[str, Any]) -> None:
         f"{show.percent(result['parameters_ratio'], 1)} of the parameters"
     )
     show.print_layers(result)
-    show.data_source(result)
+    show.data_source(result, len(result["classes"]))

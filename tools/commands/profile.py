@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from graft.passes.parent import Parent
 from graft.passes.select.budget import dead_by_group
 from graft.rewriter.files import refuse_overwrite
+from graft.rewriter.measure.pseudo_labels import describe_labels
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
@@ -34,7 +35,7 @@ def command(
     refuse_overwrite(output.output, output.force)
     parent = Parent.load(subject.model, subject.card, subject.shapes())
     device = run.device()
-    dataset = parents.open_data(parent, data.data, device, run.seed)
+    dataset = parents.open_data(parent, data, subject.classes, device, run.seed)
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples)
     report = parents.observe(parent, samples, fingerprint, device, names)
@@ -45,7 +46,7 @@ def command(
         "output": output.output,
         "samples": int(profile.counts.sum()),
         "top1": profile.top1,
-        **samples.split.describe(),
+        **describe_labels(samples, names or tuple(samples.counts())),
         "classes": dict(zip(profile.classes, profile.counts.tolist(), strict=True)),
         "dead": dead_by_group(parent.groups, profile),
         "providers": list(device.open(parent.model).providers),
@@ -53,17 +54,17 @@ def command(
         **output.dry(),
     }
     show.declined(result["declined"])
-    show.emit("profile", result, output.as_json, lambda: _show(result))
+    show.emit("profile", result, output.as_json, lambda: _show(result, len(names or ())))
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any], asked: int) -> None:
     predicted = result["label_source"] == "predictions"
     accuracy = "" if predicted else f"parent top-1 {show.percent(result['top1'])} on them, "
     show.note(
         f"{result['output']}: {result['samples']} samples, {len(result['classes'])} classes, "
         f"{accuracy}ran on {', '.join(result['providers'])}"
     )
-    show.data_source(result)
+    show.data_source(result, asked)
     if result["dead"]:
         dead = ", ".join(f"{name} {number}" for name, number in result["dead"].items())
         show.note(f"channels that are zero for every sample: {dead}")
