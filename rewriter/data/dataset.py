@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,10 +15,11 @@ import numpy as np
 
 from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.input_card import InputCard
-from graft.rewriter.data.image_folder import open_folder
+from graft.rewriter.data.image_folder import list_files, open_folder
 from graft.rewriter.data.labels import check_samples, checked_labels, checked_names
 from graft.rewriter.data.npz import open_npz
 from graft.rewriter.data.parquet import open_parquet
+from graft.rewriter.data.reading import require_file
 from graft.rewriter.data.split import TEST, VALIDATION, Split, Storage, split_name
 from graft.rewriter.errors import GraftError
 
@@ -55,12 +57,11 @@ class Dataset:
                 ``data-unreadable`` or ``bad-request``.
         """
         path = Path(path)
-        if path.is_dir():
-            files = sorted(path.glob("*.parquet"))
+        if os.path.isdir(path):
+            files = list_files(path, {".parquet"})
             by_split = {file.stem: file for file in files}
             return cls(str(path), open_parquet(by_split) if files else open_folder(path, seed))
-        if not path.is_file():
-            raise GraftError("data-missing", f"expected data at {path}, found nothing", "check the path")
+        require_file(path, "data")
         if path.suffix == ".parquet":
             return cls(str(path), open_parquet({"train": path}))
         if path.suffix == ".npz" or zipfile.is_zipfile(path):

@@ -15,7 +15,7 @@ from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.draw import draw_splits
 from graft.rewriter.data.images import read_image, stack_images
-from graft.rewriter.data.reading import reading
+from graft.rewriter.data.reading import reading, require_file
 from graft.rewriter.data.split import TEST, TRAIN, VALIDATION, Reader, Split, Storage, split_name, split_names
 from graft.rewriter.errors import GraftError
 
@@ -111,11 +111,19 @@ def list_files(folder: Path, suffixes: set[str]) -> list[Path]:
         suffixes: the endings, in lower case.
 
     Raises:
-        GraftError: ``data-unreadable``.
+        GraftError: ``data-unreadable``, also where a pipe, a link to nothing and the like has such a name.
     """
+    files = _called(folder, suffixes)
+    for each in files:
+        require_file(each, "an image" if each.suffix.lower() in IMAGE_SUFFIXES else "a file")
+    return files
+
+
+def _called(folder: Path, suffixes: set[str]) -> list[Path]:
+    """Return whatever has a name with one of some endings, other than hidden names and folders."""
     with reading(folder):
-        found = (each for each in folder.iterdir() if each.suffix.lower() in suffixes)
-        return sorted(each for each in found if each.name[0] != "." and each.is_file())
+        named = (each for each in folder.iterdir() if each.suffix.lower() in suffixes)
+        return sorted(each for each in named if each.name[0] != "." and not each.is_dir())
 
 
 def _warn_of_left_out(path: Path, folders: Iterable[Path]) -> None:
@@ -142,7 +150,7 @@ def _labelled(classes: Sequence[Path], name: str, folder: Path | None = None) ->
             f"{folder}: expected images in the folders of its classes, found none",
             f"Graft reads {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
-    others = sum(len(list_files(each, OTHER_IMAGES)) for each in classes)
+    others = sum(len(_called(each, OTHER_IMAGES)) for each in classes)
     if others:
         log.warning(
             "%d images of formats that are not read are left out; Graft reads %s",

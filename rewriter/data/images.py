@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from graft.rewriter.arrays import Array
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.errors import GraftError
+
+FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
+"""All that are decoded, whatever a file is called: others run programs, as PostScript does."""
 
 
 def read_image(
@@ -52,7 +55,8 @@ def _decode(source: Path | bytes, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            file = io.BytesIO(source) if isinstance(source, bytes) else source
+            with Image.open(file, formats=FORMATS) as opened:
                 opened.load()
                 image = opened.copy()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -61,10 +65,15 @@ def _decode(source: Path | bytes, name: str) -> Image.Image:
             f"{name}: expected an image of at most {Image.MAX_IMAGE_PIXELS} pixels, found more",
             "make it smaller",
         ) from None
+    except MemoryError:
+        raise
     except Exception as error:  # the decoders raise whatever a broken file leads them into
+        found = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            found = f"no image, or one that is not of {', '.join(FORMATS)}"
         raise GraftError(
             "data-image",
-            f"{name}: expected a readable image, found: {error or type(error).__name__}",
+            f"{name}: expected a readable image, found: {found}",
             "replace or remove the file",
         ) from error
     if image.mode[0] in "IF":

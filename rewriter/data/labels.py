@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +62,7 @@ def checked_names(names: Array, where: str) -> tuple[str, ...]:
         raise bad_labels(f"class_names of {where}", f"a list of names, found {names.dtype} {names.shape}")
     listed = tuple(str(name) for name in _text(names, f"class_names of {where}"))
     if len(set(listed)) < len(listed):
-        twice = next(name for name in listed if listed.count(name) > 1)
+        twice = next(name for name, count in Counter(listed).items() if count > 1)
         raise bad_labels(f"class_names of {where}", f"each name once, found '{twice}' twice")
     return listed
 

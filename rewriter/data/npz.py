@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,11 +14,12 @@ from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.draw import draw_splits
 from graft.rewriter.data.labels import check_samples, checked_labels, checked_names, object_array
-from graft.rewriter.data.reading import file_digest, reading
+from graft.rewriter.data.npy import Header, read_header
+from graft.rewriter.data.reading import file_digest, reading, refuse_bomb, require_file, unreadable
 from graft.rewriter.data.split import TEST, TRAIN, VALIDATION, Reader, Split, Storage, split_name, split_names
 from graft.rewriter.errors import GraftError
 
-Header = tuple[tuple[int, ...], np.dtype[Any]]
+UNPACKED = "save it with np.savez, unpacked"
 
 
 def open_npz(path: Path, seed: int = 0) -> Storage:
@@ -32,12 +32,6 @@ def open_npz(path: Path, seed: int = 0) -> Storage:
     Raises:
         GraftError: ``data-unreadable``, ``data-missing-key``, or what is wrong with labels without splits.
     """
-    if not zipfile.is_zipfile(path):
-        raise GraftError(
-            "data-unreadable",
-            f"{path}: expected an .npz file, found something else or a part of one",
-            "save it again with np.savez(FILE, x_train=..., y_train=...)",
-        )
     keys = _keys(path)
     arrays = _split_arrays(keys)
     hint = "save samples as x_SPLIT and their labels as y_SPLIT"
@@ -82,8 +76,21 @@ def open_samples(path: Path) -> Split:
 
 
 def _keys(path: Path) -> list[str]:
-    with reading(path), np.load(path, allow_pickle=False) as archive:
-        return list(archive.files)
+    """Return the names of the arrays in a file that may be read whole."""
+    require_file(path, "an .npz file")
+    if not zipfile.is_zipfile(path):
+        raise GraftError(
+            "data-unreadable",
+            f"{path}: expected an .npz file, found something else or a part of one",
+            "save it again with np.savez(FILE, x_train=..., y_train=...)",
+        )
+    with reading(path), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    # Other methods unpack gigabytes at one go, whatever is asked of them.
+    if any(each.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for each in members):
+        raise unreadable(path, "members that numpy has not packed", UNPACKED)
+    refuse_bomb(path, sum(each.file_size for each in members), UNPACKED)
+    return [each.filename.removesuffix(".npy") for each in members]
 
 
 def _reader(path: Path, inputs: Mapping[str, str]) -> Reader:
@@ -181,12 +188,7 @@ def _header(path: Path, key: str) -> Header:
     with reading(path), zipfile.ZipFile(path) as archive:
         member = key if key in archive.namelist() else f"{key}.npy"
         with archive.open(member) as file:
-            version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            else:
-                shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    return shape, dtype
+            return read_header(file, archive.getinfo(member).file_size)
 
 
 def _names(path: Path, keys: Sequence[str]) -> tuple[str, ...] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,22 @@ from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import read_image, stack_images
 from graft.rewriter.data.labels import bad_labels, checked_labels, checked_names
-from graft.rewriter.data.reading import file_digest, reading
+from graft.rewriter.data.reading import file_digest, reading, refuse_bomb
 from graft.rewriter.data.split import Split, Storage, split_names
 from graft.rewriter.errors import GraftError
 
 LOOKALIKES = {"labels", "y", "target", "targets", "class", "classes", "category", "fine_label"}
 """Columns that probably hold the labels, called otherwise."""
+
+LABEL_BYTES = 8
+LONGEST_NAME = 1000
+NUMBERS = {
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    "float",
+    "double",
+    "bool",
+}
+PLAIN = "write it again without compression and dictionaries"
 
 
 def open_parquet(files: Mapping[str, Path]) -> Storage:
@@ -49,8 +59,7 @@ def _pyarrow() -> Any:
 
 def _split(reader: Any, name: str, path: Path) -> Split:
     with reading(path):
-        file = reader.ParquetFile(path)
-        columns = file.schema_arrow.names
+        columns = reader.ParquetFile(path).schema_arrow.names
     column = next((each for each in ("image", "x") if each in columns), None)
     lookalike = next((each for each in columns if each.lower() in LOOKALIKES), None)
     if column is None or ("label" not in columns and lookalike):
@@ -59,6 +68,7 @@ def _split(reader: Any, name: str, path: Path) -> Split:
             f"{path}: expected the columns image or x, and label, found {', '.join(columns)}",
             "rename the columns",
         )
+    file = _opened(reader, path, (column, "label"))
     cells = _cells(file, column, path)
 
     def read(indices: Integers, card: InputCard | None) -> dict[str, Array]:
@@ -71,14 +81,60 @@ def _split(reader: Any, name: str, path: Path) -> Split:
 
     if "label" not in columns:
         return Split.without_labels(name, _rows(file, path), read)
-    with reading(path):
-        label_cells = file.read(columns=["label"]).column(0).to_pylist()
-    if None in label_cells:
-        raise bad_labels(f"{path}: label", "a label in every row, found an empty one")
-    with reading(path):
-        y = np.asarray(label_cells)
-    labels, names = checked_labels(y, _names(file), f"{path}: label")
+    labels, names = checked_labels(_labels(file, path), _names(file, path), f"{path}: label")
     return Split(name, labels, names, read)
+
+
+def _opened(reader: Any, path: Path, used: Sequence[str]) -> Any:
+    """Return a file whose columns take no more memory than the file is worth.
+
+    A text or an image that is stored once for thousands of rows stays so in memory.
+    """
+    with reading(path):
+        schema = reader.ParquetFile(path).schema
+        leaves = [schema.column(place) for place in range(len(schema))]
+        mine = [place for place, leaf in enumerate(leaves) if leaf.path.split(".")[0] in used]
+        repeated = [
+            leaves[place].path
+            for place in mine
+            if leaves[place].physical_type == "BYTE_ARRAY" and not leaves[place].max_repetition_level
+        ]
+        file = reader.ParquetFile(path, read_dictionary=repeated)
+        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+        if file.metadata.num_rows != sum(group.num_rows for group in groups):
+            raise ValueError("rows that are not counted right")
+        largest = max((_group_bytes(group, leaves, mine) for group in groups), default=0)
+    refuse_bomb(path, max(largest, file.metadata.num_rows * LABEL_BYTES), PLAIN)
+    return file
+
+
+def _group_bytes(group: Any, leaves: Sequence[Any], used: Sequence[int]) -> int:
+    """Return what the used columns of a row group take in memory, as far as the file says it."""
+    total = 0
+    for place in used:
+        chunk, leaf = group.column(place), leaves[place]
+        width = leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else LABEL_BYTES
+        total += max(chunk.total_uncompressed_size, chunk.num_values * width)
+    return total
+
+
+def _labels(file: Any, path: Path) -> Array:
+    """Read the labels of all rows.
+
+    Raises:
+        GraftError: ``data-labels`` where one is empty, or ``data-unreadable``.
+    """
+    with reading(path):
+        column = file.read(columns=["label"]).column(0)
+        empty, texts = column.null_count, [chunk for chunk in column.chunks if hasattr(chunk, "dictionary")]
+        longest = max((len(text or "") for each in texts for text in each.dictionary.to_pylist()), default=0)
+    if empty:
+        raise bad_labels(f"{path}: label", "a label in every row, found an empty one")
+    refuse_bomb(path, longest * len(column) * np.dtype("U1").itemsize, PLAIN)
+    with reading(path):
+        if str(column.type) in NUMBERS:
+            return np.asarray(column.to_numpy())
+        return np.asarray(column.to_pylist())
 
 
 def _rows(file: Any, path: Path) -> int:
@@ -95,16 +151,16 @@ def _cells(file: Any, column: str, path: Path) -> Callable[[Integers], list[Any]
 
     @lru_cache(maxsize=2)
     def group_cells(group: int) -> Any:
-        with reading(path):
-            return file.read_row_group(group, columns=[column]).column(0)
+        return file.read_row_group(group, columns=[column]).column(0)
 
     def cells(indices: Integers) -> list[Any]:
         groups = np.searchsorted(ends, indices, side="right")
         starts = ends[groups] - np.asarray(rows)[groups]
-        return [
-            group_cells(int(group))[int(index - start)].as_py()
-            for group, index, start in zip(groups, indices, starts, strict=True)
-        ]
+        with reading(path):
+            return [
+                group_cells(int(group))[int(index - start)].as_py()
+                for group, index, start in zip(groups, indices, starts, strict=True)
+            ]
 
     return cells
 
@@ -120,11 +176,16 @@ def _content(cell: Any, name: str) -> bytes:
     return content
 
 
-def _names(file: Any) -> tuple[str, ...] | None:
+def _names(file: Any, path: Path) -> tuple[str, ...] | None:
     """The names that the Hugging Face data sets library leaves in the file's metadata."""
     text = (file.schema_arrow.metadata or {}).get(b"huggingface", b"")
     try:
         names = json.loads(text)["info"]["features"]["label"]["names"]
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, RecursionError):
         return None
-    return checked_names(np.asarray(names, str), "label")
+    if not isinstance(names, list) or not all(
+        isinstance(each, str) and len(each) <= LONGEST_NAME for each in names
+    ):
+        expected = f"a list of names of at most {LONGEST_NAME} characters"
+        raise bad_labels(f"{path}: the names of its labels", expected)
+    return checked_names(np.asarray(names, str), f"{path}: label")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from graft.rewriter.arrays import Array
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.image_folder import IMAGE_SUFFIXES, list_files, subfolders
 from graft.rewriter.data.images import fit_images, read_image
+from graft.rewriter.data.npy import read_npy
 from graft.rewriter.data.npz import open_samples
 from graft.rewriter.data.ranges import Ranges
+from graft.rewriter.data.reading import require_file
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import check_finite, columns
@@ -97,7 +100,7 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
 def _each_sample(files: Sequence[Path], card: InputCard) -> Iterator[tuple[Path, int | None, Array]]:
     """Yield every raw sample with its file, and its position in an ``.npz`` file."""
     for path in files:
-        if path.is_dir():
+        if os.path.isdir(path):
             inside = [path, *subfolders(path)]
             found = [file for folder in inside for file in list_files(folder, IMAGE_SUFFIXES | {".npy"})]
             if not found:
@@ -108,7 +111,7 @@ def _each_sample(files: Sequence[Path], card: InputCard) -> Iterator[tuple[Path,
                 )
             for file in found:
                 yield file, None, read_sample(file, card)
-        elif path.suffix.lower() == ".npz" and path.is_file():
+        elif path.suffix.lower() == ".npz":
             split = open_samples(path)
             for index in range(len(split)):
                 yield path, index, _one_input(split.raw([index], card), card)[0]
@@ -139,19 +142,13 @@ def read_sample(path: Path, card: InputCard) -> Array:
         card: the input that takes it.
 
     Raises:
-        GraftError: ``data-missing``, ``data-unreadable`` or ``data-image``.
+        GraftError: ``data-missing``, ``data-unreadable``, ``data-format`` or ``data-image``.
     """
-    if not path.is_file():
-        raise GraftError("data-missing", f"no sample at {path}", "check the path")
+    require_file(path, "a sample")
     if path.suffix.lower() != ".npy":
         return _any_size(path, card)
-    try:
-        sample: Array = np.asarray(np.load(path, allow_pickle=False))
-        return fit_images(sample[None], card)[0] if card.kind == "image" and card.resize else sample
-    except (ValueError, EOFError, OSError) as error:
-        raise GraftError(
-            "data-unreadable", f"{path} is no .npy file of numbers", "save it with numpy.save"
-        ) from error
+    sample = read_npy(path)
+    return fit_images(sample[None], card)[0] if card.kind == "image" and card.resize else sample
 
 
 def _any_size(path: Path, card: InputCard) -> Array:
