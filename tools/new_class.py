@@ -16,7 +16,6 @@ from graft.rewriter.data.one_class import of_one_class
 from graft.rewriter.data.prefixed import PrefixedData, tested
 from graft.rewriter.data.split import TRAIN, Split
 from graft.rewriter.errors import GraftError
-from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
 from graft.tools import console as show
 from graft.tools import options, parents
@@ -105,7 +104,7 @@ def from_samples(
     Raises:
         GraftError: the class or the data does not fit, or the output is there.
     """
-    refuse_overwrite(output.output, output.force)
+    output.claim(output.output)
     before = subject.load()
     made.labels(before.require_card())
     device = run.device()

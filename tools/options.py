@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ from graft.rewriter.data.prefixed import prefixed as name_with
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import TEST
 from graft.rewriter.errors import GraftError
+from graft.rewriter.files import claimed, refuse_overwrite
 from graft.rewriter.graph.model import Model
 from graft.rewriter.run.session import Device
 from graft.tools.command import GENERAL, Argument, Option, Options, Reads, one_of
@@ -508,6 +509,21 @@ class _Writing(Options):
 
 class OutputOptions(PrintOptions, _Writing):
     """Output, printing and logging."""
+
+    def claim(self, path: Path, refuse: Callable[[Path, bool], object] = refuse_overwrite) -> None:
+        """Refuse before the work what could not be written after it, and keep other runs from writing there.
+
+        Args:
+            path: of the output.
+            refuse: raises where the output cannot be written.
+
+        Raises:
+            GraftError: ``output-exists``, ``output-unwritable`` or ``output-busy``.
+        """
+        refuse(path, self.force)
+        if not self.dry_run:
+            click.get_current_context().with_resource(claimed(path))
+            refuse(path, self.force)  # another run may just have ended
 
     @contextlib.contextmanager
     def target(self, path: Path) -> Iterator[Path]:

@@ -21,7 +21,6 @@ from graft.rewriter.card.card import Card
 from graft.rewriter.data.prefixed import prefixed, tested
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
-from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.file_size import stored_bytes
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.folder import load_module, module_files
@@ -107,7 +106,7 @@ def bring_in(
         GraftError: the module does not fit, or the output is there.
     """
     module = _module_alone(subject)
-    refuse_overwrite(output.output, output.force)
+    output.claim(output.output)
     before = subject.load()
     device = run.device()
     replacing = Replace(compare.scores, compare.kind, samples_per_class=data.samples_per_class)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from graft.rewriter.graph.walk import tensors
 
@@ -16,11 +17,22 @@ def stored_bytes(path: Path) -> tuple[int, int]:
         path: an ONNX file that can be read.
     """
     proto = onnx.load(path, load_external_data=False)
-    found = {
+    beside = {file.resolve(): file.stat().st_size for file in _named(proto, path) if file.is_file()}
+    return path.stat().st_size, sum(beside.values())
+
+
+def files_beside(path: Path) -> set[Path]:
+    """Return the files with external data that an ONNX file names; none where it cannot be read."""
+    try:
+        return _named(onnx.load(path, load_external_data=False), path)
+    except (OSError, DecodeError):
+        return set()
+
+
+def _named(proto: onnx.ModelProto, path: Path) -> set[Path]:
+    return {
         path.parent / entry.value
         for _, tensor in tensors(proto)
         for entry in tensor.external_data
         if entry.key == "location" and tensor.data_location == onnx.TensorProto.EXTERNAL
     }
-    beside = {file.resolve(): file.stat().st_size for file in found if file.is_file()}
-    return path.stat().st_size, sum(beside.values())

@@ -38,7 +38,8 @@ from graft.rewriter.graph.sample_axes import named, sample_axes
 from graft.rewriter.graph.scores import refuse_class_numbers
 from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
 from graft.rewriter.graph.sizes import SIZES_KEY, Sizes, fitting, sizes_at, sizes_from_json, sizes_to_json
-from graft.rewriter.graph.weights import arrays, attach, exported, raw, write_external
+from graft.rewriter.graph.weights import arrays, attach, exported, raw
+from graft.rewriter.graph.weights_file import weights_beside
 
 CARD_KEY = "graft.card"
 """Of the metadata: where a model carries its card."""
@@ -412,13 +413,9 @@ class Model:
         Raises:
             GraftError: ``path`` exists and ``force`` is not set, or cannot be written.
         """
-        path = Path(path)
         proto = self.proto()
-        with contextlib.ExitStack() as stack:
-            temporary = stack.enter_context(writing(path, force))
-            if arrays(proto):
-                data = path.with_name(path.name + ".data")
-                write_external(proto, stack.enter_context(writing(data, force)), data.name)
+        path = Path(path)
+        with weights_beside(proto, path, force), writing(path, force) as temporary:
             temporary.write_bytes(proto.SerializeToString(deterministic=True))
 
 

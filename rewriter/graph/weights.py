@@ -7,6 +7,7 @@ has for external files. The array is that of the graph, no copy, and is there as
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ PROTO_BYTES = 1_500_000_000
 """A graph with more bytes of weights is large: they stay outside of messages, in a file of their own."""
 LEAST = 1024
 """Smaller tensors stay in the message."""
+DIGITS = 12
+"""Hexadecimal digits of a hash of their content, in the name of a file of weights."""
 KEY = "graft-memory/"
 """How the location of an array in memory begins."""
 
@@ -147,23 +150,33 @@ def read_external(proto: onnx.ModelProto, folder: Path) -> list[NDArray[Any]]:
     return held
 
 
-def write_external(proto: onnx.ModelProto, path: Path, location: str) -> None:
+def write_external(proto: onnx.ModelProto, path: Path, name: str) -> str:
     """Write the weights that ``proto`` refers to into one file, and let it refer to that.
 
     Args:
         proto: changed in place.
-        path: of the file.
-        location: the name that it will have.
+        path: of the file, which is not yet where it will be.
+        name: of the model's file.
+
+    Returns:
+        The name that the file must get: of the model and of its own content, so that it never takes the
+        place of the weights of another model.
     """
+    digest, written = hashlib.sha256(), []
     with path.open("wb") as file:
         for tensor in _references(proto):
             array = _array(tensor)
-            file.write(b"\0" * (-file.tell() % 64))
-            place, length = file.tell(), array.nbytes
-            file.write(raw(array))
-            del tensor.external_data[:]
-            for key, value in (("location", location), ("offset", place), ("length", length)):
-                tensor.external_data.add(key=key, value=str(value))
+            padding = b"\0" * (-file.tell() % 64)
+            for content in (padding, raw(array)):
+                digest.update(content)
+                file.write(content)
+            written.append((tensor, file.tell() - array.nbytes, array.nbytes))
+    location = f"{name}.{digest.hexdigest()[:DIGITS]}.data"
+    for tensor, place, length in written:
+        del tensor.external_data[:]
+        for key, value in (("location", location), ("offset", place), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+    return location
 
 
 def _mapped(tensor: TensorProto, folder: Path, files: dict[str, NDArray[np.uint8]]) -> NDArray[Any]:

@@ -2,55 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
-import tempfile
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from graft.rewriter.errors import GraftError
-from graft.rewriter.files import refuse_unwritable, unwritable
+from graft.rewriter.files import claimed, refuse_unwritable, settled, unwritable
+from graft.rewriter.files.place import Place, delete
+from graft.rewriter.files.refusal import refuse_broken_links
+from graft.rewriter.files.swap import INDEX, put_in
 from graft.rewriter.graph.file_size import stored_bytes
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.provenance import kind_of
+from graft.rewriter.regular_files import read_regular
 
-INDEX = "graft.json"
-OLD = ".old"
 PARENT = Path("parent/parent.onnx")
 PROFILE = Path("parent/profile.safetensors")
 
 
 class ModuleFolder:
-    """A folder of modules that is written beside its place, and moved there when it is whole.
+    """A folder of modules that is written beside its place, and takes it when it is whole.
+
+    A link at ``path`` is followed. Files that an earlier folder holds and does not list stay.
 
     Args:
         path: its place.
-        force: replace the files that an earlier ``graft.json`` lists; other files stay.
+        force: replace the files that an earlier ``graft.json`` lists.
 
     Raises:
-        GraftError: ``output-exists`` where files would be replaced, ``output-unwritable``, or
-            ``directory-unfinished`` where the folder to be replaced has no index.
+        GraftError: ``output-exists`` where files would be replaced, ``output-unwritable``,
+            ``output-busy``, or ``directory-unfinished`` where the folder to be replaced has no index.
     """
 
     def __init__(self, path: Path, force: bool) -> None:
         self.path = path
         self.files: list[str] = []
-        self._old = _replaceable(path, force)
-        self._new: Path | None = None
+        self._force = force
+        self._claim = contextlib.ExitStack()
+        self._place: Place | None = None
+        settled(path)
+        _refuse(path, force)
 
     def __enter__(self) -> ModuleFolder:
-        try:
-            self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
-            self._new = Path(tempfile.mkdtemp(dir=self.path.absolute().parent, prefix=".graft."))
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(claimed(self.path))
+            _refuse(self.path, self._force)  # another run may have written it
+            try:
+                place.new.mkdir()
+            except OSError as error:
+                raise unwritable(self.path, error) from error
+            self._claim = stack.pop_all()
+        self._place = place
         return self
 
     def file(self, name: str | Path) -> Path:
         """Return the path at which to write the file ``name`` of the folder."""
-        if self._new is None:
-            raise RuntimeError("the folder is not open")
         target = self._new / name
         target.parent.mkdir(parents=True, exist_ok=True)
         self.files.append(Path(name).as_posix())
@@ -58,74 +67,57 @@ class ModuleFolder:
 
     def size(self, name: str | Path) -> int:
         """Return the bytes of a model that was written, external data included."""
-        return 0 if self._new is None else sum(stored_bytes(self._new / name))
+        return sum(stored_bytes(self._new / name))
 
     def index(self, content: dict[str, Any]) -> dict[str, Any]:
         """Write ``graft.json`` with ``content`` and the list of all files, and return its content."""
-        if self._new is not None:  # a large model lies in two files
-            self.files = sorted(
-                p.relative_to(self._new).as_posix() for p in self._new.rglob("*") if p.is_file()
-            )
+        files = (path for path in self._new.rglob("*") if path.is_file())  # a large model lies in two
+        self.files = sorted(path.relative_to(self._new).as_posix() for path in files)
         whole = {**content, "files": list(self.files)}
         self.file(INDEX).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
         return whole
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self._new is None:
+        if self._place is None:
             return
-        try:
-            if kind is None:
-                self._put_in_place(self._new)
-        except OSError as failure:
-            raise unwritable(self.path, failure) from failure
-        finally:
-            shutil.rmtree(self._new, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise unwritable(self.path, error) from error
+        with self._claim:
+            try:
+                if kind is None:
+                    put_in(self._place)
+            except OSError as failure:
+                raise unwritable(self.path, failure) from failure
+            finally:
+                with contextlib.suppress(OSError):  # what is left is deleted by the next run
+                    delete(self._place.new)
+            if isinstance(error, OSError):
+                raise unwritable(self.path, error) from error
 
-    def _put_in_place(self, new: Path) -> None:
-        """Move the old files away and the new ones in; back, if that fails."""
-        for name in self.files:
-            if name not in self._old and (self.path / name).exists():
-                raise GraftError(
-                    "output-exists",
-                    f"{self.path / name} exists and is not of the folder that --force may replace",
-                    "move it away or choose another -o",
-                )
-        moved: list[tuple[Path, Path]] = []
-        try:
-            for name in reversed(self._old):  # the index first: without it the rest is unfinished
-                _move(self.path / name, new / OLD / name, moved)
-            for name in self.files:  # the index was added last and goes last
-                _move(new / name, self.path / name, moved)
-        except BaseException:
-            for source, target in reversed(moved):
-                target.replace(source)
-            raise
+    @property
+    def _new(self) -> Path:
+        if self._place is None:
+            raise RuntimeError("the folder is not open")
+        return self._place.new
 
 
-def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.replace(target)
-    moved.append((source, target))
-
-
-def _replaceable(path: Path, force: bool) -> list[str]:
-    """Files of an earlier folder at ``path`` that may be replaced."""
+def _refuse(path: Path, force: bool) -> None:
+    """Raise unless a folder can be written at ``path``, which is free or ``force`` allows to replace."""
+    refuse_broken_links(path)
+    place = Place.of(path).path
     try:
-        vacant = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+        there = os.path.lexists(path)
+        vacant = not there or (path.is_dir() and not any(path.iterdir()))
     except OSError as error:
         raise unwritable(path, error) from error
-    refuse_unwritable(path, path.absolute().parent)
-    if path.is_dir():
-        refuse_unwritable(path, path)
-    if vacant:
-        return []
-    if not path.is_dir() or not force:
+    if not vacant and not (path.is_dir() and force):
         raise GraftError("output-exists", f"{path} exists", "choose another -o or add --force")
-    listed = read_index(path)["files"]
-    inside = [name for name in listed if ".." not in Path(name).parts and not Path(name).is_absolute()]
-    return [*(name for name in inside if name != INDEX and (path / name).is_file()), INDEX]
+    if there and (os.path.ismount(place) or Path.cwd().is_relative_to(place)):
+        found = "a mount point" if os.path.ismount(place) else "or holds the current folder"
+        raise GraftError("output-exists", f"{path} is {found}, which cannot be moved", "name a folder in it")
+    if there:
+        refuse_unwritable(path, place)
+    refuse_unwritable(path, place.parent)
+    if not vacant:
+        read_index(path)
 
 
 def read_index(path: Path) -> dict[str, Any]:
@@ -134,12 +126,13 @@ def read_index(path: Path) -> dict[str, Any]:
     Raises:
         GraftError: ``directory-unfinished`` where it is missing or broken.
     """
+    settled(path)
     try:
-        found: dict[str, Any] = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(read_regular(path / INDEX))
         names = [*found["files"], *(module["file"] for module in found["modules"])]
         if not all(isinstance(name, str) for name in names):
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise GraftError(
             "directory-unfinished",
             f"{path} holds no readable {INDEX}: it is unfinished, or no folder of modules",
@@ -152,15 +145,32 @@ def module_files(paths: Iterable[Path]) -> list[Path]:
     """Return the module files among ``paths``, and those of folders.
 
     Raises:
-        GraftError: ``directory-unfinished``.
+        GraftError: ``directory-unfinished``, or ``directory-outside``: a folder names a file that does
+            not lie in it.
     """
     files: list[Path] = []
     for path in paths:
+        settled(path)
         if path.is_dir():
-            files += [path / module["file"] for module in read_index(path)["modules"]]
+            files += [_inside(path, module["file"]) for module in read_index(path)["modules"]]
         else:
             files.append(path)
     return files
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that the index of a folder names; links out of the folder are refused."""
+    try:
+        inside = (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a zero byte
+        inside = False
+    if not inside:
+        raise GraftError(
+            "directory-outside",
+            f"{INDEX} of {folder} names {name}, which is not in that folder",
+            "name the files of the modules themselves, if you trust them",
+        )
+    return folder / name
 
 
 def parents_beside(files: Sequence[Path]) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from graft.rewriter.data.dataset import Dataset
-from graft.rewriter.files import refuse_overwrite, writing
+from graft.rewriter.files import writing
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.draft.card_draft import draft_card
 from graft.tools import console as show
@@ -53,7 +53,7 @@ def command(subject: CardModel, data: CardData, run: options.RunOptions, output:
     looks nearly right.
     """
     if output.output:
-        refuse_overwrite(output.output, output.force)
+        output.claim(output.output)
     loaded = Model.load(subject.model, with_card=False)
     part = Dataset.load(data.data).split(data.split) if data.data else None
     if part is not None and not part.labelled:

@@ -23,7 +23,6 @@ from graft.passes.trunk import Source, load_sources, with_refit_samples
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.prefixed import PrefixedData, tested
 from graft.rewriter.errors import GraftError
-from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sizes import check_asked
 from graft.rewriter.record.folder import load_classifier, module_files
@@ -184,7 +183,7 @@ def command(
     scores of several parents come from a joint head, fitted to the training split, and the result is
     measured on the test split. PREFIX=MODULE calls its classes PREFIX:NAME.
     """
-    refuse_overwrite(output.output, output.force)
+    output.claim(output.output)
     named = [(file, each.prefix) for each in join.modules for file in module_files([each.path])]
     files, prefixes = [file for file, _ in named], [prefix for _, prefix in named]
     loaded = [load_classifier(file) for file in files]

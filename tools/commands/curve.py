@@ -22,7 +22,7 @@ from graft.rewriter.card.card import Card
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
-from graft.rewriter.files import refuse_overwrite, writing
+from graft.rewriter.files import writing
 from graft.rewriter.measure.pseudo_labels import describe_labels
 from graft.tools import console as show
 from graft.tools import options, parents, plot
@@ -111,7 +111,7 @@ def command(
     balanced accuracy. The modules are not written: 'graft decompose' does that.
     """
     picture = output.plot or output.output.with_suffix(".svg")
-    _check_files(output.output, picture, output.force)
+    _claim_files(output, picture)
     parent = Parent.load(subject.model, subject.card, subject.shapes())
     shares = subject.layers.of(parent)  # says before the work what matches nothing
     device = run.device()
@@ -194,15 +194,15 @@ def _each(given: Sequence[Sequence[Any]], default: Sequence[Any]) -> tuple[Any, 
     return tuple(dict.fromkeys(value for values in given for value in values)) or tuple(default)
 
 
-def _check_files(output: Path, picture: Path, force: bool) -> None:
+def _claim_files(output: CurveOutput, picture: Path) -> None:
     """Fail before the work where writing would fail after it."""
     plot.check_format(picture)
-    if picture.resolve() == output.resolve():
+    if picture.resolve() == output.output.resolve():
         raise GraftError(
-            "plot-format", f"{output} cannot hold figures and picture", "give another -o or --plot"
+            "plot-format", f"{output.output} cannot hold figures and picture", "give another -o or --plot"
         )
-    refuse_overwrite(output, force)
-    refuse_overwrite(picture, force)
+    output.claim(output.output)
+    output.claim(picture)
 
 
 def _write(

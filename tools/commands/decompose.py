@@ -19,7 +19,8 @@ from graft.passes.join.convert import Convert
 from graft.passes.modularize import Modularize
 from graft.passes.parent import Parent
 from graft.rewriter.data.split import TEST
-from graft.rewriter.record.folder import INDEX, ModuleFolder
+from graft.rewriter.files.swap import INDEX
+from graft.rewriter.record.folder import ModuleFolder
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
@@ -97,7 +98,7 @@ def command(
     Writes a folder: a module CLASS.onnx for each class (or one for the set, with --together), their
     plans, the parent and its profile, and graft.json, which holds what --json prints.
     """
-    ModuleFolder(output.output, output.force)  # refuses before the work
+    output.claim(output.output, ModuleFolder)
     device = run.device()
     parent = Parent.load(subject.model, subject.card, subject.shapes())
     budget.layers.of(parent)  # says before the work what matches nothing

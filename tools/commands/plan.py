@@ -13,7 +13,7 @@ from graft.passes.identify import default_method
 from graft.passes.parent import Parent
 from graft.passes.select.profiling import classes_of, stored_profile
 from graft.rewriter.data.samples import Samples
-from graft.rewriter.files import refuse_overwrite, writing
+from graft.rewriter.files import writing
 from graft.rewriter.measure.cost import CostModel
 from graft.rewriter.measure.pseudo_labels import describe_labels
 from graft.tools import console as show
@@ -60,7 +60,7 @@ def command(
     The plan is a JSON file: for each channel group the kept channels as ranges. Edit it, and prune by it
     with 'graft decompose MODEL --plan PLAN'.
     """
-    refuse_overwrite(output.output, output.force)
+    output.claim(output.output)
     parent = Parent.load(subject.model, subject.card, subject.shapes())
     budget.layers.of(parent)  # says before the work what matches nothing
     names = options.class_names(subject.classes, parent.card)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from graft.passes.parent import Parent
 from graft.passes.select.budget import dead_by_group
-from graft.rewriter.files import refuse_overwrite
 from graft.rewriter.measure.pseudo_labels import describe_labels
 from graft.tools import console as show
 from graft.tools import options, parents
@@ -32,7 +31,7 @@ def command(
     Only sums by class leave the device. The profile is small, and 'graft plan' and 'graft decompose'
     read it instead of the samples.
     """
-    refuse_overwrite(output.output, output.force)
+    output.claim(output.output)
     parent = Parent.load(subject.model, subject.card, subject.shapes())
     device = run.device()
     dataset = parents.open_data(parent, data, subject.classes, device, run.seed)

@@ -10,7 +10,6 @@ from graft.passes.base import Context
 from graft.passes.join.naming import PatchData
 from graft.passes.join.patch_report import describe, evaluate_before_after, held_out
 from graft.passes.remove import Remove
-from graft.rewriter.files import refuse_overwrite
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
@@ -37,7 +36,7 @@ def command(
 
     With --data accuracy on the other classes, before and after, is measured on the test split.
     """
-    refuse_overwrite(output.output, output.force)
+    output.claim(output.output)
     before = subject.load()
     device = run.device()
     names = tuple(dict.fromkeys(subject.names))

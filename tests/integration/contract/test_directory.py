@@ -73,20 +73,19 @@ def test_the_index_has_all_that_json_prints_of_the_result(graft: Graft, here: Pl
     assert (here / "out" / INDEX).read_text() == (here / "modules" / INDEX).read_text()
 
 
-def test_the_index_is_written_last(graft: Graft, here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``graft.json`` written last: while files are put in place there is none."""
-    replace, seen = Path.replace, []
+@pytest.mark.parametrize("target", ["out", "two"])
+def test_it_comes_whole(target: str, graft: Graft, here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written beside: one rename moves an old one away, one the new one in, with its index."""
+    rename, seen = Path.rename, []
 
-    def watched(source: Path, target: Path) -> Path:
-        if target.parent.name == "two" or target.parent.parent.name == "two":
-            seen.append((target.name, (here / "two" / INDEX).exists()))
-        return replace(source, target)
+    def watched(source: Path, to: Path) -> Path:
+        seen.append((source.name, to.name, (source / INDEX).exists()))
+        return rename(source, to)
 
-    monkeypatch.setattr(Path, "replace", watched)
-    assert graft(*CUT, "--classes", "ant,bee", "-o", "two", "--force").code == 0
-    assert seen[-1][0] == INDEX
-    assert len(seen) > 6
-    assert not any(there for _, there in seen)
+    monkeypatch.setattr(Path, "rename", watched)
+    assert graft(*CUT, "--classes", "ant,bee", "-o", target, "--force").code == 0
+    away = [("two", ".two.graft-old", True)] if target == "two" else []
+    assert seen == [*away, (f".{target}.graft-new", target, True)]
 
 
 def test_the_parent_and_the_profile_are_those_that_modules_name(here: Place) -> None:
@@ -346,41 +345,54 @@ def test_a_full_disk_leaves_everything(
     assert kit.listing(here.folder.parent) == before
 
 
-def fails_at(number: int, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Putting file ``number`` of a DIR in place fails, the other times it works."""
-    replace, calls = Path.replace, []
+def fails_at(numbers: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renames of these numbers fail, the others work."""
+    rename, calls = Path.rename, []
 
     def call(source: Path, target: Path) -> Path:
-        if folder in Path(target).parts:
-            calls.append(target)
-            if len(calls) == number:
-                raise OSError(errno.EIO, "Input/output error", str(target))
-        return replace(source, target)
+        calls.append(target)
+        if len(calls) in numbers:
+            raise OSError(errno.EIO, "Input/output error", str(target))
+        return rename(source, target)
 
-    monkeypatch.setattr(Path, "replace", call)
+    monkeypatch.setattr(Path, "rename", call)
 
 
-@pytest.mark.parametrize("number", [1, 4, 11])
-def test_a_new_dir_that_could_not_be_put_in_place_is_unfinished(
-    number: int, graft: Graft, here: Place, monkeypatch: pytest.MonkeyPatch
+def test_a_new_dir_that_could_not_be_put_in_place_is_not_there(
+    graft: Graft, here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A DIR is never half there and finished; nothing is left beside it."""
-    fails_at(number, "out", monkeypatch)
-    before = kit.listing(here.folder).keys()
-    assert graft(*CUT, "-o", "out").code == 2
-    assert not (here / "out" / INDEX).exists()
-    assert all(name.startswith("out") for name in kit.listing(here.folder).keys() - before)
+    """A DIR is never half there; nothing is left beside it."""
+    fails_at([1], monkeypatch)
+    before = kit.listing(here.folder)
+    result = graft(*CUT, "-o", "out")
+    assert (result.code, result.err.count("cannot write out: Input/output error")) == (2, 1)
+    assert kit.listing(here.folder) == before
 
 
-@pytest.mark.parametrize("number", [1, 4])
+@pytest.mark.parametrize("number", [1, 2])
 def test_an_old_dir_stays_where_the_new_one_cannot_be_put_in_place(
     number: int, graft: Graft, here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole or not at all: a failure in the middle leaves the old DIR."""
-    fails_at(number, "two", monkeypatch)
-    before = kit.listing(here / "two")
+    fails_at([number], monkeypatch)
+    before = kit.listing(here.folder)
     assert graft(*CUT, "-o", "two", "--force").code == 2
-    assert kit.listing(here / "two") == before
+    assert kit.listing(here.folder) == before
+
+
+def test_an_old_dir_that_cannot_be_moved_back_is_named(
+    graft: Graft, here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only copy is never deleted; the next command that names DIR moves it back."""
+    fails_at([2, 3], monkeypatch)
+    before = kit.listing(here.folder)
+    result = graft(*CUT, "-o", "two", "--force")
+    assert (result.code, (here / "two").exists()) == (2, False)
+    assert f"lie in {here / '.two.graft-old'}" in result.err
+    monkeypatch.undo()
+    monkeypatch.chdir(here.folder)
+    assert graft("compose", "two", "-o", "c.onnx", "--dry-run").code == 0
+    assert kit.listing(here.folder) == before
 
 
 def test_a_folder_in_the_way_leaves_the_old_dir(graft: Graft, here: Place) -> None:

@@ -1,0 +1,163 @@
+"""A folder takes the place of another one: two renames, and what a run leaves that is killed between.
+
+The old folder is moved away, the new one, which was written whole beside it, is moved in. What the old one
+holds beside its own files follows; then its own files are deleted, the index last. Nothing is remembered but
+what lies on the disk, so a later run goes on where one was killed:
+
+=============================  ============================================
+found                          means, and is done
+=============================  ============================================
+the new one                    it was being written: deleted
+the old one, nothing in place  killed between the renames: moved back
+the old one, and one in place  killed after the renames: the rest follows
+=============================  ============================================
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+
+from graft.rewriter.errors import GraftError
+from graft.rewriter.files.place import Place, delete, is_folder, sync_file, sync_folder
+from graft.rewriter.regular_files import read_regular
+
+INDEX = "graft.json"
+"""Of a folder: lists its own files, and is the last one to be deleted."""
+
+log = logging.getLogger("graft")
+
+
+def put_in(place: Place) -> None:
+    """Let the folder at ``place.new`` be the one in place.
+
+    Raises:
+        GraftError: ``output-exists``: it has a file that the old folder holds and does not list.
+        OSError: it cannot be moved; then the old folder is where it was, or a log line says where it is.
+    """
+    there = is_folder(place.path)
+    for name in foreign(place.path, listed(place.path), place.new) if there else ():
+        if os.path.lexists(place.new / name):
+            raise GraftError(
+                "output-exists",
+                f"{place.path / name} exists and is not of the folder that --force may replace",
+                "move it away or choose another -o",
+            )
+    _sync(place.new)
+    try:
+        if there:
+            shutil.copymode(place.path, place.new)
+            place.path.rename(place.old)
+        place.new.rename(place.path)
+    finally:
+        _settle_or_say(place)
+
+
+def settle(place: Place) -> None:
+    """Finish or undo what another run left when it was killed; the caller holds the lock.
+
+    Raises:
+        GraftError: ``directory-unfinished``: something else was put in its place since then.
+        OSError: files cannot be moved or deleted.
+    """
+    if is_folder(place.old):
+        if is_folder(place.path) and os.path.lexists(place.new) and not os.listdir(place.path):
+            place.path.rmdir()
+        if not os.path.lexists(place.path):
+            place.old.rename(place.path)
+        elif is_folder(place.path) and not os.path.lexists(place.new):
+            _finish(place)
+        else:
+            raise GraftError(
+                "directory-unfinished",
+                f"a killed run left the folder {place.path} as {place.old}, and another one is there now",
+                "move one of them away",
+            )
+        sync_folder(place.path.parent)
+    for path in (place.old, place.new, place.data):
+        if path != place.old or not is_folder(path):
+            delete(path)
+
+
+def _settle_or_say(place: Place) -> None:
+    """Settle; if that fails, say where the old folder lies."""
+    try:
+        settle(place)
+    except BaseException as error:
+        if os.path.lexists(place.old):
+            log.error(
+                "files of %s lie in %s; the next command that names it puts this right", place.path, place.old
+            )
+        if not isinstance(error, OSError):
+            raise
+
+
+def _finish(place: Place) -> None:
+    """Move what the old folder holds beside its own files to the new one, and delete the rest."""
+    own = listed(place.old)
+    for name in list(foreign(place.old, own, place.path)):
+        target = place.path / name
+        if os.path.lexists(target):
+            log.warning("%s cannot be put back: %s exists", place.old / name, target)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (place.old / name).rename(target)
+    if not any(foreign(place.old, own)):
+        sync_folder(place.path)
+        _delete_own(place.old)
+
+
+def listed(folder: Path) -> frozenset[str]:
+    """Return the names of a folder's own files, as its index lists them, and the index."""
+    try:
+        names = json.loads(read_regular(folder / INDEX))["files"]
+        own = [PurePosixPath(name).as_posix() for name in names]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return frozenset()
+    return frozenset([*own, INDEX])
+
+
+def foreign(folder: Path, own: Collection[str], other: Path | None = None, inside: str = "") -> Iterator[str]:
+    """Yield what a folder holds beside its own files; links are not followed.
+
+    Args:
+        folder: the folder.
+        own: names of its own files.
+        other: folders that this one has, too, are looked into; others that hold no own file count whole.
+        inside: a folder in it, with a slash at its end, to which this is confined.
+
+    Yields:
+        Names of files and folders as in ``own``.
+    """
+    with os.scandir(folder / inside) as entries:
+        names = sorted(f"{inside}{entry.name}" for entry in entries)
+    for name in names:
+        whole = folder / name
+        if not is_folder(whole):
+            if name not in own:
+                yield name
+        elif any(each.startswith(f"{name}/") for each in own) or (other and is_folder(other / name)):
+            yield from foreign(folder, own, other, f"{name}/")
+        else:
+            yield name
+
+
+def _delete_own(folder: Path) -> None:
+    """Delete a folder that holds only own files: the index last, so that a later run knows the others."""
+    for path in sorted(folder.iterdir()):
+        if path.name != INDEX:
+            delete(path)
+    (folder / INDEX).unlink(missing_ok=True)
+    folder.rmdir()
+
+
+def _sync(folder: Path) -> None:
+    """Wait until a folder, with all that is in it, is on the disk."""
+    for path, _, files in os.walk(folder):
+        for name in files:
+            sync_file(Path(path) / name)
+        sync_folder(Path(path))
