@@ -12,10 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from graft.rewriter.errors import GraftError, nearest
+from graft.rewriter.interrupts import listen
+from graft.rewriter.memory import lacking
 from graft.tools import terminal
 
 DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
 """Exit codes of every command."""
+FATAL = 4
+"""Severity of onnxruntime's log."""
 
 GROUPS = {
     "Start": {
@@ -62,6 +66,9 @@ class _Commands(click.Group):
         if name not in COMMANDS:
             return None
         command: click.Command = import_module(f"graft.tools.commands.{name}").command
+        runtime = sys.modules.get("onnxruntime")
+        if runtime is not None:  # what it has to say comes as an error
+            runtime.set_default_logger_severity(FATAL)
         return command
 
     def resolve_command(
@@ -115,8 +122,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return INTERRUPTED
-    except MemoryError:
-        return _fail(given, "memory", "not enough memory", "use fewer samples or a smaller model")
+    except MemoryError as error:
+        short = lacking(error)
+        return _fail(given, short.code, short.message, short.hint)
     except Exception as error:
         name = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         return _fail(given, "internal", f"unexpected {name}", "add --debug to see where, and report it")
@@ -124,6 +132,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    listen()
     sys.exit(run())
 
 

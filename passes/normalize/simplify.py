@@ -25,7 +25,9 @@ from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.weights import arrays
+from graft.rewriter.run.computed_constants import foldable_bytes
 from graft.rewriter.run.equivalence import differs
+from graft.rewriter.run.folding import folding_bounded
 
 FUSIONS = ("FusionConvBN",)
 """The only fusions that onnxslim may do: the rest would change what a person finds in the file."""
@@ -130,7 +132,7 @@ def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:
         proto = onnx.inliner.inline_local_functions(proto)
     fusions = () if arrays(original) else FUSIONS  # of weights that lie elsewhere it cannot make others
     skip = [name for name in DEFAULT_FUSION_PATTERNS if name not in fusions]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), folding_bounded(foldable_bytes(original)):
         slim = onnxslim.slim(proto, skip_fusion_patterns=skip)
     if slim is None:
         raise ValueError("no result")

@@ -11,10 +11,14 @@ from onnx.reference import ReferenceEvaluator
 from graft.rewriter.arrays import Array
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.weights import exported
+from graft.rewriter.run.bounds import Bounds
+from graft.rewriter.run.computed_constants import foldable_bytes
 from graft.rewriter.run.session import Device
 
 IR_VERSION = 8
 """Old enough for any onnxruntime, new enough for any operator."""
+SECONDS = 3.0
+"""A loop of constants may take so long."""
 
 
 def evaluate(
@@ -35,7 +39,7 @@ def evaluate(
         domains: operator sets of all domains, where the node is of another one.
 
     Raises:
-        GraftError: neither can run it.
+        GraftError: neither can run it, or it takes too much.
     """
     inputs = [
         gs.Variable.empty() if value is None else gs.Constant(f"input_{index}", value)
@@ -48,9 +52,12 @@ def evaluate(
     proto.ir_version = IR_VERSION
     names = [output.name for output in outputs]
     try:
-        found = Device(("cpu",)).open(proto).run({}, names)
+        bounds = Bounds(foldable_bytes(proto), SECONDS, plain=True)
+        found = Device(("cpu",)).open(proto, bounds).run({}, names)
         return [found[name] for name in names]
     except GraftError as error:
+        if error.code in ("memory", "run-endless"):
+            raise
         try:
             return list(ReferenceEvaluator(proto).run(names, {}))
         except Exception:  # the reference fails in many ways on what it does not know

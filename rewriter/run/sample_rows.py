@@ -52,7 +52,7 @@ class RowTrial:
             try:
                 shape = self.run(part, labels[:number]).shape
             except GraftError as error:
-                if number == 1:
+                if number == 1 or error.code != "run-failed":
                     raise self.failed or error from None
                 self.failed = error
                 continue

@@ -20,8 +20,10 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import fixes_batch
-from graft.rewriter.run.external import add_external
+from graft.rewriter.run.bounds import QUIET, UNBOUNDED, Bounds, out_of_memory
 from graft.rewriter.run.feed import InputFeed
+from graft.rewriter.run.loop_limit import LoopLimit
+from graft.rewriter.run.opening import open_bounded
 from graft.rewriter.run.sample_rows import RowTrial, failing_node, other_rows
 
 log = logging.getLogger("graft")
@@ -35,7 +37,8 @@ SHORT_NAMES = {
 }
 More = Callable[[Integers, int], Mapping[str, NDArray[Any]]]
 """Makes further inputs of labels and the number of samples that are fed."""
-_QUIET = 4  # nothing but fatal: errors are raised as a GraftError of one line
+MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
+"""More threads than this help nobody, and take memory each."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class Device:
     Attributes:
         providers: short names in order of preference (``cuda``, ``cpu``); empty: the best there is.
         strict: fail where the first provider is missing, instead of taking the next.
-        threads: onnxruntime's threads within an operator; 0 leaves it to onnxruntime.
+        threads: onnxruntime's threads within an operator, at most :data:`MOST_THREADS`; 0 leaves it to
+            onnxruntime.
         patient: threads wait asleep for work. Awake, as by default, they answer faster, but take the
             processor from other sessions and from numpy.
 
     Raises:
-        GraftError: ``provider-unknown``.
+        GraftError: ``provider-unknown`` or ``threads``.
     """
 
     providers: Sequence[str] = ()
@@ -66,6 +70,12 @@ class Device:
                 f"unknown provider {unknown[0]}",
                 f"choose from {', '.join(SHORT_NAMES)}",
             )
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise GraftError(
+                "threads",
+                f"expected 0 to {MOST_THREADS} threads, found {self.threads}",
+                "leave it to onnxruntime, or name as many as there are processors",
+            )
         object.__setattr__(self, "providers", tuple(self.providers))  # hashable, like every device
 
     @property
@@ -77,13 +87,17 @@ class Device:
         """Return the device with threads that wait asleep: for sessions that take turns with others."""
         return replace(self, patient=True)
 
-    def open(self, model: Model | onnx.ModelProto) -> Session:
+    def open(self, model: Model | onnx.ModelProto, bounds: Bounds = UNBOUNDED) -> Session:
         """Return a session for ``model``.
 
+        Args:
+            model: in memory.
+            bounds: on memory and time.
+
         Raises:
-            GraftError: ``model-not-runnable`` or ``provider-missing``.
+            GraftError: ``model-not-runnable``, ``provider-missing``, ``memory`` or ``constants-large``.
         """
-        return Session(model, self)
+        return Session(model, self, bounds)
 
 
 class Session:
@@ -92,18 +106,19 @@ class Session:
     Args:
         model: in memory.
         device: where it runs.
+        bounds: on memory and time.
 
     Attributes:
         providers: short names of the providers that run it.
 
     Raises:
-        GraftError: ``model-not-runnable`` or ``provider-missing``.
+        GraftError: ``model-not-runnable``, ``provider-missing``, ``memory`` or ``constants-large``.
     """
 
-    def __init__(self, model: Model | onnx.ModelProto, device: Device) -> None:
+    def __init__(self, model: Model | onnx.ModelProto, device: Device, bounds: Bounds = UNBOUNDED) -> None:
         proto = model.proto() if isinstance(model, Model) else model
         options = ort.SessionOptions()
-        options.log_severity_level = _QUIET
+        options.log_severity_level = QUIET
         options.intra_op_num_threads = device.threads
         if device.patient:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -115,18 +130,8 @@ class Session:
                 f"onnxruntime here offers {', '.join(available)}, not {device.wanted[0]}",
                 "install the runtime for it or drop --strict-providers",
             )
-        self._weights = add_external(proto, options)
-        try:
-            self._session = ort.InferenceSession(
-                proto.SerializeToString(), options, providers=names or [SHORT_NAMES["cpu"]]
-            )
-        except Exception as error:  # onnxruntime's errors have no common public type
-            reason = str(error).strip().splitlines()[0]
-            raise GraftError(
-                "model-not-runnable",
-                f"onnxruntime {ort.__version__} cannot run the model: {reason[:300]}",
-                "check the model with onnxruntime, or export it for this version",
-            ) from error
+        self._session, self._weights = open_bounded(proto, options, names or [SHORT_NAMES["cpu"]], bounds)
+        self._loops = LoopLimit.of(proto, bounds)
         self._model = model if isinstance(model, Model) else None
         self._single = False  # a node inside takes one sample at a time
         self._ends = InputFeed.of(self._session.get_inputs(), self._model)
@@ -163,15 +168,17 @@ class Session:
             Output name to array.
 
         Raises:
-            GraftError: ``run-failed``.
+            GraftError: ``run-failed``, ``run-endless`` or ``memory``.
         """
         names = list(outputs) if outputs is not None else self.outputs
         feed = self._ends.typed(inputs)
         try:
-            values = self._session.run(names, feed)
+            values = self._loops.run(self._session, names, feed)
+        except GraftError:
+            raise
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
-            raise GraftError(
+            raise out_of_memory(error) or GraftError(
                 "run-failed",
                 f"onnxruntime failed on a batch: {reason[:300]}",
                 "check card and data",

@@ -1,0 +1,47 @@
+"""Open sessions of onnxruntime within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnxruntime as ort
+
+from graft.rewriter.errors import GraftError
+from graft.rewriter.memory import free_bytes
+from graft.rewriter.run.bounds import Bounds, limited, out_of_memory
+from graft.rewriter.run.computed_constants import refuse_large_constants
+from graft.rewriter.run.external import add_external
+
+
+def open_bounded(
+    proto: onnx.ModelProto, options: ort.SessionOptions, providers: Sequence[str], bounds: Bounds
+) -> tuple[ort.InferenceSession, list[ort.OrtValue]]:
+    """Return a session, and what has to live as long as it does.
+
+    Args:
+        proto: the model.
+        options: are changed.
+        providers: onnxruntime's names.
+        bounds: of memory.
+
+    Raises:
+        GraftError: ``model-not-runnable``, ``memory`` or ``constants-large``.
+    """
+    if bounds.plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    else:
+        refuse_large_constants(proto)
+    if bounds.lean:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    limited(options, bounds.memory or free_bytes())
+    held = add_external(proto, options)
+    try:
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=[*providers]), held
+    except Exception as error:  # onnxruntime's errors have no common public type
+        reason = str(error).strip().splitlines()[0]
+        raise out_of_memory(error) or GraftError(
+            "model-not-runnable",
+            f"onnxruntime {ort.__version__} cannot run the model: {reason[:300]}",
+            "check the model with onnxruntime, or export it for this version",
+        ) from error
