@@ -26,7 +26,7 @@ _NO_MEMORY = (
     "bad_alloc",
     "Failed to allocate memory",
     "smaller than requested bytes",
-    "SafeInt",
+    "size overflowed",
 )
 
 

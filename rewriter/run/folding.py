@@ -21,7 +21,7 @@ SECONDS = 3.0
 @contextlib.contextmanager
 def folding_bounded(memory: int) -> Iterator[None]:
     """Let sessions that are opened inside of the block take so many bytes; none once one has failed."""
-    whole = ort.InferenceSession
+    whole, severity = ort.InferenceSession, ort.set_default_logger_severity
     state = _State(memory)
 
     def opened(model: Any, sess_options: Any = None, *args: Any, **options: Any) -> Any:
@@ -30,10 +30,11 @@ def folding_bounded(memory: int) -> Iterator[None]:
         return _Folding(whole, model, state)
 
     ort.InferenceSession = opened
+    ort.set_default_logger_severity = lambda _: None  # it sets one, for the whole program
     try:
         yield
     finally:
-        ort.InferenceSession = whole
+        ort.InferenceSession, ort.set_default_logger_severity = whole, severity
 
 
 class _State:
