@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections import Counter
@@ -13,7 +14,9 @@ from typing import Any
 import yaml
 
 from graft.rewriter.card.part import describe, invalid
+from graft.rewriter.card.safe_yaml import load_yaml, written_as
 from graft.rewriter.errors import GraftError
+from graft.rewriter.regular_files import found_at, is_regular, read_regular
 
 CARD_FORMAT = 1
 CARD_BYTES = 1 << 20
@@ -55,7 +58,7 @@ def find_card(model_path: Path) -> Path:
         GraftError: ``card-missing`` where there is none.
     """
     beside = model_path.with_suffix(".yaml")
-    if not beside.is_file():
+    if not is_regular(beside):
         raise GraftError(
             "card-missing",
             f"{model_path} has no card: expected {beside}",
@@ -122,32 +125,32 @@ def arranged(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_text(path: Path, limit: int, what: str, hint: str) -> str:
-    # is_file keeps devices and pipes out, which would never end.
-    if not path.is_file():
-        raise GraftError("card-missing", f"expected a {what} file, found none at {path}", hint)
+    found = found_at(path)
+    if found:
+        found = "none" if found == "nothing" else f"{found} instead"
+        raise GraftError("card-missing", f"expected a {what} file, found {found} at {path}", hint)
     try:
-        if path.stat().st_size > limit:
+        return read_regular(path, limit).decode("utf-8-sig")
+    except OSError as error:
+        if error.errno != errno.EFBIG:
             raise invalid(
-                f"{path}: a {what} file has at most {limit} bytes, found {path.stat().st_size}",
-                "is this the right file?",
-            )
-        return path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+                f"{path}: expected a {what} file that can be read: {error.strerror}",
+                "make it readable by you",
+            ) from None
         raise invalid(
-            f"{path}: expected a readable {what} file in UTF-8: {error}",
-            "save it as text in UTF-8, readable by you",
+            f"{path}: a {what} file has at most {limit} bytes, {error.strerror}", "is this the right file?"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise invalid(
+            f"{path}: expected a readable {what} file in UTF-8: {error}", "save it as text in UTF-8"
         ) from None
 
 
 def _parse_yaml(text: str) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f" in line {mark.line + 1}" if mark else ""
-        raise invalid(f"broken YAML{place}: {error.problem}", "correct the card") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise invalid(f"broken YAML: {error}", "correct the card") from None
+        data = load_yaml(text)
+    except ValueError as error:
+        raise invalid(str(error), "correct the card") from None
     if not isinstance(data, dict):
         raise invalid(
             f"expected the keys input, output and labels, found {describe(data)}",
@@ -175,8 +178,7 @@ def _check_labels_are_quoted(labels: Any, text: str) -> None:
     if not isinstance(labels, list) or all(isinstance(label, str) for label in labels):
         return
     place = next(index for index, label in enumerate(labels) if not isinstance(label, str))
-    # The base loader reads every plain word as the text it is in the file.
-    written = yaml.load(text, Loader=yaml.BaseLoader)["labels"][place]
+    written = written_as(text, "labels", place)
     if isinstance(written, str):
         raise GraftError(
             "card-labels",

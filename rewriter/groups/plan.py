@@ -12,9 +12,11 @@ import numpy as np
 from graft.rewriter.arrays import Mask
 from graft.rewriter.errors import GraftError
 from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.regular_files import read_regular
 
 FORMAT = "graft/plan/1"
-LARGEST_GROUP = 2**24
+MOST_CHANNELS = 2**24
+MOST_REPEATS = 10
 
 
 @dataclass(frozen=True)
@@ -124,14 +126,18 @@ class Plan:
                     f"expected a plan of format {FORMAT}, found {data['format']}",
                     "make the plan anew with 'graft plan', or update Graft",
                 )
-            sizes = data["sizes"]
-            kept = {name: _mask(ranges, int(sizes[name])) for name, ranges in data["groups"].items()}
+            sizes = {name: int(data["sizes"][name]) for name in data["groups"]}
+            if sum(map(abs, sizes.values())) > MOST_CHANNELS:
+                raise ValueError(f"groups of {sum(sizes.values())} channels together")
+            kept = {name: _mask(ranges, sizes[name]) for name, ranges in data["groups"].items()}
             frozen = tuple(map(str, data.get("frozen", ())))
             shares = {str(name): float(share) for name, share in data.get("keep_layers", {}).items()}
+            if not all(0 <= share <= 1 for share in shares.values()):
+                raise ValueError("a share of channels that is not from 0 to 1")
             source = str(data.get("label_source", "data"))
             among = tuple(map(str, data["label_classes"])) if data.get("label_classes") is not None else None
             return cls(str(data["parent"]), kept, frozen, shares, source, among)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
             raise GraftError(
                 "plan-unreadable",
@@ -147,9 +153,13 @@ class Plan:
             GraftError: the file cannot be read, or holds no plan.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            text = read_regular(path).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise GraftError("plan-unreadable", f"cannot read the plan {path}", "check the path") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise GraftError(
+                "plan-unreadable", f"cannot read the plan {path}: {reason}", "check the path"
+            ) from error
+        return cls.from_json(text)
 
 
 def _ranges(kept: Mask) -> str:
@@ -169,13 +179,16 @@ def _mask(ranges: str, size: int) -> Mask:
     >>> _mask("0-1,3", 4).tolist()
     [True, True, False, True]
     """
-    if not 0 < size <= LARGEST_GROUP:
+    if size <= 0:
         raise ValueError(f"a group of {size} channels")
-    mask = np.zeros(size, bool)
+    mask, painted = np.zeros(size, bool), 0
     for part in filter(None, ranges.split(",")):
         first, _, last = part.partition("-")
         low, high = int(first), int(last or first)
         if not 0 <= low <= high < size:
             raise ValueError(f"range {part} outside 0-{size - 1}")
+        painted += high - low + 1
+        if painted > MOST_REPEATS * size:
+            raise ValueError("ranges that name the same channels again and again")
         mask[low : high + 1] = True
     return mask

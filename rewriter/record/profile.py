@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from graft.rewriter.arrays import Table
@@ -20,6 +20,7 @@ from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import writing
 from graft.rewriter.graph.sizes import Sizes, sizes_from_json, sizes_to_json
+from graft.rewriter.regular_files import require_regular
 
 FORMAT = "graft/profile/1"
 
@@ -243,6 +244,7 @@ class Profile:
             GraftError: ``profile-unreadable`` (missing, or no profile) or ``profile-format``.
         """
         try:
+            require_regular(path)
             with safe_open(str(path), "numpy") as file:
                 header = json.loads((file.metadata() or {})["graft"])
                 if header["format"] != FORMAT:
@@ -256,22 +258,41 @@ class Profile:
                     name, _, tensor = key.partition("|")
                     if tensor and name in STATISTICS:  # earlier versions wrote others, too
                         tables.setdefault(name, {})[tensor] = file.get_tensor(key)
-                return cls(
-                    header["parent"],
-                    header["data"],
-                    tuple(header["classes"]),
+                found = cls(
+                    str(header["parent"]),
+                    str(header["data"]),
+                    tuple(map(str, header["classes"])),
                     file.get_tensor("counts"),
                     file.get_tensor("correct"),
                     tables,
                     str(header.get("label_source", "data")),
                     sizes_from_json(header.get("sizes", "{}")),
-                    tuple(map(str, header["label_classes"]))
-                    if header.get("label_classes") is not None
-                    else None,
                 )
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            found._check()
+        except GraftError:
+            raise
+        except MemoryError:
+            raise
+        except Exception as error:  # what it holds leads the parsers into errors of many kinds
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise GraftError(
                 "profile-unreadable",
-                f"{path} is missing or no profile",
+                f"{path} is missing or no profile: {reason}",
                 "make it with 'graft profile MODEL --data DATA -o PROFILE'",
             ) from error
+        return found
+
+    def _check(self) -> None:
+        """Raise ValueError unless the statistics fit the classes and each other, and are finite."""
+        rows = len(self.classes)
+        if not rows or len(set(self.classes)) < rows:
+            raise ValueError("its classes are none, or not different")
+        for counts in (self.counts, self.correct):
+            if counts.shape != (rows,) or counts.dtype != np.int64 or (counts < 0).any():
+                raise ValueError(f"it has no whole counts of its {rows} classes")
+        for name, tables in self.tables.items():
+            for tensor, table in tables.items():
+                if table.ndim != 2 or len(table) != rows or table.dtype != np.float64:
+                    raise ValueError(f"'{name}' of {tensor} does not fit its {rows} classes")
+                if not np.isfinite(table).all():
+                    raise ValueError(f"'{name}' of {tensor} holds NaN or infinity")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.rewriter.measure.draft.preprocessing import Preprocessing, hugging_face, timm
+from graft.rewriter.regular_files import found_at, read_regular
 
 LABEL_KEYS = (
     "names",
@@ -34,6 +35,8 @@ SEPARATORS = ("\n", "\t", ";", "|", ",")
 NUMBERED = re.compile(r"(\d+)[\s:.,)-]+(\S.*)")
 """A line of a list that counts its names."""
 LONGEST_TEXT = 1 << 22
+LONGEST_COUNT = 20
+"""Digits of a number that can count lines."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _beside(folder: Path, notes: list[str]) -> tuple[list[tuple[str, tuple[str, 
     ):
         try:
             preprocessing = preprocessing or read(content)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             notes.append(f"{folder / name} has preprocessing that no card can have, not taken: {error}")
     return labels, preprocessing
 
@@ -122,7 +125,7 @@ def parse_names(text: str) -> tuple[str, ...]:
     for parse in (json.loads, ast.literal_eval):
         try:
             found = _names(parse(text.strip()))
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError):
             continue
         if found:
             return found
@@ -158,7 +161,7 @@ def _config_names(config: Any) -> tuple[str, ...]:
         for place in places:
             try:
                 found = _names(place.get(key))
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 found = ()
             if found and not all(name == f"LABEL_{number}" for number, name in enumerate(found)):
                 return found
@@ -192,7 +195,7 @@ def _lines(text: str) -> tuple[str, ...]:
     """Return the names of a list, one a line; lines that count them lose their number."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     counted = [NUMBERED.fullmatch(line) for line in lines]
-    numbers = [int(each[1]) for each in counted if each is not None]
+    numbers = [int(each[1][:LONGEST_COUNT]) for each in counted if each is not None]
     if len(numbers) == len(lines) and numbers in (
         list(range(len(lines))),
         list(range(1, len(lines) + 1)),
@@ -203,9 +206,7 @@ def _lines(text: str) -> tuple[str, ...]:
 
 def _text(path: Path, notes: list[str]) -> str:
     try:
-        if not path.is_file() or path.stat().st_size > LONGEST_TEXT:
-            return ""
-        return path.read_text(encoding="utf-8-sig")
+        return "" if found_at(path) == "nothing" else read_regular(path, LONGEST_TEXT).decode("utf-8-sig")
     except UnicodeDecodeError:
         notes.append(f"{path} is not text in UTF-8, not taken")
     except OSError as error:

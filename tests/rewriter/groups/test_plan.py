@@ -84,6 +84,20 @@ def test_what_a_person_may_write() -> None:
         text(groups={"b": "0-1"}),
         text(sizes={}),
         json.dumps({"format": FORMAT, "groups": {}}),
+        text(sizes={"a": float("inf")}),
+        text(sizes={"a": float("nan")}),
+        text(sizes={"a": 10**400}),
+        text(sizes={"a": -3}),
+        text(groups={"a": "0-" + "9" * 5000}),
+        text(groups={"a": ["0"]}),
+        text(groups={f"g{n}": "0" for n in range(9)}, sizes={f"g{n}": 2**22 for n in range(9)}),
+        text(groups={"a": ",".join(["0-99999"] * 999)}, sizes={"a": 100_000}),
+        text(keep_layers={"a": float("nan")}),
+        text(keep_layers={"a": 1e400}),
+        text(keep_layers=[0.5]),
+        text(frozen=7),
+        "[" * 100_000,
+        '{"a":' * 100_000,
     ],
 )
 def test_bad_plans(content: str, tmp_path: Path) -> None:
@@ -98,7 +112,7 @@ def test_bad_plans(content: str, tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name in ("missing", "binary", "."):
+    for name in ("missing", "binary", ".", "x" * 5000, "a\0b", "/dev/zero"):
         with pytest.raises(GraftError) as caught:
             Plan.load(tmp_path / name)
         assert caught.value.code == "plan-unreadable"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,54 @@ def test_bad_files(tmp_path: Path) -> None:
         assert refused(path) == "profile-unreadable"
     path.write_bytes(save(counts, {"graft": json.dumps({**header, "format": "graft/profile/9"})}))
     assert refused(path) == "profile-format"
+
+
+BAD = {
+    "fewer counts": {"counts": np.ones(2, np.int64)},
+    "fewer correct": {"correct": np.ones(2, np.int64)},
+    "shares as counts": {"counts": np.ones(3)},
+    "negative counts": {"counts": -np.ones(3, np.int64)},
+    "fewer rows": {"sum|u": np.ones((2, 2))},
+    "no rows": {"sum|u": np.ones(3)},
+    "infinite": {"sum|u": np.full((3, 2), np.inf)},
+    "not a number": {"squares|u": np.full((3, 2), np.nan)},
+    "single precision": {"sum|u": np.ones((3, 2), np.float32)},
+}
+
+
+@pytest.mark.parametrize("change", BAD.values(), ids=BAD)
+def test_statistics_that_do_not_fit(change: dict[str, np.ndarray], tmp_path: Path) -> None:
+    good = {"counts": np.ones(3, np.int64), "correct": np.ones(3, np.int64), "sum|u": np.ones((3, 2))}
+    header = {"format": FORMAT, "parent": "p", "data": "d", "classes": ["a", "b", "c"]}
+    (tmp_path / "p").write_bytes(save(good, {"graft": json.dumps(header)}))
+    assert Profile.load(tmp_path / "p").classes == ("a", "b", "c")
+    (tmp_path / "p").write_bytes(save({**good, **change}, {"graft": json.dumps(header)}))
+    assert refused(tmp_path / "p") == "profile-unreadable"
+
+
+@pytest.mark.parametrize("classes", [[], ["a", "b"], ["a", "b", "b"], "ab", None])
+def test_classes_that_do_not_fit(classes: object, tmp_path: Path) -> None:
+    good = {"counts": np.ones(3, np.int64), "correct": np.ones(3, np.int64), "sum|u": np.ones((3, 2))}
+    header = {"format": FORMAT, "parent": "p", "data": "d", "classes": classes}
+    (tmp_path / "p").write_bytes(save(good, {"graft": json.dumps(header)}))
+    assert refused(tmp_path / "p") == "profile-unreadable"
+
+
+def test_headers_that_lie(tmp_path: Path) -> None:
+    for content in (
+        (2**63).to_bytes(8, "little") + b"{}",
+        (1 << 30).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"{}",
+        b'\x44\0\0\0\0\0\0\0{"counts": {"dtype": "F64", "shape": [99], "data_offsets": [0, 8]}}     ',
+    ):
+        (tmp_path / "p").write_bytes(content)
+        assert refused(tmp_path / "p") == "profile-unreadable"
+    (tmp_path / "p").write_bytes(save({"counts": np.ones(1)}, {"graft": "[" * 100_000}))
+    assert refused(tmp_path / "p") == "profile-unreadable"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have no paths on Windows")
+def test_a_pipe_is_no_profile(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p")
+    for path in (tmp_path / "p", Path("/dev/zero"), tmp_path / ("x" * 5000)):
+        assert refused(path) == "profile-unreadable"
