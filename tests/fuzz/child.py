@@ -1,0 +1,132 @@
+"""Run a function in a forked child of its own: limits of time and memory, output captured.
+
+A fork starts in a few milliseconds with everything imported. It needs a parent without threads that hold
+locks, so a campaign is a process of its own, and Linux.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+SECONDS = 10.0
+PEAK = 2 << 30
+"""Most bytes of resident memory."""
+ADDRESSES = 12 << 30
+"""Most bytes of address space: more at once is refused, as by a machine that has not so much."""
+FILE = 1 << 30
+"""Most bytes of a file."""
+FAILED = 99
+"""Exit code of a child whose function raised."""
+
+
+def supported() -> str:
+    """Why children cannot be forked here; empty where they can."""
+    if sys.platform != "linux":
+        return f"forks with a limit of memory need Linux, this is {sys.platform}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended.
+
+    Attributes:
+        code: its exit code; negative: the signal.
+        seconds: from start to end.
+        peak: bytes of resident memory.
+        out: standard output.
+        err: standard error.
+        hung: it was ended since it took too long.
+        grown: it was ended since it took too much memory.
+    """
+
+    code: int
+    seconds: float
+    peak: int
+    out: str
+    err: str
+    hung: bool = False
+    grown: bool = False
+
+
+class Child:
+    """A running child.
+
+    Args:
+        work: what it does; returns its exit code.
+        folder: where its output goes and its temporary files lie; ``work`` runs in ``folder/work``.
+    """
+
+    def __init__(self, work: Callable[[], int], folder: Path) -> None:
+        self._folder = folder
+        self._began = time.monotonic()
+        self._hung = self._grown = False
+        (folder / "tmp").mkdir(exist_ok=True)
+        self._pid = os.fork()
+        if self._pid == 0:
+            _live(work, folder)
+
+    def poll(self) -> Ended | None:
+        """End it where it has to be; how it ended, or ``None`` while it runs."""
+        pid, status, usage = os.wait4(self._pid, os.WNOHANG)
+        seconds = time.monotonic() - self._began
+        if pid == 0:
+            self._hung = self._hung or seconds > SECONDS
+            self._grown = self._grown or _resident(self._pid) > PEAK
+            if self._hung or self._grown:
+                os.killpg(self._pid, signal.SIGKILL)
+            return None
+        out, err = ((self._folder / name).read_text("utf-8", "replace") for name in ("stdout", "stderr"))
+        code = os.waitstatus_to_exitcode(status)
+        return Ended(code, seconds, usage.ru_maxrss << 10, out, err, self._hung, self._grown)
+
+    def wait(self) -> Ended:
+        """Wait for its end."""
+        while (ended := self.poll()) is None:
+            time.sleep(0.002)
+        return ended
+
+
+def _resident(pid: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):  # it ended just now
+        return 0
+    return pages * resource.getpagesize()
+
+
+def _live(work: Callable[[], int], folder: Path) -> None:
+    """Be the child; never returns."""
+    code = FAILED
+    try:
+        os.setsid()
+        for source, target in (("stdout", 1), ("stderr", 2)):
+            opened = os.open(folder / source, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(opened, target)
+            os.close(opened)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for limit, most in (
+            (resource.RLIMIT_AS, ADDRESSES),
+            (resource.RLIMIT_FSIZE, FILE),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            resource.setrlimit(limit, (most, most))
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder / "tmp")
+        os.chdir(folder / "work")
+        code = work()
+        sys.stdout.flush()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code & 0xFF)

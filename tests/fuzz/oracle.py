@@ -1,0 +1,232 @@
+"""What a command's result has to be, computed by onnxruntime and numpy from the files that it was given.
+
+Nothing of Graft is used but the command itself: its own verification may be wrong in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import yaml
+
+from tests.fuzz.embedded import UnknownError, embedded
+from tests.fuzz.mutant import OUT, Mutant
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Check = Callable[[Mutant, str], str]
+TOLERANCE = 1e-3
+SAMPLES = 8
+
+
+class WrongError(Exception):
+    """A result is not what it has to be."""
+
+
+def check_of(mutant: Mutant) -> Check | None:
+    """The comparison for a mutant's result; ``None`` where there is nothing to compare."""
+    if mutant.kind == "options" or "--dry-run" in mutant.arguments:
+        return None
+    if mutant.command == "decompose" and OUT in mutant.arguments:
+        return check_modules
+    if mutant.command == "remove":
+        return check_removed
+    if mutant.command == "predict" and "--json" in mutant.arguments and mutant.kind not in ("data", "images"):
+        return check_predicted
+    return None
+
+
+# ------------------------------------------------------------------- running
+
+
+def run(model: onnx.ModelProto | Path, inputs: dict[str, Array]) -> dict[str, Array]:
+    """Outputs of a model, by name."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    wanted = {entry.name: inputs[entry.name] for entry in session.get_inputs()}
+    return dict(zip(names, session.run(names, wanted), strict=True))
+
+
+def _card() -> dict[str, Any]:
+    card = yaml.safe_load(Path("model.yaml").read_text())
+    if not isinstance(card, dict) or not isinstance(card.get("labels"), list):
+        raise UnknownError("the card has no list of labels")
+    return card
+
+
+def _inputs(card: dict[str, Any], split: str = "train") -> dict[str, Array]:
+    """The first samples, as the card says that the model takes them; of a mutated file, those of the base."""
+    inputs = card.get("inputs") or {card["input"]["name"]: card["input"]}
+    with np.load("data.npz") as data:
+        found = {}
+        for name, said in inputs.items():
+            key = f"x_{split}.{name}" if f"x_{split}.{name}" in data.files else f"x_{split}"
+            values = data[key][:SAMPLES]
+            if said.get("kind") == "image":
+                values = (values * np.float32(said.get("scale", 1)))[:, None].astype(np.float32)
+            found[name] = values
+    return found
+
+
+def _scores(model: onnx.ModelProto | Path, inputs: dict[str, Array], name: str, classes: int) -> Array:
+    """The parent's scores, (samples, classes), as float64."""
+    values = run(model, inputs)[name]
+    if values.ndim > 2 and values.shape[1] == classes and values.size == len(values) * classes:
+        values = values.reshape(len(values), classes)
+    if values.ndim < 2 or values.shape[-1] != classes:
+        raise UnknownError(f"scores of shape {values.shape}")
+    return values.astype(np.float64)
+
+
+# ------------------------------------------------------------------- modules
+
+
+def check_modules(mutant: Mutant, printed: str) -> str:
+    """Compare every column of every module with the parent's.
+
+    Raises:
+        WrongError: one differs.
+        UnknownError: what it has to be cannot be told.
+    """
+    if mutant.option("--compensate") not in ("none", None) and mutant.option("--keep") != "1.0":
+        raise UnknownError("compensated")
+    card = _card()
+    inputs = _inputs(card)
+    index = json.loads(Path(OUT, "graft.json").read_text())
+    parent = onnx.load("model.onnx")
+    done = []
+    for entry in index["modules"]:
+        path = Path(OUT, entry["file"])
+        module = onnx.load(path)
+        whole, how = parent, "the parent"
+        if mutant.option("--keep") != "1.0":
+            whole, how = embedded(parent, module), "the masked parent"
+        _compare_module(mutant, card, (whole, path), inputs, entry["classes"])
+        done.append(how)
+    return f"{len(done)} with {done[0]}"
+
+
+def _compare_module(
+    mutant: Mutant,
+    card: dict[str, Any],
+    models: tuple[onnx.ModelProto, Path],
+    inputs: dict[str, Array],
+    classes: Sequence[str],
+) -> None:
+    labels, output = card["labels"], card["output"]
+    scores = _scores(models[0], inputs, output["name"], len(labels))
+    blurred = _scores(models[0], _blurred(inputs), output["name"], len(labels))
+    single = len(classes) == 1 and "--together" not in mutant.arguments
+    wanted = [labels.index(name) for name in classes]
+    expected, near = (
+        restricted(each, wanted, single, output.get("kind", "logits")) for each in (scores, blurred)
+    )
+    found = run(models[1], inputs)[output["name"]].astype(np.float64)
+    compare(found, expected, noise=np.abs(near - expected))
+
+
+def _blurred(inputs: dict[str, Array]) -> dict[str, Array]:
+    """The same samples, off by rounding: how much that changes is how exact a comparison can be."""
+    return {
+        name: values * np.float32(1 + 1e-6) if values.dtype == np.float32 else values
+        for name, values in inputs.items()
+    }
+
+
+def restricted(scores: Array, wanted: list[int], single: bool, kind: str) -> Array:
+    """Columns of a module, from all scores of its parent.
+
+    Args:
+        scores: (samples, classes), logits or probabilities.
+        wanted: numbers of the classes.
+        single: one class against all others.
+        kind: ``logits`` or ``probabilities``.
+    """
+    others = [index for index in range(scores.shape[-1]) if index not in wanted]
+    if kind == "probabilities":
+        columns = scores[..., wanted]
+        if single:
+            return np.concatenate([columns, scores[..., others].sum(axis=-1, keepdims=True)], axis=-1)
+        with np.errstate(all="ignore"):
+            shares: Array = columns / columns.sum(axis=-1, keepdims=True)
+        return shares
+    if not single:
+        picked: Array = scores[..., wanted]
+        return picked
+    with np.errstate(all="ignore"):
+        rest = np.logaddexp.reduce(scores[..., others], axis=-1, keepdims=True)
+    return np.concatenate([scores[..., wanted], rest], axis=-1)
+
+
+def compare(found: Array, expected: Array, noise: Array | float = 0.0) -> None:
+    """Compare scores, relative to the largest and to what rounding changes.
+
+    Raises:
+        WrongError: they differ.
+        UnknownError: they are not finite, so that no difference is defined.
+    """
+    if found.shape != expected.shape:
+        raise WrongError(f"shape {found.shape}, expected {expected.shape}")
+    if not np.isfinite(expected).all() or not np.isfinite(noise).all():
+        raise UnknownError("the parent's scores are not finite")
+    if not np.isfinite(found).all():
+        raise WrongError("scores that are not finite")
+    scale = max(1.0, float(np.abs(expected).max(initial=0)))
+    allowed = TOLERANCE * scale + 100 * float(np.max(noise, initial=0))
+    difference = float(np.abs(found - expected).max(initial=0))
+    if difference > allowed:
+        raise WrongError(f"differs by {difference:.3g}, scores up to {scale:.3g}")
+
+
+# ------------------------------------------------------------------- other commands
+
+
+def check_removed(mutant: Mutant, printed: str) -> str:
+    """All other columns are the parent's.
+
+    Raises:
+        WrongError: one differs.
+        UnknownError: what it has to be cannot be told.
+    """
+    card = _card()
+    inputs, labels, output = _inputs(card), card["labels"], card["output"]
+    wanted = [at for at, label in enumerate(labels) if label != mutant.option("--class")]
+    scores = _scores(Path("model.onnx"), inputs, output["name"], len(labels))
+    blurred = _scores(Path("model.onnx"), _blurred(inputs), output["name"], len(labels))
+    kind = output.get("kind", "logits")
+    expected, near = (restricted(each, wanted, False, kind) for each in (scores, blurred))
+    found = run(Path(OUT), inputs)[output["name"]].astype(np.float64)
+    compare(found, expected, noise=np.abs(near - expected))
+    return "the parent"
+
+
+def check_predicted(mutant: Mutant, printed: str) -> str:
+    """The labels are those of the parent's highest scores.
+
+    Raises:
+        WrongError: one is another.
+        UnknownError: what it has to be cannot be told.
+    """
+    card = _card()
+    sample = mutant.arguments[2] == "sample.npy"
+    inputs, labels = _inputs(card, "test"), card["labels"]
+    if sample:
+        inputs = {name: values[:1] for name, values in _inputs(card, "train").items()}
+    scores = _scores(Path("model.onnx"), inputs, card["output"]["name"], len(labels))
+    predictions = json.loads(printed)["predictions"][: len(scores)]
+    for values, said in zip(scores, predictions, strict=True):
+        mine = values[labels.index(said["label"])]
+        if not np.isfinite(values).all():
+            raise UnknownError("the parent's scores are not finite")
+        if mine < values.max() - 1e-4 * max(1.0, float(np.abs(values).max())):
+            raise WrongError(f"label {said['label']} has not the highest score")
+    return "the parent"
