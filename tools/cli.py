@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import click
 
@@ -126,8 +127,33 @@ def run(arguments: Sequence[str] | None = None) -> int:
         short = lacking(error)
         return _fail(given, short.code, short.message, short.hint)
     except Exception as error:
-        name = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        return _fail(given, "internal", f"unexpected {name}", "add --debug to see where, and report it")
+        return _unexpected(given, error)
+
+
+def _unexpected(given: Sequence[str], error: Exception) -> int:
+    """Report an error that no rule foresaw; where a model is one that onnxruntime does not run, as that."""
+    from graft.rewriter.run.unrunnable import unrunnable  # imports onnxruntime, which --help does not need
+
+    for path in _models(given):
+        reason = unrunnable(path)
+        if reason:
+            hint = "check the model with onnxruntime, or export it again"
+            return _fail(given, "model-not-runnable", f"{path}: {reason}", hint)
+    name = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    return _fail(given, "internal", f"unexpected {name}", "add --debug to see where, and report it")
+
+
+def _models(given: Sequence[str]) -> Iterator[Path]:
+    """Yield the model files that a command line names, alone or by a folder of modules."""
+    for word in given:
+        path = Path(word.rpartition("=")[2])
+        try:
+            if path.suffix == ".onnx" and path.is_file():
+                yield path
+            elif path.is_dir():
+                yield from sorted(path.glob("*.onnx"))
+        except (OSError, ValueError):
+            continue
 
 
 def main() -> None:

@@ -100,6 +100,8 @@ def _check_tensor(place: str, tensor: TensorProto, folder: Path) -> None:
     kind = tensor.data_type
     if kind == TensorProto.UNDEFINED or kind not in TensorProto.DataType.values():
         raise ValueError(f"{place} has the unknown type {kind}")
+    if tensor.HasField("segment"):
+        raise ValueError(f"{place} is split into segments, which no runtime joins")
     if min(tensor.dims, default=1) < 0:
         raise ValueError(f"{place} has the negative size {min(tensor.dims)}")
     count = math.prod(tensor.dims)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
+from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups, Place
@@ -26,12 +27,23 @@ def class_axis(shape: Sequence[int | str | None], classes: int) -> int:
     Args:
         shape: of the output.
         classes: number of labels.
+
+    Raises:
+        GraftError: ``output-rows`` where a sample has several scores for a class.
     """
     if len(shape) <= 2:
         return len(shape) - 1
     fitting = [axis for axis, size in enumerate(shape) if axis and size == classes]
     free = [axis for axis, size in enumerate(shape) if axis and not isinstance(size, int)]
-    return (fitting or free or [1])[0]
+    found = (fitting or free or [1])[0]
+    several = [size for axis, size in enumerate(shape) if axis not in (0, found) and isinstance(size, int)]
+    if any(size != 1 for size in several):
+        raise GraftError(
+            "output-rows",
+            f"the output has shape {list(shape)}: several scores for each sample and class",
+            "say steps: true in the card where there is one label a time step, or name another output",
+        )
+    return found
 
 
 def flatten_output(model: Model) -> None:

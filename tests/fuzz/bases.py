@@ -28,7 +28,7 @@ GRAPHS = (
     *("batch_normalization", "concatenations", "unequal_splits", "reshapes", "shuffled", "padded_shortcut"),
     *("embedding", "recurrent", "attention_of_three_projections", "attention_operator", "looped", "scanned"),
     *("chosen", "two_inputs", "softmax_end", "gemms", "matmuls", "transposed_convolutions", "free_space"),
-    *("layer_normalization", "tiles", "selections", "resizes", "logic"),
+    *("layer_normalization", "tiles", "resizes", "logic"),
 )
 """Cases of the law, each of them a network for five classes."""
 WITH_MODULES = ("gemms", "dense_convolutions", "softmax_end", "pictures")

@@ -1,8 +1,8 @@
 """The masked parent, built from a module's weights alone: an oracle that knows neither groups nor operators.
 
 What a module keeps of a weight is found in the parent's by its values. The weight with zeros everywhere else
-then takes the place of the whole one: a removed channel is neither made nor read, which is what the law says of
-a cut. No plan, no channel group and no operator's rule is asked.
+takes the place of the whole one then: a removed channel is neither made nor read, which is what the law says
+of a cut. No plan, no channel group and no operator's rule is asked.
 """
 
 from __future__ import annotations

@@ -138,9 +138,7 @@ def _change_keys(rng: random.Random, arrays: Arrays, key: str) -> None:
     how = rng.choice(["drop", "rename", "double"])
     values = arrays[key] if how == "double" else arrays.pop(key)
     if how != "drop":
-        arrays[rng.choice(["x", "y", "x_val", "x_train.", "x_train.no", "y_test.x", "x" * 200])] = (
-            values
-        )
+        arrays[rng.choice(["x", "y", "x_val", "x_train.", "x_train.no", "y_test.x", "x" * 200])] = values
 
 
 def _replace(rng: random.Random, path: Path) -> None:

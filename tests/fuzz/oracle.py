@@ -52,7 +52,10 @@ def run(model: onnx.ModelProto | Path, inputs: dict[str, Array]) -> dict[str, Ar
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    wanted = {entry.name: inputs[entry.name] for entry in session.get_inputs()}
+    wanted = {}
+    for entry in session.get_inputs():
+        fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else SAMPLES
+        wanted[entry.name] = inputs[entry.name][:fixed]
     return dict(zip(names, session.run(names, wanted), strict=True))
 
 

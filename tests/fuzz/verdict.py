@@ -92,7 +92,8 @@ def _end(mutant: Mutant, ended: Ended) -> Verdict | None:
 
 def _streams(mutant: Mutant, ended: Ended) -> Verdict | None:
     lines = [line for line in ended.err.splitlines() if line.strip()]
-    foreign = [line for line in lines if not line.startswith("graft: ")]
+    own = ("graft: ", "  ") if mutant.command == "card" else ("graft: ",)  # drafts are listed
+    foreign = [line for line in lines if not line.startswith(own)]
     if foreign:
         return Verdict(UNEXPECTED, f"foreign on stderr: {foreign[0]}")
     if "error: unexpected " in ended.err or "Traceback" in ended.err:

@@ -261,3 +261,14 @@ def test_scores_with_trailing_axes_of_size_one(kind: str, classes: tuple[str, ..
     if kind == "probabilities":
         columns = np.exp(columns) / np.exp(columns).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found, columns, rtol=1e-4, atol=1e-5)
+
+
+def test_several_scores_for_each_sample_and_class_are_refused() -> None:
+    """Boxes of a detector: (samples, places, classes) is no output that has columns of a class."""
+    net = Net(6)
+    flat = net.node("MatMul", "flat", "x", net.weight("w", 6, 50))
+    net.node("Reshape", "y", flat, net.ints("shape", -1, 10, 5))
+    proto = net.proto(y=[10, 5])
+    found = Model.from_proto(proto, small.card([*small.LABELS, "e"]))
+    with pytest.raises(GraftError, match="several scores for each sample and class"):
+        Head(("a", "b"), together=True)(found, small.context())

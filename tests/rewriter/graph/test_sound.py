@@ -55,6 +55,10 @@ def renamed(proto: onnx.ModelProto) -> None:
 
 
 WEIGHTS: dict[str, tuple[Change, str]] = {
+    "segments": (
+        lambda p: setattr(p.graph.initializer[0].segment, "end", 4),
+        "weight 'w' is split into segments",
+    ),
     "too many bytes": (
         lambda p: setattr(p.graph.initializer[0], "raw_data", bytes(52)),
         "weight 'w' of type float and shape [4, 3] has 52 bytes, expected 48",

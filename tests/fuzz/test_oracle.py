@@ -1,0 +1,96 @@
+"""The oracle of the fuzzer: right cuts of all bases pass, wrong ones do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from graft.tools.cli import run
+from tests.fuzz import bases, oracle
+from tests.fuzz.bases import RUN
+from tests.fuzz.embedded import UnknownError, embedded, zeros_around
+from tests.fuzz.mutant import OUT, Mutant
+
+CUT = (
+    *("decompose", "model.onnx", "--data", "data.npz", *RUN, "--classes", "ant,cow", "--keep", "0.6"),
+    *("--compensate", "none", "--method", "contrast"),
+)
+
+
+def decomposed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> Mutant:
+    """A base, cut in ``folder``, as the unchanged mutant that it is."""
+    bases.write(bases.base(name), folder / "work")
+    monkeypatch.chdir(folder / "work")
+    mutant = Mutant(0, "model", name, (*CUT, *more, "-o", OUT))
+    assert run(mutant.arguments) == 0
+    return mutant
+
+
+@pytest.mark.parametrize("name", [name for name in bases.names() if name != "detector"])
+def test_every_base_is_cut_right(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant = decomposed(name, tmp_path, monkeypatch)
+    assert oracle.check_modules(mutant, "") == "2 with the masked parent"
+
+
+@pytest.mark.parametrize("more", [["--together"], ["--together", "--no-rest"]])
+def test_modules_of_several_classes(more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant = decomposed("residual_stream", tmp_path, monkeypatch, *more)
+    assert oracle.check_modules(mutant, "") == "1 with the masked parent"
+
+
+@pytest.mark.parametrize("name", ["residual_stream", "dense_convolutions"])
+def test_a_weight_that_reads_the_wrong_channels_shows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant = decomposed(name, tmp_path, monkeypatch, "--together")
+    path = next(Path(OUT).glob("*.onnx"))
+    module = onnx.load(path)
+    whole = {each.name: each.dims for each in onnx.load("model.onnx").graph.initializer}
+    tensor = next(
+        each
+        for each in module.graph.initializer
+        if len(each.dims) == 4 and 1 < each.dims[1] < whole.get(each.name, [0, 0])[1]
+    )
+    shifted = np.roll(numpy_helper.to_array(tensor), 1, axis=1)
+    tensor.CopyFrom(numpy_helper.from_array(shifted, tensor.name))
+    onnx.save(module, path)
+    with pytest.raises(oracle.WrongError):
+        oracle.check_modules(mutant, "")
+
+
+def test_a_module_without_pruning_is_compared_with_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant = decomposed("softmax_end", tmp_path, monkeypatch, "--keep", "1.0")
+    assert oracle.check_modules(mutant, "") == "2 with the parent"
+    path = Path("model.yaml")
+    path.write_text(path.read_text().replace("ant, bee", "bee, ant"))
+    with pytest.raises(oracle.WrongError):
+        oracle.check_modules(mutant, "")
+
+
+def test_zeros_take_the_place_of_what_is_gone() -> None:
+    whole = np.arange(12, dtype=np.float32).reshape(3, 4) + 1
+    part = whole[np.ix_([0, 2], [1, 3])]
+    assert zeros_around(part, whole).tolist() == [[0, 2, 0, 4], [0, 0, 0, 0], [0, 10, 0, 12]]
+    with pytest.raises(UnknownError):
+        zeros_around(part + 1, whole)
+    with pytest.raises(UnknownError):
+        zeros_around(np.ones((2, 2), np.float32), np.ones((3, 4), np.float32))
+
+
+def test_what_is_none_of_the_parents_cannot_be_compared() -> None:
+    with pytest.raises(UnknownError):
+        embedded(bases.base("gemms").model, bases.base("pictures").model)
+
+
+def test_restricted_scores() -> None:
+    logits = np.log([[0.1, 0.2, 0.7]])
+    assert np.exp(oracle.restricted(logits, [1], True, "logits")) == pytest.approx(np.array([[0.2, 0.8]]))
+    assert oracle.restricted(np.exp(logits), [2, 0], False, "probabilities") == pytest.approx(
+        np.array([[0.875, 0.125]])
+    )
