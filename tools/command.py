@@ -231,6 +231,9 @@ def _built(model: type[Options], values: dict[str, Any]) -> Options:
     except ValidationError as error:
         first = error.errors()[0]
         cause = first.get("ctx", {}).get("error")
+        if not cause and first["loc"]:
+            option = f"--{str(first['loc'][0]).replace('_', '-')}"
+            cause = f"{option}: {first['msg'].replace('Input should be', 'expected')}, found {first['input']}"
         raise click.UsageError(str(cause or first["msg"]), click.get_current_context()) from error
 
 
@@ -291,11 +294,35 @@ def _click_type(kind: Any, reads: Reads[Any] | None, info: FieldInfo) -> Any:
     if get_origin(kind) is Literal:
         return _Read(one_of(get_args(kind)))
     if kind is Path:
-        return click.Path(path_type=Path)
+        return _Path(path_type=Path)
     least = next((each.ge for each in info.metadata if hasattr(each, "ge")), None)
     if kind is int and least is not None:
-        return click.IntRange(least)
+        return click.IntRange(least)  # the largest number, which nobody reads in --help, is for the model
     return kind
+
+
+def checked_path(text: str) -> str:
+    """Return the text of a path.
+
+    Raises:
+        ValueError: it is empty, which would be the current folder, or ``-``, which is no stream here.
+    """
+    if not text:
+        raise ValueError("expected a path, found nothing")
+    if text == "-":
+        raise ValueError("expected a path, found -: standard input and output are not used; ./- is a file")
+    return text
+
+
+class _Path(click.Path):
+    """A path that names something."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or fail with what was expected."""
+        try:
+            return super().convert(checked_path(str(value)), param, ctx)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _Read(click.ParamType):  # type: ignore[type-arg]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +30,9 @@ from graft.rewriter.data.split import TEST
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import claimed, refuse_overwrite
 from graft.rewriter.graph.model import Model
+from graft.rewriter.regular_files import read_regular
 from graft.rewriter.run.session import Device
-from graft.tools.command import GENERAL, Argument, Option, Options, Reads, one_of
+from graft.tools.command import GENERAL, Argument, Option, Options, Reads, checked_path, one_of
 
 PRUNE = "What to prune"
 MODEL = "Model"
@@ -44,6 +48,11 @@ FORMATS = (
     "predictions of the parent."
 )
 TIMING_THREADS = 2
+LARGEST_NUMBER = 2**31 - 1
+"""Of samples, channels and images at once."""
+LARGEST_SEED = 2**63 - 1
+LARGEST_INPUT = 2**40
+"""Numbers in an input whose shape is given."""
 
 
 # ---- values
@@ -86,8 +95,8 @@ def _points(value: Any) -> float:
         found = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"expected a number of percentage points, found {value}") from None
-    if found < 0:
-        raise ValueError(f"expected 0 percentage points or more, found {value}")
+    if not 0 <= found <= 100:
+        raise ValueError(f"expected 0 to 100 percentage points, found {value}")
     return found
 
 
@@ -114,7 +123,7 @@ def _shape(text: str) -> tuple[str, list[int]]:
     name, _, sizes = text.rpartition(":")
     try:
         shape = [int(size) for size in sizes.replace("x", ",").split(",")]
-        if not name or min(shape) < 1:
+        if not name or min(shape) < 1 or math.prod(shape) > LARGEST_INPUT:
             raise ValueError
     except ValueError as error:
         raise GraftError(
@@ -155,9 +164,9 @@ def prefixed(value: str | Path | Prefixed) -> Prefixed:
     if isinstance(value, Prefixed):
         return value
     prefix, sign, path = str(value).partition("=")
-    if sign and PREFIX.fullmatch(prefix) and not Path(value).exists():
-        return Prefixed(Path(path), prefix)
-    return Prefixed(Path(value))
+    if sign and PREFIX.fullmatch(prefix) and not os.path.lexists(str(value)):
+        return Prefixed(Path(checked_path(path)), prefix)
+    return Prefixed(Path(checked_path(str(value))))
 
 
 SHARE = Reads("share", share)
@@ -273,7 +282,7 @@ class BudgetOptions(LayerOptions):
     ] = "macs"
     round_to: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_NUMBER),
         Option(
             "Prune channels in multiples of N. Default: what their operators run fast with.",
             PRUNE,
@@ -355,7 +364,9 @@ class CalibrationOptions(LabelOptions):
         str, Option("Split of the calibration set.", DATA, metavar="NAME", show_default=True)
     ] = "train"
     samples_per_class: Annotated[
-        int | None, Field(ge=1), Option("Use at most N samples of each class.", DATA, metavar="N")
+        int | None,
+        Field(ge=1, le=LARGEST_NUMBER),
+        Option("Use at most N samples of each class.", DATA, metavar="N"),
     ] = None
     ignore_label: Annotated[
         str | None,
@@ -436,7 +447,9 @@ class SampledDataOptions(SeveralDataOptions):
     """Several data sets, of which some samples are used."""
 
     samples_per_class: Annotated[
-        int | None, Field(ge=1), Option("Use at most N samples of each class.", DATA, metavar="N")
+        int | None,
+        Field(ge=1, le=LARGEST_NUMBER),
+        Option("Use at most N samples of each class.", DATA, metavar="N"),
     ] = None
 
 
@@ -476,7 +489,9 @@ class SeededRunOptions(RunOptions):
     """Providers, threads and the seed."""
 
     seed: Annotated[
-        int, Field(ge=0), Option("Seed for everything that is drawn.", RUN, metavar="N", show_default=True)
+        int,
+        Field(ge=0, le=LARGEST_SEED),
+        Option("Seed for everything that is drawn.", RUN, metavar="N", show_default=True),
     ] = 0
 
 
@@ -549,11 +564,13 @@ class VersionedOutputOptions(OutputOptions):
     """Output of commands that write models of a given version."""
 
     opset: Annotated[
-        int | None, Field(ge=11), Option("Operator set of the written model.", OUTPUT, metavar="N")
+        int | None,
+        Field(ge=11, le=LARGEST_NUMBER),
+        Option("Operator set of the written model.", OUTPUT, metavar="N"),
     ] = None
     ir_version: Annotated[
         int | None,
-        Field(ge=4),
+        Field(ge=4, le=LARGEST_NUMBER),
         Option("Version of the ONNX format of the written model.", OUTPUT, metavar="N"),
     ] = None
 
@@ -577,9 +594,9 @@ def class_names(given: Sequence[str], card: Card) -> tuple[str, ...] | None:
             names.append(text)
         else:
             names += [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
+    for name, number in Counter(names).items():
         card.class_index(name)
-        if names.count(name) > 1:
+        if number > 1:
             raise GraftError("class-twice", f"class '{name}' is named twice", "name it once")
     if given and not names:
         raise GraftError("class-unknown", "--classes names no class", "name at least one")
@@ -612,8 +629,10 @@ def _check_samples(samples: Samples, names: Sequence[str]) -> None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        text = read_regular(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise GraftError(
-            "classes-file", f"cannot read the class names in {path}", "check the path"
+            "classes-file", f"cannot read the class names in {path}: {reason}", "check the path"
         ) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

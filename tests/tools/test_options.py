@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from graft.tools import options
-from graft.tools.cli import COMMANDS
+from graft.tools.cli import COMMANDS, run
 from graft.tools.command import Options, fields
 from tests.tools.test_command import command_of
 
@@ -143,3 +143,58 @@ def test_values_are_read_alike_from_a_recipe_and_the_command_line() -> None:
 def test_values_that_do_not_fit_are_refused(name: str, key: str, given: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         command_of(name).models[key](**given)
+
+
+HUGE = "9" * 30
+NUMBERS = {
+    "--keep": ["nan", "inf", "-0.5", "1e400", "9" * 400 + "%"],
+    "--round-to": [HUGE, "0", "-1", "1.5", "nan"],
+    "--seed": [HUGE, "-1", "inf", "9" * 5000],
+    "--samples-per-class": [HUGE, "0", "1e9"],
+    "--max-drop": ["nan", "inf", "-1", "1e400", "101"],
+    "--opset": [HUGE, "-1"],
+    "--ir-version": [HUGE, "nan"],
+    "--threads": [HUGE, "99999", "-1"],
+    "--keep-layer": ["a=nan", "a=inf", "a=-1", "="],
+    "--input-shape": [f"x:1,{HUGE}", "x:-1", "x:nan"],
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [(option, value) for option, values in NUMBERS.items() for value in values],
+    ids=lambda text: text[:20],
+)
+def test_numbers_that_cannot_be(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = Path(__file__).parents[2] / "models/digits_sklearn.onnx"
+    line = ["decompose", str(model), "--data", "none.npz", option, value, "-o", "never"]
+    assert run([*line, "--keep", "0.5"] if option not in ("--keep", "--max-drop") else line) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "unexpected" not in err and "none.npz" not in err
+    assert not Path("never").exists()
+
+
+@pytest.mark.parametrize("text", ["", "-"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "inspect {}",
+        "evaluate {} --data d.npz",
+        "evaluate m.onnx --data {}",
+        "evaluate m.onnx --data k={}",
+        "decompose m.onnx --data d.npz -o {}",
+        "decompose m.onnx --data d.npz --profile {} -o out",
+        "compose {} -o m.onnx",
+        "compose a.onnx b=/ -o {}",
+        "predict m.onnx {}",
+        "predict m.onnx a.png {}",
+        "predict m.onnx --card {} a.png",
+        "curve m.onnx --data d.npz -o c.json --plot {}",
+        "replace m.onnx --class a --with {} -o n.onnx",
+    ],
+)
+def test_empty_paths_and_streams(line: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty path would be the current folder, and ``-`` a file of that name."""
+    assert run([word.format(text) for word in line.split(" ")]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and f"expected a path, found {text or 'nothing'}" in err

@@ -68,7 +68,7 @@ class ModuleOptions(options.ShapeOptions):
     ] = None
     round_to: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=options.LARGEST_NUMBER),
         Option(
             "Prune channels in multiples of N. Default: what their operators run fast with.",
             JOIN,

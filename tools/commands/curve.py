@@ -44,7 +44,7 @@ class CurveOptions(options.ClassOptions, options.LayerOptions):
     ] = ()
     round_to: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=options.LARGEST_NUMBER),
         Option(
             "Prune channels in multiples of N. Default: what their operators run fast with.",
             options.PRUNE,

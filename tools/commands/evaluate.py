@@ -58,7 +58,7 @@ class EvaluateOptions(options.ShapeOptions):
     ] = None
     batch: Annotated[
         int,
-        Field(ge=1),
+        Field(ge=1, le=options.LARGEST_NUMBER),
         Option("Batch size for the latency.", MEASURE, metavar="N", show_default=True),
     ] = 32
 
@@ -75,7 +75,7 @@ class EvaluateData(options.LabelOptions):
     )
     samples_per_class: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=options.LARGEST_NUMBER),
         Option("Use at most N samples of each class.", options.DATA, metavar="N"),
     ] = None
     ignore_label: Annotated[
