@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,10 +21,15 @@ from graft.rewriter.interrupts import listen
 from graft.rewriter.memory import lacking
 from graft.tools import terminal
 
-DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
+DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 """Exit codes of every command."""
 FATAL = 4
 """Severity of onnxruntime's log."""
+
+ENDING = ("SIGTERM", "SIGHUP", "SIGBREAK")
+"""Signals that ask a process to end; Windows has the last one, and its own Ctrl-C."""
+
+FULL = {errno.ENOSPC, errno.EIO, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 GROUPS = {
     "Start": {
@@ -57,8 +66,32 @@ def _version() -> str:
         return "unknown"
 
 
+class _PipeClosedError(Exception):
+    """Nobody reads the output any more; click and rich would end with exit code 1."""
+
+
+@contextlib.contextmanager
+def _pipe_closed() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _PipeClosedError from error
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            raise _PipeClosedError from end
+        raise
+
+
 class _Commands(click.Group):
     """Imports the module of a command only when the command is run: ``graft --help`` stays fast."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _pipe_closed():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _pipe_closed():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -121,8 +154,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
             _print_error("interrupted", "interrupted", "run it again")
         terminal.say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        return INTERRUPTED
+    except _PipeClosedError:
+        terminal.close_stdout()
+        return PIPE_CLOSED
+    except OSError as error:
+        return _unwritten(given, error)
     except MemoryError as error:
         short = lacking(error)
         return _fail(given, short.code, short.message, short.hint)
@@ -157,9 +193,20 @@ def _models(given: Sequence[str]) -> Iterator[Path]:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script: signals that ask it to end do what Ctrl-C does."""
     listen()
-    sys.exit(run())
+    for name in ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one of them
+            signal.signal(number, signal.default_int_handler)
+    try:
+        code = run()
+        for number in signal.valid_signals():
+            if signal.getsignal(number) == signal.default_int_handler:  # what is left to do is to end
+                signal.signal(number, signal.SIG_DFL)
+    except KeyboardInterrupt:  # asked twice
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 class _Lines(logging.Handler):
@@ -192,9 +239,21 @@ def _fail(arguments: Sequence[str], code: str, message: str, hint: str) -> int:
     message, hint = (terminal.printable(" ".join(each.split())) for each in (message, hint))
     message, hint = terminal.shortened(message, hint)
     if "--json" in arguments:
-        _print_error(code, message, hint)
+        with contextlib.suppress(OSError):  # standard error is left
+            _print_error(code, message, hint)
     terminal.say(message, "graft: error: ", hint)
     return BAD_REQUEST
+
+
+def _unwritten(arguments: Sequence[str], error: OSError) -> int:
+    """Return the exit code of a command that a full disk ends, most likely while it prints."""
+    if error.errno not in FULL:
+        return _unexpected(arguments, error)
+    terminal.close_stdout()
+    what = error.filename or "what there is to print"
+    return _fail(
+        arguments, "output-unwritable", f"cannot write {what}: {error.strerror}", "free some space there"
+    )
 
 
 def _print_error(code: str, message: str, hint: str) -> None:

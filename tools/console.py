@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from graft.rewriter.groups.plan import Plan
+from graft.tools.terminal import early as early
 from graft.tools.terminal import note as note
 from graft.tools.terminal import print_json, printable
 from graft.tools.terminal import say as say

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 import sys
 import warnings
@@ -108,18 +109,32 @@ def say(text: str, mark: str = "graft: ", hint: str = "") -> None:
         hint: what to do about it; stays where ``text`` has to be shortened.
     """
     text, hint = shortened(printable(text), printable(hint), LONGEST - len(mark))
-    _print(f"{mark}{text}{f'; {hint}' if hint else ''}", sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it: the work goes on
+        _print(f"{mark}{text}{f'; {hint}' if hint else ''}", sys.stderr)
 
 
 def trace(text: str) -> None:
     """Print a traceback, of any length, on standard error."""
-    for line in text.splitlines():
-        _print(printable(line), sys.stderr)
+    with contextlib.suppress(OSError):
+        for line in text.splitlines():
+            _print(printable(line), sys.stderr)
 
 
 def print_json(content: dict[str, Any]) -> None:
     """Print one JSON object, in ASCII, on standard output."""
     _print(json.dumps(content).replace("\x7f", "\\u007f"), sys.stdout)
+
+
+def close_stdout() -> None:
+    """Let what is printed from now on go nowhere; Python would try to write the rest at its end, and fail."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # there is none, or one in memory
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def early(text: str) -> None:
+    """Print a line before the work is done, which goes on where nobody reads the line."""
+    with contextlib.suppress(OSError):
+        note(text)
 
 
 def _print(line: str, stream: TextIO | None) -> None:

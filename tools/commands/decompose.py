@@ -114,7 +114,7 @@ def command(
     held_out = data.held_out(dataset, parent.card, names)
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
     if not output.as_json and not samples.split.predicted:
-        show.note(f"parent: top-1 {show.percent(observed.profile.top1)} on the {data.split} samples")
+        show.early(f"parent: top-1 {show.percent(observed.profile.top1)} on the {data.split} samples")
     context = Context(samples, held_out, profile=observed.profile, device=device, seed=run.seed)
     with show.progress("pruning", len(sets)) as step:
         convert = Convert(output.opset, output.ir_version)
