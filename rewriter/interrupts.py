@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 PATIENCE = 1.5
 """Seconds after which a program that has not come back from a library of its own accord is ended."""
+INTERRUPTED = 130
+"""Exit code of a program that was asked to end."""
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -54,8 +56,8 @@ def listen() -> None:
     """Listen for Ctrl-C and SIGTERM from now on; call it in the main thread of a program.
 
     What Python does on a signal stays. Where it cannot, since a library computes and does not end within
-    :data:`PATIENCE` seconds, the program says that it was interrupted, and exits with 128 plus the
-    signal's number.
+    :data:`PATIENCE` seconds, the program says that it was interrupted, and exits with
+    :data:`INTERRUPTED`.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -78,7 +80,7 @@ def _listen(reader: socket.socket, _writer: socket.socket, main: int) -> None:
             time.sleep(0.02)
         if _place(main) == place:
             os.write(2, b"graft: interrupted\n")
-            os._exit(128 + heard[0])
+            os._exit(INTERRUPTED)
 
 
 def _place(thread: int) -> tuple[int, int] | None:

@@ -17,12 +17,12 @@ from typing import Any
 import click
 
 from graft.rewriter.errors import GraftError, nearest
-from graft.rewriter.interrupts import listen
+from graft.rewriter.interrupts import INTERRUPTED, listen
 from graft.rewriter.memory import lacking
 from graft.tools import terminal
 
-DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
-"""Exit codes of every command."""
+DONE, CHECK_FAILED, BAD_REQUEST, PIPE_CLOSED = 0, 1, 2, 141
+"""Exit codes of every command, and :data:`INTERRUPTED`."""
 FATAL = 4
 """Severity of onnxruntime's log."""
 

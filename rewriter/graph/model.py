@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from graft.rewriter.card.card import Card
 from graft.rewriter.errors import GraftError
-from graft.rewriter.files import writing
+from graft.rewriter.files import settled, writing
 from graft.rewriter.graph.foreign import write_standard
 from graft.rewriter.graph.forms import standardize
 from graft.rewriter.graph.importing import (
@@ -96,6 +96,8 @@ class Model:
                 card is unreadable or does not fit the model.
         """
         path = Path(path)
+        settled(path)
+        settled(path.parent)
         proto, held = read_proto(path)
         model = cls.from_proto(proto)
         del held  # the graph has them now

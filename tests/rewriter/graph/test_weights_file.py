@@ -78,10 +78,10 @@ def test_interrupted_right_after_the_model_was_renamed(
         if Path(target) == path:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        model(1).save(path, force=True)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model(1).save(path, force=True)
     assert len(scores(path)) == 3
     model(1).save(path, force=True)
     assert len(data(tmp_path)) == 1
