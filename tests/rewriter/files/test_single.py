@@ -115,9 +115,7 @@ def test_what_is_no_file_is_refused(force: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["write_text", "rename", "lock", "sync"])
-def test_a_full_disk_leaves_the_old_one(
-    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_one(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""A large model and its file of weights: a run that is killed at any moment leaves the old pair or the new one."""
+"""A large model and its file of weights: a run that is killed leaves the old pair or the new one."""
 
 from __future__ import annotations
 
