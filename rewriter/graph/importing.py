@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import version_converter
 
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.bounds import check_sizes
 from graft.rewriter.graph.forms import standardize
 from graft.rewriter.graph.sound import check_sound
 from graft.rewriter.graph.weights import read_external, with_references, without_references
@@ -48,6 +49,7 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, list[NDArray[Any]]]:
         standardize(proto)
         _shape_outputs(proto)
         onnx.checker.check_model(without_references(proto))
+        check_sizes(proto)
     except GraftError:
         raise
     except DecodeError as error:
