@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 10.0
+"""Most seconds of processor time."""
+WAITING = 30.0
+"""Most seconds altogether: other programs may take the processor."""
 PEAK = 2 << 30
 """Most bytes of resident memory."""
 ADDRESSES = 12 << 30
@@ -40,7 +43,7 @@ class Ended:
 
     Attributes:
         code: its exit code; negative: the signal.
-        seconds: from start to end.
+        seconds: of processor time; of one that was ended: from start to end.
         peak: bytes of resident memory.
         out: standard output.
         err: standard error.
@@ -79,13 +82,15 @@ class Child:
         pid, status, usage = os.wait4(self._pid, os.WNOHANG)
         seconds = time.monotonic() - self._began
         if pid == 0:
-            self._hung = self._hung or seconds > SECONDS
+            self._hung = self._hung or seconds > WAITING or (seconds > SECONDS < _busy(self._pid))
             self._grown = self._grown or _resident(self._pid) > PEAK
             if self._hung or self._grown:
                 os.killpg(self._pid, signal.SIGKILL)
             return None
         out, err = ((self._folder / name).read_text("utf-8", "replace") for name in ("stdout", "stderr"))
         code = os.waitstatus_to_exitcode(status)
+        if not self._hung:
+            seconds = usage.ru_utime + usage.ru_stime
         return Ended(code, seconds, usage.ru_maxrss << 10, out, err, self._hung, self._grown)
 
     def wait(self) -> Ended:
@@ -93,6 +98,15 @@ class Child:
         while (ended := self.poll()) is None:
             time.sleep(0.002)
         return ended
+
+
+def _busy(pid: int) -> float:
+    """Seconds of processor time that a child took so far."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it ended just now
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(pid: int) -> int:

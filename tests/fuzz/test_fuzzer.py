@@ -118,7 +118,7 @@ def grow(): kept = b"x" * (400 << 20); time.sleep(2); return len(kept)
 def fine(): print("out"); print("err", file=sys.stderr); return 3
 for number, work in enumerate((fine, crash, hang, grow)):
     folder = Path(sys.argv[1], str(number)); (folder / "work").mkdir(parents=True)
-    child.SECONDS = 0.5 if work is hang else 30.0
+    child.WAITING = 0.5 if work is hang else 30.0
     end = child.Child(work, folder).wait()
     print(end.code, end.hung, end.grown, end.out.strip(), end.err.strip())
 """
