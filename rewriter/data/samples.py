@@ -297,14 +297,16 @@ def _card_labels(split: Split, card: Card) -> Integers:
             f" found labels of shape {labels.shape} in split '{split.name}'",
             "correct steps in the card; one-hot labels become numbers with y.argmax(axis=1)",
         )
+    known = card.labels if split.class_names is None else split.class_names
+    if labels.max(initial=0) >= len(known):
+        whose = "the card" if split.class_names is None else "the data"
+        raise GraftError(
+            "data-labels",
+            f"expected class numbers from 0 to {len(known) - 1}, as many as {whose} has"
+            f" labels, found {labels.max()} in split '{split.name}'",
+            "store class_names with the data, or correct the labels of the card",
+        )
     if split.class_names is None:
-        if labels.max(initial=0) >= len(card.labels):
-            raise GraftError(
-                "data-labels",
-                f"expected class numbers from 0 to {len(card.labels) - 1}, as many as the card has"
-                f" labels, found {labels.max()} in split '{split.name}'",
-                "store class_names with the data, or correct the labels of the card",
-            )
         return labels
     place = {name: index for index, name in enumerate(card.labels)}
     positions = np.array([place.get(name, -1) for name in split.class_names], np.int64)

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.importing import read_proto
+from graft.rewriter.run.bounds import Bounds
 from graft.rewriter.run.equivalence import random_inputs
 from graft.rewriter.run.session import Device
+
+SECONDS = 5.0
+"""How long loops may run."""
 
 
 def unrunnable(path: Path) -> str:
@@ -18,7 +22,7 @@ def unrunnable(path: Path) -> str:
     """
     try:
         proto, _held = read_proto(path)
-        session = Device(("cpu",), threads=1).open(proto)
+        session = Device(("cpu",), threads=1).open(proto, Bounds(seconds=SECONDS, plain=True))
         inputs = random_inputs(proto.graph)
         if inputs is not None:
             session.run(inputs)

@@ -52,6 +52,8 @@ def test_classes_are_matched_by_name() -> None:
 def test_numbers_without_names_count_the_labels() -> None:
     assert Samples.match(split([2, 0]), card("abc")).labels.tolist() == [2, 0]
     assert "found 3" in str(refused(split([3, 0]), card("abc")))
+    with pytest.raises(GraftError, match="from 0 to 3, as many as the data has labels, found 99"):
+        Samples.match(split([99, 0]), card("abc"), names=list("abcd"))
 
 
 def test_numbers_that_count_no_labels_are_names_of_them() -> None:
