@@ -1,10 +1,10 @@
-"""Time and memory of ``graft decompose`` on a ResNet-50: random weights, 1,000 classes, photos of a few of them.
+"""Time and memory of ``graft decompose`` on a ResNet-50 with random weights, 1,000 classes and a few photos.
 
     python -m benchmarks.resnet50 [--photos 160] [--classes 2] [--json resnet50.json] [-- --keep 0.5 ...]
 
-What comes behind ``--`` goes to ``graft decompose``. Needs ``$GRAFT_BENCH``, whose photos are used. Prints how
-long the command took and what its estimate was, one plain pass of onnxruntime over the same photos, and the
-largest memory.
+What comes behind ``--`` goes to ``graft decompose``. Needs ``$GRAFT_BENCH``, whose photos are used. Prints
+how long the command took and what its estimate was, one plain pass of onnxruntime over the same photos, and
+the largest memory.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class _Network:
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def conv(self, name: str, source: str, sizes: tuple[int, int, int], stride: int = 1, scale: float = 1.0) -> str:
+    def conv(
+        self, name: str, source: str, sizes: tuple[int, int, int], stride: int = 1, scale: float = 1.0
+    ) -> str:
         """Add a convolution with a bias, as exporters leave it that fold the batch normalization behind.
 
         Args:
@@ -104,7 +106,10 @@ def resnet50(seed: int = 0, classes: int = 1000, width: int = WIDTH, size: int =
             made = net.bottleneck(f"layer{stage + 1}.{block}", made, (channels, inside), stride)
             channels = EXPANSION * inside
     made = net.node("Flatten", "/flatten", [net.node("GlobalAveragePool", "/avgpool", [made])])
-    head = [net.weight("fc.weight", (classes, channels), channels**-0.5), net.weight("fc.bias", (classes,), 0.1)]
+    head = [
+        net.weight("fc.weight", (classes, channels), channels**-0.5),
+        net.weight("fc.bias", (classes,), 0.1),
+    ]
     net.node("Gemm", "/fc/Gemm", [made, *head], transB=1)
     net.nodes[-1].output[0] = "logits"
     graph = helper.make_graph(

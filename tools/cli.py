@@ -142,7 +142,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     log.setLevel(logging.ERROR if {"-q", "--quiet"} & set(given) else logging.WARNING)
     try:
         with terminal.prepared():
-            result = graft.main(given, prog_name="graft", standalone_mode=False)
+            result = graft.main(given, prog_name="graft", standalone_mode=False, obj=given)
         return result if isinstance(result, int) else DONE
     except GraftError as error:
         return _fail(given, error.code, error.message, error.hint)

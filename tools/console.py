@@ -15,8 +15,9 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from graft.rewriter.groups.plan import Plan
 from graft.tools.terminal import early as early
@@ -25,6 +26,8 @@ from graft.tools.terminal import print_json, printable
 from graft.tools.terminal import say as say
 
 WIDTH = 240
+UNKNOWN = 5.0
+"""Seconds without a step after which a bar says that the time left is not known."""
 
 
 def emit(command: str, result: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
@@ -128,16 +131,46 @@ def declined(reasons: Sequence[str], where: str = "") -> None:
         logging.getLogger("graft").info("declined: %s%s", f"{where}: " if where else "", reason)
 
 
+class _TimeLeft(ProgressColumn):
+    """The time left: as estimated before the work, then by the speed so far.
+
+    Args:
+        estimated: seconds; 0: not estimated.
+    """
+
+    def __init__(self, estimated: float = 0.0) -> None:
+        self._estimated = estimated
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        """Return minutes and seconds; nothing where they are not known."""
+        elapsed = task.elapsed or 0.0
+        if task.completed and task.total:
+            left = elapsed * (task.total - task.completed) / task.completed
+        elif self._estimated:
+            left = max(0.0, self._estimated - elapsed)
+        else:
+            return Text("time left unknown" if elapsed > UNKNOWN else "")
+        minutes, seconds = divmod(round(left), 60)
+        return Text(f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left")
+
+
 @contextlib.contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error that vanishes when done; no terminal, no bar."""
+def progress(title: str, total: int, seconds: float = 0.0) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error that vanishes when done; no terminal, no bar.
+
+    Args:
+        title: what is done.
+        total: number of steps.
+        seconds: what they take, as estimated; 0: not known.
+    """
     console = Console(stderr=True)
     quiet = click.get_current_context().meta.get("quiet", False)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        _TimeLeft(seconds),
         console=console,
         transient=True,
         disable=quiet or not console.is_terminal,

@@ -100,6 +100,28 @@ def _points(value: Any) -> float:
     return found
 
 
+UNITS_OF_TIME = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(value: Any) -> float:
+    """Return seconds given as 90, 90s, 10m, 1.5h, or ``none``: without limit.
+
+    Raises:
+        ValueError: it is no such time.
+    """
+    text = str(value).strip().lower()
+    if text == "none":
+        return float("inf")
+    try:
+        unit = UNITS_OF_TIME.get(text[-1:])
+        found = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        found = -1.0
+    if not found >= 0:
+        raise ValueError(f"expected a time such as 90, 10m or none, found {value}")
+    return found
+
+
 def _names(value: Any) -> tuple[str, ...]:
     words = value.split(",") if isinstance(value, str) else value
     return tuple(str(word).strip() for word in words if str(word).strip())
@@ -172,6 +194,7 @@ def prefixed(value: str | Path | Prefixed) -> Prefixed:
 SHARE = Reads("share", share)
 Share = Annotated[float, SHARE]
 ShareOrZero = Annotated[float, Reads("share", share_or_zero)]
+Seconds = Annotated[float, Reads("time", seconds)]
 Points = Annotated[float, Reads("points", _points)]
 Names = Annotated[tuple[str, ...], Reads("names", _names)]
 LayerShare = Annotated[tuple[str, float], Reads("pattern=share", layer_share)]
@@ -291,7 +314,21 @@ class BudgetOptions(LayerOptions):
     ] = None
 
 
-class MethodOptions(Options):
+class PlanTimeOptions(Options):
+    """Time that plans by default may take."""
+
+    plan_time: Annotated[
+        Seconds | None,
+        Option(
+            f"Take {DEFAULT} where plans by {MEASURED} would take more than this: 90, 10m, none. Default: "
+            "10m, and of one plan no more than 30 passes over the samples beyond 2m.",
+            METHOD,
+            metavar="TIME",
+        ),
+    ] = None
+
+
+class MethodOptions(PlanTimeOptions):
     """Importance of channels."""
 
     method: Annotated[

@@ -21,7 +21,9 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.groups.sample_layout import SampleLayout
+from graft.rewriter.measure.cost import macs_by_node
 from graft.rewriter.measure.evaluation import check_finite
+from graft.rewriter.measure.speed import Workload
 from graft.rewriter.operators import Read, operator_of
 from graft.rewriter.run.session import Session
 from graft.rewriter.run.staged import Batches, StagedRun
@@ -45,6 +47,11 @@ images of ResNet-20 (two classes, refitted): -2.1 and -5.4 points at 50 and 30 %
 
 STEP = 0.05
 """Small enough to add up like a gradient, large enough for float32."""
+
+SWITCHED = 1.3
+"""Time of a network with switches over that of the network itself."""
+SWITCHES = 3
+"""Nodes of a network with switches over those of the network itself."""
 
 TINY = 1e-7
 """Probabilities are taken to be at least this before their logarithm."""
@@ -82,16 +89,33 @@ class Ablation(Method):
             GraftError: there are no samples, or none of the classes.
         """
         samples, groups = self.required_samples(inputs), inputs.groups
-        read = np.zeros(groups.count, bool)
-        for _, each in _reads(groups):
-            read[groups.behind(each.channels)] = True
-        atoms = np.flatnonzero(groups.cuttable() & groups.atoms & read)
-        images = int(np.clip(RUNS // max(1, len(atoms)), LEAST, self.images))
-        switched = _Switched(inputs, _draw(inputs, samples, images))
+        atoms = _atoms(groups)
+        switched = _Switched(inputs, _draw(inputs, samples, self._images(atoms)))
         result = np.zeros(groups.count)
         result[atoms] = switched.changes(atoms, self.step) ** POWER
         result[np.setdiff1d(np.flatnonzero(groups.atoms), atoms)] = result.max(initial=0.0)
         return result
+
+    def runs(self, groups: ChannelGroups) -> int:
+        """Return how often :meth:`scores` runs a part of the model on one sample."""
+        atoms = _atoms(groups)
+        return len(atoms) * self._images(atoms)
+
+    def workload(self, groups: ChannelGroups) -> Workload:
+        """Return the runs, each of the model from the first node on that turns the channel down."""
+        atoms, first = _atoms(groups), np.full(groups.count, len(groups.nodes))
+        for place, node in reversed(list(enumerate(groups.nodes))):
+            for read in _reads_of(node, groups):
+                first[groups.behind(read.channels)] = place
+        behind = np.append(np.cumsum(macs_by_node(groups)[::-1])[::-1], 0.0)
+        recurrent = any(read.recurrent_weight is not None for _, read in _reads(groups))
+        starts = np.zeros(len(atoms), np.int64) if recurrent else first[atoms]
+        macs = SWITCHED * self._images(atoms) * float(behind[starts].sum())
+        return Workload(macs=macs, nodes=SWITCHES * len(groups.nodes) * len(np.unique(starts)))
+
+    def _images(self, atoms: Channels) -> int:
+        """Return the number of samples a channel."""
+        return int(np.clip(RUNS // max(1, len(atoms)), LEAST, self.images))
 
 
 @dataclass(frozen=True)
@@ -199,18 +223,24 @@ class _Switched:
         return values.reshape(len(shares), self.count, *values.shape[1:])
 
 
+def _atoms(groups: ChannelGroups) -> Channels:
+    """Return the channels that can be pruned and turned down."""
+    read = np.zeros(groups.count, bool)
+    for _, each in _reads(groups):
+        read[groups.behind(each.channels)] = True
+    return np.flatnonzero(groups.cuttable() & groups.atoms & read)
+
+
 def _reads(groups: ChannelGroups) -> list[tuple[gs.Node, Read]]:
     """Return where nodes read channels, on tensors that are laid out by samples."""
-    found = []
-    for node in groups.nodes:
-        operator = operator_of(node)
-        reads = [*operator.reads(node, groups), *operator.masks(node, groups)] or _weighted(node, groups)
-        found += [
-            (node, read)
-            for read in reads
-            if groups.seen(Place(read.tensor(node).name, read.axis, read.channels))
-        ]
-    return found
+    return [(node, read) for node in groups.nodes for read in _reads_of(node, groups)]
+
+
+def _reads_of(node: gs.Node, groups: ChannelGroups) -> list[Read]:
+    """Return where one node does."""
+    operator = operator_of(node)
+    reads = [*operator.reads(node, groups), *operator.masks(node, groups)] or _weighted(node, groups)
+    return [read for read in reads if groups.seen(Place(read.tensor(node).name, read.axis, read.channels))]
 
 
 def _weighted(node: gs.Node, groups: ChannelGroups) -> list[Read]:

@@ -15,6 +15,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.measure.speed import Workload
 from graft.rewriter.operators import consumer_of, operator_of
 from graft.rewriter.record.profile import SQUARES, SUM, Profile, Statistic
 from graft.rewriter.run.session import Device
@@ -82,6 +83,13 @@ class Method(ABC):
         Raises:
             GraftError: the model or the samples do not suit the method.
         """
+
+    def workload(self, groups: ChannelGroups) -> Workload:
+        """Return what :meth:`scores` does for one set of classes, for estimates of time; may be rough.
+
+        Nothing by default: the statistics of a profile are read in no time.
+        """
+        return Workload()
 
     def required_samples(self, inputs: ImportanceInputs) -> Samples:
         """Return the samples of a method that runs the model.

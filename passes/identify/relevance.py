@@ -10,11 +10,15 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.identify.method import ImportanceInputs, Method, readers, unweighted
 from graft.rewriter.arrays import Scores, Table
+from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.measure.speed import Workload
 from graft.rewriter.numerics import ridge, solve
 from graft.rewriter.operators import consumer_of
 from graft.rewriter.record.profile import ACTIVE, PRODUCTS, SQUARES, SUM, Statistic
 
 RIDGE = 1e-3
+ACCOUNT = 15.0
+"""Operations of the account, in single precision, over the cube of the number of channels."""
 STEPS = 64
 """The account removes the channels of a layer one by one, or in so many steps where there are more."""
 
@@ -64,6 +68,11 @@ class Relevance(Method):
                 if covariance is not None:
                     np.add.at(result, read.channels, _account(covariance, weights))
         return (result + unweighted(inputs)) * readers(groups)
+
+    def workload(self, groups: ChannelGroups) -> Workload:
+        """Return the account of all readers: a system as large as the channels that each reads."""
+        sizes = [len(place.channels) for place in groups.reads()]
+        return Workload(flops=ACCOUNT * float(np.sum(np.asarray(sizes, float) ** 3)))
 
 
 def _shares(inputs: ImportanceInputs) -> dict[str, tuple[np.ndarray, Table]]:

@@ -194,6 +194,19 @@ def _is_weight(tensor: gs.Constant, node: gs.Node) -> bool:
     return np.dtype(tensor.dtype).kind in "fV" or quantized
 
 
+def macs_by_node(groups: ChannelGroups) -> NDArray[np.float64]:
+    """Return multiply-accumulates for one sample of each node of ``groups.nodes``, uncut."""
+    sized = groups.sized()
+    found = [
+        sum(
+            work.times * float(np.prod([len(channels) for channels in work.channels], dtype=float))
+            for work in operator_of(node).work(node, sized)
+        )
+        for node in sized.nodes
+    ]
+    return np.asarray(found, np.float64) / sized.samples
+
+
 def cost_of(model: Model) -> Cost:
     """Return the cost of ``model`` as it is."""
     return CostModel(ChannelGroups(model)).cost()

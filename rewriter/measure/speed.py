@@ -112,10 +112,6 @@ class Speed:
         )
 
 
-PESSIMISTIC = Speed(macs=1e8, reads=50.0, flops=1e9, nodes=1000.0)
-"""What a slow machine does: work that is short on it need not be timed."""
-
-
 def _algebra(clock: Clock) -> float:
     """Return floating-point operations in a second, of products in single precision."""
     matrix = np.ones((SIZE, SIZE), np.float32)

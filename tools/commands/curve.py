@@ -15,7 +15,7 @@ from graft.passes.compensate.fold import REFIT
 from graft.passes.compensate.fold import STEPS as COMPENSATE
 from graft.passes.curve import BUDGETS, METHODS, ONE_PLAN, Curve, CurveReport, Point, classes_merged
 from graft.passes.decompose import Decompose
-from graft.passes.identify import DEFAULT, MEASURED, default_method, methods
+from graft.passes.identify import DEFAULT, MEASURED, methods
 from graft.passes.parent import Parent
 from graft.passes.select.profiling import rows_for
 from graft.rewriter.card.card import Card
@@ -24,9 +24,11 @@ from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import writing
 from graft.rewriter.measure.pseudo_labels import describe_labels
+from graft.rewriter.measure.speed import Workload
 from graft.tools import console as show
 from graft.tools import options, parents, plot
-from graft.tools.command import Option, Options, one_of, several, takes_options
+from graft.tools.command import Option, one_of, several, takes_options
+from graft.tools.estimates import Choice, Estimate
 
 
 class CurveOptions(options.ClassOptions, options.LayerOptions):
@@ -57,7 +59,7 @@ def _methods() -> tuple[str, ...]:
     return (*methods(), ONE_PLAN)
 
 
-class CurveMethods(Options):
+class CurveMethods(options.PlanTimeOptions):
     """Importance methods and compensations, each a line of the picture."""
 
     methods: Annotated[
@@ -119,10 +121,11 @@ def command(
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     test = _held_out(replace(dataset.split(data.test_split), ignore=data.ignore_label), parent.card, names)
-    chosen = default_method(parent.groups, samples=True)
+    estimate = Estimate(parent, samples, device, "--methods")
+    choice = _chosen(estimate, method)
     decompose = Decompose(
         names,
-        method=chosen,
+        method=choice.method,
         together=len(names) > 1,
         rest=not subject.no_rest,
         round_to=subject.round_to,
@@ -132,29 +135,59 @@ def command(
     curve = Curve(
         decompose,
         tuple(sorted(_each(subject.budgets, BUDGETS))),
-        _each(method.methods, (chosen, *METHODS[1:])),
+        _each(method.methods, (choice.method, *METHODS[1:])),
         _each(method.compensate, (REFIT,)),
     )
     merged = rows_for(parent, names) and set(samples.counts()) - set(names)
     if ONE_PLAN in curve.methods and merged and not method.profile:
         raise classes_merged()
+    estimate.announce(*_work(estimate, curve, bool(method.profile), len(test)))
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
-    profile = observed.profile
-    context = Context(samples=samples, held_out=test, profile=profile, device=device, seed=run.seed)
+    context = Context(samples, test, profile=observed.profile, device=device, seed=run.seed)
     count = len(curve.budgets) * len(curve.methods) * len(curve.compensate)
-    with show.progress("pruning", count) as step:
+    with show.progress("pruning", count, estimate.left()) as step:
         report = replace(curve, progress=step)(parent, context)
     report = replace(report, declined=all_declined([observed, report]))
     result = _result(parent, report, names, run.seed)
-    result |= {"frozen": list(shares.frozen), "keep_layers": dict(shares.shares)}
+    result |= {"frozen": list(shares.frozen), "keep_layers": dict(shares.shares), **choice.plain()}
     result.update(describe_labels(samples, names), **test.split.describe_held_out())
     title = f"{_subject(result)} of {subject.model.name}"
     with output.target(output.output) as figures, output.target(picture) as drawn:
         _write(result, report, title, figures, drawn, output.force)
-    printed = {**result, "output": output.output, "plot": picture, **output.dry()}
+    printed = {**result, "output": output.output, "plot": picture, **estimate.plain(), **output.dry()}
     show.declined(result["declined"])
     files = None if output.dry_run else (output.output, picture)
     show.emit("curve", printed, output.as_json, lambda: _show(report, result, files))
+
+
+def _chosen(estimate: Estimate, method: CurveMethods) -> Choice:
+    """Return the method of the first line, and of one plan for all classes."""
+    given = _each(method.methods, ())
+    plans = int(ONE_PLAN in given) if given else 2
+    return estimate.choose(MEASURED if MEASURED in given else None, plans, method.plan_time)
+
+
+def _work(estimate: Estimate, curve: Curve, profiled: bool, tested: int) -> tuple[Workload, str]:
+    """Return the work of a curve, and the same in words.
+
+    Args:
+        estimate: of the parent.
+        curve: what is drawn.
+        profiled: the profile is there.
+        tested: number of held-out samples.
+    """
+    subject, work = estimate.subject, Workload()
+    for name in curve.methods:
+        own = curve.decompose if name == ONE_PLAN else replace(curve.decompose, method=name)
+        work += subject.plan(own)
+        for keep in curve.budgets:
+            modules = [replace(own, keep=keep, compensate=step) for step in curve.compensate]
+            for module in modules:
+                work += subject.module(module) + subject.passes(keep * tested)
+    if not profiled:
+        work += subject.profile(tuple(curve.decompose.classes), subject.count)
+    count = len(curve.budgets) * len(curve.methods) * len(curve.compensate)
+    return work, f"{count} modules from {subject.count} samples, each measured on {tested}"
 
 
 def _held_out(part: Split, card: Card, names: Sequence[str]) -> Samples:

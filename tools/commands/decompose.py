@@ -14,7 +14,6 @@ from pydantic import model_validator
 from graft.passes.base import Context, all_declined
 from graft.passes.budget_search import check_samples
 from graft.passes.decompose import Decompose
-from graft.passes.identify import default_method
 from graft.passes.join.convert import Convert
 from graft.passes.modularize import Modularize
 from graft.passes.parent import Parent
@@ -24,6 +23,7 @@ from graft.rewriter.record.folder import ModuleFolder
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
+from graft.tools.estimates import Estimate, decomposing, plans
 
 log = logging.getLogger("graft")
 
@@ -112,18 +112,25 @@ def command(
         max_drop = MAX_DROP if max_drop is None else max_drop
         check_samples(samples)
     held_out = data.held_out(dataset, parent.card, names)
+    estimate, search = Estimate(parent, samples, device), max_drop is not None
+    number = 0 if budget.plan else plans(len(sets), search)
+    choice = estimate.choose(method.method, number, method.plan_time)
+    decompose = replace(decompose, method=choice.method)
+    estimate.announce(*decomposing(estimate, decompose, len(sets), search, bool(method.profile)))
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
     if not output.as_json and not samples.split.predicted:
         show.early(f"parent: top-1 {show.percent(observed.profile.top1)} on the {data.split} samples")
     context = Context(samples, held_out, profile=observed.profile, device=device, seed=run.seed)
-    with show.progress("pruning", len(sets)) as step:
+    with show.progress("pruning", len(sets), estimate.left()) as step:
         convert = Convert(output.opset, output.ir_version)
         report = Modularize(tuple(sets), decompose, max_drop, convert, step)(parent, context)
     report = replace(report, declined=all_declined([observed, report]))
+    if number:
+        report = replace(report, sources=report.sources | choice.plain())
     with output.target(output.output) as folder:
         written = report.save(ModuleFolder(folder, output.force))
     _show_declined(written)
-    printed = {**written, "output": output.output, **output.dry()}
+    printed = {**written, "output": output.output, **estimate.plain(), **output.dry()}
     show.emit(
         "decompose",
         printed,
@@ -144,7 +151,7 @@ def _decompose(
         names,
         budget.keep,
         budget.keep_by,
-        method.method or default_method(parent.groups, samples=True),
+        method.method,
         *(method.compensate, subject.together, subject.other, not subject.no_rest, budget.round_to),
         mirror=method.mirror,
         fixed_plan=parent.load_plan(budget.plan) if budget.plan else None,

@@ -9,7 +9,6 @@ from pydantic import model_validator
 
 from graft.passes.base import Context
 from graft.passes.decompose import Decompose
-from graft.passes.identify import default_method
 from graft.passes.parent import Parent
 from graft.passes.select.profiling import classes_of, stored_profile
 from graft.rewriter.data.samples import Samples
@@ -19,6 +18,7 @@ from graft.rewriter.measure.pseudo_labels import describe_labels
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
+from graft.tools.estimates import Estimate
 
 
 class PlanBudget(options.BudgetOptions):
@@ -67,25 +67,26 @@ def command(
     found = stored_profile(method.profile, parent, names)
     names = names or classes_of(found)
     device = run.device()
+    samples: Samples | None = None
+    if data.data:
+        dataset = parents.open_data(parent, data, subject.classes, device, run.seed)
+        samples, _ = data.samples(dataset, parent.card, run.seed)
+    estimate = Estimate(parent, samples, device)
+    choice = estimate.choose(method.method, 1, method.plan_time)
     decompose = Decompose(
         names,
         keep=budget.keep,
         unit=budget.keep_by,
-        method=method.method or default_method(parent.groups, bool(data.data)),
+        method=choice.method,
         together=True,
         round_to=budget.round_to,
         freeze=budget.freeze,
         keep_layers=budget.keep_layer,
     )
-    samples: Samples | None = None
-    if data.data:
-        dataset = parents.open_data(parent, data, subject.classes, device, run.seed)
-        samples, _ = data.samples(dataset, parent.card, run.seed)
+    estimate.announce(estimate.subject.plan(decompose), f"a plan by {choice.method}")
     report = decompose.planned(parent, Context(samples=samples, profile=found, device=device, seed=run.seed))
     plan = report.plan
-    mask = plan.mask(parent.groups)
-    kept, channels = plan.counts()
-    cost = CostModel(parent.groups).cost(mask)
+    (kept, channels), cost = plan.counts(), CostModel(parent.groups).cost(plan.mask(parent.groups))
     result: dict[str, Any] = {
         "output": output.output,
         "classes": list(names),
@@ -93,11 +94,13 @@ def command(
         "channels": channels,
         "macs_ratio": cost.macs / max(1, parent.cost.macs),
         "parameters_ratio": cost.parameters / max(1, parent.cost.parameters),
+        **choice.plain(),
         **show.layers(plan),
         "declined": list(map(str, report.declined)),
         "label_source": found.label_source,
         **({"label_classes": found.label_classes} if found.label_source != "data" else {}),
         **(describe_labels(samples, names) if samples else {}),
+        **estimate.plain(),
         **output.dry(),
     }
     with output.target(output.output) as path, writing(path, output.force) as temporary:

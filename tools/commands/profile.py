@@ -11,6 +11,7 @@ from graft.rewriter.measure.pseudo_labels import describe_labels
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
+from graft.tools.estimates import Estimate
 
 
 class ProfileOutput(options.OutputOptions):
@@ -37,6 +38,9 @@ def command(
     dataset = parents.open_data(parent, data, subject.classes, device, run.seed)
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)
     names = options.classes_with_samples(subject.classes, samples)
+    estimate = Estimate(parent, samples, device)
+    work = estimate.subject.profile(names, len(samples))
+    estimate.announce(work, f"a profile of {len(samples)} samples")
     report = parents.observe(parent, samples, fingerprint, device, names)
     profile = report.profile
     with output.target(output.output) as path:
@@ -50,6 +54,7 @@ def command(
         "dead": dead_by_group(parent.groups, profile),
         "providers": list(device.open(parent.model).providers),
         "declined": list(map(str, (*parent.declined, *report.declined))),
+        **estimate.plain(),
         **output.dry(),
     }
     show.declined(result["declined"])
