@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -46,6 +47,8 @@ def refuse_unwritable(path: Path, folder: Path) -> None:
         GraftError: ``output-unwritable``.
     """
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)  # a name that is too long is nowhere
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         if not folder.is_dir():
