@@ -131,9 +131,9 @@ def _predicted(own: Subject, classes: Sequence[str], every: bool) -> dict[str, S
     return found
 
 
-def _right(split: Split, own: Subject, classes: Sequence[str]) -> float:
-    """Return the share of the samples of the classes whose labels are the true ones."""
-    samples = Samples.match(own.train, own.parent.card, classes)
+def _right(split: Split, own: Subject) -> float:
+    """Return the share of labels that are the true ones, of samples that can have these."""
+    samples = Samples.match(own.train, own.parent.card, split.label_classes)
     return float(np.mean(split.labels[samples.indices] == samples.labels))
 
 
@@ -154,7 +154,7 @@ def _figures(own: Subject, classes: Sequence[str], together: bool, apart: bool) 
         scored = own.scored(split, classes, together)
         mean, error = difference(scored, labelled)
         found |= {
-            f"{way}_right": _right(split, own, classes),
+            f"{way}_right": _right(split, own),
             way: difference(scored, whole)[0],
             f"{way}_lost": mean,
             f"{way}_error": error,
@@ -206,7 +206,7 @@ def _rows(run: Run, name: str, origin: str, found: Sequence[dict[str, float]]) -
 def _table(run: Run, network: str) -> None:
     run.output.section(f"predictions as labels, `--keep {KEEP}`, {network}")
     run.output.header(
-        *("network", "samples to cut with", "predicted among", "right of the classes", "parent"),
+        *("network", "samples to cut with", "predicted among", "predictions that are right", "parent"),
         *("with labels", "with predictions", "difference"),
     )
 
