@@ -31,6 +31,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.files import claimed, refuse_overwrite
 from graft.rewriter.graph.model import Model
 from graft.rewriter.regular_files import read_regular
+from graft.rewriter.run.budget import parse_size
 from graft.rewriter.run.session import Device
 from graft.tools.command import GENERAL, Argument, Option, Options, Reads, checked_path, one_of
 
@@ -509,27 +510,48 @@ class RunOptions(Options):
         """Return where models run.
 
         Raises:
-            GraftError: a provider is unknown.
+            GraftError: a provider is unknown, or a size.
         """
-        return Device(self.providers, self.strict_providers, self.threads)
+        return Device(self.providers, self.strict_providers, self.threads, memory=self.bytes())
 
     def timing_device(self) -> Device:
         """Return where models run whose latency is measured: with two threads unless others are given.
 
         Raises:
-            GraftError: a provider is unknown.
+            GraftError: a provider is unknown, or a size.
         """
-        return Device(self.providers, self.strict_providers, self.threads or TIMING_THREADS)
+        return replace(self.device(), threads=self.threads or TIMING_THREADS)
+
+    def bytes(self) -> int | None:
+        """Return the memory that the process may take; ``None``: half of what is free."""
+        return None
 
 
 class SeededRunOptions(RunOptions):
-    """Providers, threads and the seed."""
+    """Providers, threads, memory and the seed."""
 
+    memory: Annotated[
+        str | None,
+        Option(
+            "Memory to take at most: 4GB, 500MB, or 50% of what is free. Activations beyond it go to a"
+            " temporary file; results are the same. Default: half of what is free.",
+            RUN,
+            metavar="SIZE",
+        ),
+    ] = None
     seed: Annotated[
         int,
         Field(ge=0, le=LARGEST_SEED),
         Option("Seed for everything that is drawn.", RUN, metavar="N", show_default=True),
     ] = 0
+
+    def bytes(self) -> int | None:
+        """Return the memory that the process may take; ``None``: half of what is free.
+
+        Raises:
+            GraftError: ``memory-size``.
+        """
+        return None if self.memory is None else parse_size(self.memory)
 
 
 class PrintOptions(Options):

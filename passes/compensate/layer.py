@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -18,9 +18,12 @@ from graft.rewriter.operators import AffineMap, affine_map_of, operator_of
 from graft.rewriter.operators.base import is_constant
 from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import StagedRun
+from graft.rewriter.run.values import Room
 
+BLOCK = 64
+"""Samples for which places are drawn together."""
 ROWS = 1 << 14
-"""A layer is fitted at so many places of all samples, drawn once for every batch."""
+"""A layer is fitted at so many places of all samples, drawn once for every block of them."""
 NUMBERS = 1 << 26
 """Fewer, where the rows would hold more numbers than this."""
 
@@ -37,6 +40,8 @@ class CutAndParent:
         parent: the same of the parent.
         weights: of all samples, together 1.
         device: where both run.
+        block: samples for which places are drawn together.
+        room: what values of the samples may take in memory.
     """
 
     model: Model
@@ -46,6 +51,8 @@ class CutAndParent:
     parent: StagedRun
     weights: Table
     device: Device
+    block: int = BLOCK
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(frozen=True)
@@ -142,53 +149,65 @@ class Rows:
 
     Args:
         layer: the layer.
-        draw: draws the places of each batch.
-        weights: of all samples, together 1.
+        draw: draws the places of each block of samples.
+        sides: weights and number of all samples.
 
     Attributes:
-        read: float32 (groups, rows, columns) of each batch.
         places: of each batch.
     """
 
-    def __init__(self, layer: Layer, draw: np.random.Generator, weights: Table) -> None:
-        self.layer, self.draw, self.weights = layer, draw, weights
-        groups, _, columns = layer.operator.coefficients(layer.node).shape
-        self._each = max(1, min(ROWS, NUMBERS // (groups * columns)) // len(weights))
-        self.read: list[Single] = []
+    def __init__(self, layer: Layer, draw: np.random.Generator, sides: CutAndParent) -> None:
+        self.layer, self.draw, self.weights, self._block = layer, draw, sides.weights, sides.block
+        self._shape = layer.operator.coefficients(layer.node).shape
+        groups, _, columns = self._shape
+        self._each = max(1, min(ROWS, NUMBERS // (groups * columns)) // len(self.weights))
         self.places: list[Integers] = []
-        self._made: list[Single] = []
-        self._beside: list[Single] = []
-        self._times: list[int] = []
+        self._samples = 0
+        self._read: Single = np.zeros((0, 0, 0), np.float32)
+        self._made: Single = np.zeros((0, 0), np.float32)
+        self._beside: Single | None = None
 
-    def add(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> None:
-        """Take a batch in: tensors of the cut model and of the parent."""
-        node, operator = self.layer.node, self.layer.operator
-        target, beside = self.layer.wanted(cut, uncut)
-        samples = len(target)
+    def add(self, read: Single, target: Single, beside: Single | None) -> None:
+        """Take a batch in.
+
+        Args:
+            read: what the layer reads in the cut model.
+            target: what it should make, see :meth:`Layer.wanted`.
+            beside: what is added to it.
+        """
+        node, operator, samples = self.layer.node, self.layer.operator, len(target)
         count = int(np.prod(target.shape)) // target.shape[operator.made_axis] // samples
-        places = np.sort(self.draw.permutation(count)[: self._each])
+        if self._samples % self._block == 0:
+            places = np.sort(self.draw.permutation(count)[: self._each])
+        else:
+            places = self.places[-1]
+        if not self._samples:
+            self._allocate(len(places), beside is not None)
         self.places.append(places)
-        self.read.append(operator.rows(node, cut[node.inputs[0].name], places))
-        self._made.append(flat(target, operator.made_axis, places))
-        if beside is not None:
-            self._beside.append(flat(beside, operator.made_axis, places))
-        self._times += [len(places)] * samples
+        own = slice(self._samples * len(places), (self._samples + samples) * len(places))
+        self._read[:, own] = operator.rows(node, read, places)
+        self._made[own] = flat(target, operator.made_axis, places)
+        if beside is not None and self._beside is not None:
+            self._beside[own] = flat(beside, operator.made_axis, places)
+        self._samples += samples
+
+    def _allocate(self, each: int, beside: bool) -> None:
+        groups, width, columns = self._shape
+        rows = each * len(self.weights)
+        self._read = np.empty((groups, rows, columns), np.float32)
+        self._made = np.empty((rows, groups * width), np.float32)
+        self._beside = np.empty_like(self._made) if beside else None
 
     def share(self) -> Single:
         """Return the weight of every row; together 1."""
-        each = np.repeat(self.weights[: len(self._times)], self._times)
+        each = np.repeat(self.weights, len(self.places[0]))
         share: Single = (each / each.sum()).astype(np.float32)
         return share
 
     def apart(self, values: Single) -> Single:
         """Return (rows, outputs) as (groups, rows, outputs of a group)."""
-        groups, width, _ = self.layer.operator.coefficients(self.layer.node).shape
+        groups, width, _ = self._shape
         return np.ascontiguousarray(values.reshape(len(values), groups, width).swapaxes(0, 1))
-
-    def together(self) -> Single:
-        """Return what is read, of all batches: float32 (groups, rows, columns)."""
-        found: Single = np.concatenate(self.read, axis=1).astype(np.float32, copy=False)
-        return found
 
     def solve(self) -> Fitted:
         """Fit the layer to what should be made; outputs that are always minus infinity stay as they are.
@@ -198,16 +217,16 @@ class Rows:
         """
         node = self.layer.node
         old = self.layer.operator.coefficients(node)
-        made = self.apart(np.concatenate(self._made).astype(np.float32, copy=False))
-        beside = np.zeros((len(old), 1, old.shape[1]), np.float32)
-        if self._beside:
-            beside = self.apart(np.concatenate(self._beside).astype(np.float32, copy=False))
+        made, beside = self.apart(self._made), np.zeros((len(old), 1, old.shape[1]), np.float32)
+        if self._beside is not None:
+            beside = self.apart(self._beside)
         masked: Mask = np.asarray(np.isneginf(made).all(axis=1))
         if masked.any():
             made, beside = (np.where(masked[:, None], np.float32(0), values) for values in (made, beside))
-        read, share = self.together(), self.share()
+        read, share = self._read, self.share()
         with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused below
             found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits)
+        self._read, self._made, self._beside = read[:, :0], self._made[:0], None
         if not (np.isfinite(found.step).all() and np.isfinite(found.constant).all()):
             raise GraftError(
                 "refit-failed",

@@ -13,6 +13,8 @@ OPEN = (-np.inf, np.inf)
 """Limits that are none."""
 PENALTIES = (1e-5, 1e-3, 1e-2, 1e-1, 1.0)
 """Relative to the mean variance of what is read."""
+AT_ONCE = 1 << 25
+"""Rows of more numbers are multiplied in pieces."""
 ROUNDS = 4
 """Between targets and weights, where activations are flat; more make it no better."""
 
@@ -41,7 +43,8 @@ def correction(
         old: float32 (groups, outputs, columns).
         limits: least and largest value that the activation behind lets pass.
     """
-    base = read @ old.swapaxes(1, 2) + beside
+    base = read @ old.swapaxes(1, 2)
+    base += beside
     system = System(read, share)
     equations = system.penalised(system.penalty(made - base))
     target = made
@@ -97,27 +100,59 @@ class System:
 
     def __init__(self, read: Single, share: Single) -> None:
         self._share: Single = (share / max(float(share.sum()), 1e-30))[None, :, None]
-        self.mean: Single = (self._share * read).sum(axis=1, keepdims=True)
-        self._centred = read - self.mean
-        self._weighted = self._centred * self._share
-        half = read.shape[1] // 2
-        self._parts = (slice(0, half), slice(half, None))
-        self._halves = [self._products(part, self._centred) for part in self._parts]
+        groups, rows, columns = read.shape
+        self._step = rows if read.size <= AT_ONCE else max(1, AT_ONCE // (2 * groups * columns))
+        self.mean: Single = self._mean_of(read)
+        self._kept = self._centred(read, slice(0, rows)) if self._step >= rows else None
+        self._read = read if self._kept is None else None
+        half = rows // 2
+        self._parts = (slice(0, half), slice(half, rows))
+        self._halves = [self._products(part) for part in self._parts]
         self.gram: Table = sum(self._halves, np.zeros(()))
 
-    def _products(self, part: slice, values: Single) -> Table:
-        """Return ``read' values`` of some rows."""
-        found: Table = (self._weighted[:, part].swapaxes(1, 2) @ values[:, part]).astype(np.float64)
-        return found
+    def _mean_of(self, values: Single) -> Single:
+        """Return the weighted mean of rows, (groups, 1, ...)."""
+        if values.shape[1] <= self._step:
+            return np.asarray((self._share * values).sum(axis=1, keepdims=True))
+        total: Table = np.zeros((len(values), 1, values.shape[2]))
+        for piece in self._pieces(slice(0, values.shape[1])):
+            total += (self._share[:, piece] * values[:, piece]).sum(axis=1, keepdims=True)
+        return total.astype(np.float32)
+
+    def _pieces(self, part: slice) -> list[slice]:
+        """Return ``part`` in pieces: of large arrays no copies are held."""
+        starts = range(part.start, max(part.stop, part.start + 1), self._step)
+        return [slice(start, min(part.stop, start + self._step)) for start in starts]
+
+    def _centred(self, read: Single, part: slice) -> tuple[Single, Single]:
+        """Return some rows around their mean, and the same times their weights."""
+        centred = read[:, part] - self.mean
+        return centred, centred * self._share[:, part]
+
+    def _products(self, part: slice, values: Single | None = None) -> Table:
+        """Return ``read' values`` of some rows; of what is read itself where there are no values."""
+        found: Table | None = None
+        for piece in self._pieces(part):
+            centred, weighted = self._rows(piece)
+            other = centred if values is None else values[:, piece]
+            made: Table = (weighted.swapaxes(1, 2) @ other).astype(np.float64)
+            found = made if found is None else found + made
+        return np.zeros(()) if found is None else found
+
+    def _rows(self, part: slice) -> tuple[Single, Single]:
+        if self._kept is not None:
+            return self._kept[0][:, part], self._kept[1][:, part]
+        assert self._read is not None
+        return self._centred(self._read, part)
 
     def cross(self, target: Single) -> tuple[Table, Single]:
         """Return ``read' target`` (groups, columns, outputs), centred, and the mean of ``target``.
 
         ``target`` is overwritten: large arrays are not made twice.
         """
-        mean: Single = (self._share * target).sum(axis=1, keepdims=True)
+        mean = self._mean_of(target)
         target -= mean
-        return self._products(slice(None), target), mean
+        return self._products(slice(0, target.shape[1]), target), mean
 
     def penalised(self, penalty: Table) -> Table:
         """Return ``gram + penalty * mean variance``, for each group the penalty relative to its variance."""
@@ -127,12 +162,12 @@ class System:
     def penalty(self, target: Single) -> Table:
         """Return for each group the penalty that errs least on the second half, fitted on the first.
 
-        ``target`` is overwritten.
+        ``target`` is overwritten. Asked for once: the equations of the halves are dropped.
         """
         half = target.shape[1] // 2
         if half < 2:
             return np.full(len(target), PENALTIES[-1])
-        target -= (self._share * target).sum(axis=1, keepdims=True)
+        target -= self._mean_of(target)
         fitted, held = (self._products(part, target) for part in self._parts)
         errors = []
         for penalty in PENALTIES:
@@ -140,6 +175,7 @@ class System:
             errors.append(
                 ((self._halves[1] @ step) * step).sum(axis=(1, 2)) - 2 * (held * step).sum(axis=(1, 2))
             )
+        self._halves.clear()
         chosen: Table = np.asarray(PENALTIES)[np.argmin(errors, axis=0)]
         return chosen
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -14,7 +14,7 @@ from graft.passes.compensate.least_squares import correction
 from graft.rewriter.arrays import Integers, Mask, Single
 from graft.rewriter.operators.recurrent import Recurrent
 from graft.rewriter.run.recurrent_cell import Part, RecurrentCell
-from graft.rewriter.run.staged import ROOM
+from graft.rewriter.run.values import Values
 
 SWEEPS = 3
 """The gates read what they made the step before: they are fitted, run, and fitted again."""
@@ -41,8 +41,9 @@ class RecurrentLayer:
     stays: Mask
     sides: CutAndParent
     draw: np.random.Generator
-    _batches: list[tuple[Mapping[str, Single], Mapping[str, Single]]] = field(default_factory=list)
-    _bytes: int = 0
+    _cut: dict[str, Values] = field(default_factory=dict)
+    _uncut: dict[str, Values] = field(default_factory=dict)
+    _count: int = 0
 
     @classmethod
     def find(
@@ -84,25 +85,20 @@ class RecurrentLayer:
 
     def add(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> None:
         """Take a batch in: tensors of the cut model and of the parent."""
-        self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
-        self._batches.append((cut, uncut))
-        if self._bytes > ROOM:
-            self._batches.clear()
+        for values, tensors in ((self._cut, cut), (self._uncut, uncut)):
+            for name, array in tensors.items():
+                values.setdefault(name, Values(self.sides.room)).append(array)
+        self._count += 1
 
     def fit(self) -> Declined | None:
         """Change the weights of the node; return why not, where they stay as they were."""
-        if not self._batches or self._bytes > ROOM:
-            return declined(self.node, "there is no room for all samples")
         cell, parent = RecurrentCell(self.node), RecurrentCell(self.whole)
-        states = self.whole.outputs[0].name
-        wanted = [uncut[states][..., self.stays] for _, uncut in self._batches]
-        places, shares = self._places(wanted)
-        targets = _gather([parent.parts(uncut, uncut[states]) for _, uncut in self._batches], places)
+        places, shares = self._places()
+        targets = self._targets(parent, places)
         rows = np.tile(self.stays, parent.gates)
         best, nearest, least = None, 0, np.inf
         for sweep in range(SWEEPS + 1):
-            made = self._run()
-            error = self._error(made, wanted)
+            error, read = self._run(cell, places if sweep < SWEEPS else None)
             if error < least:
                 best, nearest, least = (
                     (cell.weight.copy(), cell.recurrence.copy(), cell.bias.copy()),
@@ -111,10 +107,7 @@ class RecurrentLayer:
                 )
             if sweep == SWEEPS:
                 break
-            read = zip(self._batches, made, strict=True)
-            for part, target in zip(
-                _gather([cell.parts(cut, each) for (cut, _), each in read], places), targets, strict=True
-            ):
+            for part, target in zip(read, targets, strict=True):
                 of_gates = rows[: len(part.gates) * len(self.stays)]
                 _solve(cell, part, target.made[:, of_gates], shares)
             cell.write()
@@ -123,12 +116,17 @@ class RecurrentLayer:
             cell.write()
         return None if nearest else declined(self.node, "no other weights come nearer to the parent's units")
 
-    def _places(self, wanted: list[Single]) -> tuple[list[Integers], Single]:
+    def _wanted(self, number: int) -> Single:
+        """Return the states of the parent of a batch, of the units that the cut node has."""
+        return self._uncut[self.whole.outputs[0].name][number][..., self.stays]
+
+    def _places(self) -> tuple[list[Integers], Single]:
         """Return which steps of which samples count, in each batch, and their weights."""
-        total, start = sum(states.shape[0] * states.shape[2] for states in wanted), 0
+        states = self._uncut[self.whole.outputs[0].name]
+        shapes = [states.shape(number) for number in range(self._count)]
+        total, start = sum(steps * samples for steps, _, samples, _ in shapes), 0
         places, shares = [], []
-        for states in wanted:
-            steps, _, samples, _ = states.shape
+        for steps, _, samples, _ in shapes:
             count = steps * samples
             drawn = np.sort(self.draw.permutation(count)[: max(1, count * ROWS // max(ROWS, total))])
             places.append(drawn)
@@ -137,19 +135,38 @@ class RecurrentLayer:
         share: Single = np.concatenate(shares).astype(np.float32)
         return places, share / share.sum()
 
-    def _run(self) -> list[Single]:
-        name = self.node.outputs[0].name
-        feeds = [{read: cut[read] for read in self.reads} for cut, _ in self._batches]
-        session = self.sides.device.open(self.sides.model.piece([self.node], feeds[0], [name]))
-        return [session.run(feed, [name])[name] for feed in feeds]
+    def _targets(self, parent: RecurrentCell, places: list[Integers]) -> list[Part]:
+        """Return the parts of the parent's gates, at some places of each batch."""
+        found, states = [], self.whole.outputs[0].name
+        for number, at in enumerate(places):
+            uncut = {name: values[number] for name, values in self._uncut.items()}
+            found.append(_at(parent.parts(uncut, uncut[states]), at))
+        return _join(found)
 
-    def _error(self, states: list[Single], wanted: list[Single]) -> float:
-        start, total = 0, 0.0
-        for made, target in zip(states, wanted, strict=True):
-            each = ((made - target) ** 2).mean(axis=(0, 1, 3))
-            total += float(each @ self.sides.weights[start : start + len(each)])
+    def _run(self, cell: RecurrentCell, places: list[Integers] | None) -> tuple[float, list[Part]]:
+        """Run the node as it is.
+
+        Args:
+            cell: the weights of the node.
+            places: of each batch, where the parts are wanted.
+
+        Returns:
+            The error of its states, and the parts of its gates.
+        """
+        name, error, start, found = self.node.outputs[0].name, 0.0, 0, []
+        session = None
+        for number in range(self._count):
+            cut = {read: values[number] for read, values in self._cut.items()}
+            feed = {read: cut[read] for read in self.reads}
+            if session is None:
+                session = self.sides.device.open(self.sides.model.piece([self.node], feed, [name]))
+            made = session.run(feed, [name])[name]
+            each = ((made - self._wanted(number)) ** 2).mean(axis=(0, 1, 3))
+            error += float(each @ self.sides.weights[start : start + len(each)])
             start += len(each)
-        return total
+            if places is not None:
+                found.append(_at(cell.parts(cut, made), places[number]))
+        return error, _join(found)
 
 
 def _solve(cell: RecurrentCell, part: Part, target: Single, share: Single) -> None:
@@ -168,15 +185,18 @@ def _solve(cell: RecurrentCell, part: Part, target: Single, share: Single) -> No
         cell.set(part, old + solved.step[0], solved.constant[0])
 
 
-def _gather(batches: list[list[Part]], places: list[Integers]) -> list[Part]:
-    """Join the parts of all batches, at some places of each."""
+def _at(parts: list[Part], places: Integers) -> list[Part]:
+    """Return the parts of a batch, at some places of it."""
+    return [replace(part, rows=part.rows[places], made=part.made[places]) for part in parts]
+
+
+def _join(batches: list[list[Part]]) -> list[Part]:
+    """Return the parts of all batches."""
     return [
-        Part(
-            *(parts[0].gates, parts[0].data, parts[0].own),
-            *(
-                np.concatenate([getattr(p, name)[at] for p, at in zip(parts, places, strict=True)])
-                for name in ("rows", "made")
-            ),
+        replace(
+            parts[0],
+            rows=np.concatenate([part.rows for part in parts]),
+            made=np.concatenate([part.made for part in parts]),
         )
         for parts in zip(*batches, strict=True)
     ]

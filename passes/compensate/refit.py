@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graft.passes.base import Context, Declined, Report
-from graft.passes.compensate.layer import CutAndParent, Layer, Rows
+from graft.passes.compensate.layer import BLOCK, CutAndParent, Layer, Rows
 from graft.passes.compensate.layer_pair import LayerPair
 from graft.passes.compensate.recurrent import RecurrentLayer
 from graft.passes.cut.verify import Pruned
 from graft.rewriter.arrays import Table
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
+from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import Batches, StagedRun
+from graft.rewriter.run.values import Room
 
-BATCH = 64
 SAMPLES = 2048
 """More samples bring nothing that could be measured."""
+FLOAT = 4
+"""Bytes of a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +96,8 @@ class Refit:
                 taken, changed = taken + 1, changed + (reason is None)
                 left += [reason] if reason else []
             elif layer is not None:
-                note = _refit_layer(layer, sides, draw)
+                _refit_layer(layer, sides, draw)
                 taken, changed = taken + 1, changed + 1
-                left += [note] if note else []
         return RefitReport(changed=changed, declined=tuple(left), samples=len(sides.weights))
 
 
@@ -110,11 +113,23 @@ def _cut_and_parent(subject: Pruned, samples: Samples, weights: Table, device: D
     Raises:
         GraftError: there are fewer samples than a batch of fixed size has.
     """
-    model, whole = subject.model, subject.whole
-    batches = Batches.read(samples, device, model, BATCH)
+    model, whole, room = subject.model, subject.whole, Room(device.room())
+    batches = Batches.read(samples, device, model, BLOCK, _largest(whole.groups), room)
     weights = weights[: batches.count] / weights[: batches.count].sum()
     runs = (StagedRun(model, batches, device), StagedRun(whole.model, batches, device))
-    return CutAndParent(model, whole.groups, subject.plan.mask(whole.groups), *runs, weights, device)
+    kept = subject.plan.mask(whole.groups)
+    return CutAndParent(model, whole.groups, kept, *runs, weights, device, batches.block, room)
+
+
+def _largest(groups: ChannelGroups) -> int:
+    """Return the bytes of the largest tensor of one sample, of those whose shape is known."""
+    sizes = [1]
+    for node in groups.nodes:
+        for tensor in node.outputs:
+            axis, shape = groups.sample_axis(tensor), groups.shape(tensor)
+            if axis is not None and shape is not None and None not in shape:
+                sizes.append(FLOAT * math.prod(size for at, size in enumerate(shape) if at != axis))
+    return max(sizes)
 
 
 def _refit_gates(layer: RecurrentLayer) -> Declined | None:
@@ -126,8 +141,8 @@ def _refit_gates(layer: RecurrentLayer) -> Declined | None:
     return layer.fit()
 
 
-def _refit_layer(layer: Layer, sides: CutAndParent, draw: np.random.Generator) -> Declined | None:
-    """Refit an affine layer for the one that reads it; note where the latter is left out.
+def _refit_layer(layer: Layer, sides: CutAndParent, draw: np.random.Generator) -> None:
+    """Refit an affine layer, for the one that reads it where there is only one.
 
     Args:
         layer: the layer.
@@ -137,22 +152,17 @@ def _refit_layer(layer: Layer, sides: CutAndParent, draw: np.random.Generator) -
     Raises:
         GraftError: the values are not finite.
     """
-    rows, pair = Rows(layer, draw, sides.weights), LayerPair.find(layer, sides)
+    rows, pair = Rows(layer, draw, sides), LayerPair.find(layer, sides)
     reads = dict.fromkeys([*layer.reads(), *(pair.reads if pair else [])])
     targets = dict.fromkeys([layer.target, *([pair.second.target] if pair else [])])
-    whole = sides.parent.nodes[layer.node.name]
+    name, whole = layer.node.inputs[0].name, sides.parent.nodes[layer.node.name]
     both = (sides.cut.at(layer.node, [*reads]), sides.parent.at(whole, [*targets]))
     for cut, uncut in zip(*both, strict=True):
-        rows.add(cut, uncut)
+        rows.add(cut[name], *layer.wanted(cut, uncut))
         if pair:
             pair.add(cut, uncut)
     fitted = rows.solve()
-    moved = pair.move(rows, fitted) if pair else fitted
-    layer.write(sides.model.graph, moved or fitted)
-    if moved:
-        return None
-    name = f"{layer.node.op} {layer.node.name}"
-    return Declined(name, "refitted without the layer behind it: there is no room for all samples")
+    layer.write(sides.model.graph, pair.move(rows, fitted) if pair else fitted)
 
 
 def _chosen(

@@ -154,7 +154,7 @@ class _Switched:
         result, starts = np.zeros(len(atoms)), self._starts(atoms)
         ones = {**self.whole.values, SHARES: np.ones((self.count, self.inputs.groups.count), np.float32)}
         fed = self.whole.session.feed(ones)
-        staged = StagedRun(self.model, Batches([fed], self.count), self.device)
+        staged = StagedRun(self.model, Batches.of(fed, self.count), self.device)
         for start in np.unique(starts):
             own = starts == start
             result[own] = self._changes(self._from(start, staged) if start else self.whole, atoms[own], step)

@@ -21,6 +21,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import fixes_batch
 from graft.rewriter.run.bounds import QUIET, UNBOUNDED, Bounds, out_of_memory
+from graft.rewriter.run.budget import room_left
 from graft.rewriter.run.feed import InputFeed
 from graft.rewriter.run.loop_limit import LoopLimit
 from graft.rewriter.run.opening import open_bounded
@@ -52,6 +53,8 @@ class Device:
             onnxruntime.
         patient: threads wait asleep for work. Awake, as by default, they answer faster, but take the
             processor from other sessions and from numpy.
+        memory: bytes that the process should take at most; what is kept of many samples goes to a temporary
+            file beyond it. ``None``: half of what is free.
 
     Raises:
         GraftError: ``provider-unknown`` or ``threads``.
@@ -61,6 +64,7 @@ class Device:
     strict: bool = False
     threads: int = 0
     patient: bool = False
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.providers if name not in SHORT_NAMES]
@@ -82,6 +86,10 @@ class Device:
     def wanted(self) -> tuple[str, ...]:
         """Short names in order of preference, never empty."""
         return tuple(self.providers) or (("cuda", "cpu") if _has_cuda() else ("cpu",))
+
+    def room(self) -> int:
+        """Return the bytes that values of many samples may still take in memory."""
+        return max(0, room_left(self.memory))
 
     def waiting(self) -> Device:
         """Return the device with threads that wait asleep: for sessions that take turns with others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -216,7 +217,7 @@ def related(net: Net, count: int, seed: int = 1) -> np.ndarray:
 class Refitted:
     """A net cut by ``removed``, compensated by folding and refitted."""
 
-    def __init__(self, net: Net, count: int = 200, **removed: list[int]) -> None:
+    def __init__(self, net: Net, count: int = 200, memory: int | None = None, **removed: list[int]) -> None:
         self.parent = small.model(net)
         self.x = related(net, count)
         data = small.samples(self.x, of=self.parent.require_card())
@@ -227,7 +228,8 @@ class Refitted:
         small.prune(self.folded, plan)
         self.model = self.folded.copy()
         pruned = Pruned(Analysed.of(self.parent), plan, self.model)
-        self.report = Refit(LABELS, alone=True)(pruned, small.context(samples=data))
+        context = replace(small.context(samples=data), device=replace(CPU, memory=memory))
+        self.report = Refit(LABELS, alone=True)(pruned, context)
         fresh = related(net, 300, seed=5)
         whole, folded, found = (
             small.run(each, fresh)["y"] for each in (self.parent, self.folded, self.model)
@@ -262,14 +264,13 @@ def test_a_layer_serves_the_one_behind_it(name: str, share: float, monkeypatch: 
     assert found < share * Refitted(make(), **removed).error
 
 
-def test_pairs_that_do_not_fit_into_memory_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layer_pair, "ROOM", 100)
-    found = Refitted(small.conv_net(), conv1=[0, 3])
-    monkeypatch.setattr(layer_pair.LayerPair, "find", classmethod(lambda *_: None))
-    alone = Refitted(small.conv_net(), conv1=[0, 3])
-    assert found.error == alone.error
-    assert [each.where for each in found.report.declined] == ["Conv conv1"] and not alone.report.declined
-    assert "without the layer behind it" in found.report.declined[0].reason
+@pytest.mark.parametrize("name", NETS)
+def test_what_does_not_fit_into_memory_makes_the_same_bytes(name: str) -> None:
+    make, removed = NETS[name][:2]
+    roomy, tight = (Refitted(make(), memory=memory, **removed) for memory in (None, 1))
+    one, two = (each.model.proto().SerializeToString(deterministic=True) for each in (roomy, tight))
+    assert one == two
+    assert roomy.report == tight.report and not tight.report.declined
 
 
 def test_a_model_that_lost_nothing_stays_as_it_is() -> None:

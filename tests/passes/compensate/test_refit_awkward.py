@@ -124,7 +124,7 @@ def test_the_step_of_a_pair_starts_from_what_the_layer_makes(
 
     def spy(pair: layer_pair.LayerPair, rows: Any, fitted: Any) -> Any:
         monkeypatch.setattr(layer_pair.LayerPair, "_length", lambda *_: 0.0)  # stay there
-        seen.append((pair, given(pair, rows, fitted), pair._batches(rows)))
+        seen.append((pair, given(pair, rows, fitted), pair._read(0)))
         return fitted
 
     made: list[np.ndarray] = []
@@ -133,14 +133,13 @@ def test_the_step_of_a_pair_starts_from_what_the_layer_makes(
     monkeypatch.setattr(
         layer_pair.LayerPair,
         "_reader",
-        lambda pair, batches, rows: made.append(batches[0].made) or reader(pair, batches, rows),
+        lambda pair, values, rows: made.append(values[0]) or reader(pair, values, rows),
     )
     found = Refitted(dense(shape), conv0=[0, 3, 4], conv1=[2, 5])
     assert len(made) == 2
-    for (pair, _, batches), values in zip(seen, made, strict=True):
+    for (pair, _, read), values in zip(seen, made, strict=True):
         name = pair.second.node.inputs[0].name
-        read = batches[0].read
-        staged = StagedRun(found.model, Batches([{pair.first.node.inputs[0].name: read}], len(read)), CPU)
+        staged = StagedRun(found.model, Batches.of({pair.first.node.inputs[0].name: read}, len(read)), CPU)
         (true,) = staged.at(staged.nodes[pair.first.node.name], [name])
         np.testing.assert_allclose(np.clip(values, *pair.first.limits), true[name], rtol=1e-3, atol=1e-4)
 
