@@ -126,9 +126,10 @@ def _largest(groups: ChannelGroups) -> int:
     sizes = [1]
     for node in groups.nodes:
         for tensor in node.outputs:
-            axis, shape = groups.sample_axis(tensor), groups.shape(tensor)
-            if axis is not None and shape is not None and None not in shape:
-                sizes.append(FLOAT * math.prod(size for at, size in enumerate(shape) if at != axis))
+            axis, shape = groups.sample_axis(tensor), groups.shape(tensor) or ()
+            others = [size for at, size in enumerate(shape) if at != axis and size is not None]
+            if axis is not None and len(others) == len(shape) - 1:
+                sizes.append(FLOAT * math.prod(others))
     return max(sizes)
 
 

@@ -82,7 +82,7 @@ class Values:
         """
         if self._room.holds(array.nbytes) or array.dtype.hasobject or not array.size:
             self._room.taken += array.nbytes
-            self._held.bytes += array.nbytes
+            self._held.taken += array.nbytes
             self._parts.append(array)
             return
         try:
@@ -101,7 +101,7 @@ class Values:
 class _Held:
     """What values have taken: bytes in memory, and a file."""
 
-    bytes: int = 0
+    taken: int = 0
     file: IO[bytes] | None = field(default=None)
 
     def opened(self) -> IO[bytes]:
@@ -142,11 +142,11 @@ class _Stored:
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _release(room: Room, held: _Held) -> None:
-    room.taken -= held.bytes
+    room.taken -= held.taken
     if held.file is not None:
         held.file.close()
 
