@@ -267,6 +267,7 @@ class Profile:
                     tables,
                     str(header.get("label_source", "data")),
                     sizes_from_json(header.get("sizes", "{}")),
+                    tuple(map(str, header["label_classes"])) if header.get("label_classes") else None,
                 )
             found._check()
         except GraftError:
