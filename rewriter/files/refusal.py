@@ -47,10 +47,11 @@ def refuse_unwritable(path: Path, folder: Path) -> None:
         GraftError: ``output-unwritable``.
     """
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.lstat(path)  # a name that is too long is nowhere
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
+        for name in path.parts:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(folder / name)  # raises where a name is too long
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(folder, os.W_OK | os.X_OK):
