@@ -157,7 +157,7 @@ def without_zip_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     skl2onnx ends a classifier in ZipMap, which gives every sample a dictionary of its probabilities.
     """
-    makers = {node.output[0]: node for node in proto.graph.node if node.op_type == "ZipMap"}
+    makers = {node.output[0]: node for node in proto.graph.node if is_zip_map(node)}
     mapped = [value for value in proto.graph.output if value.name in makers]
     if not mapped:
         return proto
@@ -170,17 +170,26 @@ def without_zip_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
         for node in graph.node:
             node.input[:] = [value.name if name == maker.input[0] else name for name in node.input]
             node.output[:] = [value.name if name == maker.input[0] else name for name in node.output]
-        classes = max(len(attribute.strings or attribute.ints) for attribute in maker.attribute)
+        classes = max((len(each.strings or each.ints) for each in maker.attribute), default=0)
+        if not classes:
+            raise GraftError(
+                "model-invalid", f"node '{maker.name}' (ZipMap) names no classes", "export the model again"
+            )
         tensor = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["batch", classes])
         value.type.CopyFrom(tensor)
     return result
+
+
+def is_zip_map(node: onnx.NodeProto) -> bool:
+    """Return whether a node makes dictionaries of probabilities; onnx's checker has seen its ends."""
+    return node.op_type == "ZipMap" and node.domain == ML_DOMAIN
 
 
 def zip_map_labels(proto: onnx.ModelProto) -> dict[str, tuple[str | int, ...]]:
     """Return the classes that every ZipMap names, in the order of the columns, by the name of its output."""
     found: dict[str, tuple[str | int, ...]] = {}
     for node in proto.graph.node:
-        for attribute in node.attribute if node.op_type == "ZipMap" else ():
+        for attribute in node.attribute if is_zip_map(node) else ():
             values = [value.decode("utf-8", "replace") for value in attribute.strings] or attribute.ints
             found[node.output[0]] = tuple(values)
     return found
@@ -208,7 +217,11 @@ def without_constant_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """Return what a Constant node holds; ``None`` for text and sparse tensors."""
-    attribute = node.attribute[0]
+    attribute = next((each for each in node.attribute if each.name.startswith(("value", "sparse"))), None)
+    if attribute is None:
+        raise GraftError(
+            "model-invalid", f"node '{node.name}' (Constant) holds no value", "export the model again"
+        )
     result = onnx.TensorProto()
     if attribute.name == "value":
         result.CopyFrom(attribute.t)

@@ -447,9 +447,7 @@ def _pass_shape(node: onnx.NodeProto) -> None:
 def _signature(tensors: Sequence[gs.Tensor]) -> dict[str, tuple[Any, tuple[int | str | None, ...]]]:
     return {
         tensor.name: (
-            np.dtype(tensor.dtype)
-            if tensor.dtype is not None and not isinstance(tensor.dtype, int)
-            else None,
+            np.dtype(tensor.dtype) if isinstance(tensor.dtype, np.dtype | type) else None,
             tuple(tensor.shape) if tensor.shape is not None else (),
         )
         for tensor in tensors

@@ -19,6 +19,7 @@ from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.graph.sizes import Sizes, sizes_to_json
 from graft.rewriter.groups.sample_layout import SampleLayout, sample_layouts
 from graft.rewriter.operators import Operator, operator_of, same_shape
+from graft.rewriter.operators.unfit import naming
 
 Number = TypeVar("Number", np.bool_, np.float64)
 
@@ -97,7 +98,8 @@ class ChannelMap:
         self.samples = fixed_batch({name: self.shapes[name] for name in self._inputs}, axes) or 1
         flow = Flow(self.shapes, model.opset, lambda: inferred(3))
         for node in self.nodes:
-            _visit(node, flow)
+            with naming(node):
+                _visit(node, flow)
         for tensor in () if outputs_open else model.graph.outputs:
             for channels in flow.of(tensor):
                 flow.pin_because(channels, f"output {tensor.name}")

@@ -14,8 +14,9 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.latency import LatencyModel, LatencyTable
 from graft.rewriter.operators import Work, operator_of
-from graft.rewriter.operators.base import Parameter
+from graft.rewriter.operators.base import Parameter, dtype_of
 from graft.rewriter.operators.uncut import Quantization, UncutLayer
+from graft.rewriter.operators.unfit import naming
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,11 @@ class CostModel:
         self._constants: dict[object, tuple[gs.Constant, Parameter | None]] = {}
         for node in groups.nodes:
             operator = operator_of(node)
-            self._work += operator.work(node, groups)
-            unknown |= {node.op} if operator.unknown_work(node, groups) else set()
-            if node.name not in head:
-                self._collect(node, {p.index: p for p in operator.parameters(node, groups)})
+            with naming(node):
+                self._work += operator.work(node, groups)
+                unknown |= {node.op} if operator.unknown_work(node, groups) else set()
+                if node.name not in head:
+                    self._collect(node, {p.index: p for p in operator.parameters(node, groups)})
         self._samples = groups.samples
         self.unknown: tuple[str, ...] = tuple(sorted(unknown))
 
@@ -191,7 +193,7 @@ class CostModel:
 def _is_weight(tensor: gs.Constant, node: gs.Node) -> bool:
     """Return whether a constant counts: floating-point numbers, and the weights of quantized layers."""
     quantized = isinstance(operator_of(node), UncutLayer | Quantization) and len(tensor.shape) > 1
-    return np.dtype(tensor.dtype).kind in "fV" or quantized
+    return dtype_of(tensor).kind in "fV" or quantized
 
 
 def macs_by_node(groups: ChannelGroups) -> NDArray[np.float64]:

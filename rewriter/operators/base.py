@@ -95,6 +95,9 @@ class Work:
 class Operator(ABC):
     """Base of all operator classes: a rule for the ONNX operators named in ``types``.
 
+    A rule trusts what the standard says of a node. Where attributes, inputs and shapes do not fit together it
+    may fail in any way: the analysis names the node (:func:`graft.rewriter.operators.unfit.naming`).
+
     The defaults suit an operator without parameters and without multiply-accumulates. ``flow`` has no
     default: an operator class exists to say how channels pass.
     """
@@ -253,12 +256,17 @@ def constant_ints(node: gs.Node, index: int, attribute: str | None = None) -> li
 
     Returns:
         The integers; ``None`` if neither is there.
+
+    Raises:
+        ValueError: the constant is no list.
     """
     if attribute is not None and attribute in node.attrs:
         return [int(value) for value in np.atleast_1d(node.attrs[attribute])]
     tensor = given(node, index)
     if not isinstance(tensor, gs.Constant):
         return None
+    if np.ndim(tensor.values) > 1:
+        raise ValueError(f"input {index} has {np.ndim(tensor.values)} axes, expected a list")
     return [int(value) for value in np.atleast_1d(tensor.values)]
 
 
@@ -305,7 +313,13 @@ def dtype_of(tensor: gs.Tensor) -> np.dtype[Any]:
 
 
 def positive(axis: int, rank: int) -> int:
-    """Return an axis counted from the front."""
+    """Return an axis counted from the front.
+
+    Raises:
+        ValueError: there is no such axis; nothing is said of a tensor whose rank is not known, 0.
+    """
+    if rank and not -rank <= axis < rank:
+        raise ValueError(f"axis {axis} of a tensor of {rank} axes")
     return axis + rank if axis < 0 else axis
 
 

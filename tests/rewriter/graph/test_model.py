@@ -489,3 +489,28 @@ def test_constant_nodes_become_initializers() -> None:
     for name, expected in small.run(Model.from_proto(proto), x["x"]).items():
         session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
         np.testing.assert_array_equal(expected, session.run([name], x)[0])
+
+
+def _with_constant(**value: object) -> onnx.ModelProto:
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Constant", [], ["y"], name="c", **value)],
+        "g",
+        [],
+        [onnx.helper.make_tensor_value_info("z", 1, [1])],
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_constants_without_a_value_and_maps_without_classes_are_named() -> None:
+    with pytest.raises(GraftError, match=r"node 'c' \(Constant\) holds no value"):
+        Model.from_proto(_with_constant())
+    proto = _with_constant(value_float=1.0)
+    proto.graph.node.append(onnx.helper.make_node("ZipMap", ["y"], ["z"], name="m", domain="ai.onnx.ml"))
+    with pytest.raises(GraftError, match=r"node 'm' \(ZipMap\) names no classes"):
+        Model.from_proto(proto)
+
+
+def test_the_type_of_an_output_that_is_no_tensor_is_not_known() -> None:
+    proto = _with_constant(value_float=1.0)
+    proto.graph.output[0].type.optional_type.elem_type.tensor_type.elem_type = 1
+    assert Model.from_proto(proto).outputs()["z"][0] is None
