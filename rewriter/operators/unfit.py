@@ -28,7 +28,7 @@ def naming(node: gs.Node) -> Iterator[None]:
         said = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         raise GraftError(
             "model-invalid",
-            f"node '{node.name[:99]}' ({node.op[:99]}): its attributes, inputs and shapes do not fit together: "
-            f"{said[:150]}",
+            f"node '{node.name[:99]}' ({node.op[:99]}): its attributes, inputs and shapes do not fit "
+            f"together: {said[:150]}",
             HINT,
         ) from error
