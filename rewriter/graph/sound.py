@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from graft.rewriter.graph.functions import check_functions
-from graft.rewriter.graph.walk import all_graphs, all_nodes, sparse_tensors, tensors
+from graft.rewriter.graph.walk import all_graphs, all_nodes, nested, sparse_tensors, tensors
 from graft.rewriter.regular_files import found_at
 
 DENSE_VALUES = 2**28
@@ -56,6 +56,7 @@ def check_sound(proto: onnx.ModelProto, folder: Path) -> None:
         if isinstance(text, bytes):
             raise ValueError(f"the name {text[:60]!r} is not UTF-8")
     check_functions(proto)
+    _check_references(proto)
     for sparse in sparse_tensors(proto):
         if min(sparse.dims, default=1) < 0 or math.prod(sparse.dims) > DENSE_VALUES:
             raise ValueError(
@@ -64,6 +65,18 @@ def check_sound(proto: onnx.ModelProto, folder: Path) -> None:
             )
     for place, tensor in tensors(proto):
         _check_tensor(place, tensor, folder)
+
+
+def _check_references(proto: onnx.ModelProto) -> None:
+    """Refuse attributes that are those of a function's call, outside of a function."""
+    for graph in nested(proto.graph):
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.ref_attr_name:
+                    raise ValueError(
+                        f"'{attribute.name}' of node '{node.name}' refers to the attribute "
+                        f"'{attribute.ref_attr_name}' of a function, but is in none"
+                    )
 
 
 def _names(proto: onnx.ModelProto) -> Iterator[object]:

@@ -36,7 +36,7 @@ def scalar(rng: random.Random) -> Any:
 def nested(rng: random.Random) -> Tree:
     """A value that contains values: empty, wide, or deep."""
     deep: Tree = scalar(rng)
-    for _ in range(rng.choice([1, 3, 60, 900])):
+    for _ in range(rng.choice([1, 3, 30, 120])):
         deep = rng.choice([lambda d: [d], lambda d: {"a": d}])(deep)
     return rng.choice([[], {}, [scalar(rng)] * 3, {"a": scalar(rng)}, list(range(2000)), deep])
 

@@ -55,6 +55,10 @@ def renamed(proto: onnx.ModelProto) -> None:
 
 
 WEIGHTS: dict[str, tuple[Change, str]] = {
+    "a reference outside of a function": (
+        lambda p: p.graph.node[0].attribute.add(name="alpha", type=1, ref_attr_name="slope"),
+        "'alpha' of node 'layer' refers to the attribute 'slope' of a function, but is in none",
+    ),
     "segments": (
         lambda p: setattr(p.graph.initializer[0].segment, "end", 4),
         "weight 'w' is split into segments",
