@@ -70,7 +70,7 @@ class Child:
 
     def __init__(self, work: Callable[[], int], folder: Path) -> None:
         self._folder = folder
-        self._began = time.monotonic()
+        self._looked, self._lived = time.monotonic(), 0.0
         self._hung = self._grown = False
         (folder / "tmp").mkdir(exist_ok=True)
         self._pid = os.fork()
@@ -80,7 +80,7 @@ class Child:
     def poll(self) -> Ended | None:
         """End it where it has to be; how it ended, or ``None`` while it runs."""
         pid, status, usage = os.wait4(self._pid, os.WNOHANG)
-        seconds = time.monotonic() - self._began
+        seconds = self._age()
         if pid == 0:
             self._hung = self._hung or seconds > WAITING or (seconds > SECONDS < _busy(self._pid))
             self._grown = self._grown or _resident(self._pid) > PEAK
@@ -92,6 +92,13 @@ class Child:
         if not self._hung:
             seconds = usage.ru_utime + usage.ru_stime
         return Ended(code, seconds, usage.ru_maxrss << 10, out, err, self._hung, self._grown)
+
+    def _age(self) -> float:
+        """Seconds since it was started, without those in which this process was stopped itself."""
+        now = time.monotonic()
+        self._lived += min(now - self._looked, 1.0)
+        self._looked = now
+        return self._lived
 
     def wait(self) -> Ended:
         """Wait for its end."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.fuzz import bases
 from tests.fuzz.bases import RUN
 from tests.fuzz.mutate_data import mutate_images, mutate_npy, mutate_npz, mutate_profile
+from tests.fuzz.mutate_files import replace_file
 from tests.fuzz.mutate_model import mutate_file
 from tests.fuzz.mutate_options import mutate_options
 from tests.fuzz.mutate_text import mutate_card, mutate_json
@@ -98,11 +99,23 @@ def make(seed: int, made: Path, folder: Path) -> Mutant:
     mutant, rng = draw(seed)
     shutil.copytree(made / mutant.base, folder, symlinks=True)
     changed, arguments = "", list(mutant.arguments)
-    if mutant.kind == "options":
+    if mutant.kind in FILES and rng.random() < 0.06:
+        changed = replace_file(rng, folder / FILES[mutant.kind])
+    elif mutant.kind == "options":
         arguments, changed = mutate_options(rng, arguments)
     else:
         changed = CHANGES[mutant.kind](rng, folder, mutant)
     return Mutant(seed, mutant.kind, mutant.base, tuple(arguments), changed)
+
+
+FILES = {
+    "model": "model.onnx",
+    "card": "model.yaml",
+    "plan": "plan.json",
+    "profile": "profile.safetensors",
+    "folder": "modules/graft.json",
+}
+"""The file of each kind that something else may take the place of."""
 
 
 def _bases_for(kind: str) -> tuple[str, ...]:

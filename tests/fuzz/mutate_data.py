@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-import os
-import pickle
 import random
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tests.fuzz.mutate_files import Pwned, replace_file
 from tests.fuzz.mutate_text import WORDS, mutate_bytes, mutate_json
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -34,13 +32,6 @@ HEADERS = (
     "[" * 90,
     "",
 )
-
-
-class Pwned:
-    """A pickle of this makes a folder when it is loaded."""
-
-    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
-        return os.mkdir, ("pwned",)
 
 
 def npy(header: str) -> bytes:
@@ -130,7 +121,7 @@ def mutate_npz(rng: random.Random, path: Path) -> str:
         members |= {"../../outside.npy": b"", "/etc/x.npy": b"", "x": b"", "a/b.npy": npy("")}
     _write(path, members)
     if how == "other":
-        _replace(rng, path)
+        replace_file(rng, path)
     return how
 
 
@@ -139,24 +130,6 @@ def _change_keys(rng: random.Random, arrays: Arrays, key: str) -> None:
     values = arrays[key] if how == "double" else arrays.pop(key)
     if how != "drop":
         arrays[rng.choice(["x", "y", "x_val", "x_train.", "x_train.no", "y_test.x", "x" * 200])] = values
-
-
-def _replace(rng: random.Random, path: Path) -> None:
-    """Something else of the same name: a link, a pipe, a device, a folder, a pickle."""
-    kept = path.read_bytes()
-    path.unlink()
-    how = rng.choice(["pickle", "folder", "link", "loop", "pipe", "zero"])
-    if how == "pickle":
-        path.write_bytes(pickle.dumps([Pwned()]))
-    elif how == "folder":
-        path.mkdir()
-    elif how == "pipe":
-        os.mkfifo(path)
-    elif how == "link":
-        path.with_name("kept").write_bytes(kept)
-        path.symlink_to("kept")
-    else:
-        path.symlink_to(path.name if how == "loop" else "/dev/zero")
 
 
 def mutate_npy(rng: random.Random, path: Path) -> str:
@@ -171,7 +144,7 @@ def mutate_npy(rng: random.Random, path: Path) -> str:
     elif how == "object":
         np.save(path, _objects(rng), allow_pickle=True)
     else:
-        _replace(rng, path)
+        replace_file(rng, path)
     return how
 
 
@@ -220,7 +193,7 @@ def mutate_images(rng: random.Random, folder: Path) -> str:
             path.with_name(rng.choice(["\x1b[31m.png", "a\nb.png", ".hidden.png", "-x.png", "é.PNG"]))
         )
     elif how == "file":
-        _replace(rng, path)
+        replace_file(rng, path)
     else:
         _change_folder(rng, folder, path.parent)
     return how

@@ -15,6 +15,7 @@ import onnx
 import onnxruntime as ort
 import yaml
 
+from tests.fuzz.bases import TEST
 from tests.fuzz.embedded import UnknownError, embedded
 from tests.fuzz.mutant import OUT, Mutant
 
@@ -38,6 +39,8 @@ def check_of(mutant: Mutant) -> Check | None:
         return check_removed
     if mutant.command == "predict" and "--json" in mutant.arguments and mutant.kind not in ("data", "images"):
         return check_predicted
+    if mutant.command == "evaluate" and "--json" in mutant.arguments and mutant.kind == "model":
+        return check_evaluated
     return None
 
 
@@ -54,7 +57,7 @@ def run(model: onnx.ModelProto | Path, inputs: dict[str, Array]) -> dict[str, Ar
     names = [output.name for output in session.get_outputs()]
     wanted = {}
     for entry in session.get_inputs():
-        fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else SAMPLES
+        fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else None
         wanted[entry.name] = inputs[entry.name][:fixed]
     return dict(zip(names, session.run(names, wanted), strict=True))
 
@@ -66,14 +69,14 @@ def _card() -> dict[str, Any]:
     return card
 
 
-def _inputs(card: dict[str, Any], split: str = "train") -> dict[str, Array]:
+def _inputs(card: dict[str, Any], split: str = "train", count: int = SAMPLES) -> dict[str, Array]:
     """The first samples, as the card says that the model takes them; of a mutated file, those of the base."""
     inputs = card.get("inputs") or {card["input"]["name"]: card["input"]}
     with np.load("data.npz") as data:
         found = {}
         for name, said in inputs.items():
             key = f"x_{split}.{name}" if f"x_{split}.{name}" in data.files else f"x_{split}"
-            values = data[key][:SAMPLES]
+            values = data[key][:count]
             if said.get("kind") == "image":
                 values = (values * np.float32(said.get("scale", 1)))[:, None].astype(np.float32)
             found[name] = values
@@ -232,4 +235,27 @@ def check_predicted(mutant: Mutant, printed: str) -> str:
             raise UnknownError("the parent's scores are not finite")
         if mine < values.max() - 1e-4 * max(1.0, float(np.abs(values).max())):
             raise WrongError(f"label {said['label']} has not the highest score")
+    return "the parent"
+
+
+def check_evaluated(mutant: Mutant, printed: str) -> str:
+    """The accuracy is that of the parent's highest scores.
+
+    Raises:
+        WrongError: it is another one.
+        UnknownError: what it has to be cannot be told.
+    """
+    card = _card()
+    inputs = _inputs(card, "test", TEST)
+    scores = _scores(Path("model.onnx"), inputs, card["output"]["name"], len(card["labels"]))
+    with np.load("data.npz") as data:
+        wanted = data["y_test"]
+    if len(scores) != len(wanted) or not np.isfinite(scores).all():
+        raise UnknownError("scores that are not finite, or of some samples only")
+    mine, best = scores[np.arange(len(wanted)), wanted], scores.max(axis=1)
+    near = np.sort(scores, axis=1)[:, -2:]
+    close = int((near[:, 1] - near[:, 0] < 1e-4 * np.maximum(1, np.abs(best))).sum())
+    expected, found = float((mine == best).mean()), json.loads(printed)["top1"]
+    if abs(found - expected) > close / len(wanted) + 1e-9:
+        raise WrongError(f"accuracy {found}, expected {expected}")
     return "the parent"
