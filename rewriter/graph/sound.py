@@ -41,6 +41,16 @@ FIELDS: dict[int, tuple[str, int]] = {
 }
 """Where values lie that are not in ``raw_data``, and how many numbers a value is; else in ``int32_data``."""
 
+SINGLE_VALUES = {
+    "If": (0,),
+    "Loop": (0, 1),
+    "OneHot": (1,),
+    "SequenceAt": (1,),
+    "SequenceErase": (1,),
+    "SequenceInsert": (2,),
+}
+"""Inputs of which onnxruntime reads the first value, and crashes where there is none."""
+
 
 def check_sound(proto: onnx.ModelProto, folder: Path) -> None:
     """Refuse a model whose names, weights, external data or functions cannot be what they say.
@@ -57,6 +67,7 @@ def check_sound(proto: onnx.ModelProto, folder: Path) -> None:
             raise ValueError(f"the name {text[:60]!r} is not UTF-8")
     check_functions(proto)
     _check_references(proto)
+    _check_single_values(proto)
     for sparse in sparse_tensors(proto):
         if min(sparse.dims, default=1) < 0 or math.prod(sparse.dims) > DENSE_VALUES:
             raise ValueError(
@@ -77,6 +88,20 @@ def _check_references(proto: onnx.ModelProto) -> None:
                         f"'{attribute.name}' of node '{node.name}' refers to the attribute "
                         f"'{attribute.ref_attr_name}' of a function, but is in none"
                     )
+
+
+def _check_single_values(proto: onnx.ModelProto) -> None:
+    """Refuse an empty constant where one value is read."""
+    empty = {tensor.name for graph in all_graphs(proto) for tensor in graph.initializer if 0 in tensor.dims}
+    for node in all_nodes(proto):
+        if node.op_type == "Constant" and any(0 in attribute.t.dims for attribute in node.attribute):
+            empty.update(node.output)
+    for node in all_nodes(proto):
+        for place in SINGLE_VALUES.get(node.op_type, ()):
+            if place < len(node.input) and node.input[place] in empty:
+                raise ValueError(
+                    f"input {place} of node '{node.name}' ({node.op_type}) has no value, expected one"
+                )
 
 
 def _names(proto: onnx.ModelProto) -> Iterator[object]:

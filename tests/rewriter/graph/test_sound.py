@@ -225,3 +225,16 @@ def test_functions_of_ordinary_size_are_read(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(with_functions(chain(5, 2)).SerializeToString())
     assert [node.op for node in Model.load(path).graph.nodes] == ["F0", "Gemm"]
+
+
+def test_an_empty_constant_where_one_value_is_read_is_refused(tmp_path: Path) -> None:
+    """onnxruntime would crash."""
+    found = model()
+    found.graph.node.insert(0, helper.make_node("OneHot", ["i", "depth", "v"], ["hot"], name="hot"))
+    for name, values in (("i", [1]), ("v", [0, 1]), ("depth", [])):
+        found.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+    assert "input 1 of node 'hot' (OneHot) has no value, expected one" in refusal(found, tmp_path)
+    found.graph.initializer.pop()
+    value = numpy_helper.from_array(np.zeros(0, np.int64))
+    found.graph.node.insert(0, helper.make_node("Constant", [], ["depth"], value=value))
+    assert "input 1 of node 'hot' (OneHot) has no value, expected one" in refusal(found, tmp_path)
