@@ -208,6 +208,21 @@ def test_the_layout_is_that_of_the_folders() -> None:
     assert folders <= named
 
 
+def test_promises_name_tests_that_exist() -> None:
+    """Every promise of docs/security.md has a test."""
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    found = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(found) > 30
+    missing = [
+        f"{path}::{name}"
+        for path, name in found
+        if not re.search(rf"^def {name}\(", (ROOT / path).read_text("utf-8"), re.MULTILINE)
+    ]
+    assert missing == []
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    assert [row for row in rows if "held by" not in row and "::test_" not in row] == []
+
+
 COMMAND = re.compile(r"python\s-m\sbenchmarks\.(\w+)(?:\s--only((?:\s[a-z]+)+))?")
 
 
