@@ -150,7 +150,7 @@ class Observe:
             label_source=samples.split.describe()["label_source"],
             sizes=sizes_of(analysed.model, samples),
             label_classes=samples.split.label_classes,
-        )
+        ).checked()
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class Card(CardPart):
 
         Raises:
             GraftError: ``data-inputs`` (no array for an input), ``data-length`` (arrays of
-                different numbers of samples), ``data-type``, ``data-shape`` or ``data-nan``.
+                different numbers of samples), ``data-type``, ``data-shape``, ``data-nan`` or ``data-range``.
         """
         prepared = {card.name: card.prepare(self._array_of(card, raw)) for card in self.fed}
         if len({len(array) for array in prepared.values()}) > 1:

@@ -16,6 +16,8 @@ OF_ALL_KINDS = ("vocabulary", "batch_axis", "constant")
 """Keys that images do not have alone."""
 LARGEST_STEP = 0.1
 """What one level of a pixel changes in the input of a model for pixels 0..255, at most."""
+LARGEST_PIXEL = float(2**32)
+"""More is no pixel of any camera; its squares would be beyond float32 after the first layers."""
 LARGEST_SHARE = 2.0
 """Pixels that are shares of 1 are lower."""
 
@@ -132,7 +134,7 @@ class InputCard(CardPart):
             int64).
 
         Raises:
-            GraftError: ``data-type``, ``data-shape`` or ``data-nan``.
+            GraftError: ``data-type``, ``data-shape``, ``data-nan`` or ``data-range``.
         """
         array = np.asarray(raw)
         self._check_numbers(array)
@@ -140,7 +142,8 @@ class InputCard(CardPart):
             return self._prepare_image(array)
         if self.kind == "tokens":
             return array if array.dtype in (np.int32, np.int64) else array.astype(np.int64)
-        return array.astype(np.float32) if array.dtype == np.float64 else array
+        wide = array.dtype.kind == "f" and array.dtype.itemsize > 4
+        return array.astype(np.float32) if wide else array
 
     def _check_numbers(self, array: Array) -> None:
         kinds = {"image": "uif", "tensor": "buif", "tokens": "ui"}[self.kind]
@@ -157,8 +160,31 @@ class InputCard(CardPart):
                 f"input '{self.name}': expected a batch of samples, found a single number",
                 "the first axis counts the samples",
             )
-        if array.dtype.kind != "f":
+        if array.dtype.kind == "f":
+            self._check_finite(array)
+        if array.size and (array.dtype.itemsize > 4 or array.dtype.kind == "f"):
+            self._check_range(array)
+
+    def _check_range(self, array: Array) -> None:
+        if self.kind == "image":
+            most, what = LARGEST_PIXEL, "pixels are 0..255"
+        elif array.dtype.kind == "f":
+            most, what = float(np.finfo(np.float32).max), "models take float32"
+        elif self.kind == "tokens":
+            most, what = 2**63 - 1, "models take int64"
+        else:
             return
+        plain = float if array.dtype.kind == "f" else int
+        low, high = plain(array.min()), plain(array.max())
+        if not (-most - 1 <= low and high <= most):
+            found = high if high > most else low
+            raise GraftError(
+                "data-range",
+                f"input '{self.name}' is of kind {self.kind}: {what}, found {found:.3g}",
+                "scale the data",
+            )
+
+    def _check_finite(self, array: Array) -> None:
         broken = ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
         if broken.any():
             raise GraftError(

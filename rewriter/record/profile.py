@@ -149,6 +149,22 @@ class Profile:
             )
         return [self.classes.index(name) for name in classes]
 
+    def checked(self) -> Profile:
+        """Return the profile itself.
+
+        Raises:
+            GraftError: ``data-range`` where activations are so large that their sums are not finite.
+        """
+        for name, tables in self.tables.items():
+            for tensor, table in tables.items():
+                if not np.isfinite(table).all():
+                    raise GraftError(
+                        "data-range",
+                        f"the activations {tensor} are so large that their {name} are not finite",
+                        "check the scale of the data, and scale, mean and std in the card",
+                    )
+        return self
+
     def merge(self, other: Profile) -> Profile:
         """Return the profile of both sets of samples together.
 

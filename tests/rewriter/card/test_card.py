@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -388,3 +389,25 @@ def test_bench_cards_load_and_fit_their_models() -> None:
         loaded.check_against(*tensors)
         with pytest.raises(GraftError, match="labels"):
             loaded.replace(labels=("one", "two")).check_against(*tensors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "array", "part"),
+    [
+        ("image", np.full((1, 4, 5, 3), 2**64 - 1, np.uint64), "pixels are 0..255, found 1.84e+19"),
+        ("image", np.full((1, 4, 5, 3), -1e30), "found -1e+30"),
+        ("tensor", np.full((1, 2), 1e300), "models take float32, found 1e+300"),
+        ("tensor", np.full((1, 2), np.longdouble("-1e400")), "models take float32"),
+        ("tokens", np.full((1, 2), 2**63, np.uint64), "models take int64, found 9.22e+18"),
+    ],
+)
+def test_numbers_that_no_model_takes(kind: str, array: np.ndarray, part: str) -> None:
+    values = {"layout": "NCHW", "color": "RGB", "size": (4, 5)} if kind == "image" else {}
+    with pytest.raises(GraftError, match=re.escape(part)) as caught:
+        InputCard(name="x", kind=kind, **values).prepare(array)
+    assert caught.value.code == "data-range"
+
+
+def test_wide_numbers_become_narrow() -> None:
+    for kind in (np.float64, np.longdouble):
+        assert InputCard(name="x", kind="tensor").prepare(np.ones((1, 2), kind)).dtype == np.float32

@@ -214,3 +214,11 @@ def test_a_pipe_is_no_profile(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "p")
     for path in (tmp_path / "p", Path("/dev/zero"), tmp_path / ("x" * 5000)):
         assert refused(path) == "profile-unreadable"
+
+
+def test_activations_beyond_all_numbers() -> None:
+    assert profile().checked().counts.size == 3
+    broken = profile()
+    broken.tables["sum"]["u"][0, 0] = np.inf
+    with pytest.raises(GraftError, match="activations u are so large"):
+        broken.checked()
