@@ -149,6 +149,6 @@ def _difference(found: NDArray[Any], reference: NDArray[Any]) -> float:
 def _inputs(model: Model, session: Session, context: Context) -> Mapping[str, NDArray[Any]] | None:
     """Return the first samples of the context, or random inputs of the shapes that the model declares."""
     if context.samples is None:
-        return random_inputs(model.proto().graph)
+        return random_inputs(model.message().graph)
     few = context.samples.take(np.arange(min(SAMPLES, len(context.samples))))
     return next(session.batches(few, SAMPLES))[0]

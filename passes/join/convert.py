@@ -86,7 +86,7 @@ class Convert:
 
 
 def _convert(model: Model, opset: int) -> None:
-    original = model.proto()
+    original = model.message()
     try:
         changed = converted(original, opset)
         onnx.checker.check_model(without_references(changed))

@@ -20,11 +20,12 @@ from onnx import numpy_helper
 from onnxslim.core.pattern.registry import DEFAULT_FUSION_PATTERNS
 
 from graft.passes.base import Context, Declined, Report
-from graft.passes.normalize.large_constants import fold_large_constants
+from graft.passes.normalize.large_constants import fold_large_constants, hidden_weights, refer_again
+from graft.passes.normalize.large_norms import fuse_large_norms
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.graph.weights import arrays
+from graft.rewriter.graph.weights import arrays, put_in
 from graft.rewriter.run.computed_constants import foldable_bytes
 from graft.rewriter.run.equivalence import differs
 from graft.rewriter.run.folding import folding_bounded
@@ -73,9 +74,10 @@ class Normalize:
         """
         names = [node.name for node in subject.graph.nodes]
         fold_large_constants(subject)
-        original = subject.proto()
+        original = subject.message()
+        held = arrays(original)  # until both are compared
         try:
-            simple = _simplify(original)
+            simple = _simplify(_without_norms(subject, original))
             reason = differs(original, simple)
         except GraftError:
             raise
@@ -85,6 +87,7 @@ class Normalize:
             log.warning("the graph is used as it is: %s", reason)
             whole = Declined(subject.graph.name or "the graph", reason)
             return NormalizeReport(declined=(whole,), before=len(names), after=len(names))
+        del held
         _keep_names(original.graph, simple.graph)
         model, declined = _with_recurrent_layout(original, simple, context)
         subject.graph = model.graph
@@ -103,7 +106,7 @@ def _with_recurrent_layout(
     report = RecurrentLayout()(normal, context)
     if not report.changed:
         return normal, report.declined
-    reason = differs(original, normal.proto())
+    reason = differs(original, normal.message())
     if not reason:
         return normal, report.declined
     log.warning("recurrent layers are used as they are: %s", reason)
@@ -125,12 +128,21 @@ def _no_longer_random(original: onnx.GraphProto, left: Sequence[str]) -> tuple[D
     return tuple(Declined(name, "Dropout in training mode: removed") for name in gone)
 
 
+def _without_norms(subject: Model, original: onnx.ModelProto) -> onnx.ModelProto:
+    """Return ``original``, large convolutions with the normalization behind them in one."""
+    if not arrays(original):
+        return original
+    work = subject.copy()
+    fuse_large_norms(work)
+    return work.message()
+
+
 def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:
-    proto = onnx.ModelProto()
-    proto.CopyFrom(original)
+    hidden = hidden_weights(original)
+    proto = put_in(original, arrays(original).keys() - hidden)
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
-    fusions = () if arrays(original) else FUSIONS  # of weights that lie elsewhere it cannot make others
+    fusions = () if arrays(proto).keys() - hidden else FUSIONS  # it cannot read weights that lie elsewhere
     skip = [name for name in DEFAULT_FUSION_PATTERNS if name not in fusions]
     with contextlib.redirect_stdout(io.StringIO()), folding_bounded(foldable_bytes(original)):
         slim = onnxslim.slim(proto, skip_fusion_patterns=skip)
@@ -141,7 +153,7 @@ def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:
     with contextlib.suppress(Exception):  # shapes inside are a courtesy to readers
         slim = onnx.shape_inference.infer_shapes(slim)
     result: onnx.ModelProto = slim
-    return result
+    return refer_again(result, original)
 
 
 def _keep_names(original: onnx.GraphProto, simple: onnx.GraphProto) -> None:

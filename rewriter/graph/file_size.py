@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
+from graft.rewriter.graph.light import load_light
 from graft.rewriter.graph.walk import tensors
 
 
@@ -16,7 +17,7 @@ def stored_bytes(path: Path) -> tuple[int, int]:
     Args:
         path: an ONNX file that can be read.
     """
-    proto = onnx.load(path, load_external_data=False)
+    proto, _held = load_light(path)
     beside = {file.resolve(): file.stat().st_size for file in _named(proto, path) if file.is_file()}
     return path.stat().st_size, sum(beside.values())
 
@@ -24,7 +25,7 @@ def stored_bytes(path: Path) -> tuple[int, int]:
 def files_beside(path: Path) -> set[Path]:
     """Return the files with external data that an ONNX file names; none where it cannot be read."""
     try:
-        return _named(onnx.load(path, load_external_data=False), path)
+        return _named(load_light(path)[0], path)
     except (OSError, DecodeError):
         return set()
 

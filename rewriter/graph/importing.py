@@ -16,6 +16,7 @@ from onnx import version_converter
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.bounds import check_sizes
 from graft.rewriter.graph.forms import standardize
+from graft.rewriter.graph.light import load_light
 from graft.rewriter.graph.sound import check_sound
 from graft.rewriter.graph.weights import read_external, with_references, without_references
 from graft.rewriter.regular_files import found_at
@@ -40,12 +41,12 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, list[NDArray[Any]]]:
     """
     _check_file(path)
     try:
-        proto = onnx.load(path, load_external_data=False)
+        proto, held = load_light(path)
         if not proto.graph.node or not proto.opset_import:
             raise DecodeError("no graph in it")
         _check_versions(path, proto)
         check_sound(proto, path.parent)
-        held = read_external(proto, path.parent)
+        held += read_external(proto, path.parent)
         standardize(proto)
         _shape_outputs(proto)
         onnx.checker.check_model(without_references(proto))

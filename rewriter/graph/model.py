@@ -34,11 +34,12 @@ from graft.rewriter.graph.importing import (
     without_zip_maps,
     zip_map_labels,
 )
+from graft.rewriter.graph.light import file_sha256, graph_pieces, model_pieces
 from graft.rewriter.graph.sample_axes import named, sample_axes
 from graft.rewriter.graph.scores import refuse_class_numbers
 from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
 from graft.rewriter.graph.sizes import SIZES_KEY, Sizes, fitting, sizes_at, sizes_from_json, sizes_to_json
-from graft.rewriter.graph.weights import arrays, attach, exported, raw
+from graft.rewriter.graph.weights import arrays, attach, exported, in_own_file, put_in, raw
 from graft.rewriter.graph.weights_file import weights_beside
 
 CARD_KEY = "graft.card"
@@ -102,7 +103,7 @@ class Model:
         model = cls.from_proto(proto)
         del held  # the graph has them now
         model.file_name = path.name
-        model.file_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        model.file_sha256 = file_sha256(path)
         model.card = model._find_card(path, Path(card) if card else None) if with_card else None
         if model.card:
             model.expose(model.card.output.name)
@@ -270,20 +271,23 @@ class Model:
 
     def graph_sha256(self) -> str:
         """Return the hash of nodes, names and weights; metadata, doc strings and shape notes do not count."""
-        proto = self.proto()
-        graph, large = proto.graph, arrays(proto)
+        proto = self.message()
+        graph, beside, large = proto.graph, in_own_file(proto), arrays(proto)
         graph.ClearField("value_info")
         graph.ClearField("doc_string")
         for node in graph.node:
             node.ClearField("metadata_props")
             node.ClearField("doc_string")
         for tensor in graph.initializer:  # where a weight is kept is no part of the graph
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
-        found = hashlib.sha256(graph.SerializeToString(deterministic=True))
-        for name, (values, _) in sorted(large.items()):
+            if tensor.name in beside or tensor.name not in large:
+                tensor.ClearField("data_location")
+                tensor.ClearField("external_data")
+        found = hashlib.sha256()
+        for piece in graph_pieces(graph, beside):
+            found.update(piece)
+        for name in sorted(beside & set(large)):
             found.update(name.encode())
-            found.update(raw(values))
+            found.update(raw(large[name][0]))
         return found.hexdigest()
 
     # ---------------------------------------------------------------- changing
@@ -320,7 +324,7 @@ class Model:
         inner = [tensor for tensor in inner if tensor.name not in ends]
         for tensor in inner:
             tensor.shape = None
-        proto = self.proto()
+        proto = self.message()
         del proto.graph.value_info[:]
         with contextlib.suppress(Exception):  # shapes inside are a courtesy to readers of the file
             proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
@@ -341,6 +345,12 @@ class Model:
         It refers to weights beyond 1.5 GB (:mod:`graft.rewriter.graph.weights`): :meth:`save` writes such a
         model, and :class:`graft.rewriter.run.session.Session` runs it.
         """
+        proto = self.message()
+        inside = arrays(proto).keys() - in_own_file(proto)
+        return put_in(proto, inside) if inside else proto
+
+    def message(self) -> onnx.ModelProto:
+        """Return the same as :meth:`proto`, which refers to weights beyond 32 MB."""
         proto = self._exported()
         opsets, functions, graph = list(proto.opset_import), list(proto.functions), proto.graph
         result = onnx.ModelProto()
@@ -415,10 +425,14 @@ class Model:
         Raises:
             GraftError: ``path`` exists and ``force`` is not set, or cannot be written.
         """
-        proto = self.proto()
+        proto = self.message()
         path = Path(path)
-        with weights_beside(proto, path, force), writing(path, force) as temporary:
-            temporary.write_bytes(proto.SerializeToString(deterministic=True))
+        with (
+            weights_beside(proto, path, force),
+            writing(path, force) as temporary,
+            temporary.open("wb") as file,
+        ):
+            file.writelines(model_pieces(proto))
 
 
 # -------------------------------------------------------------------- helpers

@@ -1,7 +1,8 @@
-"""Weights that are too many for a protobuf message, which holds 2 GB: arrays beside the message.
+"""Weights that are too many for a protobuf message: arrays beside the message.
 
-A message that :func:`exported` makes of a large graph names such an array by a key, in the fields that ONNX
-has for external files. The array is that of the graph, no copy, and is there as long as the graph holds it.
+A message holds at most 2 GB, and every tool that gets one copies it. A message that :func:`exported` makes
+of a large graph names such an array by a key, in the fields that ONNX has for external files. The array is
+that of the graph, no copy, and is there as long as the graph holds it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import contextlib
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -24,14 +26,18 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from graft.rewriter.errors import GraftError
 
+LARGE = 32 << 20
+"""Messages of a graph with more bytes of weights refer to these."""
+PIECE = 64 << 10
+"""Weights with fewer bytes stay in the message."""
 PROTO_BYTES = 1_500_000_000
-"""A graph with more bytes of weights is large: they stay outside of messages, in a file of their own."""
+"""Of a graph with more bytes of weights they are written to a file of their own."""
 LEAST = 1024
-"""Smaller tensors stay in the message."""
+"""Weights with fewer bytes stay in the message of such a graph."""
 DIGITS = 12
 """Hexadecimal digits of a hash of their content, in the name of a file of weights."""
-KEY = "graft-memory/"
-"""How the location of an array in memory begins."""
+KEY = f"graft-memory-{secrets.token_hex(8)}/"
+"""How the location of an array in memory begins: as no file can know."""
 
 ITEM_BYTES: dict[int, int] = {
     **dict.fromkeys((TensorProto.DOUBLE, TensorProto.INT64, TensorProto.UINT64), 8),
@@ -54,21 +60,53 @@ def exported(graph: gs.Graph) -> onnx.ModelProto:
 
 
 def outside(graph: gs.Graph) -> list[gs.Constant]:
-    """Return the weights of a large graph that stay outside: the largest, so that half a message is free."""
+    """Return the weights of a large graph that its message refers to."""
     constants = [tensor for tensor in graph.tensors().values() if isinstance(tensor, gs.Constant)]
-    left, found = sum(map(_bytes, constants)), []
+    total = sum(map(_bytes, constants))
+    if total > PROTO_BYTES:
+        return [tensor for tensor in constants if _bytes(tensor) >= LEAST]
+    if total > LARGE:
+        return [tensor for tensor in constants if _bytes(tensor) >= PIECE and _is_array(tensor)]
+    return []
+
+
+def in_own_file(proto: onnx.ModelProto) -> frozenset[str]:
+    """Return the names of the weights that lie beside the file of a model: the largest of a very large one.
+
+    So many that half of a message is free.
+    """
+    sizes = {tensor.name: size_of(tensor) for tensor in proto.graph.initializer}
+    left, found = sum(sizes.values()), []
     if left > PROTO_BYTES:
-        for tensor in sorted(constants, key=_bytes, reverse=True):
-            if left <= PROTO_BYTES // 2 or _bytes(tensor) < LEAST:
+        for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+            if left <= PROTO_BYTES // 2 or sizes[name] < LEAST:
                 break
-            found.append(tensor)
-            left -= _bytes(tensor)
-    return found
+            found.append(name)
+            left -= sizes[name]
+    return frozenset(found)
 
 
 def arrays(proto: onnx.ModelProto) -> dict[str, tuple[NDArray[Any], int]]:
     """Return the weights that ``proto`` refers to: name to the array and its type in ONNX's numbering."""
-    return {tensor.name: (_array(tensor), tensor.data_type) for tensor in _references(proto)}
+    return {tensor.name: (array_of(tensor), tensor.data_type) for tensor in _references(proto)}
+
+
+def put_in(proto: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """Return a copy of ``proto`` that holds weights which it refers to.
+
+    Args:
+        proto: stays as it is.
+        names: of the weights.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    for tensor in result.graph.initializer:
+        if tensor.name in names and is_reference(tensor):
+            values = array_of(tensor)
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.raw_data = bytes(raw(values))
+    return result
 
 
 def attach(graph: gs.Graph) -> None:
@@ -76,7 +114,7 @@ def attach(graph: gs.Graph) -> None:
     for tensor in graph.tensors().values():
         held = getattr(tensor, "_values", None)
         if isinstance(held, LazyValues) and is_reference(getattr(held, "tensor", None)):
-            tensor.values = _array(held.tensor)
+            tensor.values = array_of(held.tensor)
             tensor.data_location = None
 
 
@@ -130,28 +168,34 @@ def read_external(proto: onnx.ModelProto, folder: Path) -> list[NDArray[Any]]:
         folder: of its file.
 
     Returns:
-        Mapped arrays, to be held until a graph holds them.
+        Arrays, mapped where the model is very large, to be held until a graph holds them.
 
     Raises:
         GraftError: ``model-invalid`` where a file does not hold what the model names.
         OSError: a file is missing.
     """
     external = [t for t in proto.graph.initializer if external_data_helper.uses_external_data(t)]
-    large = [t for t in external if _size(t) >= LEAST] if sum(map(_size, external)) > PROTO_BYTES else []
+    external = [tensor for tensor in external if not is_reference(tensor)]
+    total = sum(map(size_of, external))
+    least = LEAST if total > PROTO_BYTES else PIECE
+    large = [t for t in external if size_of(t) >= least] if total > LARGE else []
     held, files = [], dict[str, NDArray[np.uint8]]()
     for tensor in large:
         array = _mapped(tensor, folder, files)
+        array = array if total > PROTO_BYTES else np.array(array)
         held.append(array)
-        tensor.CopyFrom(_reference(tensor.name, array, tensor.data_type))
+        tensor.CopyFrom(reference(tensor.name, array, tensor.data_type))
+    known = _references(proto)
+    for tensor in known:
         tensor.data_location = TensorProto.DEFAULT  # onnx loads all others
     onnx.load_external_data_for_model(proto, str(folder))
-    for tensor in large:
+    for tensor in known:
         tensor.data_location = TensorProto.EXTERNAL
     return held
 
 
 def write_external(proto: onnx.ModelProto, path: Path, name: str) -> str:
-    """Write the weights that ``proto`` refers to into one file, and let it refer to that.
+    """Write the weights that lie beside a model (:func:`in_own_file`) into a file, and let it refer to that.
 
     Args:
         proto: changed in place.
@@ -162,10 +206,10 @@ def write_external(proto: onnx.ModelProto, path: Path, name: str) -> str:
         The name that the file must get: of the model and of its own content, so that it never takes the
         place of the weights of another model.
     """
-    digest, written = hashlib.sha256(), []
+    digest, written, names = hashlib.sha256(), [], in_own_file(proto)
     with path.open("wb") as file:
-        for tensor in _references(proto):
-            array = _array(tensor)
+        for tensor in (tensor for tensor in _references(proto) if tensor.name in names):
+            array = array_of(tensor)
             padding = b"\0" * (-file.tell() % 64)
             for content in (padding, raw(array)):
                 digest.update(content)
@@ -192,8 +236,8 @@ def _mapped(tensor: TensorProto, folder: Path, files: dict[str, NDArray[np.uint8
     if info.location not in files:
         files[info.location] = np.memmap(path, np.uint8, "c")
     dtype, start = helper.tensor_dtype_to_np_dtype(tensor.data_type), info.offset or 0
-    values = files[info.location][start : start + _size(tensor)]
-    if values.nbytes < _size(tensor):
+    values = files[info.location][start : start + size_of(tensor)]
+    if values.nbytes < size_of(tensor):
         raise GraftError(
             "model-invalid",
             f"{info.location} is cut off: {tensor.name} ends behind it",
@@ -217,14 +261,21 @@ def _referred(tensor: gs.Constant) -> Iterator[None]:
     tensor.values = array if array.flags.c_contiguous else np.ascontiguousarray(array)
     array = tensor.values
     kind = int(helper.np_dtype_to_tensor_dtype(array.dtype))
-    tensor.values = LazyValues(_reference(tensor.name, array, kind))
+    tensor.values = LazyValues(reference(tensor.name, array, kind))
     try:
         yield
     finally:
         tensor.values = array
 
 
-def _reference(name: str, array: NDArray[Any], kind: int) -> TensorProto:
+def reference(name: str, array: NDArray[Any], kind: int) -> TensorProto:
+    """Return a weight of a message that refers to an array, which has to be held.
+
+    Args:
+        name: of the weight.
+        array: its values.
+        kind: its type in ONNX's numbering.
+    """
     key = f"{KEY}{next(_numbers)}"
     _arrays[key] = array
     tensor = TensorProto(name=name, data_type=kind, dims=array.shape, data_location=TensorProto.EXTERNAL)
@@ -236,9 +287,16 @@ def _references(proto: onnx.ModelProto) -> list[TensorProto]:
     return [tensor for tensor in proto.graph.initializer if is_reference(tensor)]
 
 
-def _array(tensor: TensorProto) -> NDArray[Any]:
+def array_of(tensor: TensorProto) -> NDArray[Any]:
+    """Return the values that a weight of a message refers to."""
     key = next(entry.value for entry in tensor.external_data if entry.key == "location")
     return _arrays[key]
+
+
+def _is_array(tensor: gs.Constant) -> bool:
+    """Return whether the values are at hand: what the importer left in its message has fields of its own."""
+    held = tensor._values
+    return not isinstance(held, LazyValues) or is_reference(getattr(held, "tensor", None))
 
 
 def _bytes(tensor: gs.Constant) -> int:
@@ -247,7 +305,8 @@ def _bytes(tensor: gs.Constant) -> int:
     return _bytes_of(tensor.shape, int(kind))
 
 
-def _size(tensor: TensorProto) -> int:
+def size_of(tensor: TensorProto) -> int:
+    """Return the bytes of a weight; those of types that are packed in a message count none."""
     return _bytes_of(tensor.dims, tensor.data_type)
 
 

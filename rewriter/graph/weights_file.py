@@ -13,7 +13,7 @@ import onnx
 from graft.rewriter.files import claimed, refuse_overwrite, unwritable
 from graft.rewriter.files.place import delete, sync_file, sync_folder
 from graft.rewriter.graph.file_size import files_beside
-from graft.rewriter.graph.weights import DIGITS, arrays, write_external
+from graft.rewriter.graph.weights import DIGITS, in_own_file, write_external
 
 
 @contextlib.contextmanager
@@ -36,7 +36,7 @@ def weights_beside(proto: onnx.ModelProto, path: Path, force: bool) -> Iterator[
         refuse_overwrite(path, force)
         before, made = _beside(place.path), None
         try:
-            if arrays(proto):
+            if in_own_file(proto):
                 data = place.path.with_name(write_external(proto, place.data, place.path.name))
                 sync_file(place.data)
                 made = None if os.path.lexists(data) else data

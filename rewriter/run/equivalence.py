@@ -38,7 +38,7 @@ def check(model: Model) -> None:
         GraftError: ``result-invalid`` where it refuses the model.
     """
     try:
-        onnx.checker.check_model(without_references(model.proto()), full_check=True)
+        onnx.checker.check_model(without_references(model.message()), full_check=True)
     except Exception as error:  # the checker raises several unrelated types
         reason = str(error).strip().splitlines()[0]
         raise GraftError(

@@ -124,7 +124,7 @@ class Session:
     """
 
     def __init__(self, model: Model | onnx.ModelProto, device: Device, bounds: Bounds = UNBOUNDED) -> None:
-        proto = model.proto() if isinstance(model, Model) else model
+        proto = model.message() if isinstance(model, Model) else model
         options = ort.SessionOptions()
         options.log_severity_level = QUIET
         options.intra_op_num_threads = device.threads

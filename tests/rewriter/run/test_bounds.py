@@ -101,7 +101,7 @@ def test_a_loop_that_is_slow_is_not_refused(monkeypatch):
 
 def test_a_turn_is_timed():
     slow = loop_limit._turn(_loop(2**62), {"x": ONES})
-    assert 0 < slow < 1e-3
+    assert 0 <= slow < 1e-2
     assert loop_limit._shortened(_loop(2**62, 2**62), 3) != _loop(2**62, 2**62)
     found = CPU.open(loop_limit._shortened(_loop(2**62, 2**62), 3)).run({"x": ONES})
     np.testing.assert_array_equal(found["y"], np.full((2, 4), 11, np.float32))
@@ -135,7 +135,7 @@ def test_constants_larger_than_their_file_are_neither_folded_nor_run(size):
 
 
 def test_what_onnxruntime_says_stays_off_standard_error(tmp_path):
-    onnx.save(_grown(2**62), tmp_path / "m.onnx")
+    onnx.save(_grown(2**29), tmp_path / "m.onnx")
     program = "from graft.tools.cli import main; main()"
     command = [sys.executable, "-c", program, "inspect", str(tmp_path / "m.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
