@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graft.rewriter.numerics import ridge, solve
+from graft.rewriter import numerics
+from graft.rewriter.numerics import Factored, ridge, solve
 
 
 @pytest.mark.parametrize("groups", [(), (1,), (3,)])
@@ -38,3 +39,32 @@ def test_what_is_not_finite_has_no_finite_solution() -> None:
 
 def test_nothing_is_asked_of_no_equations() -> None:
     assert ridge(np.zeros((0, 0)), np.zeros((0, 3)), 1.0).shape == (0, 3)
+
+
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_large_systems_are_factored_once_for_all_right_hand_sides(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numerics, "LARGE", 20)
+    monkeypatch.setattr(numerics, "BLOCK", 16)
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(*shape, 90, 50))
+    matrix = rows.swapaxes(-1, -2) @ rows
+    factored = Factored(matrix)
+    monkeypatch.setattr(np.linalg, "cholesky", None)
+    for right in (random.normal(size=(*shape, 50, 3)), random.normal(size=(*shape, 50, 70))):
+        before = right.copy()
+        np.testing.assert_allclose(factored.solve(right), np.linalg.solve(matrix, right), rtol=1e-9)
+        assert (right == before).all()
+    if not shape:
+        one = random.normal(size=50)
+        np.testing.assert_allclose(factored.solve(one), np.linalg.solve(matrix, one), rtol=1e-9)
+
+
+def test_a_large_matrix_that_is_not_positive_or_not_finite_is_left_to_elimination(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(numerics, "LARGE", 1)
+    matrix, right = np.array([[1.0, 1], [1, 1 - 1e-9]]), np.array([1.0, 2])
+    np.testing.assert_allclose(matrix @ solve(matrix, right), right, rtol=1e-6)
+    assert np.isnan(solve(np.full((2, 2), np.nan), np.ones((2, 1)))).all()
