@@ -14,7 +14,6 @@ import numpy as np
 
 from graft.rewriter.arrays import Array, Table
 
-
 LARGE = 1024
 """Rows of a system beyond which it is factored."""
 BLOCK = 256
@@ -32,7 +31,7 @@ class Factored:
         self._lower: Table | None = None
         if self._matrix.shape[-1] > LARGE:
             try:
-                self._lower = np.linalg.cholesky(self._matrix)
+                self._lower = np.asarray(np.linalg.cholesky(self._matrix), np.float64)
             except np.linalg.LinAlgError:  # not finite, or not quite positive: elimination takes it
                 self._lower = None
 

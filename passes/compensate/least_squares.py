@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graft.rewriter.arrays import Single, Table
-from graft.rewriter.numerics import ridge, solve
+from graft.rewriter.numerics import LARGE, Factored, ridge
 
 OPEN = (-np.inf, np.inf)
 """Limits that are none."""
@@ -46,11 +46,11 @@ def correction(
     base = read @ old.swapaxes(1, 2)
     base += beside
     system = System(read, share)
-    equations = system.penalised(system.penalty(made - base))
+    equations = Factored(system.penalised(system.penalty(made - base)))
     target = made
     for turn in range(ROUNDS + 1):
         cross, mean = system.cross(target - base)
-        step = solve(equations, cross).swapaxes(1, 2).astype(np.float32)
+        step = equations.solve(cross).swapaxes(1, 2).astype(np.float32)
         constant = (mean - system.mean @ step.swapaxes(1, 2))[:, 0]
         if turn == ROUNDS or limits == OPEN:
             break
@@ -62,13 +62,18 @@ def correction(
 
 
 def _beyond(made: Single, predicted: Single, limits: tuple[float, float]) -> Single:
-    """Return ``made``, but where that lies outside of ``limits`` what is predicted beyond the same limit."""
-    target, (low, high) = made, (np.float32(limit) for limit in limits)
+    """Return ``made``, but where that lies outside of ``limits`` what is predicted beyond the same limit.
+
+    ``predicted`` is overwritten.
+    """
+    low, high = (np.float32(limit) for limit in limits)
+    below, above = (made <= low, made >= high)
     if np.isfinite(low):
-        target = np.where(made <= low, np.minimum(predicted, low), target)
+        np.minimum(predicted, low, out=predicted, where=below)
     if np.isfinite(high):
-        target = np.where(made >= high, np.maximum(predicted, high), target)
-    return target
+        np.maximum(predicted, high, out=predicted, where=above)
+    np.copyto(predicted, made, where=~((below & np.isfinite(low)) | (above & np.isfinite(high))))
+    return predicted
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class System:
         self._read = read if self._kept is None else None
         half = rows // 2
         self._parts = (slice(0, half), slice(half, rows))
-        self._halves = [self._products(part) for part in self._parts]
+        self._halves = [self._gram(part) for part in self._parts]
         self.gram: Table = sum(self._halves, np.zeros(()))
 
     def _mean_of(self, values: Single) -> Single:
@@ -129,13 +134,22 @@ class System:
         centred = read[:, part] - self.mean
         return centred, centred * self._share[:, part]
 
-    def _products(self, part: slice, values: Single | None = None) -> Table:
-        """Return ``read' values`` of some rows; of what is read itself where there are no values."""
+    def _gram(self, part: slice) -> Table:
+        """Return ``read' read`` of some rows: of many columns one half, which BLAS mirrors."""
         found: Table | None = None
         for piece in self._pieces(part):
             centred, weighted = self._rows(piece)
-            other = centred if values is None else values[:, piece]
-            made: Table = (weighted.swapaxes(1, 2) @ other).astype(np.float64)
+            if centred.shape[-1] > LARGE:
+                centred = weighted = centred * np.sqrt(self._share[:, piece])
+            made: Table = (weighted.swapaxes(1, 2) @ centred).astype(np.float64)
+            found = made if found is None else found + made
+        return np.zeros(()) if found is None else found
+
+    def _products(self, part: slice, values: Single) -> Table:
+        """Return ``read' values`` of some rows."""
+        found: Table | None = None
+        for piece in self._pieces(part):
+            made: Table = (self._rows(piece)[1].swapaxes(1, 2) @ values[:, piece]).astype(np.float64)
             found = made if found is None else found + made
         return np.zeros(()) if found is None else found
 
