@@ -15,10 +15,11 @@ from graft.rewriter.run.session import Device
 Clock = Callable[[], float]
 BATCH = 16
 """Samples of a batch that is timed."""
-RUNS = 3
-ENOUGH = 1.0
-"""Seconds after which no further batch is timed."""
-SIZE = 512
+RUNS = 9
+"""So often something is timed at most; the median counts, for others may run beside it."""
+ENOUGH = 0.5
+"""Seconds after which it is not timed again."""
+SIZE = 1024
 """Rows and columns of matrices that are multiplied to time linear algebra."""
 
 
@@ -79,7 +80,7 @@ class Speed:
     def measured(
         cls, model: Model, macs: int, samples: Samples, device: Device, clock: Clock = time.perf_counter
     ) -> Speed:
-        """Measure the speed by a few batches, of which the fastest counts.
+        """Measure the speed by a few batches and a few products.
 
         Args:
             model: runs them.
@@ -91,33 +92,29 @@ class Speed:
         Raises:
             GraftError: a sample cannot be read or run.
         """
+        matrix = np.ones((SIZE, SIZE), np.float32)
+        matrix @ matrix  # starts the threads
+        algebra = _median(lambda: matrix @ matrix, clock)  # first: threads of a session would take its time
         few = samples.take(np.arange(min(BATCH, len(samples))))
-        session = device.open(model)
         begin = clock()
-        feed, labels = next(session.batches(few, BATCH))
+        next(few.batches(len(few)))
         read = clock() - begin
-        best, spent = np.inf, 0.0
-        for _ in range(RUNS):
-            begin = clock()
-            session.run(feed)
-            best = min(best, clock() - begin)
-            spent += best
-            if spent > ENOUGH:
-                break
-        count = session.count(feed)
+        session = device.open(model)
+        feed, _ = next(session.batches(few, BATCH))
+        session.run(feed)
+        run = _median(lambda: session.run(feed), clock)
         return cls(
-            macs=max(1, macs) * count / max(best, 1e-6),
-            reads=len(labels) / max(read, 1e-6),
-            flops=_algebra(clock),
+            macs=max(1, macs) * session.count(feed) / run,
+            reads=len(few) / max(read, 1e-6),
+            flops=2 * SIZE**3 / algebra,
         )
 
 
-def _algebra(clock: Clock) -> float:
-    """Return floating-point operations in a second, of products in single precision."""
-    matrix = np.ones((SIZE, SIZE), np.float32)
-    best = np.inf
-    for _ in range(RUNS):
+def _median(work: Callable[[], object], clock: Clock) -> float:
+    """Return the seconds that ``work`` takes, the median of several times."""
+    found: list[float] = []
+    while len(found) < RUNS and sum(found) < ENOUGH:
         begin = clock()
-        matrix @ matrix
-        best = min(best, clock() - begin)
-    return 2 * SIZE**3 / max(best, 1e-9)
+        work()
+        found.append(clock() - begin)
+    return max(float(np.median(found)), 1e-9)
