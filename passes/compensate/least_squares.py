@@ -62,18 +62,13 @@ def correction(
 
 
 def _beyond(made: Single, predicted: Single, limits: tuple[float, float]) -> Single:
-    """Return ``made``, but where that lies outside of ``limits`` what is predicted beyond the same limit.
-
-    ``predicted`` is overwritten.
-    """
-    low, high = (np.float32(limit) for limit in limits)
-    below, above = (made <= low, made >= high)
+    """Return ``made``, but where that lies outside of ``limits`` what is predicted beyond the same limit."""
+    target, (low, high) = made, (np.float32(limit) for limit in limits)
     if np.isfinite(low):
-        np.minimum(predicted, low, out=predicted, where=below)
+        target = np.where(made <= low, np.minimum(predicted, low), target)
     if np.isfinite(high):
-        np.maximum(predicted, high, out=predicted, where=above)
-    np.copyto(predicted, made, where=~((below & np.isfinite(low)) | (above & np.isfinite(high))))
-    return predicted
+        target = np.where(made >= high, np.maximum(predicted, high), target)
+    return target
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ class System:
         groups, rows, columns = read.shape
         self._step = rows if read.size <= AT_ONCE else max(1, AT_ONCE // (2 * groups * columns))
         self.mean: Single = self._mean_of(read)
-        self._kept = self._centred(read, slice(0, rows)) if self._step >= rows else None
+        self._kept = self._whole(read) if self._step >= rows else None
         self._read = read if self._kept is None else None
         half = rows // 2
         self._parts = (slice(0, half), slice(half, rows))
@@ -129,18 +124,19 @@ class System:
         starts = range(part.start, max(part.stop, part.start + 1), self._step)
         return [slice(start, min(part.stop, start + self._step)) for start in starts]
 
-    def _centred(self, read: Single, part: slice) -> tuple[Single, Single]:
-        """Return some rows around their mean, and the same times their weights."""
-        centred = read[:, part] - self.mean
-        return centred, centred * self._share[:, part]
+    def _whole(self, read: Single) -> tuple[Single, Single]:
+        """Return all rows around their mean, and the same times their weights."""
+        centred = read - self.mean
+        return centred, centred * self._share
 
     def _gram(self, part: slice) -> Table:
         """Return ``read' read`` of some rows: of many columns one half, which BLAS mirrors."""
         found: Table | None = None
         for piece in self._pieces(part):
-            centred, weighted = self._rows(piece)
-            if centred.shape[-1] > LARGE:
-                centred = weighted = centred * np.sqrt(self._share[:, piece])
+            if self._kept is not None and self._kept[0].shape[-1] <= LARGE:
+                weighted, centred = self._kept[1][:, piece], self._kept[0][:, piece]
+            else:
+                weighted = centred = self._weighted(piece, np.sqrt(self._share[:, piece]))
             made: Table = (weighted.swapaxes(1, 2) @ centred).astype(np.float64)
             found = made if found is None else found + made
         return np.zeros(()) if found is None else found
@@ -149,15 +145,22 @@ class System:
         """Return ``read' values`` of some rows."""
         found: Table | None = None
         for piece in self._pieces(part):
-            made: Table = (self._rows(piece)[1].swapaxes(1, 2) @ values[:, piece]).astype(np.float64)
+            if self._kept is not None:
+                weighted = self._kept[1][:, piece]
+            else:
+                weighted = self._weighted(piece, self._share[:, piece])
+            made: Table = (weighted.swapaxes(1, 2) @ values[:, piece]).astype(np.float64)
             found = made if found is None else found + made
         return np.zeros(()) if found is None else found
 
-    def _rows(self, part: slice) -> tuple[Single, Single]:
+    def _weighted(self, part: slice, weights: Single) -> Single:
+        """Return some rows around their mean, times ``weights``."""
         if self._kept is not None:
-            return self._kept[0][:, part], self._kept[1][:, part]
+            return np.asarray(self._kept[0][:, part] * weights)
         assert self._read is not None
-        return self._centred(self._read, part)
+        centred = self._read[:, part] - self.mean
+        centred *= weights
+        return centred
 
     def cross(self, target: Single) -> tuple[Table, Single]:
         """Return ``read' target`` (groups, columns, outputs), centred, and the mean of ``target``.
