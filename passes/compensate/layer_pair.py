@@ -17,6 +17,9 @@ from graft.rewriter.run.values import Values
 
 PENALTY = 1e-3
 """Relative to the mean variance of what is read."""
+ENOUGH = 1 << 29
+"""Bytes of what both layers read and should make: of more samples the step is taken on the first ones, which
+are drawn at random, as all are."""
 
 
 class LayerPair:
@@ -40,6 +43,8 @@ class LayerPair:
         self._maps = (LinearMap(first.node, model, device), LinearMap(second.node, model, device))
         self._target = Values(sides.room)
         self._beside = Values(sides.room)
+        self._bytes = 0
+        self._samples = 0
 
     @classmethod
     def find(cls, first: Layer, sides: CutAndParent) -> LayerPair | None:
@@ -56,8 +61,12 @@ class LayerPair:
         return self.second.reads()[1:]
 
     def add(self, cut: Mapping[str, Single], uncut: Mapping[str, Single]) -> None:
-        """Take a batch in, tensors of the cut model and of the parent."""
+        """Take a batch in, tensors of the cut model and of the parent, while there are not enough."""
+        self._bytes += sum(array.nbytes for array in (*cut.values(), *uncut.values()))
+        if self._bytes > ENOUGH and self._samples:
+            return
         target, beside = self.second.wanted(cut, uncut)
+        self._samples += len(target)
         self._target.append(target.astype(np.float32, copy=False))
         if beside is not None and not is_constant(self.second.beside):
             self._beside.append(beside)
@@ -98,7 +107,8 @@ class LayerPair:
 
     def _reader(self, made: Values, rows: Rows) -> Fitted:
         """Fit the second layer to the first as it is now."""
-        behind = Rows(self.second, rows.draw, self._sides)
+        first = replace(self._sides, weights=self._sides.weights[: self._samples])
+        behind = Rows(self.second, rows.draw, first)
         for number in range(len(made)):
             active, target = np.clip(made[number], *self.first.limits), self._target[number]
             behind.add(active, target, self._summand(number, target))
@@ -137,7 +147,7 @@ class LayerPair:
     ) -> tuple[Table, Table]:
         """Return where coefficients and offset of the first layer should go; note what the second misses."""
         axis, back = self.first.operator.made_axis, []
-        for number, places in enumerate(rows.places):
+        for number, places in enumerate(rows.places[: len(made)]):
             each = made[number]
             error, counts = self._miss(number, each, behind)
             carried = self._maps[1].back(error, behind.coefficients, each.shape[1:])
@@ -145,7 +155,7 @@ class LayerPair:
             back.append(flat(carried, axis, places))
             misses.errors.append(error)
             misses.counts.append(counts)
-        cross, mean = system.cross(rows.apart(np.concatenate(back)))
+        cross, mean = system.cross_of_first(rows.apart(np.concatenate(back)))
         penalty = np.full(len(system.gram), PENALTY)
         solved = solve(system.penalised(penalty), cross)
         return solved.swapaxes(1, 2), (mean - system.mean @ solved).reshape(-1).astype(np.float64)

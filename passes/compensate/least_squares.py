@@ -171,6 +171,16 @@ class System:
         target -= mean
         return self._products(slice(0, target.shape[1]), target), mean
 
+    def cross_of_first(self, target: Single) -> tuple[Table, Single]:
+        """Return the same for targets of the first rows only: an estimate of what all rows give."""
+        rows = target.shape[1]
+        if rows == self._share.shape[1]:
+            return self.cross(target)
+        total = float(self._share[:, :rows].sum())
+        mean: Single = (self._share[:, :rows] * target).sum(axis=1, keepdims=True) / np.float32(total)
+        target -= mean
+        return self._products(slice(0, rows), target) / total, mean
+
     def penalised(self, penalty: Table) -> Table:
         """Return ``gram + penalty * mean variance``, for each group the penalty relative to its variance."""
         shifts: Table = (penalty * _variance(self.gram))[:, None, None] * np.eye(self.gram.shape[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,19 +11,19 @@ from graft.passes.base import Context, Declined, Report
 from graft.passes.compensate.layer import BLOCK, CutAndParent, Layer, Rows
 from graft.passes.compensate.layer_pair import LayerPair
 from graft.passes.compensate.recurrent import RecurrentLayer
+from graft.passes.compensate.working_memory import largest_tensor, working_bytes
 from graft.passes.cut.verify import Pruned
 from graft.rewriter.arrays import Table
 from graft.rewriter.data.samples import IGNORED, Samples
+from graft.rewriter.data.sizes import sizes_of
 from graft.rewriter.errors import GraftError
-from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.run.budget import give_back, require
 from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import Batches, StagedRun
 from graft.rewriter.run.values import Room
 
 SAMPLES = 2048
 """More samples bring nothing that could be measured."""
-FLOAT = 4
-"""Bytes of a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,26 +110,20 @@ def _cut_and_parent(subject: Pruned, samples: Samples, weights: Table, device: D
         device: where they run.
 
     Raises:
-        GraftError: there are fewer samples than a batch of fixed size has.
+        GraftError: there are fewer samples than a batch of fixed size has, or there is too little memory.
     """
-    model, whole, room = subject.model, subject.whole, Room(device.room())
-    batches = Batches.read(samples, device, model, BLOCK, _largest(whole.groups), room)
+    model, whole = subject.model, subject.whole
+    give_back()
+    groups = whole.groups.at(sizes_of(whole.model, samples)).sized()
+    each = largest_tensor(groups)
+    needed = working_bytes(model, groups, len(samples), BLOCK)
+    require(needed, device.memory, "the refit")
+    room = Room(device.room() - needed)
+    batches = Batches.read(samples, device, model, BLOCK, each, room)
     weights = weights[: batches.count] / weights[: batches.count].sum()
     runs = (StagedRun(model, batches, device), StagedRun(whole.model, batches, device))
     kept = subject.plan.mask(whole.groups)
     return CutAndParent(model, whole.groups, kept, *runs, weights, device, batches.block, room)
-
-
-def _largest(groups: ChannelGroups) -> int:
-    """Return the bytes of the largest tensor of one sample, of those whose shape is known."""
-    sizes = [1]
-    for node in groups.nodes:
-        for tensor in node.outputs:
-            axis, shape = groups.sample_axis(tensor), groups.shape(tensor) or ()
-            others = [size for at, size in enumerate(shape) if at != axis and size is not None]
-            if axis is not None and len(others) == len(shape) - 1:
-                sizes.append(FLOAT * math.prod(others))
-    return max(sizes)
 
 
 def _refit_gates(layer: RecurrentLayer) -> Declined | None:

@@ -1,8 +1,10 @@
-"""How much memory work may take: ``--memory``, or half of what is free."""
+"""How much memory a process may take: ``--memory``, or half of what is free."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import re
 import sys
 from pathlib import Path
@@ -13,6 +15,9 @@ from graft.rewriter.memory import require as memory_free
 
 SHARE = 0.5
 """Of what is free, where nothing else was said."""
+USUAL = 4 * 10**9
+"""Bytes that the process takes at most, where nothing else was said: what is kept in a file is in the memory
+of the operating system as long as nothing else needs it, and hardly slower."""
 POWERS = ("", "k", "m", "g", "t")
 SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgt]?)(i?)b?|(%))", re.IGNORECASE)
 
@@ -47,9 +52,10 @@ def room_left(memory: int | None) -> int:
     """Return the bytes that may still be taken.
 
     Args:
-        memory: what the process may take altogether; ``None``: half of what is free, beside what it has.
+        memory: what the process may take altogether; ``None``: half of what is free, at most 4 GB.
     """
-    return int(free_bytes() * SHARE) if memory is None else memory - resident_bytes()
+    has = resident_bytes()
+    return min(int(free_bytes() * SHARE), USUAL - has) if memory is None else memory - has
 
 
 def require(needed: int, memory: int | None, what: str) -> None:
@@ -73,6 +79,13 @@ def require(needed: int, memory: int | None, what: str) -> None:
             f"{what} takes {gigabytes(total)} of memory, and --memory allows {gigabytes(memory)}",
             f"give --memory {gigabytes(total).replace(' ', '')} or more, or compensate by fold",
         )
+
+
+def give_back() -> None:
+    """Give memory back to the system that is not used any more; glibc keeps some of it."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another library, or another system
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_bytes() -> int:

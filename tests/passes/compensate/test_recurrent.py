@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.record.profile import PRODUCTS, SQUARES, SUM
 from graft.rewriter.run.equivalence import check
 from graft.rewriter.run.recurrent_cell import ACTIVATIONS, ALPHA, BETA, RecurrentCell
+from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import Batches, StagedRun
 from tests import small
 
@@ -195,14 +195,15 @@ def test_lengths_that_differ_are_not_refitted() -> None:
 
 @pytest.mark.parametrize(("op", "more"), KINDS[:1])
 def test_layers_whose_values_do_not_fit_into_memory_are_fitted_all_the_same(
-    op: str, more: dict[str, Any]
+    op: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    for device in (small.CPU, replace(small.CPU, memory=1)):
+    for room in (1 << 30, 0):
+        monkeypatch.setattr(Device, "room", lambda _, room=room: room)
         model = model_of(net(op, more))
         plan, whole = small.plan(model, layer=range(4)), model.copy()
         small.prune(model, plan)
-        context = replace(small.context(samples=small.samples(data(60))), device=device)
+        context = small.context(samples=small.samples(data(60)))
         report = Refit(small.LABELS, alone=True)(Pruned(Analysed.of(whole), plan, model), context)
         assert report.changed == 2 and not report.declined
         found.append(model.proto().SerializeToString(deterministic=True))

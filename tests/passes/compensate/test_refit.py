@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.passes.compensate import layer_pair, refit
+from graft.passes.compensate import layer, layer_pair, refit
 from graft.passes.compensate.fold import Fold
 from graft.passes.compensate.least_squares import correction
 from graft.passes.compensate.refit import Refit, RefitReport
@@ -23,7 +24,9 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.operators import AffineMap, affine_map_of
+from graft.rewriter.run import values
 from graft.rewriter.run.linear_map import LinearMap
+from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import Batches, StagedRun
 from tests import small
 from tests.small import CPU, LABELS, Net
@@ -265,12 +268,64 @@ def test_a_layer_serves_the_one_behind_it(name: str, share: float, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_what_does_not_fit_into_memory_makes_the_same_bytes(name: str) -> None:
+def test_what_does_not_fit_into_memory_makes_the_same_bytes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make, removed = NETS[name][:2]
-    roomy, tight = (Refitted(make(), memory=memory, **removed) for memory in (None, 1))
+    roomy = Refitted(make(), **removed)
+    stored, given = [], values._Stored.write
+    monkeypatch.setattr(values._Stored, "write", lambda *both: stored.append(both[1].nbytes) or given(*both))
+    monkeypatch.setattr(Device, "room", lambda _: 0)
+    tight = Refitted(make(), **removed)
     one, two = (each.model.proto().SerializeToString(deterministic=True) for each in (roomy, tight))
-    assert one == two
+    assert one == two and sum(stored) > roomy.x.nbytes
     assert roomy.report == tight.report and not tight.report.declined
+
+
+@pytest.mark.parametrize("name", ["convolutions", "sequence"])
+def test_a_pair_of_many_samples_is_fitted_on_the_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, removed, _, share = NETS[name]
+    whole = Refitted(make(), **removed).error
+    monkeypatch.setattr(layer_pair, "ENOUGH", 1)  # one batch of 64
+    cut = Refitted(make(), **removed)
+    assert cut.error != whole and not cut.report.declined
+    assert cut.error < share * cut.before
+
+
+def test_too_little_memory_is_said_before_the_work() -> None:
+    with pytest.raises(GraftError, match=r"the refit takes [\d.]+ GB of memory, and --memory allows 0.1 GB"):
+        Refitted(small.conv_net(), memory=10**8, conv1=[0])
+
+
+def wide_net() -> Net:
+    """Two convolutions over 24 x 24 pixels: 18 kB a sample and tensor."""
+    net = Net(3, 24, 24)
+    made = "x"
+    for number, into in enumerate((3, 8)):
+        weight, bias = net.weight(f"w{number}", 8, into, 3, 3), net.weight(f"b{number}", 8)
+        made = net.node("Conv", f"conv{number}", made, weight, bias, pads=[1, 1, 1, 1])
+        made = net.node("Relu", f"relu{number}", made)
+    net.gemm("y", net.node("Flatten", "flat", net.node("GlobalAveragePool", "mean", made)), 4, 8)
+    return net
+
+
+def test_memory_does_not_grow_with_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Device, "room", lambda _: 0)
+    monkeypatch.setattr(layer, "ROWS", 1000)
+    monkeypatch.setattr(layer_pair, "ENOUGH", 1)
+    given, most = Refit.__call__, []
+
+    def measured(pass_: Refit, *both: Any) -> RefitReport:
+        tracemalloc.start()
+        report = given(pass_, *both)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        return report
+
+    monkeypatch.setattr(Refit, "__call__", measured)
+    for count in (128, 128, 768):  # the first run loads what is loaded once
+        Refitted(wide_net(), count, conv0=[0, 3], conv1=[1])
+    assert most[2] < 1.2 * most[1], most
 
 
 def test_a_model_that_lost_nothing_stays_as_it_is() -> None:
