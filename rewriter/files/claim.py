@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ WAIT = 2.0
 """Seconds that a writer waits: for one that is just ending, or a reader that puts something right."""
 READERS_WAIT = 10.0
 """Seconds that a reader waits for a writer that is between two renames."""
+
+log = logging.getLogger("graft")
 
 _held: set[tuple[Path, int]] = set()
 """Paths that this process has claimed, each with the thread that did."""
@@ -42,7 +45,9 @@ def claimed(path: Path) -> Iterator[Place]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(_made(place.path.parent))
-            stack.enter_context(locked(place.lock, WAIT))
+            if not stack.enter_context(locked(place.lock, WAIT)):
+                folder = place.path.parent
+                log.warning("%s has no locks: let no two runs write the same output at once", folder)
             settle(place)
         except BusyError:
             raise GraftError(
@@ -68,8 +73,9 @@ def settled(path: Path) -> None:
     if not place.is_left() or (place.path, threading.get_ident()) in _held:
         return
     try:
-        with locked(place.lock, 0):
-            settle(place)
+        with locked(place.lock, 0) as sure:
+            if sure or (os.path.lexists(place.old) and not os.path.lexists(place.path)):
+                settle(place)
     except BusyError:
         _await(place)
     except OSError as error:

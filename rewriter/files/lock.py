@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import sys
 import time
@@ -22,16 +21,16 @@ FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_C
 POLL = 0.05
 """Seconds between two tries."""
 
-log = logging.getLogger("graft")
-
 
 class BusyError(Exception):
     """Another process, or another thread, holds the lock."""
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait: float) -> Iterator[None]:
+def locked(path: Path, wait: float) -> Iterator[bool]:
     """Hold the lock of the file ``path``, which is made, and deleted at the end.
+
+    Yields true, or false on a file system without locks, where another one may be at work all the same.
 
     Args:
         path: of the file; nothing is written to it.
@@ -42,12 +41,13 @@ def locked(path: Path, wait: float) -> Iterator[None]:
         OSError: the file cannot be made.
     """
     end = time.monotonic() + wait
-    while (handle := _taken(path)) is None:
+    while (taken := _taken(path)) is None:
         if time.monotonic() >= end:
             raise BusyError
         time.sleep(POLL)
+    handle, sure = taken
     try:
-        yield
+        yield sure
     finally:
         if sys.platform == "win32":  # an open file cannot be deleted there
             os.close(handle)
@@ -57,21 +57,20 @@ def locked(path: Path, wait: float) -> Iterator[None]:
             os.close(handle)
 
 
-def _taken(path: Path) -> int | None:
-    """Return the open file whose lock was taken, or None where another one holds it."""
+def _taken(path: Path) -> tuple[int, bool] | None:
+    """Return the open file whose lock was taken, and whether there are locks; None where another holds it."""
     handle = os.open(path, FLAGS, 0o666)
     try:
         _lock(handle)
         if os.path.samestat(os.fstat(handle), os.stat(path)):  # else its last holder deleted it
-            return handle
+            return handle, True
     except (BlockingIOError, FileNotFoundError):
         pass
     except OSError as error:
         if error.errno not in NO_LOCKS:
             os.close(handle)
             raise
-        log.warning("%s has no locks: let no two runs write the same output at once", path.parent)
-        return handle
+        return handle, False
     os.close(handle)
     return None
 

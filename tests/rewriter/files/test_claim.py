@@ -105,3 +105,11 @@ def test_where_there_are_no_locks_that_is_said(
         temporary.write_text("new")
     assert (tmp_path / "a").read_text() == "new"
     assert "has no locks" in caplog.text
+    place = Place.of(tmp_path / "a")
+    place.new.touch()
+    settled(place.path)
+    assert place.new.exists(), "another run may be writing it"
+    place.path.unlink()
+    place.old.mkdir()
+    settled(place.path)
+    assert place.path.is_dir()
