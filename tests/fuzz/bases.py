@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -31,6 +32,14 @@ GRAPHS = (
     *("layer_normalization", "tiles", "resizes", "logic"),
 )
 """Cases of the law, each of them a network for five classes."""
+ROOT = Path(__file__).parents[2]
+FILES = {
+    "digits": ROOT / "models" / "digits_sklearn.onnx",
+    "resnet": ROOT / "tests" / "zoo" / "resnet_torchscript.onnx",
+    "vit": ROOT / "tests" / "zoo" / "vit_dynamo.onnx",
+    "mobilenet": ROOT / "tests" / "zoo" / "mobilenetv3_keras.onnx",
+}
+"""Classifiers of images as exporters write them, with their cards beside."""
 WITH_MODULES = ("gemms", "dense_convolutions", "softmax_end", "pictures")
 """Bases that also have a profile, a plan and modules."""
 RUN = ("--threads", "1", "--providers", "cpu")
@@ -59,7 +68,7 @@ class Base:
 
 def names() -> tuple[str, ...]:
     """All bases."""
-    return (*GRAPHS, "pictures", "detector")
+    return (*GRAPHS, *FILES, "pictures", "detector")
 
 
 def base(name: str) -> Base:
@@ -68,6 +77,8 @@ def base(name: str) -> Base:
         return _pictures()
     if name == "detector":
         return _detector()
+    if name in FILES:
+        return _of_file(name)
     return _of_case(name)
 
 
@@ -85,6 +96,18 @@ def _of_case(name: str) -> Base:
     if len(shapes) == 1:
         shapes = {"": next(iter(shapes.values()))}
     return Base(name, model, card, _samples(shapes))
+
+
+def _of_file(name: str) -> Base:
+    """A file with its card, and random images."""
+    card = FILES[name].with_suffix(".yaml").read_text("utf-8")
+    shape = (8, 8) if name == "digits" else (32, 32, 3)
+    rng = np.random.default_rng(0)
+    data: dict[str, Array] = {}
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        data[f"x_{split}"] = rng.integers(0, 256, (count, *shape)).astype(np.uint8)
+        data[f"y_{split}"] = np.arange(count) % len(labels(name))
+    return Base(name, onnx.load(FILES[name]), card, data)
 
 
 def _samples(shapes: dict[str, list[int]]) -> dict[str, Array]:
@@ -185,4 +208,7 @@ def derive(folder: Path, run: Command) -> None:
 
 def labels(name: str) -> tuple[str, ...]:
     """Labels of a base."""
+    if name in FILES:
+        card = yaml.safe_load(FILES[name].with_suffix(".yaml").read_text("utf-8"))
+        return tuple(card["labels"])
     return kit.LABELS if name == "pictures" else LABELS

@@ -123,6 +123,8 @@ def _bases_for(kind: str) -> tuple[str, ...]:
         return ("pictures",)
     if kind in ("plan", "profile", "folder"):
         return bases.WITH_MODULES
+    if kind == "card":
+        return (*bases.names(), *bases.FILES, "pictures", "pictures")
     if kind == "options":
         return (*bases.WITH_MODULES, "recurrent", "attention_of_three_projections")
     return bases.names()

@@ -59,7 +59,14 @@ def run(model: onnx.ModelProto | Path, inputs: dict[str, Array]) -> dict[str, Ar
     for entry in session.get_inputs():
         fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else None
         wanted[entry.name] = inputs[entry.name][:fixed]
-    return dict(zip(names, session.run(names, wanted), strict=True))
+    return dict(zip(names, map(_as_array, session.run(names, wanted)), strict=True))
+
+
+def _as_array(values: Any) -> Array:
+    """An output; a ZipMap's, one dictionary a sample, as the array that it was made of."""
+    if isinstance(values, list) and all(isinstance(each, dict) for each in values):
+        return np.array([list(each.values()) for each in values])
+    return np.asarray(values)
 
 
 def _card() -> dict[str, Any]:
@@ -77,10 +84,20 @@ def _inputs(card: dict[str, Any], split: str = "train", count: int = SAMPLES) ->
         for name, said in inputs.items():
             key = f"x_{split}.{name}" if f"x_{split}.{name}" in data.files else f"x_{split}"
             values = data[key][:count]
-            if said.get("kind") == "image":
-                values = (values * np.float32(said.get("scale", 1)))[:, None].astype(np.float32)
-            found[name] = values
+            found[name] = _prepared(values, said) if said.get("kind") == "image" else values
     return found
+
+
+def _prepared(images: Array, said: dict[str, Any]) -> Array:
+    """Images of the size that the card names, as the model takes them."""
+    mean, std = (np.array(said.get(key, default), np.float32) for key, default in (("mean", 0), ("std", 1)))
+    values = (images * np.float32(said.get("scale", 1)) - mean) / std
+    layout = said.get("layout", "NCHW")
+    if layout == "NCHW":
+        values = values[:, None] if values.ndim == 3 else np.moveaxis(values, -1, 1)
+    elif layout == "flat":
+        values = values.reshape(len(values), -1)
+    return values.astype(np.float32)
 
 
 def _scores(model: onnx.ModelProto | Path, inputs: dict[str, Array], name: str, classes: int) -> Array:
