@@ -158,7 +158,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         terminal.close_stdout()
         return PIPE_CLOSED
     except OSError as error:
-        return _unwritten(given, error)
+        return _unusable(given, error)
     except MemoryError as error:
         short = lacking(error)
         return _fail(given, short.code, short.message, short.hint)
@@ -245,10 +245,13 @@ def _fail(arguments: Sequence[str], code: str, message: str, hint: str) -> int:
     return BAD_REQUEST
 
 
-def _unwritten(arguments: Sequence[str], error: OSError) -> int:
-    """Return the exit code of a command that a full disk ends, most likely while it prints."""
+def _unusable(arguments: Sequence[str], error: OSError) -> int:
+    """Return the exit code of a command that a path ends which nobody can use, or a full disk."""
     if error.errno not in FULL:
-        return _unexpected(arguments, error)
+        if error.filename is None or error.strerror is None:
+            return _unexpected(arguments, error)
+        what = f"cannot use {error.filename}: {error.strerror}"
+        return _fail(arguments, "path-unusable", what, "check the path, and who may read and write there")
     terminal.close_stdout()
     what = error.filename or "what there is to print"
     return _fail(

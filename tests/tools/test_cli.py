@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from graft.tools.cli import run
 from tests.integration import kit
 
 PROGRAM = [sys.executable, "-c", "from graft.tools.cli import main; main()"]
@@ -76,3 +77,15 @@ def test_signals_that_ask_to_end_leave_nothing(number: int, here: Path) -> None:
         _, said = run.communicate(timeout=60)
     assert (run.returncode, said.split()[-2:]) == (130, ["graft:", "interrupted"])
     assert kit.listing(here) == before
+
+
+@pytest.mark.parametrize(
+    "line", [["compose", "{}"], ["evaluate", "{}", "--data", "x.npz"], ["inspect", "{}"]]
+)
+def test_a_path_that_nobody_can_use_is_named(line: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    name = "x" * 300
+    more = ["-o", "out.onnx"] if line[0] == "compose" else []
+    assert run([*(word.format(name) for word in line), *more]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("graft: error: ") and error.count("\n") == 1
+    assert "unexpected" not in error and "name too long" in error.lower()
