@@ -45,7 +45,10 @@ class Factored:
         if not right.size:
             return np.zeros(right.shape)
         if self._lower is None:
-            return np.asarray(np.linalg.solve(self._matrix, right))
+            try:
+                return np.asarray(np.linalg.solve(self._matrix, right))
+            except np.linalg.LinAlgError:  # singular: no numbers that anybody could use
+                return np.full(right.shape, np.nan)
         found = right[:, None].copy() if right.ndim == 1 else right.copy()
         _substitute(self._lower, found)
         return found.reshape(right.shape)
@@ -67,7 +70,9 @@ def _substitute(lower: Table, found: Table) -> None:
 
 
 def solve(matrix: Array, right: Array) -> Table:
-    """Return ``x`` with ``matrix @ x = right``, in double precision; not finite where the matrix is not.
+    """Return ``x`` with ``matrix @ x = right``, in double precision.
+
+    It is not finite where the matrix is not, or where it is singular.
 
     Args:
         matrix: symmetric positive definite (size, size), or a stack (groups, size, size).

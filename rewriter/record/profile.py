@@ -313,3 +313,10 @@ class Profile:
                     raise ValueError(f"'{name}' of {tensor} does not fit its {rows} classes")
                 if not np.isfinite(table).all():
                     raise ValueError(f"'{name}' of {tensor} holds NaN or infinity")
+                self._check_beside_sums(name, tensor)
+
+    def _check_beside_sums(self, name: str, tensor: str) -> None:
+        """Raise ValueError unless a table goes with the sums of the same channels."""
+        table, sums = self.tables[name][tensor], self.tables.get(SUM.name, {}).get(tensor)
+        if sums is None or table.shape[1] != sums.shape[1] ** (2 if name == PRODUCTS.name else 1):
+            raise ValueError(f"'{name}' of {tensor} has no sums of the same channels beside it")

@@ -68,3 +68,8 @@ def test_a_large_matrix_that_is_not_positive_or_not_finite_is_left_to_eliminatio
     matrix, right = np.array([[1.0, 1], [1, 1 - 1e-9]]), np.array([1.0, 2])
     np.testing.assert_allclose(matrix @ solve(matrix, right), right, rtol=1e-6)
     assert np.isnan(solve(np.full((2, 2), np.nan), np.ones((2, 1)))).all()
+
+
+def test_a_singular_matrix_gives_no_numbers() -> None:
+    assert np.isnan(solve(np.zeros((2, 2)), np.ones(2))).all()
+    assert np.isnan(solve(np.zeros((3, 2, 2)), np.ones((3, 2, 1)))).all()

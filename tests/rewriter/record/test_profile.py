@@ -175,6 +175,9 @@ BAD = {
     "infinite": {"sum|u": np.full((3, 2), np.inf)},
     "not a number": {"squares|u": np.full((3, 2), np.nan)},
     "single precision": {"sum|u": np.ones((3, 2), np.float32)},
+    "no sums": {"active|v": np.ones((3, 2))},
+    "fewer channels": {"active|u": np.ones((3, 1))},
+    "fewer pairs": {"products|u": np.ones((3, 2))},
 }
 
 
