@@ -7,7 +7,6 @@ locks, so a campaign is a process of its own, and Linux.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -15,6 +14,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+if sys.platform != "win32":
+    import resource
 
 SECONDS = 10.0
 """Most seconds of processor time."""
