@@ -7,6 +7,7 @@ height, time, a size of 1 that broadcasts). Channels are tied one by one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,17 @@ import onnx_graphsurgeon as gs
 from graft.rewriter.arrays import Axes, Channels
 from graft.rewriter.channels.coupling import Coupling
 from graft.rewriter.graph.shapes import Shape
+
+COUNTED = 2**14
+"""Shorter lists of channels are not counted."""
+LONGEST = 2**20
+"""The most channels along one axis: a flattened map of 64 channels of 128x128. Each takes microseconds."""
+MOST_PLACES = 2**23
+"""The most channels along all counted axes together."""
+
+
+class TooManyChannelsError(Exception):
+    """An axis is too long to follow channels along it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,7 @@ class Flow:
         self.origins: list[ChannelOrigin] = []
         self._pinned: dict[int, str] = {}
         self._ties = Coupling()
+        self._places = 0
 
     # ------------------------------------------------------------- reading
 
@@ -84,9 +97,21 @@ class Flow:
 
     # ------------------------------------------------------------- writing
 
+    def _count(self, places: int) -> None:
+        """Count channels along an axis.
+
+        Raises:
+            TooManyChannelsError: along this axis, or along all so far.
+        """
+        if places > COUNTED:
+            self._places += places
+            if places > LONGEST or self._places > MOST_PLACES:
+                raise TooManyChannelsError
+
     def give(self, tensor: gs.Tensor, axes: Sequence[Channels | None]) -> None:
         """Set which channels ``tensor`` carries. Lists of another length than its axes are pinned."""
         carried = list(axes)
+        self._count(max((len(channels) for channels in carried if channels is not None), default=0))
         for axis, channels in enumerate(carried):
             size = self.size(tensor, axis)
             if channels is not None and size not in (None, len(channels)):
@@ -96,6 +121,7 @@ class Flow:
 
     def make(self, node: gs.Node, size: int) -> Channels:
         """Return new channels that ``node`` makes."""
+        self._count(size)
         channels = self._ties.new(size)
         self.origins.append(ChannelOrigin(node.name, channels))
         return channels
@@ -108,12 +134,14 @@ class Flow:
             size: how many.
             reason: why they stay.
         """
+        self._count(size)
         channels = self._ties.new(size)
         self.pin(channels, node, reason)
         return channels
 
     def adopt(self, size: int) -> Channels:
         """Return channels of a constant, for those to be tied to that it meets; alone they always stay."""
+        self._count(size)
         return self._ties.new(size)
 
     def tie(self, left: Channels, right: Channels) -> None:
@@ -155,6 +183,7 @@ class Flow:
 
     def merge(self, lists: Sequence[Channels | None], sizes: Sequence[int]) -> Channels:
         """Return the channels of axes that become one; at least one of them holds channels."""
+        self._count(math.prod(sizes))
         return self._ties.merge(lists, sizes)
 
     def split(self, channels: Channels, sizes: Sequence[int]) -> Axes:

@@ -12,7 +12,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.rewriter.arrays import Axes, Channels, Mask, Scores
-from graft.rewriter.channels.flow import ChannelOrigin, Flow
+from graft.rewriter.channels.coupling import distinct
+from graft.rewriter.channels.flow import ChannelOrigin, Flow, TooManyChannelsError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import fixed_batch
 from graft.rewriter.graph.shapes import Shape
@@ -21,6 +22,7 @@ from graft.rewriter.groups.sample_layout import SampleLayout, sample_layouts
 from graft.rewriter.operators import Operator, operator_of, same_shape
 from graft.rewriter.operators.unfit import naming
 
+TOO_LONG = "its output is too long to follow channels along it"
 Number = TypeVar("Number", np.bool_, np.float64)
 
 
@@ -227,7 +229,7 @@ class ChannelMap:
 
     def behind(self, channels: Channels) -> Channels:
         """Return the atoms that ``channels`` are, or are products of."""
-        return np.unique(np.concatenate([channels[self.atoms[channels]], self.products.factors_of(channels)]))
+        return distinct(np.concatenate([channels[self.atoms[channels]], self.products.factors_of(channels)]))
 
     def close(self, values: NDArray[Number]) -> NDArray[Number]:
         """Return ``values``, at every product the least of its factors': of a mask, whether all stay."""
@@ -253,7 +255,14 @@ def _visit(node: gs.Node, flow: Flow) -> None:
     operator = operator_of(node)
     if flow.batched:
         _pin_batched(node, operator, flow)
-    operator.flow(node, flow)
+    made = len(flow.origins)
+    try:
+        operator.flow(node, flow)
+    except TooManyChannelsError:
+        flow.pin_inputs(node, TOO_LONG)
+        for origin in flow.origins[made:]:
+            flow.pin(origin.channels, node, TOO_LONG)
+        return
     silent = any(output.name not in flow.axes for output in node.outputs[:1])
     if silent and not operator.outputs_no_channels:
         flow.pin_inputs(node, "its output is of unknown shape")

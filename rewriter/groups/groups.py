@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.rewriter.arrays import Axes, Channels, Mask, Scores
-from graft.rewriter.channels.coupling import UnionFind
+from graft.rewriter.channels.coupling import UnionFind, distinct
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.shapes import Shape
@@ -290,7 +290,7 @@ def _last_of(needed: Sequence[Channels], channel_map: ChannelMap) -> list[int]:
     """Return the atoms without which one of the lists ``needed`` would have no channel left."""
     found: set[int] = set()
     for channels in needed:
-        numbers = np.unique(channels)
+        numbers = distinct(channels)
         atoms = [numbers[channel_map.atoms[numbers]], channel_map.products.factors_of(numbers)]
         behind, times = np.unique(np.concatenate(atoms), return_counts=True)
         found.update(behind[times == len(numbers)].tolist())
@@ -303,7 +303,7 @@ def _collect(channel_map: ChannelMap, pinned: Mapping[int, str]) -> dict[str, Gr
     union, first_with = UnionFind(), np.full(channel_map.count, -1, np.int64)
     union.new(len(lists))
     for position, (_, channels) in enumerate(lists):
-        for other in np.unique(first_with[channels]).tolist():
+        for other in distinct(first_with[channels]).tolist():
             if other >= 0:
                 union.tie(other, position)
         first_with[channels[first_with[channels] < 0]] = position

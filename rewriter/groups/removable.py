@@ -15,6 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.arrays import Array, Channels
+from graft.rewriter.channels.coupling import distinct
 from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.groups.channel_map import ChannelMap
 from graft.rewriter.operators import consumer_of, operator_of
@@ -25,7 +26,7 @@ Key = bytes
 
 def list_key(channels: Channels) -> Key:
     """Return the same for lists of the same channels, in any order and number."""
-    return np.unique(channels).tobytes()
+    return distinct(channels).tobytes()
 
 
 def removable(graph: gs.Graph, channel_map: ChannelMap, pinned: Collection[int]) -> frozenset[Key]:
@@ -38,7 +39,7 @@ def removable(graph: gs.Graph, channel_map: ChannelMap, pinned: Collection[int])
         channel_map: its channels.
         pinned: atoms that stay in any case.
     """
-    lists = {list_key(channels): np.unique(channels) for channels in channel_map.lists if len(channels)}
+    lists = {list_key(channels): distinct(channels) for channels in channel_map.lists if len(channels)}
     if not lists:
         return frozenset()
     joined = np.concatenate(list(lists.values()))
