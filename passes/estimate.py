@@ -33,6 +33,8 @@ ANALYSES = 12.0
 """Analyses, copies and loads of a graph for each module."""
 SESSIONS = 4.0
 """Pieces of a graph that are loaded for each layer that is refitted, as large as some nodes."""
+TOUCHED = 2500.0
+"""Operations of products in the time that it takes to move one number about as often as a fit does."""
 PAIR = 5.0
 """Passes through each of the two layers where one is fitted to the other."""
 KEPT = 0.6
@@ -115,7 +117,9 @@ class Subject:
             after = readers[0] if len(readers) == 1 else None
             flat = after is not None and operator_of(after).limits(after) != OPEN
             shape = operator.coefficients(node).shape
-            solved = least_squares(shape, keep, flat)
+            made = self.groups.shape(node.outputs[0]) or ()
+            places = np.prod([size or 1 for size in made[1:]]) / (shape[0] * shape[1])
+            solved = least_squares(shape, used * max(1.0, float(places)), keep, flat)
             paired = after is not None and after.op != "Add"
             flops += solved * (1.0 + paired)
             macs += PAIR * paired * keep * own_macs * used * 2
@@ -156,18 +160,20 @@ def _sized(parent: Parent, samples: Samples) -> ChannelGroups:
     return parent.groups.at(sizes) if sizes else parent.groups
 
 
-def least_squares(shape: Sequence[int], keep: float, flat: bool) -> float:
+def least_squares(shape: Sequence[int], most: float, keep: float, flat: bool) -> float:
     """Return the operations of a fit, in single precision.
 
     Args:
         shape: of the coefficients: groups, outputs of a group, columns.
+        most: rows that there are.
         keep: share of the cost that the module keeps, of which channels keep the root.
         flat: an activation follows that is flat somewhere: targets and weights take turns.
     """
     groups, outputs, columns = shape
-    rows = max(1.0, min(ROWS, NUMBERS / (groups * columns)))
+    rows = max(1.0, min(ROWS, NUMBERS / (groups * columns), most))
     outputs, columns = outputs * keep**0.5, columns * keep**0.5
     turns = ROUNDS + 1 if flat else 1
     products = 2 * rows * (columns**2 + (2 * turns + 2) * columns * outputs)
     solved = DOUBLE * (len(PENALTIES) + turns) * (2 / 3 * columns**3 + 2 * columns**2 * outputs)
-    return float(groups * (products + solved))
+    touched = TOUCHED * rows * (columns + (turns + 1) * outputs)
+    return float(groups * (products + solved + touched))

@@ -16,7 +16,10 @@ from graft.passes.identify.ablation import Ablation
 from graft.passes.parent import Parent
 from graft.rewriter.data.folds import FOLDS
 from graft.rewriter.data.samples import Samples
-from graft.rewriter.measure.speed import Speed, Workload
+from graft.rewriter.data.split import Split
+from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
+from graft.rewriter.measure.speed import Speed, Workload, seconds_a_sample
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
 
@@ -32,8 +35,14 @@ SHORT = 5.0
 SLOW = Speed(macs=1e8, reads=200.0, flops=1e9)
 USUAL = Speed(macs=2e10, reads=500.0, flops=5e10)
 
+PASSES_OF_A_FIT = 2.0
+"""Passes over the training samples that fitting scores takes."""
+FEW = 100
+"""Fewer samples than this are run in no time, or are their own estimate."""
+
 clock = time.perf_counter
 measured = Speed.measured
+a_sample = seconds_a_sample
 
 
 @dataclass(frozen=True)
@@ -148,6 +157,41 @@ class Estimate:
     def plain(self) -> dict[str, float]:
         """Return what was estimated and what it took so far, for ``--json``; files hold neither."""
         return {"estimate_seconds": round(self.seconds, 1), "seconds": round(clock() - self._begun, 1)}
+
+
+class Passes:
+    """What running models on all samples takes, for commands that do little else.
+
+    Args:
+        models: each runs all samples.
+        split: the samples; ``None``: there are none.
+        times: how often.
+        device: where they run.
+    """
+
+    def __init__(self, models: Sequence[Model], split: Split | None, times: float, device: Device) -> None:
+        self._begun = clock()
+        self.seconds = 0.0
+        if split is not None and len(split) >= FEW:
+            each = sum(_a_sample(model, split, device) for model in models)
+            self.seconds = times * len(split) * each
+
+    def announce(self, what: str) -> None:
+        """Print a line on standard error about long work, in words."""
+        if self.seconds >= SAID:
+            _say(f"about {duration(self.seconds)}: {what}")
+
+    def plain(self) -> dict[str, float]:
+        """Return what was estimated and what it took so far, for ``--json``."""
+        return {"estimate_seconds": round(self.seconds, 1), "seconds": round(clock() - self._begun, 1)}
+
+
+def _a_sample(model: Model, split: Split, device: Device) -> float:
+    """Return the seconds of a sample; 0 where none fits, which is said where they are used."""
+    try:
+        return a_sample(model, Samples.match(split, model.require_card()), device)
+    except GraftError:
+        return 0.0
 
 
 def decomposing(

@@ -19,6 +19,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.tools import console as show
 from graft.tools import options, parents
+from graft.tools.estimates import PASSES_OF_A_FIT, Passes
 from graft.tools.patch import print_report, save
 
 log = logging.getLogger("graft")
@@ -109,6 +110,8 @@ def from_samples(
     made.labels(before.require_card())
     device = run.device()
     found = ClassData.load(before, made.name, data, run.seed)
+    passes = Passes([before], found.training, PASSES_OF_A_FIT, device)
+    passes.announce(f"MODEL on {len(found.training)} training samples")
     report = made(before, Context(data=found.training, device=device, seed=run.seed))
     old = made.name if made.replaces else None
     result: dict[str, Any] = {
@@ -126,7 +129,7 @@ def from_samples(
             evaluate_before_after((before, report.model), changed, found.test, found.numbers, device)
         )
         result.update(parents.sources_of(found.training, found.test))
-    result.update(save(report.model, output.output, output))
+    result.update(save(report.model, output.output, output), **passes.plain())
     show.declined(result["declined"])
     if report.recall < RARELY:
         log.warning(

@@ -27,6 +27,7 @@ from graft.rewriter.record.folder import load_module, module_files
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, Options, one_of
+from graft.tools.estimates import PASSES_OF_A_FIT, Passes
 from graft.tools.naming import parse_rename
 
 NEWCOMER = "Module"
@@ -119,6 +120,8 @@ def bring_in(
     training, reason = samples.training()
     part = _held_out(samples, before.require_card(), (name, *renamed), newcomer.name, data.test_split)
     context = Context(data=training, device=device, seed=run.seed)
+    passes = Passes([before, newcomer.model], training, PASSES_OF_A_FIT, device)
+    passes.announce(f"two networks on {len(training or ())} training samples")
     report = replacing(Patch(before, newcomer, name), context)
     result = {
         "output": output.output,
@@ -137,7 +140,7 @@ def bring_in(
         numbers = samples.numbers.get("")
         result.update(evaluate_before_after(models, changed, part, numbers, device))
         result.update(parents.sources_of(training, part))
-    result.update(save(report.model, output.output, output))
+    result.update(save(report.model, output.output, output), **passes.plain())
     what = _headline(name, newcomer.name, module)
     command = "replace" if name else "add"
     show.declined(result["declined"])

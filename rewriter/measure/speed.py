@@ -110,6 +110,30 @@ class Speed:
         )
 
 
+def seconds_a_sample(
+    model: Model, samples: Samples, device: Device, clock: Clock = time.perf_counter
+) -> float:
+    """Return how long it takes to read and run one sample, by a few batches.
+
+    Args:
+        model: runs them.
+        samples: the first of them are run.
+        device: where they run.
+        clock: returns seconds.
+
+    Raises:
+        GraftError: a sample cannot be read or run.
+    """
+    few = samples.take(np.arange(min(BATCH, len(samples))))
+    begin = clock()
+    next(few.batches(len(few)))
+    read = clock() - begin
+    session = device.open(model)
+    feed, _ = next(session.batches(few, BATCH))
+    session.run(feed)
+    return read / len(few) + _median(lambda: session.run(feed), clock) / session.count(feed)
+
+
 def _median(work: Callable[[], object], clock: Clock) -> float:
     """Return the seconds that ``work`` takes, the median of several times."""
     found: list[float] = []

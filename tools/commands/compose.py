@@ -14,6 +14,7 @@ from graft.passes.compare import comparison_called
 from graft.passes.compare import names as comparison_names
 from graft.passes.compare.reject import FALSE_POSITIVE_RATE
 from graft.passes.compose import STRATEGIES, Compose, ComposeReport
+from graft.passes.decompose import Decompose
 from graft.passes.join.adopt import adopted, is_whole
 from graft.passes.join.merge import INPUTS
 from graft.passes.join.naming import TRAIN, Naming, prefixed_names
@@ -22,15 +23,17 @@ from graft.passes.networks import Modules
 from graft.passes.trunk import Source, load_sources, with_refit_samples
 from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.prefixed import PrefixedData, tested
+from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sizes import check_asked
 from graft.rewriter.record.folder import load_classifier, module_files
-from graft.rewriter.record.provenance import origin_of
+from graft.rewriter.record.provenance import Asked, origin_of
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Argument, Option, Options, one_of, takes_options
+from graft.tools.estimates import PASSES_OF_A_FIT, Estimate, Passes
 from graft.tools.naming import parse_rename
 from graft.tools.patch import save
 
@@ -208,6 +211,7 @@ def command(
         part = naming.split(held, data.test_split, data.ignore_label)
         part = held_out(part, loaded[0].require_card(), classes, None)
     modules = Modules(loaded, sources, naming.modules)
+    passes = _estimate(loaded, sources, training, device)
     report = compose(modules, Context(data=training, device=device, seed=run.seed))
     fitted = bool(report.scores) and comparison_called(report.scores).needs_data
     several = len(modules.parents) > 1 and not fitted
@@ -223,9 +227,41 @@ def command(
     if part is not None:
         result.update(evaluate_composite(report.model, part, device))
         result.update(parents.sources_of(training, part))
-    result.update(save(report.model, output.output, output))
+    result.update(save(report.model, output.output, output), **passes.plain())
     show.declined(result["declined"])
     show.emit("compose", result, output.as_json, lambda: _print_report(result))
+
+
+def _estimate(
+    loaded: Sequence[Model], sources: Mapping[str, Source], training: Split | None, device: Device
+) -> Passes:
+    """Say what fitting scores and planning trunks takes."""
+    passes = Passes(loaded, training, PASSES_OF_A_FIT, device)
+    passes.seconds += _trunks(loaded, sources, device)
+    passes.announce(f"{len(loaded)} networks, {len(training or ())} training samples")
+    return passes
+
+
+def _trunks(loaded: Sequence[Model], sources: Mapping[str, Source], device: Device) -> float:
+    """Return the seconds that trunks take which are planned and refitted with samples.
+
+    Args:
+        loaded: the modules.
+        sources: their parents at hand.
+        device: what runs them.
+    """
+    found = 0.0
+    for sha256, source in sources.items():
+        own = [origin for origin in map(origin_of, loaded) if origin.parents[0].graph_sha256 == sha256]
+        if source.samples is None or not own:
+            continue
+        asked, classes = Asked.of(own[0]), [name for origin in own for name in origin.classes]
+        trunk = Decompose(
+            classes, asked.keep, method=asked.method, compensate=asked.compensate, together=len(own) > 1
+        )
+        estimate = Estimate(source.parent, source.samples, device)
+        found += estimate.of(estimate.subject.plan(trunk) + estimate.subject.module(trunk))
+    return found
 
 
 def _labeller(

@@ -25,6 +25,7 @@ from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.cli import CHECK_FAILED, DONE
 from graft.tools.command import Argument, Option, takes_options
+from graft.tools.estimates import Passes
 
 MEASURE = "What to measure"
 
@@ -166,9 +167,12 @@ def _measured(
     samples = evaluation.samples(part, data.samples_per_class, run.seed)
     counts = samples.counts().items()
     warn_if_few({name: number for name, number in counts if name in evaluation.columns})
+    both = [candidate.model, *([other.model] if other else [])]
+    passes = Passes(both, samples.split, len(samples) / max(1, len(samples.split)), device)
+    passes.announce(f"{len(both)} model{'s' * bool(other)} on {len(samples)} samples")
     result = evaluation.measure(samples, part, device, subject.batch, _progress)
     result["declined"] = list(map(str, all_declined([*reports, *([baseline[1]] if baseline else [])])))
-    result.update(part.describe())
+    result.update(part.describe(), **passes.plain())
     if names is None and not part.predicted:
         warn_if_far_below(result["top1"], candidate.model)
     return result
