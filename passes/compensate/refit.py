@@ -17,7 +17,7 @@ from graft.rewriter.arrays import Table
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.data.sizes import sizes_of
 from graft.rewriter.errors import GraftError
-from graft.rewriter.run.budget import give_back, require
+from graft.rewriter.run.budget import give_back, require, trim
 from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import Batches, StagedRun
 from graft.rewriter.run.values import Room
@@ -95,6 +95,7 @@ class Refit:
                 taken, changed = taken + 1, changed + (reason is None)
                 left += [reason] if reason else []
             elif layer is not None:
+                trim()
                 _refit_layer(layer, sides, draw)
                 taken, changed = taken + 1, changed + 1
         return RefitReport(changed=changed, declined=tuple(left), samples=len(sides.weights))

@@ -82,8 +82,13 @@ def require(needed: int, memory: int | None, what: str) -> None:
 
 
 def give_back() -> None:
-    """Give memory back to the system that is not used any more; glibc keeps some of it."""
+    """Give memory back to the system that is not used any more, of objects in cycles, too."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Give memory back to the system that was freed; glibc keeps some of it."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another library, or another system
         ctypes.CDLL(None).malloc_trim(0)
 

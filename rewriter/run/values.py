@@ -83,7 +83,8 @@ class Values:
         if self._room.holds(array.nbytes) or array.dtype.hasobject or not array.size:
             self._room.taken += array.nbytes
             self._held.taken += array.nbytes
-            self._parts.append(array)
+            # an output of onnxruntime keeps all memory of its session, which may be many times as much
+            self._parts.append(array if array.base is None else array.copy())
             return
         try:
             self._parts.append(_Stored.write(self._held.opened(), array))
