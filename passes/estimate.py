@@ -33,7 +33,7 @@ ANALYSES = 12.0
 """Analyses, copies and loads of a graph for each module."""
 SESSIONS = 4.0
 """Pieces of a graph that are loaded for each layer that is refitted, as large as some nodes."""
-TOUCHED = 2500.0
+TOUCHED = 4000.0
 """Operations of products in the time that it takes to move one number about as often as a fit does."""
 PAIR = 5.0
 """Passes through each of the two layers where one is fitted to the other."""

@@ -152,6 +152,21 @@ def test_one_plan_that_takes_many_passes_is_too_dear_by_default(
     assert many.code == 0 and index(small / "many")["method"] == "ablation"
 
 
+def test_commands_that_run_networks_say_so(
+    graft: Graft, small: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "a_sample", lambda *_: 0.5)
+    found = graft("evaluate", small.model, "--data", small.data, "--baseline", small.model, "--json")
+    assert found.json["estimate_seconds"] == 240.0 and "about 4 min: 2 models on 240 samples" in found.err
+    assert graft(*call(small)).code == 0
+    joined = graft("compose", small / "out", "--data", small.data, "-o", small / "all.onnx", "--json")
+    assert joined.json["estimate_seconds"] >= 240.0 and "about 4 min: 1 network" in joined.err
+    added = graft(
+        *("add", joined.json["output"], "--class", "cow", "--data", small.data, "-o", small / "added.onnx")
+    )
+    assert added.code == 0 and "about 4 min: MODEL on 240 training samples" in added.err
+
+
 @pytest.mark.parametrize(
     ("given", "found"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("0", 0), ("none", np.inf)]
 )

@@ -238,7 +238,7 @@ def _estimate(
     """Say what fitting scores and planning trunks takes."""
     passes = Passes(loaded, training, PASSES_OF_A_FIT, device)
     passes.seconds += _trunks(loaded, sources, device)
-    passes.announce(f"{len(loaded)} networks, {len(training or ())} training samples")
+    passes.announce(f"{len(loaded)} network{'s' * (len(loaded) > 1)}, {len(training or ())} training samples")
     return passes
 
 
