@@ -16,7 +16,7 @@ import onnx.inliner
 from onnx import TensorProto, numpy_helper
 
 from graft.rewriter.graph.shape_values import MOST, Shape, Value, computed, is_small
-from graft.rewriter.graph.shapes import ROUNDS, enter, fix_values, known_shapes, lighten, write_widths
+from graft.rewriter.graph.shapes import enter, fix_values, known_shapes, lighten, rounds, write_widths
 from graft.rewriter.graph.walk import bodies
 
 MOST_VALUES = 2**31
@@ -37,14 +37,15 @@ def check_sizes(proto: onnx.ModelProto) -> None:
     light = _light(proto)
     weights = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
     entered: set[tuple[str, Shape]] = set()
-    for _ in range(ROUNDS):
+    most = rounds(light.graph)
+    for _ in range(most):
         with contextlib.suppress(Exception):  # what cannot be inferred stays unknown
             light = onnx.shape_inference.infer_shapes(light)
         news = _look(light.graph, ChainMap(weights), ChainMap())
         if entered.issuperset(news):
             return
         entered |= news
-    raise ValueError(f"its sizes depend on one another more than {ROUNDS} times")
+    raise ValueError(f"its sizes depend on one another more than {most} times")
 
 
 def _light(proto: onnx.ModelProto) -> onnx.ModelProto:

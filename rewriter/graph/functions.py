@@ -12,8 +12,11 @@ import onnx
 from graft.rewriter.graph.walk import all_nodes, nested, nodes_of
 
 MOST_NODES = 100_000
-"""A model with functions may hold so many nodes once they are expanded: some seconds of work, and far more
-than exporters write."""
+"""A model with functions may hold so many nodes once they are expanded, far more than exporters write."""
+TIMES = 100
+"""So many nodes may come of each in the file: a function may be called once a layer."""
+FEW_NODES = 5_000
+"""Fewer are read whatever the file holds: a second of work."""
 DEEPEST = 100
 """Functions may call one another so deep, as in onnx itself."""
 
@@ -33,11 +36,11 @@ def check_functions(proto: onnx.ModelProto) -> None:
     total = sum(sizes.of_node(node, 0)[0] for node in main)
     for function in proto.functions:  # also those that nothing calls
         sizes.of(_key(function.domain, function.name, function), 0)
-    if total > MOST_NODES:
-        written = sum(1 for _ in all_nodes(proto))
+    written = sum(1 for _ in all_nodes(proto))
+    most = min(MOST_NODES, max(FEW_NODES, TIMES * written))
+    if total > most:
         raise ValueError(
-            f"its functions make {_about(total)} nodes of the {written} in the file; "
-            f"at most {MOST_NODES} are read"
+            f"its functions make {_about(total)} nodes of the {written} in the file; at most {most} are read"
         )
 
 

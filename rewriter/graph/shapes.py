@@ -23,6 +23,13 @@ LENGTHS = (16, 24)
 
 ROUNDS = 40
 """So often sizes may depend on others that are worked out; exporters need up to four."""
+VISITS = 300_000
+"""Smaller graphs have more rounds: as many as visit so many nodes, in some seconds."""
+
+
+def rounds(graph: onnx.GraphProto) -> int:
+    """Return how often the sizes in a graph may depend on others that are worked out."""
+    return max(ROUNDS, VISITS // max(1, len(graph.node)))
 
 
 def infer_shapes(proto: onnx.ModelProto) -> dict[str, Shape]:
@@ -86,7 +93,7 @@ def _inferred(proto: onnx.ModelProto) -> dict[str, Shape]:
     }
     lighten(proto.graph, MOST**2)
     entered: set[tuple[str, Shape]] = set()
-    for _ in range(ROUNDS):
+    for _ in range(rounds(proto.graph)):
         with contextlib.suppress(Exception):  # what cannot be inferred stays unknown
             proto = onnx.shape_inference.infer_shapes(proto)
         shapes = constants | known_shapes(proto.graph)

@@ -149,3 +149,14 @@ def test_many_nodes_take_time_in_proportion() -> None:
 
     seconds(100)
     assert seconds(32_000) < 20 * min(seconds(4_000) for _ in range(3)) + 0.2
+
+
+def test_sizes_may_depend_on_one_another_often() -> None:
+    """Blocks that reshape by what they divide, as exporters write a shuffle of channels."""
+    nodes, ends = [], ["x", *(f"t{i}" for i in range(59)), "y"]
+    for i in range(60):
+        nodes += [node("Shape", [ends[i]], [f"s{i}"]), node("Div", [f"s{i}", "one"], [f"d{i}"])]
+        nodes += [node("Reshape", [ends[i], f"d{i}"], [f"r{i}"]), node("Relu", [f"r{i}"], [ends[i + 1]])]
+    proto = graph_of(nodes, (2, 4), one=[1, 1])
+    check_sizes(proto)
+    assert infer_shapes(proto)["y"] == (2, 4)
