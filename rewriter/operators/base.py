@@ -281,12 +281,28 @@ def set_constant(node: gs.Node, index: int, values: Array) -> None:
     Args:
         node: the node, which is changed.
         index: of the input; those before it that are missing are left out.
-        values: of the constant.
+        values: of the constant, which are copied.
     """
+    _give(node, index, np.array(values, order="C"))
+
+
+def share_constant(node: gs.Node, index: int, values: Array) -> None:
+    """Give ``node`` a constant of its own name, with the values of another one.
+
+    Args:
+        node: the node, which is changed.
+        index: of the input; those before it that are missing are left out.
+        values: of the constant; copied where there is a negative zero, which becomes a positive one, as in
+            arithmetic.
+    """
+    _give(node, index, values + 0 if np.signbit(values[values == 0]).any() else values)
+
+
+def _give(node: gs.Node, index: int, values: Array) -> None:
     name = f"{own_name(node)}{index}"  # not after the old one: a node may read that twice
     while len(node.inputs) <= index:
         node.inputs.append(gs.Variable.empty())
-    node.inputs[index] = gs.Constant(name, np.array(values, order="C"))
+    node.inputs[index] = gs.Constant(name, values)
 
 
 def float_constant(name: str, values: Array, like: gs.Tensor) -> gs.Constant:

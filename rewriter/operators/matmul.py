@@ -24,6 +24,7 @@ from graft.rewriter.operators.base import (
     is_constant,
     is_quantized,
     set_constant,
+    share_constant,
 )
 from graft.rewriter.operators.einsum import Contraction, Equation, rank_name
 
@@ -125,8 +126,11 @@ class Gemm(AffineMap):
         matrix = node.inputs[1]
         turned = self._matrix_axes(node) == (1, 0)
         along = (matrix.values.T if turned else matrix.values).astype(np.float64)
-        folded = into.T @ along
-        set_constant(node, 1, (folded.T if turned else folded).astype(matrix.dtype))
+        if _is_identity(into):  # as it is, without a copy
+            share_constant(node, 1, matrix.values)
+        else:
+            folded = into.T @ along
+            set_constant(node, 1, (folded.T if turned else folded).astype(matrix.dtype))
         delta: Array = _alpha(node) * (constant @ along)
         return delta
 
@@ -181,6 +185,10 @@ class Gemm(AffineMap):
 
 def _alpha(node: gs.Node) -> float:
     return float(node.attrs.get("alpha", 1.0))
+
+
+def _is_identity(matrix: Array) -> bool:
+    return len(matrix) == np.count_nonzero(matrix) and bool((np.diagonal(matrix) == 1).all())
 
 
 def _beta(node: gs.Node) -> float:

@@ -13,7 +13,7 @@ import onnx
 from graft.rewriter.arrays import Array
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.graph.weights import without_references
+from graft.rewriter.graph.weights import arrays, without_references
 from graft.rewriter.memory import free_bytes
 from graft.rewriter.run.bounds import Bounds
 from graft.rewriter.run.computed_constants import weight_bytes
@@ -46,6 +46,25 @@ def check(model: Model) -> None:
             f"onnx.checker refuses the result: {reason[:200]}",
             "please report this model",
         ) from error
+
+
+def run_once(model: Model, device: Device, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a model on one batch; onnxruntime makes no copy of weights that are arrays beside its message.
+
+    Args:
+        model: is not kept.
+        device: where it runs.
+        inputs: input name to array.
+
+    Raises:
+        GraftError: onnxruntime cannot run it.
+    """
+    proto = model.message()
+    held = arrays(proto)
+    if not held or any(array.dtype.name == "bfloat16" for array, _ in held.values()):
+        return device.open(model).run(inputs)
+    session = device.open(without_references(proto))
+    return session.run({**inputs, **{name: array for name, (array, _) in held.items()}})
 
 
 def differs(original: onnx.ModelProto, changed: onnx.ModelProto) -> str:
