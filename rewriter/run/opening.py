@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 import onnx
@@ -36,6 +37,8 @@ def open_bounded(
         options.add_session_config_entry("session.disable_prepacking", "1")
     limited(options, bounds.memory or free_bytes())
     held = add_external(proto, options)
+    if held:  # graphs that are gone are cycles, which hold weights until they are collected
+        gc.collect()
     try:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=[*providers]), held
     except Exception as error:  # onnxruntime's errors have no common public type
