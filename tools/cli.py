@@ -23,6 +23,8 @@ from graft.tools import terminal
 
 DONE, CHECK_FAILED, BAD_REQUEST, PIPE_CLOSED = 0, 1, 2, 141
 """Exit codes of every command, and :data:`INTERRUPTED`."""
+INSPECTED = 2.5
+"""Memory that 'graft inspect' takes, over the weights."""
 FATAL = 4
 """Severity of onnxruntime's log."""
 
@@ -160,7 +162,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _unusable(given, error)
     except MemoryError as error:
-        short = lacking(error)
+        short = lacking(error, INSPECTED * sum(path.stat().st_size for path in _models(given)))
         return _fail(given, short.code, short.message, short.hint)
     except Exception as error:
         return _unexpected(given, error)

@@ -503,7 +503,9 @@ class RunOptions(Options):
     ] = ()
     strict_providers: Annotated[bool, Option("Fail where the first provider is missing.", RUN)] = False
     threads: Annotated[
-        int, Field(ge=0), Option("Number of threads. Default: onnxruntime decides.", RUN, metavar="N")
+        int,
+        Field(ge=0),
+        Option("Number of threads, up to 4 a processor. Default: onnxruntime decides.", RUN, metavar="N"),
     ] = 0
 
     def device(self) -> Device:

@@ -25,7 +25,7 @@ from graft.passes.normalize.large_norms import fuse_large_norms
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.graph.weights import arrays, put_in
+from graft.rewriter.graph.weights import arrays, outside, put_in
 from graft.rewriter.run.computed_constants import foldable_bytes
 from graft.rewriter.run.equivalence import differs
 from graft.rewriter.run.folding import folding_bounded
@@ -75,11 +75,13 @@ class Normalize:
         names = [node.name for node in subject.graph.nodes]
         fold_large_constants(subject)
         original = subject.message()
-        held = arrays(original)  # until both are compared
+        fused = _without_norms(subject)
+        light = fused.message() if fused else original
+        held = arrays(original), arrays(light)  # until the result has them
         try:
-            simple = _simplify(_without_norms(subject, original))
+            simple = _simplify(light)
             reason = differs(original, simple)
-        except GraftError:
+        except (GraftError, MemoryError):
             raise
         except Exception as error:  # a simplifier may fail on a graph in any way
             reason = f"onnxslim failed with {type(error).__name__}: {str(error)[:120]}"
@@ -87,9 +89,9 @@ class Normalize:
             log.warning("the graph is used as it is: %s", reason)
             whole = Declined(subject.graph.name or "the graph", reason)
             return NormalizeReport(declined=(whole,), before=len(names), after=len(names))
-        del held
         _keep_names(original.graph, simple.graph)
         model, declined = _with_recurrent_layout(original, simple, context)
+        del held
         subject.graph = model.graph
         left = [node.name for node in subject.graph.nodes]
         changed = len({*names} ^ {*left})
@@ -128,13 +130,13 @@ def _no_longer_random(original: onnx.GraphProto, left: Sequence[str]) -> tuple[D
     return tuple(Declined(name, "Dropout in training mode: removed") for name in gone)
 
 
-def _without_norms(subject: Model, original: onnx.ModelProto) -> onnx.ModelProto:
-    """Return ``original``, large convolutions with the normalization behind them in one."""
-    if not arrays(original):
-        return original
+def _without_norms(subject: Model) -> Model | None:
+    """Return a copy of a large model, its convolutions with the normalization behind them in one."""
+    if not outside(subject.graph):
+        return None
     work = subject.copy()
     fuse_large_norms(work)
-    return work.message()
+    return work
 
 
 def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:

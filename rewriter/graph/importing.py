@@ -18,13 +18,16 @@ from graft.rewriter.graph.bounds import check_sizes
 from graft.rewriter.graph.forms import standardize
 from graft.rewriter.graph.light import load_light
 from graft.rewriter.graph.sound import check_sound
-from graft.rewriter.graph.weights import read_external, with_references, without_references
+from graft.rewriter.graph.weights import external_bytes, read_external, with_references, without_references
+from graft.rewriter.memory import lacking, require
 from graft.rewriter.regular_files import found_at
 
 LOWEST_OPSET = 11
 """Older models are lifted to this operator set."""
 MOST_BYTES = 2**31 - 1
 """Protobuf reads no larger message."""
+ROOM = 1.1
+"""Memory that reading takes, over the bytes that are read."""
 ML_DOMAIN = "ai.onnx.ml"
 log = logging.getLogger("graft")
 
@@ -40,12 +43,16 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, list[NDArray[Any]]]:
         GraftError: the file is missing, no valid ONNX model, or of a version that cannot be read.
     """
     _check_file(path)
+    needed = ROOM * path.stat().st_size
     try:
+        require(needed, str(path))
         proto, held = load_light(path)
         if not proto.graph.node or not proto.opset_import:
             raise DecodeError("no graph in it")
         _check_versions(path, proto)
         check_sound(proto, path.parent)
+        needed = ROOM * external_bytes(proto)
+        require(needed, f"the weights of {path}")
         held += read_external(proto, path.parent)
         standardize(proto)
         _shape_outputs(proto)
@@ -53,6 +60,8 @@ def read_proto(path: Path) -> tuple[onnx.ModelProto, list[NDArray[Any]]]:
         check_sizes(proto)
     except GraftError:
         raise
+    except MemoryError as error:
+        raise lacking(error, needed, str(path)) from error
     except DecodeError as error:
         raise GraftError(
             "model-unreadable",

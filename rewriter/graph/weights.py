@@ -160,6 +160,13 @@ def with_references(proto: onnx.ModelProto, like: onnx.ModelProto) -> onnx.Model
 # -------------------------------------------------------------------- files
 
 
+def external_bytes(proto: onnx.ModelProto) -> int:
+    """Return the bytes of external data that are read at once: none where they are mapped."""
+    external = [t for t in proto.graph.initializer if external_data_helper.uses_external_data(t)]
+    total = sum(size_of(tensor) for tensor in external if not is_reference(tensor))
+    return total if total <= PROTO_BYTES else 0
+
+
 def read_external(proto: onnx.ModelProto, folder: Path) -> list[NDArray[Any]]:
     """Load the external data of ``proto``; of a large model its weights are mapped from the file.
 

@@ -286,16 +286,20 @@ def set_constant(node: gs.Node, index: int, values: Array) -> None:
     _give(node, index, np.array(values, order="C"))
 
 
+SHARED = 1 << 20
+"""Bytes of a constant that is not copied."""
+
+
 def share_constant(node: gs.Node, index: int, values: Array) -> None:
     """Give ``node`` a constant of its own name, with the values of another one.
 
     Args:
         node: the node, which is changed.
         index: of the input; those before it that are missing are left out.
-        values: of the constant; copied where there is a negative zero, which becomes a positive one, as in
-            arithmetic.
+        values: of the constant. Small ones are added to 0: a negative zero becomes a positive one, as where
+            weights are multiplied. Large ones are no copy.
     """
-    _give(node, index, values + 0 if np.signbit(values[values == 0]).any() else values)
+    _give(node, index, values if values.nbytes > SHARED else values + 0)
 
 
 def _give(node: gs.Node, index: int, values: Array) -> None:

@@ -39,6 +39,8 @@ def check(model: Model) -> None:
     """
     try:
         onnx.checker.check_model(without_references(model.message()), full_check=True)
+    except MemoryError:
+        raise
     except Exception as error:  # the checker raises several unrelated types
         reason = str(error).strip().splitlines()[0]
         raise GraftError(

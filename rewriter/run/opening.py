@@ -9,10 +9,14 @@ import onnx
 import onnxruntime as ort
 
 from graft.rewriter.errors import GraftError
-from graft.rewriter.memory import free_bytes
+from graft.rewriter.graph.weights import arrays
+from graft.rewriter.memory import free_bytes, require
 from graft.rewriter.run.bounds import Bounds, limited, out_of_memory
 from graft.rewriter.run.computed_constants import refuse_large_constants
 from graft.rewriter.run.external import add_external
+
+COPY = 1.1
+"""Bytes that a session takes for its own copy of weights, over their number."""
 
 
 def open_bounded(
@@ -39,6 +43,7 @@ def open_bounded(
     held = add_external(proto, options)
     if held:  # graphs that are gone are cycles, which hold weights until they are collected
         gc.collect()
+        require(COPY * sum(array.nbytes for array, _ in arrays(proto).values()), "a copy of the weights")
     try:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=[*providers]), held
     except Exception as error:  # onnxruntime's errors have no common public type
