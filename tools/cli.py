@@ -231,7 +231,7 @@ def _usage(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption):
         near = nearest(error.option_name, error.possibilities or ())
         return f"there is no option '{error.option_name}'{near}"
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".").replace("Got unexpected extra", "there is no place for the")
     return message[:1].lower() + message[1:]
 
 

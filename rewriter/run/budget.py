@@ -20,6 +20,8 @@ USUAL = 4 * 10**9
 of the operating system as long as nothing else needs it, and hardly slower."""
 POWERS = ("", "k", "m", "g", "t")
 SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgt]?)(i?)b?|(%))", re.IGNORECASE)
+LARGEST = 2.0**62
+"""More digits say no more."""
 
 
 def parse_size(text: str) -> int:
@@ -32,7 +34,7 @@ def parse_size(text: str) -> int:
         GraftError: ``memory-size``.
     """
     found = SIZE.fullmatch(text.strip())
-    number = float(found[1]) if found else 0.0
+    number = min(float(found[1]), LARGEST) if found else 0.0
     if not found or not number:
         raise GraftError(
             "memory-size",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from graft.rewriter.run.budget import parse_size
 from graft.tools import options
 from graft.tools.cli import COMMANDS, run
 from graft.tools.command import Options, fields
@@ -172,6 +173,15 @@ def test_numbers_that_cannot_be(option: str, value: str, capsys: pytest.CaptureF
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and "unexpected" not in err and "none.npz" not in err
     assert not Path("never").exists()
+
+
+def test_one_argument_too_many(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", "a", "b"]) == 2
+    assert "there is no place for the argument (b)" in capsys.readouterr().err
+
+
+def test_memory_without_end() -> None:
+    assert parse_size("9" * 400) == 2**62
 
 
 @pytest.mark.parametrize("text", ["", "-"])
