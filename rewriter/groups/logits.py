@@ -125,7 +125,10 @@ def _log_of(tensor: gs.Tensor, axis: int, build: Builder) -> gs.Tensor | None:
         return None
     node = tensor.inputs[0]
     rule = RULES.get(node.op)
-    return rule(node, axis, build) if rule is not None else None
+    try:
+        return rule(node, axis, build) if rule is not None else None
+    except ValueError:  # an axis that the tensor has not: the analysis of the graph names the node
+        return None
 
 
 def _softmax(node: gs.Node, axis: int, build: Builder) -> gs.Tensor | None:

@@ -272,3 +272,14 @@ def test_several_scores_for_each_sample_and_class_are_refused() -> None:
     found = Model.from_proto(proto, small.card([*small.LABELS, "e"]))
     with pytest.raises(GraftError, match="several scores for each sample and class"):
         Head(("a", "b"), together=True)(found, small.context())
+
+
+def test_a_softmax_along_an_axis_beyond_the_rank_is_refused_in_one_line() -> None:
+    """onnxruntime runs it, along some other axis."""
+    net = Net(6)
+    net.node("Softmax", "y", net.gemm("logits", "x", 4, 6), axis=1)
+    proto = net.proto(y=[4])
+    proto.graph.node[-1].attribute[0].i = 2**36
+    found = Model.from_proto(proto, small.card(kind="probabilities"))
+    with pytest.raises(GraftError, match="do not fit together"):
+        Head(("c", "a"), together=True)(found, small.context())
