@@ -101,14 +101,21 @@ def _finish(place: Place) -> None:
     own = listed(place.old)
     for name in list(foreign(place.old, own, place.path)):
         target = place.path / name
-        if os.path.lexists(target):
-            log.warning("%s cannot be put back: %s exists", place.old / name, target)
+        in_the_way = target if os.path.lexists(target) else _detour(place.path, name)
+        if in_the_way:
+            log.warning("%s cannot be put back: %s exists", place.old / name, in_the_way)
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         (place.old / name).rename(target)
     if not any(foreign(place.old, own)):
         sync_folder(place.path)
         _delete_own(place.old)
+
+
+def _detour(folder: Path, name: str) -> Path | None:
+    """Return the first part of the way to ``name`` in ``folder`` that is there and is no folder, such as a link."""
+    ways = [folder / each for each in reversed(PurePosixPath(name).parents) if each.name]
+    return next((way for way in ways if os.path.lexists(way) and not is_folder(way)), None)
 
 
 def listed(folder: Path) -> frozenset[str]:

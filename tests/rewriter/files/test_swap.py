@@ -198,3 +198,19 @@ def test_links_of_hidden_names_are_not_followed(there: Path, tmp_path: Path) -> 
     replaced(there)
     assert content(outside) == {"thesis.txt": "mine"}
     assert content(there) == {**NEW, **MINE}
+
+
+def test_nothing_is_put_back_through_a_link(there: Path, tmp_path: Path) -> None:
+    """An archive may hold the hidden folder of a killed run, and a link in the folder that it goes on with."""
+    place, outside = Place.of(there), tmp_path / "private"
+    write(outside, {"thesis.txt": "mine"}, index=False)
+    write(place.old, {"sub/own": "1"})
+    write(place.old, {"sub/evil": "2", "sub/deep/evil": "3"}, index=False)
+    (there / "sub").symlink_to(outside)
+    settled(there)
+    assert content(outside) == {"thesis.txt": "mine"}
+    assert content(place.old) == {"sub/own": "1", "sub/evil": "2", "sub/deep/evil": "3"}
+    (there / "sub").unlink()
+    settled(there)
+    assert content(there) == {**OLD, **MINE, "sub/evil": "2", "sub/deep/evil": "3"}
+    assert os.listdir(there.parent) == ["parts"]
