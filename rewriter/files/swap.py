@@ -113,7 +113,7 @@ def _finish(place: Place) -> None:
 
 
 def _detour(folder: Path, name: str) -> Path | None:
-    """Return the first part of the way to ``name`` in ``folder`` that is there and is no folder, such as a link."""
+    """Return the first part of the way to ``name`` that is there and is no folder, such as a link."""
     ways = [folder / each for each in reversed(PurePosixPath(name).parents) if each.name]
     return next((way for way in ways if os.path.lexists(way) and not is_folder(way)), None)
 

@@ -201,7 +201,7 @@ def test_links_of_hidden_names_are_not_followed(there: Path, tmp_path: Path) -> 
 
 
 def test_nothing_is_put_back_through_a_link(there: Path, tmp_path: Path) -> None:
-    """An archive may hold the hidden folder of a killed run, and a link in the folder that it goes on with."""
+    """An archive may hold the hidden folder of a killed run, and a link that leads out of the other."""
     place, outside = Place.of(there), tmp_path / "private"
     write(outside, {"thesis.txt": "mine"}, index=False)
     write(place.old, {"sub/own": "1"})
