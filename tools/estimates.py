@@ -28,6 +28,8 @@ PLAN_TIME = 600.0
 LONG_PLAN = 120.0
 """Seconds beyond which one plan by default takes no more than so many passes over the samples."""
 PASSES = 30
+HALF = 0.5
+"""Budget where searching one takes too long."""
 SAID = 10.0
 """Seconds from which on an estimate is printed."""
 SHORT = 5.0
@@ -138,6 +140,31 @@ class Estimate:
             f"to insist: {command(self.insist, best)}",
         )
         return Choice(DEFAULT, f"{best} takes {runs} runs of one sample a plan, more than --plan-time allows")
+
+    def budget(self, decompose: Decompose, max_drop: float, limit: float | None) -> tuple[float | None, str]:
+        """Return the budget of every module where by default it is searched, and why it is that one.
+
+        Where the search for one module takes longer than ``limit`` it is :data:`HALF`; a warning tells how
+        to insist.
+
+        Args:
+            decompose: the options of every module.
+            max_drop: points that the search allows.
+            limit: seconds; ``None``: :data:`PLAN_TIME`.
+
+        Returns:
+            The share; ``None``: it is searched.
+        """
+        most = PLAN_TIME if limit is None else limit
+        work = self.subject.search(decompose)
+        if SLOW.seconds(work) <= most or (taken := self.of(work)) <= most:
+            return None, "default"
+        _say(
+            f"searching the budget of a module would take about {duration(taken)}, more than --plan-time "
+            f"{duration(most, short=True)}: every module keeps {HALF:.0%} of the cost (--keep {HALF})",
+            f"to insist: {command('--max-drop', f'{max_drop:g}')}",
+        )
+        return HALF, "a search takes more than --plan-time allows"
 
     def announce(self, work: Workload, what: str) -> None:
         """Print a line on standard error about long work.

@@ -15,7 +15,7 @@ from graft.rewriter.memory import require as memory_free
 
 SHARE = 0.5
 """Of what is free, where nothing else was said."""
-USUAL = 4 * 10**9
+USUAL = 35 * 10**8
 """Bytes that the process takes at most, where nothing else was said: what is kept in a file is in the memory
 of the operating system as long as nothing else needs it, and hardly slower."""
 POWERS = ("", "k", "m", "g", "t")
@@ -54,7 +54,7 @@ def room_left(memory: int | None) -> int:
     """Return the bytes that may still be taken.
 
     Args:
-        memory: what the process may take altogether; ``None``: half of what is free, at most 4 GB.
+        memory: what the process may take altogether; ``None``: half of what is free, at most 3.5 GB.
     """
     has = resident_bytes()
     return min(int(free_bytes() * SHARE), USUAL - has) if memory is None else memory - has

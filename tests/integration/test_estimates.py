@@ -119,6 +119,26 @@ def test_long_work_is_announced_on_standard_error_unless_quiet(
     assert quiet.code == 0 and not quiet.err
 
 
+def test_a_search_by_default_that_takes_too_long_is_left_out(
+    graft: Graft, small: Place, slow: list[int]
+) -> None:
+    of = ("decompose", small.model, "--data", small.data, "--classes", "ant,bee", "--together")
+    given = (*of, "--method", "relevance", "-o")
+    found = graft(*given, small / "half")
+    line = next(line for line in found.err.splitlines() if "searching the budget" in line)
+    assert found.code == 0 and "more than --plan-time 10m: every module keeps 50% of the cost" in line
+    assert index(small / "half")["budget_reason"] == "a search takes more than --plan-time allows"
+    same = graft(*given, small / "same", "--keep", "0.5")
+    assert same.code == 0 and "budget_reason" not in index(small / "same")
+    module = index(small / "half")["modules"][0]["file"]
+    assert (small / "half" / module).read_bytes() == (small / "same" / module).read_bytes()
+    insisted = graft(*shlex.split(line.split("to insist: graft ")[1]), "--force")
+    assert insisted.code == 0 and "searching the budget" not in insisted.err
+    free = graft(*given, small / "free", "--plan-time", "none")
+    assert free.code == 0 and index(small / "free")["budget_reason"] == "default"
+    assert (small / "free" / module).read_bytes() == (small / "half" / module).read_bytes()
+
+
 def test_plan_and_curve_choose_alike(graft: Graft, small: Place, slow: list[int]) -> None:
     of = (small.model, "--data", small.data, "--classes", "ant,bee")
     assert graft("profile", small.model, "--data", small.data, "-o", small / "p").code == 0

@@ -107,12 +107,12 @@ def command(
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     sets = [names] if subject.together else [(name,) for name in names]
     decompose = _decompose(names, parent, (subject, budget, method), verify=not run.no_verify)
-    max_drop = budget.max_drop
     if budget.keep is None and budget.plan is None:
-        max_drop = MAX_DROP if max_drop is None else max_drop
         check_samples(samples)
     held_out = data.held_out(dataset, parent.card, names)
-    estimate, search = Estimate(parent, samples, device), max_drop is not None
+    estimate = Estimate(parent, samples, device)
+    decompose, max_drop, sources = _budgeted(decompose, budget, estimate, method.plan_time)
+    search = max_drop is not None
     number = 0 if budget.plan else plans(len(sets), search)
     choice = estimate.choose(method.method, number, method.plan_time)
     decompose = replace(decompose, method=choice.method)
@@ -125,8 +125,8 @@ def command(
         convert = Convert(output.opset, output.ir_version)
         report = Modularize(tuple(sets), decompose, max_drop, convert, step)(parent, context)
     report = replace(report, declined=all_declined([observed, report]))
-    if number:
-        report = replace(report, sources=report.sources | choice.plain())
+    sources |= choice.plain() if number else {}
+    report = replace(report, sources=report.sources | sources)
     with output.target(output.output) as folder:
         written = report.save(ModuleFolder(folder, output.force))
     _show_declined(written)
@@ -159,6 +159,23 @@ def _decompose(
         freeze=budget.freeze,
         keep_layers=budget.keep_layer,
     )
+
+
+def _budgeted(
+    decompose: Decompose, budget: DecomposeBudget, estimate: Estimate, limit: float | None
+) -> tuple[Decompose, float | None, dict[str, str]]:
+    """Return the pass with its budget, the points that a search allows, and what ``graft.json`` says of it.
+
+    Args:
+        decompose: the pass, with the budget that was asked for.
+        budget: what was asked for.
+        estimate: of the parent.
+        limit: seconds that a search by default may take.
+    """
+    if budget.keep is not None or budget.plan is not None or budget.max_drop is not None:
+        return decompose, budget.max_drop, {}
+    keep, reason = estimate.budget(decompose, MAX_DROP, limit)
+    return replace(decompose, keep=keep), MAX_DROP if keep is None else None, {"budget_reason": reason}
 
 
 def _show_declined(written: dict[str, Any]) -> None:
