@@ -69,7 +69,7 @@ def test_signals_that_ask_to_end_leave_nothing(number: int, here: Path) -> None:
     assert subprocess.run([*PROGRAM, *CUT], cwd=here, stdout=subprocess.DEVNULL).returncode == 0
     before = kit.listing(here)
     with subprocess.Popen([*PROGRAM, *CUT, "--force"], cwd=here, stderr=subprocess.PIPE, text=True) as run:
-        for _ in range(1000):  # until it has claimed its output
+        for _ in range(3000):  # until it has claimed its output
             if (here / ".out.graft-lock").exists():
                 break
             time.sleep(0.02)

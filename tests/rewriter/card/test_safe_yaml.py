@@ -32,7 +32,7 @@ def test_refused(text: str, part: str, tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(ValueError, match=part):
         load_yaml(text)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(GraftError) as caught:
         Card.load(tmp_path / "c.yaml")

@@ -41,7 +41,7 @@ def repeated(times: int, repeats: int = 1) -> Model:
 def test_one_long_axis() -> None:
     start = time.perf_counter()
     group = ChannelGroups(repeated(2**24))["layer"]
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 30
     assert group.size == 3
     assert not group.cuttable.any()
     assert group.reason == "Tile repeat_t0: its output is too long to follow channels along it"
