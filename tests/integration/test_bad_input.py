@@ -116,7 +116,7 @@ REQUESTS = {
     "keep and max-drop": (f"{DECOMPOSE} --max-drop 1", "usage", "one of"),
     "keep and plan": (f"{DECOMPOSE} --plan plan.json", "usage", "one of"),
     "max-drop negative": (DECOMPOSE.replace("keep 0.7", "max-drop -1"), "usage", "-1"),
-    "max-drop no number": (DECOMPOSE.replace("keep 0.7", "max-drop nan"), "max-drop-range", "nan"),
+    "max-drop no number": (DECOMPOSE.replace("keep 0.7", "max-drop nan"), "usage", "nan"),
     "method unknown": (f"{DECOMPOSE} --method magic", "usage", "contrast"),
     "compensate unknown": (f"{DECOMPOSE} --compensate magic", "usage", "fold"),
     "provider unknown": (f"{EVALUATE} --providers abacus", "provider-unknown", "cuda"),

@@ -101,6 +101,12 @@ def test_a_loss_that_cannot_be_met_keeps_everything() -> None:
     assert (found.keep, found.difference) == (1.0, 0.0)
 
 
+def test_no_number_is_no_loss() -> None:
+    with pytest.raises(GraftError, match="nan, no number") as caught:
+        BudgetSearch(float("nan"), Decompose(["a"]))
+    assert caught.value.code == "max-drop-range"
+
+
 def test_other_errors_are_not_swallowed() -> None:
     parent, data = classifier()
     with pytest.raises(GraftError) as caught:
