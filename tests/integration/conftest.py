@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from graft.tools import estimates
 from graft.tools.cli import run
 from tests.integration.kit import Graft, Place, Result, copied, place
+
+
+@pytest.fixture(autouse=True)
+def usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates are those of an idle machine, whatever else runs: no line about time, no other method."""
+    monkeypatch.setattr(estimates, "measured", lambda *_: estimates.USUAL)
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from graft.tools.cli import run
 FEW = ("--samples-per-class", "20")
 FEATURES, HIDDEN = 6, 12
 LABELS = ("ant", "bee", "cow", "dog")
+TIMES = ("estimate_seconds", "seconds")
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -39,6 +41,11 @@ class Result:
 
 
 Graft = Callable[..., Result]
+
+
+def untimed(told: dict[str, Any]) -> dict[str, Any]:
+    """What ``--json`` prints; of times, which differ from run to run, that they are some."""
+    return {key: 0 <= value if key in TIMES else value for key, value in told.items()}
 
 
 @dataclass(frozen=True)
@@ -175,3 +182,39 @@ def printed(capfd: pytest.CaptureFixture[str], *arguments: object) -> dict[str, 
     assert code == 0, errors
     found: dict[str, Any] = json.loads(output)
     return found
+
+
+@dataclass(frozen=True)
+class Full:
+    """A file on a disk without room: half of what comes first is written."""
+
+    file: IO[Any]
+
+    def __enter__(self) -> Full:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def write(self, content: Any) -> None:
+        self.file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device", self.file.name)
+
+    def writelines(self, contents: Iterable[Any]) -> None:
+        for content in contents:
+            self.write(content)
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, after: int = 0) -> list[Path]:
+    """After so many files the disk is full; the files that are opened to be written are listed."""
+    opened, written = Path.open, []
+
+    def limited(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
+        file = opened(path, mode, *more, **options)
+        if "w" not in mode:
+            return file
+        written.append(path)
+        return Full(file) if len(written) > after else file
+
+    monkeypatch.setattr(Path, "open", limited)
+    return written

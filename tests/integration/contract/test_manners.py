@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 from collections.abc import Callable
@@ -209,7 +208,8 @@ def test_a_dry_run_prints_what_a_real_one_prints_and_leaves_nothing_behind(
     assert dry.code == 0 and dry.out.endswith("dry run: nothing was written\n")
     assert not [claim for claim in (" written;", "figures in", "modules in", "next:") if claim in dry.out]
     assert kit.listing(here.folder.parent) == before
-    assert told == {**found(graft(*line, "--json"), command), "dry_run": True}
+    real = found(graft(*line, "--json"), command)
+    assert kit.untimed(told) == {**kit.untimed(real), "dry_run": True}
     assert (here / "deep/er/out").exists()
 
 
@@ -276,23 +276,11 @@ def test_output_is_written_whole_or_not_at_all(
     before = kit.listing(here.folder)
     refused(graft(*line, "--json"), "output-exists")
     assert kit.listing(here.folder) == before
-    full_disk(monkeypatch)
+    kit.full_disk(monkeypatch)
     for output in ("sub/out", "sub/new"):
         assert graft(*words(command, output), "--force").code == 2
     monkeypatch.undo()
     assert kit.listing(here.folder) == before
-
-
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of every file is written, then the disk is full."""
-
-    def write(path: Path, content: Any, *_: Any, **__: Any) -> int:
-        with path.open("wb" if isinstance(content, bytes) else "w") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    for name in ("write_text", "write_bytes"):
-        monkeypatch.setattr(Path, name, write)
 
 
 @pytest.mark.parametrize("command", WRITING)
@@ -300,7 +288,7 @@ def test_a_full_disk_is_told_as_such(
     command: str, graft: Graft, here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit code 2 for a bad file, with one line that says what to do."""
-    full_disk(monkeypatch)
+    kit.full_disk(monkeypatch)
     told = graft(*words(command), "--json")
     monkeypatch.undo()
     assert "space" in refused(told, "output-unwritable")
