@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graft.rewriter.arrays import Single, Table
 from graft.rewriter.numerics import LARGE, Factored, ridge
@@ -15,6 +16,8 @@ PENALTIES = (1e-5, 1e-3, 1e-2, 1e-1, 1.0)
 """Relative to the mean variance of what is read."""
 AT_ONCE = 1 << 25
 """Rows of more numbers are multiplied in pieces."""
+MANY = 1 << 23
+"""The mean of more numbers is left to BLAS."""
 ROUNDS = 4
 """Between targets and weights, where activations are flat; more make it no better."""
 
@@ -47,28 +50,45 @@ def correction(
     base += beside
     system = System(read, share)
     equations = Factored(system.penalised(system.penalty(made - base)))
-    target = made
+    left, inside = made - base, None if limits == OPEN else _inside(made, limits)
     for turn in range(ROUNDS + 1):
-        cross, mean = system.cross(target - base)
+        cross, mean = system.cross(left)
         step = equations.solve(cross).swapaxes(1, 2).astype(np.float32)
         constant = (mean - system.mean @ step.swapaxes(1, 2))[:, 0]
-        if turn == ROUNDS or limits == OPEN:
+        if turn == ROUNDS or inside is None:
             break
-        predicted = read @ step.swapaxes(1, 2)
-        predicted += base
-        predicted += constant[:, None]
-        target = _beyond(made, predicted, limits)
+        left = read @ step.swapaxes(1, 2)
+        left += base
+        left += constant[:, None]
+        _aim(left, made, limits, inside)
+        left -= base
     return Solution(step, constant, system)
 
 
-def _beyond(made: Single, predicted: Single, limits: tuple[float, float]) -> Single:
-    """Return ``made``, but where that lies outside of ``limits`` what is predicted beyond the same limit."""
-    target, (low, high) = made, (np.float32(limit) for limit in limits)
-    if np.isfinite(low):
-        target = np.where(made <= low, np.minimum(predicted, low), target)
-    if np.isfinite(high):
-        target = np.where(made >= high, np.maximum(predicted, high), target)
-    return target
+def _inside(made: Single, limits: tuple[float, float]) -> NDArray[np.bool_]:
+    """Return where the activation lets ``made`` pass as it is."""
+    low, high = limits
+    return ~((made <= low) | (made >= high)) if np.isfinite(high) else ~(made <= low)
+
+
+def _aim(predicted: Single, made: Single, limits: tuple[float, float], inside: NDArray[np.bool_]) -> None:
+    """Turn predictions into targets, in place: ``made``, but beyond a limit what is predicted beyond it.
+
+    Args:
+        predicted: float32 (groups, rows, outputs); large, so that no copy is made.
+        made: of the same shape.
+        limits: least and largest value that passes.
+        inside: where ``made`` is between them.
+    """
+    low, high = (np.float32(limit) for limit in limits)
+    if not np.isfinite(high):
+        np.minimum(predicted, low, out=predicted)
+    elif not np.isfinite(low):
+        np.maximum(predicted, high, out=predicted)
+    else:
+        np.minimum(predicted, low, out=predicted, where=made <= low)
+        np.maximum(predicted, high, out=predicted, where=made >= high)
+    np.copyto(predicted, made, where=inside)
 
 
 @dataclass(frozen=True)
@@ -112,6 +132,8 @@ class System:
 
     def _mean_of(self, values: Single) -> Single:
         """Return the weighted mean of rows, (groups, 1, ...)."""
+        if len(values) == 1 and values.size > MANY:
+            return np.asarray(self._share.swapaxes(1, 2) @ values)
         if values.shape[1] <= self._step:
             return np.asarray((self._share * values).sum(axis=1, keepdims=True))
         total: Table = np.zeros((len(values), 1, values.shape[2]))

@@ -169,7 +169,7 @@ class Convolution(_Kernels, AffineMap):
         blocks, inputs = taps.reshape(groups, -1, weight.shape[1]), constant.reshape(groups, -1)
         delta: Array = np.einsum("goi,gi->go", blocks, inputs).reshape(-1)
         if groups == 1 and not np.array_equal(into, np.eye(len(into))):
-            folded = np.einsum("oi...,ij->oj...", weight, into)
+            folded = np.moveaxis(np.tensordot(weight, into, (1, 0)), -1, 1)
             set_constant(node, 1, folded.astype(node.inputs[1].dtype))
         return delta
 
@@ -285,7 +285,7 @@ class TransposedConvolution(_Kernels):
         blocks, inputs = taps.reshape(groups, -1, weight.shape[1]), constant.reshape(groups, -1)
         delta: Array = np.einsum("gio,gi->go", blocks, inputs).reshape(-1)
         if groups == 1 and not np.array_equal(into, np.eye(len(into))):
-            folded = np.einsum("io...,ij->jo...", weight, into)
+            folded = np.tensordot(into, weight, (0, 0))
             set_constant(node, 1, folded.astype(node.inputs[1].dtype))
         return delta
 
