@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +139,18 @@ def test_large_but_ordinary_tensors_are_read() -> None:
     check_sizes(graph_of([node("Range", ["z", "m", "o"], ["y"])], z=0, m=LONGEST, o=1))
 
 
+def test_a_tensor_may_have_more_values_where_weights_or_the_batch_are_large() -> None:
+    """1 GB for one sample is more than a classifier makes, but not than large weights unpacked."""
+    grown = graph_of([node("Expand", ["x", "s"], ["y"])], s=[1, 1024, 1024, 320])
+    with pytest.raises(ValueError, match=r"\[1, 1024, 1024, 320\] for one sample; at most 268435456 values"):
+        check_sizes(grown)
+    grown.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 64  # a batch of fixed size
+    check_sizes(grown)
+    grown.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    grown.graph.initializer.add(name="w", data_type=1, dims=[80 << 20])
+    check_sizes(grown)
+
+
 def test_many_nodes_take_time_in_proportion() -> None:
     def seconds(count: int) -> float:
         ends = ["x", *(f"t{i}" for i in range(1, count)), "y"]
@@ -160,3 +172,30 @@ def test_sizes_may_depend_on_one_another_often() -> None:
     proto = graph_of(nodes, (2, 4), one=[1, 1])
     check_sizes(proto)
     assert infer_shapes(proto)["y"] == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda proto: setattr(proto, "ir_version", 0), "ir_version"),
+        (lambda proto: setattr(proto, "ir_version", 10**6), "IR version 1000000, the installed onnx"),
+        (lambda proto: setattr(proto.opset_import[0], "version", 0), "domain_version of 0"),
+        (lambda proto: setattr(proto.opset_import[0], "version", 10**9), "uses opset 1000000000, the installed"),
+        (lambda proto: setattr(proto.opset_import[0], "version", -1), "domain_version of -1"),
+        (lambda proto: proto.graph.node[0].input.__setitem__(0, "t1"), "topologically sorted"),
+        (lambda proto: proto.graph.node[0].input.__setitem__(0, "t0"), "topologically sorted"),
+    ],
+    ids=["ir 0", "ir high", "opset 0", "opset high", "opset negative", "cycle", "itself"],
+)
+def test_versions_and_cycles_are_one_line(
+    change: Callable[[onnx.ModelProto], object], says: str, tmp_path: Path
+) -> None:
+    proto = graph_of(
+        [node("Relu", ["x"], ["t0"]), node("Relu", ["t0"], ["t1"]), node("Relu", ["t1"], ["y"])]
+    )
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4]))
+    change(proto)
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(GraftError, match=says) as caught:
+        Model.load(tmp_path / "m.onnx")
+    assert caught.value.code != "internal" and "\n" not in str(caught.value)
