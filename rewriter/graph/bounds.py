@@ -24,7 +24,7 @@ MOST_VALUES = 2**28
 MOST_IN_BATCH = 2**31
 """The most where an input has a batch of a fixed size."""
 TIMES_WEIGHTS = 4
-"""Weights that are stored small may be unpacked: a tensor may have so many times the values of the weights."""
+"""Weights that are stored small may be unpacked: a tensor may have so many times their values."""
 LONGEST = 2**24
 """The longest list that a node makes: some tools write down every place of it."""
 

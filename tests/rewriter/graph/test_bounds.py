@@ -180,7 +180,10 @@ def test_sizes_may_depend_on_one_another_often() -> None:
         (lambda proto: setattr(proto, "ir_version", 0), "ir_version"),
         (lambda proto: setattr(proto, "ir_version", 10**6), "IR version 1000000, the installed onnx"),
         (lambda proto: setattr(proto.opset_import[0], "version", 0), "domain_version of 0"),
-        (lambda proto: setattr(proto.opset_import[0], "version", 10**9), "uses opset 1000000000, the installed"),
+        (
+            lambda proto: setattr(proto.opset_import[0], "version", 10**9),
+            "uses opset 1000000000, the installed",
+        ),
         (lambda proto: setattr(proto.opset_import[0], "version", -1), "domain_version of -1"),
         (lambda proto: proto.graph.node[0].input.__setitem__(0, "t1"), "topologically sorted"),
         (lambda proto: proto.graph.node[0].input.__setitem__(0, "t0"), "topologically sorted"),
@@ -190,9 +193,7 @@ def test_sizes_may_depend_on_one_another_often() -> None:
 def test_versions_and_cycles_are_one_line(
     change: Callable[[onnx.ModelProto], object], says: str, tmp_path: Path
 ) -> None:
-    proto = graph_of(
-        [node("Relu", ["x"], ["t0"]), node("Relu", ["t0"], ["t1"]), node("Relu", ["t1"], ["y"])]
-    )
+    proto = graph_of([node("Relu", ["x"], ["t0"]), node("Relu", ["t0"], ["t1"]), node("Relu", ["t1"], ["y"])])
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4]))
     change(proto)
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
