@@ -145,14 +145,17 @@ def module_files(paths: Iterable[Path]) -> list[Path]:
     """Return the module files among ``paths``, and those of folders.
 
     Raises:
-        GraftError: ``directory-unfinished``, or ``directory-outside``: a folder names a file that does
-            not lie in it.
+        GraftError: ``directory-unfinished``, ``nothing-to-join`` where a folder lists no module, or
+            ``directory-outside``: a folder names a file that does not lie in it.
     """
     files: list[Path] = []
     for path in paths:
         settled(path)
         if path.is_dir():
-            files += [_inside(path, module["file"]) for module in read_index(path)["modules"]]
+            listed = read_index(path)["modules"]
+            if not listed:
+                raise GraftError("nothing-to-join", f"{path} lists no modules", "name modules or a DIR of them")
+            files += [_inside(path, module["file"]) for module in listed]
         else:
             files.append(path)
     return files

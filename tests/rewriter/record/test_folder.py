@@ -71,6 +71,15 @@ def test_an_index_that_is_a_pipe_does_not_hold_anyone_up(tmp_path: Path) -> None
     assert error_of(lambda: write(tmp_path / "parts", force=True)).code == "directory-unfinished"
 
 
+def test_an_index_without_modules_is_named(tmp_path: Path) -> None:
+    """By every command, and beside others, too."""
+    write(tmp_path / "full")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/graft.json").write_text(json.dumps({"modules": [], "files": []}))
+    error = error_of(lambda: module_files([tmp_path / "full", tmp_path / "none"]))
+    assert (error.code, error.message) == ("nothing-to-join", f"{tmp_path / 'none'} lists no modules")
+
+
 def test_a_deep_index_is_none(tmp_path: Path) -> None:
     write(tmp_path / "parts")
     (tmp_path / "parts/graft.json").write_text('{"files": ' + "[" * 100_000 + "]" * 100_000 + "}")
