@@ -154,7 +154,9 @@ def module_files(paths: Iterable[Path]) -> list[Path]:
         if path.is_dir():
             listed = read_index(path)["modules"]
             if not listed:
-                raise GraftError("nothing-to-join", f"{path} lists no modules", "name modules or a DIR of them")
+                raise GraftError(
+                    "nothing-to-join", f"{path} lists no modules", "name modules or a DIR of them"
+                )
             files += [_inside(path, module["file"]) for module in listed]
         else:
             files.append(path)
