@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -71,3 +72,16 @@ def declining(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], Declined]:
         return declined
 
     return let
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Child processes take signals, also where the tests run in the background, which ignores them."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    ignored = [number for number in numbers if before[number] == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)  # ignored here as well, but not by children
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)

@@ -63,6 +63,7 @@ def test_a_full_disk_behind_standard_output_is_said(words: str, here: Path) -> N
 
 
 @posix
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_that_ask_to_end_leave_nothing(number: int, here: Path) -> None:
     """SIGTERM and SIGHUP do what Ctrl-C does; an old folder stays, nothing lies beside it."""

@@ -194,6 +194,7 @@ finally:
 """
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
 @pytest.mark.parametrize(("program", "code"), [(ENDLESS, -signal.SIGINT), (COMPUTING, 130)])
 def test_ctrl_c_answers_while_a_library_computes(program, code, tmp_path):

@@ -27,9 +27,23 @@ def test_onnxruntime_names_the_node(tmp_path: Path) -> None:
     assert "no model" in unrunnable(tmp_path / "missing.onnx")
 
 
-def test_the_model_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path = with_groups(64, tmp_path / "wrong.onnx")
-    assert run(["inspect", str(path)]) == 2
+def fails(*given: object, **named: object) -> None:
+    raise ValueError("a fault of Graft")
+
+
+def test_the_node_that_a_rule_fails_on_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(with_groups(64, tmp_path / "wrong.onnx"))]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("graft: error: ")] == lines[-1:]
+    assert "node 'conv1' (Conv): its attributes, inputs and shapes do not fit together" in lines[-1]
+    assert "unexpected" not in lines[-1]
+
+
+def test_the_model_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graft.tools.commands.inspect.Model.load", fails)
+    assert run(["inspect", str(with_groups(64, tmp_path / "wrong.onnx"))]) == 2
     lines = capfd.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("graft: error: ")] == lines[-1:]
     assert "wrong.onnx" in lines[-1]
@@ -39,9 +53,6 @@ def test_the_model_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 def test_a_model_that_runs_is_not_blamed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*given: object, **named: object) -> None:
-        raise ValueError("a fault of Graft")
-
     monkeypatch.setattr("graft.tools.commands.inspect.Model.load", fails)
     assert run(["inspect", str(with_groups(1, tmp_path / "right.onnx"))]) == 2
     assert "unexpected ValueError: a fault of Graft" in capfd.readouterr().err
