@@ -249,7 +249,7 @@ class Modularize:
             searches=tuple(searches),
             against_rest=against_rest,
             measured=measured,
-            providers=context.device.open(parent.model).providers,
+            providers=context.device.open(modules[0].model).providers,  # the parent takes more memory
             sources=_sources(context, [name for classes in self.sets for name in classes]),
         )
 

@@ -12,6 +12,10 @@ from pathlib import Path
 from graft.rewriter.errors import GraftError
 
 HINT = "close other programs, use a smaller model, or a machine with more memory"
+OF_ITS_OWN = 1 << 20
+"""After :func:`give_back` allocations of so many bytes are of their own, and go back when they are freed."""
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""Numbers of glibc's mallopt."""
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
 _CGROUPS = (
     ("memory.max", "memory.current"),
@@ -66,6 +70,19 @@ def lacking(error: BaseException, needed: float = 0, what: str = "") -> GraftErr
     asked = re.search(r"([\d.]+) (bytes|[KMGTP]iB)", str(error))
     known = float(asked[1]) * _UNITS[asked[2]] if asked else 0.0
     return shortage(known or needed, what)
+
+
+def give_back() -> None:
+    """Give the operating system what is freed, now and later, where the C library is glibc.
+
+    It keeps what is freed in pieces below 32 MB, which is as much as a whole copy of the weights of a large
+    model after each session. Giving it back takes time with many short runs: it is for large models.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, OF_ITS_OWN)
+        library.mallopt(_TRIM_THRESHOLD, OF_ITS_OWN)
+        library.malloc_trim(0)
 
 
 def gigabytes(count: float) -> str:

@@ -18,9 +18,10 @@ from graft.passes.base import Context, Declined, Report
 from graft.rewriter.arrays import Mask
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.weights import outside
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
-from graft.rewriter.operators import Read, operator_of
+from graft.rewriter.operators import Parameter, Read, operator_of
 from graft.rewriter.operators.base import float_constant
 from graft.rewriter.run.equivalence import check, random_inputs, run_once
 from graft.rewriter.run.feed import fit
@@ -66,17 +67,24 @@ def mask(whole: Analysed, plan: Plan) -> Model:
     copy = whole.copy()
     masked, groups = copy.model, copy.groups
     kept = plan.mask(groups)
+    large = {tensor.name for tensor in outside(masked.graph)}
     for node in groups.nodes:
         ranks = [len(groups.of(tensor)) for tensor in node.inputs]
         for read in operator_of(node).masks(node, groups):
             if not kept[read.channels].all():
                 shape = [-1 if axis == read.axis else 1 for axis in range(ranks[read.index])]
                 _mask_input(masked.graph, node, read, kept[read.channels].reshape(shape))
+        reads = operator_of(node).reads(node, groups)
         for parameter in operator_of(node).parameters(node, groups):
             consumed = [axis for axis in (parameter.reads, parameter.inside) if axis is not None]
             if not consumed:
                 continue
             weight = node.inputs[parameter.index]
+            read = _only_read(parameter, reads) if weight.name in large else None
+            if read is not None:  # no copy of the weight
+                shape = [-1 if axis == read.axis else 1 for axis in range(ranks[read.index])]
+                _mask_input(masked.graph, node, read, kept[read.channels].reshape(shape))
+                continue
             values = weight.values
             for along in consumed:
                 shape = [-1 if axis == along else 1 for axis in range(len(weight.shape))]
@@ -84,6 +92,15 @@ def mask(whole: Analysed, plan: Plan) -> Model:
             node.inputs[parameter.index] = gs.Constant(f"{node.name}/{weight.name}/masked", values)
     masked.tidy()
     return masked
+
+
+def _only_read(parameter: Parameter, reads: list[Read]) -> Read | None:
+    """Return what a weight reads: zero there is as good as zero in the weight."""
+    if parameter.reads is None or parameter.inside is not None or len(reads) != 1:
+        return None
+    read = reads[0]
+    same = np.array_equal(read.channels, parameter.axes[parameter.reads])
+    return read if same and read.recurrent_weight is None else None
 
 
 def _mask_input(graph: gs.Graph, node: gs.Node, read: Read, stays: Mask) -> None:

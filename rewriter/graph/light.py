@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from graft.rewriter.graph.weights import LARGE, PIECE, array_of, is_reference, raw, reference, size_of
+from graft.rewriter.memory import give_back
 
 Bytes = bytes | memoryview
 GRAPH, INITIALIZER, RAW = 7, 5, 9
@@ -42,6 +43,7 @@ def load_light(path: Path) -> tuple[onnx.ModelProto, list[NDArray[Any]]]:
         OSError: it cannot be read.
     """
     if path.stat().st_size > LARGE:
+        give_back()
         held: list[NDArray[Any]] = []
         try:
             with path.open("rb") as file:

@@ -20,6 +20,7 @@ from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import Work, operator_of
 from graft.rewriter.operators.base import is_constant
+from graft.rewriter.run.bounds import TIMED
 from graft.rewriter.run.equivalence import draw_inputs
 from graft.rewriter.run.session import Device, Session
 
@@ -133,7 +134,7 @@ class LatencyTable:
         self.model = self.model.copy()
         self.device = replace(self.device, threads=1, patient=False)
         self.inputs = _inputs(self.model, self.batch)
-        session = self.device.open(self.model)
+        session = self.device.open(self.model, TIMED)
         self.batch = session.count(self.inputs)
         self.providers = session.providers
         self.milliseconds = _best(session, self.inputs, MODEL_SECONDS)
@@ -153,7 +154,7 @@ class LatencyTable:
 
     def compare(self, model: Model) -> Timed:
         """Measure ``model`` and the parent in turn, so that a machine that changes its speed is fair."""
-        sessions = [self.device.open(each) for each in (model, self.model)]
+        sessions = [self.device.open(each, TIMED) for each in (model, self.model)]
         best = [np.inf, np.inf]
         for _ in range(TURNS):
             for place, session in enumerate(sessions):
@@ -183,7 +184,7 @@ class LatencyTable:
                 kept[channels[int(count) :]] = False
             try:
                 model = _alone(node, groups, kept, self.model)
-                times.append(_best(self.device.open(model), _inputs(model, self.batch), NODE_SECONDS))
+                times.append(_best(self.device.open(model, TIMED), _inputs(model, self.batch), NODE_SECONDS))
             except GraftError as error:
                 log.info("%s counts by the sizes of its tensors: %s", node.name, error.message)
                 return None

@@ -39,15 +39,19 @@ class Bounds:
         seconds: how long a graph with loops may run; ``None``: for ever.
         plain: the graph is run as it is written, and nothing is computed before the first run.
         lean: weights are not copied to a form that is faster to multiply by.
+        quick: they are, however large they are.
     """
 
     memory: int | None = None
     seconds: float | None = None
     plain: bool = False
     lean: bool = False
+    quick: bool = False
 
 
 UNBOUNDED = Bounds()
+TIMED = Bounds(quick=True)
+"""Of a session whose latency is measured: as its users run it."""
 
 
 class Runnable(Protocol):

@@ -10,11 +10,14 @@ import onnxruntime as ort
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.weights import arrays
-from graft.rewriter.memory import free_bytes, require
+from graft.rewriter.memory import free_bytes, give_back, require
 from graft.rewriter.run.bounds import Bounds, limited, out_of_memory
 from graft.rewriter.run.computed_constants import refuse_large_constants
 from graft.rewriter.run.external import add_external
 
+LARGE = 512 << 20
+"""Weights of so many bytes are left in the order of the file: onnxruntime holds several copies of them
+while it brings them into one that is faster."""
 COPY = 1.1
 """Bytes that a session takes for its own copy of weights, over their number."""
 
@@ -37,13 +40,16 @@ def open_bounded(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     else:
         refuse_large_constants(proto)
+    held = add_external(proto, options)
+    if not bounds.plain:
+        options.graph_optimization_level = _level(proto, bounds)
     if bounds.lean:
         options.add_session_config_entry("session.disable_prepacking", "1")
     limited(options, bounds.memory or free_bytes())
-    held = add_external(proto, options)
     if held:  # graphs that are gone are cycles, which hold weights until they are collected
         gc.collect()
-        require(COPY * sum(array.nbytes for array, _ in arrays(proto).values()), "a copy of the weights")
+        give_back()
+        require(COPY * _bytes(proto), "a copy of the weights")
     try:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=[*providers]), held
     except Exception as error:  # onnxruntime's errors have no common public type
@@ -53,3 +59,18 @@ def open_bounded(
             f"onnxruntime {ort.__version__} cannot run the model: {reason[:300]}",
             "check the model with onnxruntime, or export it for this version",
         ) from error
+
+
+def _level(proto: onnx.ModelProto, bounds: Bounds) -> ort.GraphOptimizationLevel:
+    """Return how far onnxruntime changes the graph: less for large weights, which it would copy for that."""
+    weights = _bytes(proto)
+    if weights and bounds.lean:
+        return ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if weights > LARGE and not bounds.quick:
+        return ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    return ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+
+def _bytes(proto: onnx.ModelProto) -> int:
+    """Return the bytes of the weights that a message refers to."""
+    return sum(array.nbytes for array, _ in arrays(proto).values())
