@@ -160,12 +160,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
         terminal.close_stdout()
         return PIPE_CLOSED
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and _is_nowhere():
+            return _fail(given, "folder-missing", "the current folder was deleted", "change to another one")
         return _unusable(given, error)
     except MemoryError as error:
         short = lacking(error, INSPECTED * sum(path.stat().st_size for path in _models(given)))
         return _fail(given, short.code, short.message, short.hint)
     except Exception as error:
         return _unexpected(given, error)
+
+
+def _is_nowhere() -> bool:
+    """Return whether the current folder is gone; libraries ask for it when they are imported."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _unexpected(given: Sequence[str], error: Exception) -> int:

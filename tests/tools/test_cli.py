@@ -90,3 +90,13 @@ def test_a_path_that_nobody_can_use_is_named(line: list[str], capfd: pytest.Capt
     error = capfd.readouterr().err
     assert error.startswith("graft: error: ") and error.count("\n") == 1
     assert "unexpected" not in error and "name too long" in error.lower()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")
+def test_a_current_folder_that_was_deleted_is_said(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    code = f"import os; os.chdir({str(tmp_path / 'gone')!r}); os.rmdir(os.getcwd()); "
+    code += "from graft.tools.cli import run; raise SystemExit(run(['inspect', 'm.onnx']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "graft: error: the current folder was deleted; change to another one\n"
