@@ -80,10 +80,10 @@ def mask(whole: Analysed, plan: Plan) -> Model:
             if not consumed:
                 continue
             weight = node.inputs[parameter.index]
-            read = _only_read(parameter, reads) if weight.name in large else None
-            if read is not None:  # no copy of the weight
-                shape = [-1 if axis == read.axis else 1 for axis in range(ranks[read.index])]
-                _mask_input(masked.graph, node, read, kept[read.channels].reshape(shape))
+            only = _only_read(parameter, reads) if weight.name in large else None
+            if only is not None:  # no copy of the weight
+                shape = [-1 if axis == only.axis else 1 for axis in range(ranks[only.index])]
+                _mask_input(masked.graph, node, only, kept[only.channels].reshape(shape))
                 continue
             values = weight.values
             for along in consumed:

@@ -56,7 +56,7 @@ def _allowed(graph: onnx.GraphProto) -> int:
     """Return the most values of a tensor, by the batch that the inputs have."""
     stored = {tensor.name for tensor in graph.initializer}
     shapes = [value.type.tensor_type.shape.dim for value in graph.input if value.name not in stored]
-    batch = max([1, *(shape[0].dim_value for shape in shapes if shape)])
+    batch: int = max([1, *(shape[0].dim_value for shape in shapes if shape)])
     return min(MOST_VALUES * batch, MOST_IN_BATCH)
 
 
