@@ -78,7 +78,7 @@ class ModularizeReport(Report):
         against_rest: for each module of one class what it and the parent say of that class on held-out
             samples.
         measured: accuracy of all of them together, where there were held-out samples.
-        providers: what ran the parent.
+        providers: what ran the modules, or the parent where they are not run.
         sources: where labels and splits are from, as ``--json`` says it.
     """
 
@@ -233,6 +233,7 @@ class Modularize:
             modules.append(self._cut(decompose, parent, context))
             if self.progress:
                 self.progress(1)
+        ran = modules[0].model if self.decompose.verify else parent.model  # the parent takes more memory
         against_rest = self._against_rest(parent, modules, context)
         measured, joined = self._measured(parent, modules, context)
         if measured and len(self.sets) == 1 and against_rest and (only := against_rest[0]):
@@ -249,7 +250,7 @@ class Modularize:
             searches=tuple(searches),
             against_rest=against_rest,
             measured=measured,
-            providers=context.device.open(modules[0].model).providers,  # the parent takes more memory
+            providers=context.device.open(ran).providers,
             sources=_sources(context, [name for classes in self.sets for name in classes]),
         )
 
