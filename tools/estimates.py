@@ -158,7 +158,7 @@ class Estimate:
         most = PLAN_TIME if limit is None else limit
         work = self.subject.search(decompose)
         if SLOW.seconds(work) <= most or (taken := self.of(work)) <= most:
-            return None, "default"
+            return None, ""
         _say(
             f"searching the budget of a module would take about {duration(taken)}, more than --plan-time "
             f"{duration(most, short=True)}: every module keeps {HALF:.0%} of the cost (--keep {HALF})",

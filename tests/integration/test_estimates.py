@@ -135,7 +135,7 @@ def test_a_search_by_default_that_takes_too_long_is_left_out(
     insisted = graft(*shlex.split(line.split("to insist: graft ")[1]), "--force")
     assert insisted.code == 0 and "searching the budget" not in insisted.err
     free = graft(*given, small / "free", "--plan-time", "none")
-    assert free.code == 0 and index(small / "free")["budget_reason"] == "default"
+    assert free.code == 0 and "budget_reason" not in index(small / "free")
     assert (small / "free" / module).read_bytes() == (small / "half" / module).read_bytes()
 
 

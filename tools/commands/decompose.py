@@ -175,7 +175,9 @@ def _budgeted(
     if budget.keep is not None or budget.plan is not None or budget.max_drop is not None:
         return decompose, budget.max_drop, {}
     keep, reason = estimate.budget(decompose, MAX_DROP, limit)
-    return replace(decompose, keep=keep), MAX_DROP if keep is None else None, {"budget_reason": reason}
+    if keep is None:
+        return decompose, MAX_DROP, {}
+    return replace(decompose, keep=keep), None, {"budget_reason": reason}
 
 
 def _show_declined(written: dict[str, Any]) -> None:
