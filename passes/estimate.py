@@ -82,7 +82,8 @@ class Subject:
         for place in self.groups.reads():
             size = len(place.channels)
             if count * size**2 <= PRODUCT_NUMBERS:
-                others = [s or 1 for axis, s in enumerate(self.groups.shapes[place.tensor]) if axis]
+                shape = self.groups.shapes.get(place.tensor) or ()  # unknown: one place
+                others = [each or 1 for each in shape[1:]]
                 products += size * float(np.prod(others, dtype=float))
         passes = self.passes(samples)
         return replace(passes, macs=passes.macs * STATISTICS + samples * products)

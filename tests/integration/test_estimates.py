@@ -232,3 +232,10 @@ def test_speed_is_the_median_of_a_few_batches() -> None:
     assert found.macs == pytest.approx(1000 * BATCH / 0.1)
     work = Workload(macs=found.macs, reads=found.reads, flops=found.flops, nodes=found.nodes)
     assert found.seconds(work) == pytest.approx(4) and found.seconds(work * 2 + work) == pytest.approx(12)
+
+
+def test_work_is_counted_where_shapes_are_unknown(small: Place) -> None:
+    subject = Subject.of(Parent.load(small.model), None)
+    known = subject.profile(None, 10).macs
+    vars(subject.groups.channel_map)["shapes"] = {}
+    assert not subject.groups.shapes and 0 < subject.profile(None, 10).macs <= known
