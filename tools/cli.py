@@ -184,7 +184,8 @@ def _unexpected(given: Sequence[str], error: Exception) -> int:
     from graft.rewriter.run.unrunnable import unrunnable  # imports onnxruntime, which --help does not need
 
     for path in _models(given):
-        reason = unrunnable(path)
+        with terminal.prepared():
+            reason = unrunnable(path)
         if reason:
             hint = "check the model with onnxruntime, or export it again"
             return _fail(given, "model-not-runnable", f"{path}: {reason}", hint)
