@@ -95,19 +95,8 @@ class Speed:
         matrix = np.ones((SIZE, SIZE), np.float32)
         matrix @ matrix  # starts the threads
         algebra = _median(lambda: matrix @ matrix, clock)  # first: threads of a session would take its time
-        few = samples.take(np.arange(min(BATCH, len(samples))))
-        begin = clock()
-        next(few.batches(len(few)))
-        read = clock() - begin
-        session = device.open(model)
-        feed, _ = next(session.batches(few, BATCH))
-        session.run(feed)
-        run = _median(lambda: session.run(feed), clock)
-        return cls(
-            macs=max(1, macs) * session.count(feed) / run,
-            reads=len(few) / max(read, 1e-6),
-            flops=2 * SIZE**3 / algebra,
-        )
+        read, run = _read_and_run(model, samples, device, clock)
+        return cls(macs=max(1, macs) / run, reads=1 / max(read, 1e-9), flops=2 * SIZE**3 / algebra)
 
 
 def seconds_a_sample(
@@ -124,6 +113,11 @@ def seconds_a_sample(
     Raises:
         GraftError: a sample cannot be read or run.
     """
+    return sum(_read_and_run(model, samples, device, clock))
+
+
+def _read_and_run(model: Model, samples: Samples, device: Device, clock: Clock) -> tuple[float, float]:
+    """Return the seconds that reading a sample takes, and those of running it."""
     few = samples.take(np.arange(min(BATCH, len(samples))))
     begin = clock()
     next(few.batches(len(few)))
@@ -131,7 +125,7 @@ def seconds_a_sample(
     session = device.open(model)
     feed, _ = next(session.batches(few, BATCH))
     session.run(feed)
-    return read / len(few) + _median(lambda: session.run(feed), clock) / session.count(feed)
+    return read / len(few), _median(lambda: session.run(feed), clock) / session.count(feed)
 
 
 def _median(work: Callable[[], object], clock: Clock) -> float:
