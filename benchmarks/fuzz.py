@@ -8,7 +8,8 @@ Every mutant is given by its seed, and runs in a process of its own that may tak
 A mutant is right that ends in one clear line (exit code 2), or succeeds: modules are compared with the parent
 in onnxruntime, independently of Graft's own verification. Anything else is a fault: an unexpected error, a
 crash, a hang, too much memory, files changed, left behind or reached outside the folder, a wrong cut. Exits
-with 1 if there was one. 5,000 mutants take about five minutes on two cores. Linux only.
+with 1 if there was one. 5,000 mutants take about five minutes on two cores, the time left is said every
+minute. Linux only.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -31,6 +33,8 @@ SECTIONS = tuple(KINDS)
 MUTANTS = 5000
 APART = 1_000_000
 """Seeds of mutants that lie between the first ones of two campaigns."""
+EVERY = 60.0
+"""Seconds after which the time left is said again."""
 
 
 def main() -> None:
@@ -44,9 +48,11 @@ def main() -> None:
         raise SystemExit(_reproduce(options.reproduce))
     seeds = islice(_seeds(options.seed * APART, options.only), options.mutants)
     with tempfile.TemporaryDirectory(prefix="graft-fuzz-") as folder:
-        results = []
+        results: list[Result] = []
+        left = _Left(options.mutants)
         for result in Campaign(Path(folder), options.jobs).run(seeds):
             results.append(result)
+            left.tell(len(results))
             if result.verdict.fault:
                 print(_told(result), flush=True)
             elif options.verbose:
@@ -78,6 +84,24 @@ def _options() -> argparse.Namespace:
 
 def _seeds(first: int, kinds: tuple[str, ...]) -> Iterator[int]:
     return (seed for seed in count(first) if kind_of(seed) in kinds)
+
+
+class _Left:
+    """Says on standard error how long the rest takes, from time to time."""
+
+    def __init__(self, mutants: int) -> None:
+        self._mutants = mutants
+        self._begun = self._said = time.monotonic()
+
+    def tell(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._said < EVERY or done == self._mutants:
+            return
+        self._said = now
+        left = (now - self._begun) / done * (self._mutants - done)
+        print(
+            f"{done} of {self._mutants} mutants, about {left / 60:.0f} min left", file=sys.stderr, flush=True
+        )
 
 
 def _told(result: Result) -> str:

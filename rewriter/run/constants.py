@@ -17,7 +17,7 @@ from graft.rewriter.run.session import Device
 
 IR_VERSION = 8
 """Old enough for any onnxruntime, new enough for any operator."""
-SECONDS = 3.0
+SECONDS = 2.0
 """A loop of constants may take so long."""
 
 

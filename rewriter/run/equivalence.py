@@ -25,7 +25,7 @@ MEMORY = 1 << 30
 """Bytes that a comparison may take; more where weights or inputs are large."""
 INSIDE = 200
 """A network holds at most so many times its inputs at once, where these are large."""
-SECONDS = 3.0
+SECONDS = 2.0
 """How long the loops of a graph may run in a comparison."""
 AGAIN = 10
 log = logging.getLogger("graft")

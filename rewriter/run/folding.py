@@ -14,7 +14,7 @@ import onnxruntime as ort
 
 from graft.rewriter.run.bounds import QUIET, limited, run_stoppable
 
-SECONDS = 3.0
+SECONDS = 2.0
 """A loop of constants may take so long."""
 
 

@@ -10,7 +10,7 @@ from graft.rewriter.run.bounds import Bounds
 from graft.rewriter.run.equivalence import random_inputs
 from graft.rewriter.run.session import Device
 
-SECONDS = 5.0
+SECONDS = 2.0
 """How long loops may run."""
 
 

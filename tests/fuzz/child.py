@@ -21,7 +21,7 @@ if sys.platform != "win32":
 SECONDS = 10.0
 """Most seconds of processor time."""
 WAITING = 30.0
-"""Most seconds altogether: other programs may take the processor."""
+"""Most seconds altogether, without those in which other programs had the processor."""
 PEAK = 2 << 30
 """Most bytes of resident memory."""
 ADDRESSES = 12 << 30
@@ -84,6 +84,7 @@ class Child:
         pid, status, usage = os.wait4(self._pid, os.WNOHANG)
         seconds = self._age()
         if pid == 0:
+            seconds -= _queued(self._pid)
             self._hung = self._hung or seconds > WAITING or (seconds > SECONDS < _busy(self._pid))
             self._grown = self._grown or _resident(self._pid) > PEAK
             if self._hung or self._grown:
@@ -116,6 +117,14 @@ def _busy(pid: int) -> float:
     except OSError:  # it ended just now
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _queued(pid: int) -> float:
+    """Seconds that a child waited for a processor."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):  # it ended just now, or this Linux does not count them
+        return 0.0
 
 
 def _resident(pid: int) -> int:

@@ -17,6 +17,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.run import equivalence, folding, loop_limit
 from graft.rewriter.run.bounds import Bounds
 from graft.rewriter.run.constants import evaluate
+from graft.rewriter.run.loop_turns import turns_in
 from graft.rewriter.run.session import MOST_THREADS
 
 CPU = Device(("cpu",), threads=1)
@@ -78,6 +79,12 @@ def _grown(size, from_input=False):
     return _model(nodes, {"one": np.ones((1, 1), np.float32), "size": np.array([size, 1], np.int64)})
 
 
+@pytest.fixture(autouse=True)
+def _no_earlier_runs(monkeypatch):
+    """Forget the loops that other tests waited for."""
+    monkeypatch.setattr(loop_limit, "WAITS", loop_limit._Waits())
+
+
 @pytest.mark.parametrize("inner", [None, 2**62])
 def test_a_loop_without_end_is_ended(monkeypatch, inner):
     monkeypatch.setattr(loop_limit.LoopLimit, "allowed", 0.3)
@@ -105,6 +112,48 @@ def test_a_turn_is_timed():
     assert loop_limit._shortened(_loop(2**62, 2**62), 3) != _loop(2**62, 2**62)
     found = CPU.open(loop_limit._shortened(_loop(2**62, 2**62), 3)).run({"x": ONES})
     np.testing.assert_array_equal(found["y"], np.full((2, 4), 11, np.float32))
+
+
+def test_turns_of_loops_within_loops_are_counted():
+    assert turns_in(_loop(1), 5) == 5
+    assert turns_in(_loop(1, 1), 5) == 5 + 5 * 5
+    proto = _loop(1, 1)
+    nodes = [helper.make_node("f", ["a"], ["b"], domain="local"), helper.make_node("g", ["b"], ["c"])]
+    opset = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    proto.functions.append(helper.make_function("local", "f", ["x"], ["y"], proto.graph.node[:], opset))
+    proto.graph.node.extend(nodes)
+    assert turns_in(proto, 3) == 2 * (3 + 9)
+
+
+def test_an_endless_loop_within_a_loop_is_refused_as_soon_as_one_alone():
+    start = time.monotonic()
+    with pytest.raises(GraftError, match="after more than 50,000 turns"):
+        CPU.open(_loop(2**40, 2**62)).run({"x": ONES})
+    assert time.monotonic() - start < 60  # 2 to 8 on a machine that does nothing else
+
+
+def test_what_was_waited_in_vain_is_not_waited_again(monkeypatch):
+    for waited in (0.5, loop_limit.LEAST):
+        with pytest.raises(GraftError, match=f"had not ended after {waited} s"):
+            CPU.open(_loop(2**62), Bounds(seconds=0.5, plain=True)).run({"x": ONES})
+    limits = []
+    monkeypatch.setattr(loop_limit, "run_stoppable", lambda *given: limits.append(given[3]) or [ONES])
+    for _ in range(2):
+        CPU.open(_loop(3)).run({"x": ONES})
+    left = loop_limit.PATIENCE - 0.5 - loop_limit.LEAST
+    assert limits == [left, loop_limit.PATIENCE]  # whole again, since a run ended
+
+
+def test_a_model_that_was_refused_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr(loop_limit.LoopLimit, "allowed", 0.1)
+    monkeypatch.setattr(loop_limit, "TURNS", 100)
+    with pytest.raises(GraftError, match="more than 100 turns"):
+        CPU.open(_loop(2**62)).run({"x": ONES})
+    monkeypatch.setattr(loop_limit.LoopLimit, "allowed", 1e9)
+    with pytest.raises(GraftError, match="more than 100 turns"):
+        CPU.open(_loop(2**62)).run({"x": ONES})
+    found = CPU.open(_loop(20)).run({"x": ONES})  # another number of turns is another model
+    np.testing.assert_array_equal(found["y"], np.full((2, 4), 22, np.float32))
 
 
 def test_a_graph_with_an_endless_loop_is_not_compared(monkeypatch, caplog):
