@@ -21,6 +21,7 @@ from graft.rewriter.card.card import Card
 from graft.rewriter.data.prefixed import prefixed, tested
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
+from graft.rewriter.files import read_whole
 from graft.rewriter.graph.file_size import stored_bytes
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.folder import load_module, module_files
@@ -222,12 +223,16 @@ def _headline(name: str | None, newcomer: str, module: options.Prefixed) -> str:
 
 def _modules(path: Path) -> list[Model]:
     """Load the module at ``path``, any classifier with a card, or all modules of a folder."""
-    found = []
-    for file in module_files([path]):
-        model = load_module(file) if path.is_dir() else Model.load(file)
-        model.require_card(file)
-        found.append(model)
-    return found
+
+    def read() -> list[Model]:
+        found = []
+        for file in module_files([path]):
+            model = load_module(file) if path.is_dir() else Model.load(file)
+            model.require_card(file)
+            found.append(model)
+        return found
+
+    return read_whole([path], read)
 
 
 def save(model: Model, path: Path, output: options.OutputOptions) -> dict[str, Any]:

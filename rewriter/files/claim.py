@@ -14,7 +14,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.files.lock import POLL, BusyError, locked
 from graft.rewriter.files.place import Place
 from graft.rewriter.files.refusal import refuse_broken_links, unwritable
-from graft.rewriter.files.swap import settle
+from graft.rewriter.files.swap import is_left_over, settle
 
 WAIT = 2.0
 """Seconds that a writer waits: for one that is just ending, or a reader that puts something right."""
@@ -74,12 +74,12 @@ def settled(path: Path) -> None:
         return
     try:
         with locked(place.lock, 0) as sure:
-            if sure or (os.path.lexists(place.old) and not os.path.lexists(place.path)):
+            if sure or (_is_away(place)):
                 settle(place)
     except BusyError:
         _await(place)
     except OSError as error:
-        if os.path.lexists(place.old) and not os.path.lexists(place.path):
+        if _is_away(place):
             raise GraftError(
                 "directory-unfinished",
                 f"a killed run left {path} as {place.old}: {error.strerror}",
@@ -87,10 +87,15 @@ def settled(path: Path) -> None:
             ) from error
 
 
+def _is_away(place: Place) -> bool:
+    """Return whether the old folder was moved away, and the new one is not in."""
+    return not os.path.lexists(place.path) and is_left_over(place)
+
+
 def _await(place: Place) -> None:
     """Wait while a writer is between its two renames."""
     end = time.monotonic() + READERS_WAIT
-    while os.path.lexists(place.old) and not os.path.lexists(place.path) and time.monotonic() < end:
+    while _is_away(place) and time.monotonic() < end:
         time.sleep(POLL)
 
 
@@ -98,7 +103,8 @@ def _await(place: Place) -> None:
 def _made(folder: Path) -> Iterator[None]:
     """Make a folder and those above it; at the end those that were made and are empty go again."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 
 LONGEST = 200
 """Bytes of a name that hidden names repeat; file systems allow 255."""
+TOO_DEEP = {errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG}
+"""What systems say of folders in folders in folders."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,30 @@ def delete(path: Path) -> None:
         OSError: it cannot be deleted.
     """
     if is_folder(path):
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except (RecursionError, OSError) as error:  # it holds one folder for each level open
+            if isinstance(error, OSError) and error.errno not in TOO_DEEP:
+                raise
+            _delete_deep(path)
     elif os.path.lexists(path):
         path.unlink()
+
+
+def _delete_deep(folder: Path) -> None:
+    """Delete a folder of any depth: what lies below the folders in it is moved up, level by level."""
+    number = 0
+    while inner := [entry.path for entry in os.scandir(folder) if is_folder(entry.path)]:
+        for each in inner:
+            for entry in list(os.scandir(each)):
+                if is_folder(entry.path):
+                    while os.path.lexists(folder / str(number)):
+                        number += 1
+                    os.rename(entry.path, folder / str(number))
+                else:
+                    os.unlink(entry.path)
+            os.rmdir(each)
+    shutil.rmtree(folder)
 
 
 def sync_file(path: Path) -> None:

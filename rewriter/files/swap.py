@@ -7,6 +7,7 @@ what lies on the disk, so a later run goes on where one was killed:
 =============================  ============================================
 found                          means, and is done
 =============================  ============================================
+an old one without an index    not of Graft: left alone
 the new one                    it was being written: deleted
 the old one, nothing in place  killed between the renames: moved back
 the old one, and one in place  killed after the renames: the rest follows
@@ -19,8 +20,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator
-from pathlib import Path, PurePosixPath
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files.place import Place, delete, is_folder, sync_file, sync_folder
@@ -64,7 +66,7 @@ def settle(place: Place) -> None:
         GraftError: ``directory-unfinished``: something else was put in its place since then.
         OSError: files cannot be moved or deleted.
     """
-    if is_folder(place.old):
+    if is_left_over(place):
         if is_folder(place.path) and os.path.lexists(place.new) and not os.listdir(place.path):
             place.path.rmdir()
         if not os.path.lexists(place.path):
@@ -81,6 +83,17 @@ def settle(place: Place) -> None:
     for path in (place.old, place.new, place.data):
         if path != place.old or not is_folder(path):
             delete(path)
+
+
+def is_left_over(place: Place) -> bool:
+    """Return whether ``place.old`` is a folder that a run moved away.
+
+    It had an index, which is the last to be deleted, or nothing in it. Others, which come in an archive for
+    example, and those of which a file lies in their place, are left alone.
+    """
+    if not is_folder(place.old) or (os.path.lexists(place.path) and not is_folder(place.path)):
+        return False
+    return bool(listed(place.old)) or not os.listdir(place.old)
 
 
 def _settle_or_say(place: Place) -> None:
@@ -119,8 +132,13 @@ def _detour(folder: Path, name: str) -> Path | None:
 
 
 def listed(folder: Path) -> frozenset[str]:
-    """Return the names of a folder's own files, as its index lists them, and the index."""
+    """Return the names of a folder's own files, as its index lists them, and the index.
+
+    None where the index is missing, broken, or a link to another place.
+    """
     try:
+        if not inside(folder, INDEX):
+            return frozenset()
         names = json.loads(read_regular(folder / INDEX))["files"]
         own = [PurePosixPath(name).as_posix() for name in names]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -128,29 +146,46 @@ def listed(folder: Path) -> frozenset[str]:
     return frozenset([*own, INDEX])
 
 
-def foreign(folder: Path, own: Collection[str], other: Path | None = None, inside: str = "") -> Iterator[str]:
+def inside(folder: Path, name: str) -> bool:
+    """Return whether ``name`` is of something in a folder, links followed; and on every system alike."""
+    if PureWindowsPath(name).drive or not name:
+        return False
+    try:
+        return (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a zero byte
+        return False
+
+
+def foreign(folder: Path, own: Collection[str], other: Path | None = None) -> Iterator[str]:
     """Yield what a folder holds beside its own files; links are not followed.
 
     Args:
         folder: the folder.
         own: names of its own files.
         other: folders that this one has, too, are looked into; others that hold no own file count whole.
-        inside: a folder in it, with a slash at its end, to which this is confined.
 
     Yields:
         Names of files and folders as in ``own``.
     """
-    with os.scandir(folder / inside) as entries:
-        names = sorted(f"{inside}{entry.name}" for entry in entries)
-    for name in names:
-        whole = folder / name
-        if not is_folder(whole):
-            if name not in own:
+    ordered, waiting = sorted(own), [""]
+    while waiting:
+        within = waiting.pop()
+        with os.scandir(folder / within) as entries:
+            names = sorted(f"{within}{entry.name}" for entry in entries)
+        for name in names:
+            if not is_folder(folder / name):
+                if name not in own:
+                    yield name
+            elif _starts_one(f"{name}/", ordered) or (other and is_folder(other / name)):
+                waiting.append(f"{name}/")
+            else:
                 yield name
-        elif any(each.startswith(f"{name}/") for each in own) or (other and is_folder(other / name)):
-            yield from foreign(folder, own, other, f"{name}/")
-        else:
-            yield name
+
+
+def _starts_one(beginning: str, ordered: Sequence[str]) -> bool:
+    """Return whether one of the names, which are in order, begins so."""
+    first = bisect_left(ordered, beginning)
+    return first < len(ordered) and ordered[first].startswith(beginning)
 
 
 def _delete_own(folder: Path) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from graft.rewriter.card.card import Card
 from graft.rewriter.errors import GraftError
-from graft.rewriter.files import settled, writing
+from graft.rewriter.files import read_whole, settled, writing
 from graft.rewriter.graph.foreign import write_standard
 from graft.rewriter.graph.forms import standardize
 from graft.rewriter.graph.importing import (
@@ -97,14 +97,24 @@ class Model:
                 card is unreadable or does not fit the model.
         """
         path = Path(path)
-        settled(path)
-        settled(path.parent)
+        beside = Path(card) if card else None
+
+        def read() -> Model:
+            settled(path)
+            settled(path.parent)
+            return cls._read(path, beside, with_card)
+
+        return read_whole([path], read)
+
+    @classmethod
+    def _read(cls, path: Path, card: Path | None, with_card: bool) -> Model:
+        """Read a model with its card; parameters as those of :meth:`load`."""
         proto, held = read_proto(path)
         model = cls.from_proto(proto)
         del held  # the graph has them now
         model.file_name = path.name
         model.file_sha256 = file_sha256(path)
-        model.card = model._find_card(path, Path(card) if card else None) if with_card else None
+        model.card = model._find_card(path, card) if with_card else None
         if model.card:
             model.expose(model.card.output.name)
             refuse_class_numbers(model.graph, model.card.output.name)

@@ -13,7 +13,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.files import claimed, refuse_unwritable, settled, unwritable
 from graft.rewriter.files.place import Place, delete
 from graft.rewriter.files.refusal import refuse_broken_links
-from graft.rewriter.files.swap import INDEX, put_in
+from graft.rewriter.files.swap import INDEX, inside, put_in
 from graft.rewriter.graph.file_size import stored_bytes
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.provenance import kind_of
@@ -50,6 +50,10 @@ class ModuleFolder:
         with contextlib.ExitStack() as stack:
             place = stack.enter_context(claimed(self.path))
             _refuse(self.path, self._force)  # another run may have written it
+            if os.path.lexists(place.old):
+                raise GraftError(
+                    "output-exists", f"{place.old} is in the way, and not of Graft", "move it away"
+                )
             try:
                 place.new.mkdir()
             except OSError as error:
@@ -124,9 +128,11 @@ def read_index(path: Path) -> dict[str, Any]:
     """Return the content of ``graft.json`` of a folder.
 
     Raises:
-        GraftError: ``directory-unfinished`` where it is missing or broken.
+        GraftError: ``directory-unfinished`` where it is missing or broken, ``directory-outside`` where it
+            is a link to another place.
     """
     settled(path)
+    _refuse_link_out(path, INDEX)
     try:
         found: dict[str, Any] = json.loads(read_regular(path / INDEX))
         names = [*found["files"], *(module["file"] for module in found["modules"])]
@@ -165,11 +171,7 @@ def module_files(paths: Iterable[Path]) -> list[Path]:
 
 def _inside(folder: Path, name: str) -> Path:
     """Return the path of a file that the index of a folder names; links out of the folder are refused."""
-    try:
-        inside = (folder / name).resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # a loop of links, a zero byte
-        inside = False
-    if not inside:
+    if not inside(folder, name):
         raise GraftError(
             "directory-outside",
             f"{INDEX} of {folder} names {name}, which is not in that folder",
@@ -178,10 +180,28 @@ def _inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
+def _refuse_link_out(folder: Path, name: str | Path) -> None:
+    """Refuse a file of a folder that is a link, or lies behind one, to another place."""
+    if os.path.lexists(folder / name) and not inside(folder, os.fspath(name)):
+        raise GraftError(
+            "directory-outside",
+            f"{folder / name} is a link that leads out of that folder",
+            "copy there what it leads to, if you trust the folder",
+        )
+
+
 def parents_beside(files: Sequence[Path]) -> list[Path]:
-    """Return the folders of ``files`` that hold a parent and its profile, each once."""
+    """Return the folders of ``files`` that hold a parent and its profile, each once.
+
+    Raises:
+        GraftError: ``directory-outside``: they are links that lead out of their folder.
+    """
     folders = dict.fromkeys(file.parent for file in files)
-    return [each for each in folders if (each / PARENT).is_file() and (each / PROFILE).is_file()]
+    found = [each for each in folders if (each / PARENT).is_file() and (each / PROFILE).is_file()]
+    for each in found:
+        for name in (PARENT, PROFILE):
+            _refuse_link_out(each, name)
+    return found
 
 
 def load_classifier(path: Path) -> Model:

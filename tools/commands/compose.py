@@ -25,6 +25,7 @@ from graft.rewriter.card.card import OTHER
 from graft.rewriter.data.prefixed import PrefixedData, tested
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
+from graft.rewriter.files import Seen, read_whole
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sizes import check_asked
 from graft.rewriter.record.folder import load_classifier, module_files
@@ -187,9 +188,7 @@ def command(
     measured on the test split. PREFIX=MODULE calls its classes PREFIX:NAME.
     """
     output.claim(output.output)
-    named = [(file, each.prefix) for each in join.modules for file in module_files([each.path])]
-    files, prefixes = [file for file, _ in named], [prefix for _, prefix in named]
-    loaded = [load_classifier(file) for file in files]
+    seen, (files, prefixes, loaded) = read_whole([each.path for each in join.modules], lambda: _loaded(join))
     shapes = join.shapes()
     _size(loaded, shapes)
     loaded = list(map(adopted, loaded))
@@ -201,6 +200,7 @@ def command(
     among = data.among(known, data.ignore_label, data.data)
     sets = parents.open_sets(data.data, run.seed, (TRAIN, data.test_split), labeller, device, among)
     sources = {} if join.strategy == "branches" else load_sources(loaded, files, join.parent, join.profile)
+    seen.require_unchanged()
     for source in sources.values():
         check_asked(source.parent.model.sizes_at(shapes), source.profile.sizes)
     sources = with_refit_samples(sources, loaded, prefixes, sets, data.ignore_label)
@@ -230,6 +230,14 @@ def command(
     result.update(save(report.model, output.output, output), **passes.plain())
     show.declined(result["declined"])
     show.emit("compose", result, output.as_json, lambda: _print_report(result))
+
+
+def _loaded(join: ModuleOptions) -> tuple[Seen, tuple[list[Path], list[str], list[Model]]]:
+    """Load the modules that are named; return what lay there, their files, prefixes, and the models."""
+    seen = Seen.of(each.path for each in join.modules)
+    named = [(file, each.prefix) for each in join.modules for file in module_files([each.path])]
+    files = [file for file, _ in named]
+    return seen, (files, [prefix for _, prefix in named], [load_classifier(file) for file in files])
 
 
 def _estimate(

@@ -17,6 +17,7 @@ from graft.passes.networks import Modules
 from graft.passes.select.profiling import warn_if_far_below, warn_if_few
 from graft.rewriter.data.prefixed import PrefixedData, joined_split
 from graft.rewriter.errors import GraftError
+from graft.rewriter.files import read_whole
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.baseline import Candidate, Evaluation
 from graft.rewriter.record.folder import PARENT, load_module, module_files, parents_beside
@@ -182,13 +183,20 @@ def _candidate(path: Path, card: Path | None) -> tuple[Candidate, Report]:
     """Load the model at ``path``; a folder of modules counts as all of them joined as branches."""
     files, report = module_files([path]), Report()
     if path.is_dir():
-        modules = Modules([load_module(file) for file in files])
+        files, loaded = read_whole([path], lambda: _loaded(path))
+        modules = Modules(loaded)
         composed = Compose("branches")(modules, Context())
         model, report = composed.model, composed
     else:
         model = Model.load(path, card)
     model.require_card(path)
     return Candidate(model, tuple(files), path.name), report
+
+
+def _loaded(path: Path) -> tuple[list[Path], list[Model]]:
+    """Load the modules of a folder; return their files, too."""
+    files = module_files([path])
+    return files, [load_module(file) for file in files]
 
 
 def _labeller(data: PrefixedData, candidate: Candidate, baseline: Candidate | None) -> Model:

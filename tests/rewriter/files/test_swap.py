@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from graft.rewriter.errors import GraftError
-from graft.rewriter.files import claimed, settled
-from graft.rewriter.files.place import Place
-from graft.rewriter.files.swap import INDEX, put_in
+from graft.rewriter.files import claimed, settled, writing
+from graft.rewriter.files.place import Place, delete
+from graft.rewriter.files.swap import INDEX, foreign, listed, put_in
 from tests.rewriter.files.strike import in_child
 
 OLD = {"a.onnx": "old", "plans/a.json": "old plan", "parent/parent.onnx": "old parent"}
@@ -214,3 +214,69 @@ def test_nothing_is_put_back_through_a_link(there: Path, tmp_path: Path) -> None
     settled(there)
     assert content(there) == {**OLD, **MINE, "sub/evil": "2", "sub/deep/evil": "3"}
     assert os.listdir(there.parent) == ["parts"]
+
+
+def planted(folder: Path, index: bool) -> dict[str, str]:
+    write(folder, {"evil.onnx": "theirs", "sub/evil": "theirs"}, index=index)
+    return content(folder)
+
+
+@pytest.mark.parametrize("what", ["old", "new"])
+def test_hidden_folders_beside_a_file_hold_nobody_up(what: str, tmp_path: Path) -> None:
+    """Of an archive, for example: the file is read, and written; nothing gets into its place."""
+    place = Place.of(tmp_path / "m.onnx")
+    place.path.write_text("mine")
+    theirs = planted(place.old if what == "old" else place.new, index=True)
+    settled(place.path)
+    assert place.path.read_text() == "mine"
+    with writing(place.path, force=True) as temporary:
+        temporary.write_text("new")
+    assert place.path.read_text() == "new"
+    assert what == "new" or content(place.old) == theirs
+
+
+def test_a_hidden_folder_without_an_index_is_no_old_one(there: Path) -> None:
+    """It is neither moved into the place nor merged with what lies there; a link is no index either."""
+    place = Place.of(there)
+    theirs = planted(place.old, index=False)
+    settled(there)
+    (place.old / INDEX).symlink_to(there / INDEX)
+    settled(there)
+    assert content(place.old) == theirs
+    assert content(there) == {**OLD, **MINE}
+    (place.old / INDEX).unlink()
+    there.rename(there.parent / "elsewhere")
+    settled(there)
+    assert not there.exists()
+    assert content(place.old) == theirs
+
+
+def test_hidden_folders_of_any_depth_are_deleted(there: Path) -> None:
+    """Also those whose path is longer than systems take."""
+    place = Place.of(there)
+    here = os.getcwd()
+    place.new.mkdir()
+    try:
+        os.chdir(place.new)
+        for _ in range(1200):
+            os.mkdir("0")
+            os.chdir("0")
+        Path("file").touch()
+    finally:
+        os.chdir(here)
+    settled(there)
+    assert os.listdir(there.parent) == ["parts"]
+    assert content(there) == {**OLD, **MINE}
+
+
+def test_deep_and_many_names_of_an_index(there: Path) -> None:
+    """Names are looked up, not unfolded: a thousand levels and a hundred thousand names are quick."""
+    deep = "/".join(["d"] * 1000)
+    for level in range(1000):
+        (there / deep[: 2 * level + 1]).mkdir()
+    (there / deep / "x").touch()
+    names = [f"{deep}/x", *(f"{number}/{number}" for number in range(100_000)), "e/" * 2_000_000]
+    (there / INDEX).write_text(json.dumps({"files": names}))
+    found = list(foreign(there, listed(there)))
+    delete(there / "d")  # pytest could not
+    assert found == [".hidden", "a.onnx", "extra", "notes.txt", "parent", "plans"]

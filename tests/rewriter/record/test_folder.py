@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,14 @@ import pytest
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files.place import Place
-from graft.rewriter.record.folder import ModuleFolder, module_files, read_index
+from graft.rewriter.record.folder import (
+    PARENT,
+    PROFILE,
+    ModuleFolder,
+    module_files,
+    parents_beside,
+    read_index,
+)
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 
@@ -38,7 +46,19 @@ def error_of(call: Callable[[], Any]) -> GraftError:
 
 @posix
 @pytest.mark.parametrize(
-    "name", ["../outside.onnx", "{}/outside.onnx", "link", "folder/outside.onnx", "a\0b"]
+    "name",
+    [
+        *("../outside.onnx", "{}/outside.onnx", "link", "folder/outside.onnx", "folder/../outside.onnx"),
+        *(
+            "a\0b",
+            "",
+            "C:/outside.onnx",
+            "c:outside.onnx",
+            "//host/share/outside.onnx",
+            "loop",
+            "deep/outside.onnx",
+        ),
+    ],
 )
 def test_modules_outside_are_not_read(name: str, tmp_path: Path) -> None:
     """Not through .., absolute names or links: a folder may come from anywhere."""
@@ -47,6 +67,9 @@ def test_modules_outside_are_not_read(name: str, tmp_path: Path) -> None:
     (tmp_path / "outside.onnx").write_text("mine")
     (parts / "link").symlink_to(tmp_path / "outside.onnx")
     (parts / "folder").symlink_to(tmp_path)
+    (parts / "loop").symlink_to("loop")
+    (parts / "deep").symlink_to("plans/on")
+    (parts / "plans/on").symlink_to("../..")
     found = {"modules": [{"file": name.format(tmp_path)}], "files": []}
     (parts / "graft.json").write_text(json.dumps(found))
     assert error_of(lambda: module_files([parts])).code == "directory-outside"
@@ -60,6 +83,37 @@ def test_links_inside_and_of_the_folder_are_followed(tmp_path: Path) -> None:
     (parts / "a.onnx").symlink_to("b.onnx")
     (tmp_path / "link").symlink_to("parts")
     assert module_files([tmp_path / "link", Path("x")]) == [tmp_path / "link/a.onnx", Path("x")]
+
+
+@posix
+@pytest.mark.parametrize("half_way", [False, True])
+def test_an_index_and_a_parent_outside_are_not_read(half_way: bool, tmp_path: Path) -> None:
+    """They are no files of the folder; links to them that stay inside are."""
+    parts, elsewhere = tmp_path / "parts", tmp_path / "elsewhere"
+    write(parts)
+    write(elsewhere, "theirs")
+    for folder in (parts, elsewhere):
+        (folder / "parent").mkdir()
+        for name in (PARENT, PROFILE):
+            (folder / name).write_text("x")
+    assert parents_beside([parts / "a.onnx"]) == [parts]
+    if half_way:
+        shutil.rmtree(parts / "parent")
+        (parts / "parent").symlink_to(elsewhere / "parent")
+    else:
+        (parts / PROFILE).unlink()
+        (parts / PROFILE).symlink_to(elsewhere / PROFILE)
+    error = error_of(lambda: parents_beside([parts / "a.onnx"]))
+    assert (error.code, "a link that leads out of" in error.message) == ("directory-outside", True)
+    (parts / "graft.json").rename(parts / "index.json")
+    (parts / "graft.json").symlink_to("index.json")
+    assert module_files([parts]) == [parts / "a.onnx"]
+    (parts / "graft.json").unlink()
+    (parts / "graft.json").symlink_to(elsewhere / "graft.json")
+    for call in (lambda: module_files([parts]), lambda: write(parts, "new", force=True)):
+        error = error_of(call)
+        assert (error.code, "a link that leads out of" in error.message) == ("directory-outside", True)
+    assert (parts / "a.onnx").read_text() == "new"
 
 
 @posix
