@@ -8,11 +8,13 @@ import pytest
 
 from graft.passes.cut.verify import mask
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph import weights
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
-from graft.rewriter.run.equivalence import check
+from graft.rewriter.run.equivalence import check, run_once
 from tests import small
+from tests.small import CPU
 
 X = small.inputs([2, 6, 6], 5)
 
@@ -93,3 +95,30 @@ def test_the_masked_parent_is_blind_to_what_was_removed() -> None:
     wanted[:, [2, 5]] = 0
     np.testing.assert_array_equal(weights["y"], wanted)
     assert whole.proto().SerializeToString(deterministic=True) == before
+
+
+NETS = {
+    "residual": (small.residual_net, {"conv0": [1, 4], "conv1": [0, 2, 7], "dense": [3]}),
+    "dense": (small.dense_net, {"dense": [2, 5]}),
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_large_weights_are_masked_by_what_they_read(monkeypatch: pytest.MonkeyPatch, net: str) -> None:
+    make, removed = NETS[net]
+    whole = small.model(make())
+    plan = small.plan(whole, **removed)
+    inputs = {name: small.inputs(shape[1:], 5) for name, (_, shape) in whole.inputs().items()}
+    in_weights = mask(Analysed.of(whole), plan)
+    monkeypatch.setattr(weights, "LARGE", 0)
+    monkeypatch.setattr(weights, "PIECE", 1)
+    for tensor in whole.graph.tensors().values():
+        if isinstance(tensor, gs.Constant):
+            tensor.values = np.asarray(tensor.values)  # as a large file is read
+    behind_where = mask(Analysed.of(whole), plan)
+    assert "Where" in {node.op for node in behind_where.graph.nodes}
+    assert "Where" not in {node.op for node in in_weights.graph.nodes}
+    expected = run_once(in_weights, CPU, inputs)["y"]
+    np.testing.assert_allclose(run_once(behind_where, CPU, inputs)["y"], expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(run_once(whole, CPU, inputs)["y"] - expected).max() > 1e-3
+    assert small.verify(whole, plan, cut(whole, plan), inputs).difference < 1e-5
