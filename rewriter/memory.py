@@ -82,7 +82,13 @@ def give_back() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, OF_ITS_OWN)
         library.mallopt(_TRIM_THRESHOLD, OF_ITS_OWN)
-        library.malloc_trim(0)
+    trim()
+
+
+def trim() -> None:
+    """Give the operating system what was freed; glibc keeps some of it."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another library, or another system
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def gigabytes(count: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import click
@@ -211,6 +211,22 @@ class Passes:
     def plain(self) -> dict[str, float]:
         """Return what was estimated and what it took so far, for ``--json``."""
         return {"estimate_seconds": round(self.seconds, 1), "seconds": round(clock() - self._begun, 1)}
+
+
+def announce_runs(what: str) -> Callable[[int, float], None]:
+    """Return what prints a line on standard error about long work, once its first runs were timed.
+
+    It takes the number of runs and the seconds of one.
+
+    Args:
+        what: the work in words, with ``{}`` where the number of runs goes.
+    """
+
+    def announce(runs: int, each: float) -> None:
+        if runs * each >= SAID:
+            _say(f"about {duration(runs * each)}: {what.format(runs)}")
+
+    return announce
 
 
 def _a_sample(model: Model, split: Split, device: Device) -> float:

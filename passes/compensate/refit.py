@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from graft.rewriter.arrays import Table
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.data.sizes import sizes_of
 from graft.rewriter.errors import GraftError
-from graft.rewriter.run.budget import give_back, require, trim
+from graft.rewriter.memory import trim
+from graft.rewriter.run.budget import require
 from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import Batches, StagedRun
 from graft.rewriter.run.values import Room
@@ -114,7 +116,8 @@ def _cut_and_parent(subject: Pruned, samples: Samples, weights: Table, device: D
         GraftError: there are fewer samples than a batch of fixed size has, or there is too little memory.
     """
     model, whole = subject.model, subject.whole
-    give_back()
+    gc.collect()  # models that are gone hold each other
+    trim()
     groups = whole.groups.at(sizes_of(whole.model, samples)).sized()
     each = largest_tensor(groups)
     needed = working_bytes(model, groups, len(samples), BLOCK)

@@ -103,7 +103,7 @@ def _await(place: Place) -> None:
 def _made(folder: Path) -> Iterator[None]:
     """Make a folder and those above it; at the end those that were made and are empty go again."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    for each in reversed(missing):
+    for each in (*missing[:0:-1], folder):  # one by one: parents=True would call itself for each of them
         each.mkdir(exist_ok=True)
     try:
         yield

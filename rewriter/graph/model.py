@@ -62,6 +62,7 @@ class Model:
         header: the remaining fields of the ``ModelProto`` (IR version, producer, doc strings ...).
         node_metadata: ``metadata_props`` of nodes by their names.
         file_sha256: hash of the file it came from, or ``""``.
+        path: of the file that it came from, as it was named, or ``""``.
         file_name: name of the file that it came from, or ``""``.
         card_file: name of the file that the card came from, or ``""``.
         one_by_one: a node inside takes one sample at a time, though the inputs leave the batch open.
@@ -75,6 +76,7 @@ class Model:
     header: onnx.ModelProto = field(default_factory=onnx.ModelProto)
     node_metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     file_sha256: str = ""
+    path: str = ""
     file_name: str = ""
     card_file: str = ""
     one_by_one: bool = False
@@ -102,7 +104,12 @@ class Model:
         def read() -> Model:
             settled(path)
             settled(path.parent)
-            return cls._read(path, beside, with_card)
+            try:
+                return cls._read(path, beside, with_card)
+            except GraftError as error:
+                if not error.code.startswith("model-") or str(path) in error.message:
+                    raise
+                raise GraftError(error.code, f"{path}: {error.message}", error.hint) from error
 
         return read_whole([path], read)
 
@@ -112,7 +119,7 @@ class Model:
         proto, held = read_proto(path)
         model = cls.from_proto(proto)
         del held  # the graph has them now
-        model.file_name = path.name
+        model.path, model.file_name = str(path), path.name
         model.file_sha256 = file_sha256(path)
         model.card = model._find_card(path, card) if with_card else None
         if model.card:

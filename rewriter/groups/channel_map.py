@@ -71,6 +71,7 @@ class ChannelMap:
 
     Attributes:
         nodes: the nodes of the graph.
+        path: of the model's file, for messages.
         shapes: tensor name to shape.
         samples: the batch size that the shapes are for.
         sizes: of free axes, at which costs are counted.
@@ -94,13 +95,14 @@ class ChannelMap:
         self._sized: dict[str, dict[str, Shape]] = {}
         self._layouts: dict[str, SampleLayout] | None = None
         self.nodes: list[gs.Node] = list(model.graph.nodes)
+        self.path = model.path
         self._inputs = [tensor.name for tensor in model.graph.inputs]
         self._shapes_of = inferred
         axes = model.sample_axes()
         self.samples = fixed_batch({name: self.shapes[name] for name in self._inputs}, axes) or 1
         flow = Flow(self.shapes, model.opset, lambda: inferred(3))
         for node in self.nodes:
-            with naming(node):
+            with naming(node, self.path):
                 _visit(node, flow)
         for tensor in () if outputs_open else model.graph.outputs:
             for channels in flow.of(tensor):

@@ -67,7 +67,7 @@ class CostModel:
         self._constants: dict[object, tuple[gs.Constant, Parameter | None]] = {}
         for node in groups.nodes:
             operator = operator_of(node)
-            with naming(node):
+            with naming(node, groups.channel_map.path):
                 self._work += operator.work(node, groups)
                 unknown |= {node.op} if operator.unknown_work(node, groups) else set()
                 if node.name not in head:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from graft.rewriter.run.session import Device
 
 TOP = 5
 log = logging.getLogger("graft")
+FEW = 8
+"""Samples by which all are timed."""
+Timed = Callable[[int, float], None]
 ONE = np.zeros(1, np.int64)
 """The label of a sample that has none."""
 
@@ -63,7 +67,9 @@ class Predictions:
     providers: tuple[str, ...]
 
 
-def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP) -> Predictions:
+def predict(
+    model: Model, files: Sequence[Path], device: Device, top: int = TOP, timed: Timed | None = None
+) -> Predictions:
     """Classify samples in files.
 
     Args:
@@ -72,6 +78,7 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
             and ``.npy`` files, which may lie in folders of classes.
         device: where the model runs.
         top: the largest number of labels that are returned.
+        timed: is called once a few samples ran, with the number of all samples and the seconds of one.
 
     Raises:
         GraftError: ``data-inputs`` where the model has several inputs, ``output-nan``, and whatever
@@ -81,8 +88,12 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
     if len(card.fed) != 1:
         raise GraftError("data-inputs", "predict takes models with one input", "use 'graft evaluate'")
     session, output = device.open(model), card.output
-    ranges, found = Ranges(card), []
-    for path, index, sample in _each_sample(files, card.fed[0]):
+    ranges, found = Ranges(card), list[Prediction]()
+    sources = _sources(files)
+    begun = time.perf_counter()
+    for path, index, sample in _each_sample(sources, card.fed[0]):
+        if timed is not None and len(found) == FEW:
+            timed(sum(each.count for each in sources), (time.perf_counter() - begun) / FEW)
         ranges.see({"": sample})
         inputs = session.feed(card.prepare({"": sample[None]}))
         rows = session.rows(session.run(inputs, [output.name])[output.name], output.name, ONE)
@@ -97,8 +108,27 @@ def predict(model: Model, files: Sequence[Path], device: Device, top: int = TOP)
     return Predictions(tuple(found), session.providers)
 
 
-def _each_sample(files: Sequence[Path], card: InputCard) -> Iterator[tuple[Path, int | None, Array]]:
-    """Yield every raw sample with its file, and its position in an ``.npz`` file."""
+@dataclass(frozen=True)
+class _Source:
+    """A file of samples.
+
+    Attributes:
+        path: of the file.
+        several: number of samples of an ``.npz`` file; ``None``: the file is one sample.
+    """
+
+    path: Path
+    several: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return 1 if self.several is None else self.several
+
+
+def _sources(files: Sequence[Path]) -> list[_Source]:
+    """Return the files of samples, those in folders as well."""
+    sources: list[_Source] = []
     for path in files:
         if os.path.isdir(path):
             inside = [path, *subfolders(path)]
@@ -109,14 +139,21 @@ def _each_sample(files: Sequence[Path], card: InputCard) -> Iterator[tuple[Path,
                     f"{path}: expected images or .npy files in the folder, found none",
                     f"Graft reads {', '.join(sorted(IMAGE_SUFFIXES))}",
                 )
-            for file in found:
-                yield file, None, read_sample(file, card)
-        elif path.suffix.lower() == ".npz":
-            split = open_samples(path)
-            for index in range(len(split)):
-                yield path, index, _one_input(split.raw([index], card), card)[0]
+            sources += map(_Source, found)
         else:
-            yield path, None, read_sample(path, card)
+            sources.append(_Source(path, len(open_samples(path)) if path.suffix.lower() == ".npz" else None))
+    return sources
+
+
+def _each_sample(sources: Sequence[_Source], card: InputCard) -> Iterator[tuple[Path, int | None, Array]]:
+    """Yield every raw sample with its file, and its position in an ``.npz`` file."""
+    for source in sources:
+        if source.several is None:
+            yield source.path, None, read_sample(source.path, card)
+            continue
+        split = open_samples(source.path)  # no more than one of them is held
+        for index in range(len(split)):
+            yield source.path, index, _one_input(split.raw([index], card), card)[0]
 
 
 def _one_input(raw: Mapping[str, Array], card: InputCard) -> Array:

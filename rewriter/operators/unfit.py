@@ -13,11 +13,12 @@ HINT = "check the model: onnx.checker.check_model(model, full_check=True)"
 
 
 @contextlib.contextmanager
-def naming(node: gs.Node) -> Iterator[None]:
-    """Let errors that a rule raises in this block name the node that it was asked of.
+def naming(node: gs.Node, path: str = "") -> Iterator[None]:
+    """Let errors that a rule raises in this block name the node that it was asked of, and its file.
 
     Args:
         node: the node.
+        path: of the model's file, which the line begins with.
 
     Raises:
         GraftError: ``model-invalid`` in place of what the rule raised.
@@ -28,7 +29,7 @@ def naming(node: gs.Node) -> Iterator[None]:
         said = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         raise GraftError(
             "model-invalid",
-            f"node '{node.name[:99]}' ({node.op[:99]}): its attributes, inputs and shapes do not fit "
-            f"together: {said[:150]}",
+            f"{path}{': ' if path else ''}node '{node.name[:99]}' ({node.op[:99]}): "
+            f"its attributes, inputs and shapes do not fit together: {said[:150]}",
             HINT,
         ) from error

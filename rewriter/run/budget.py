@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import gc
 import re
 import sys
 from pathlib import Path
@@ -81,18 +79,6 @@ def require(needed: int, memory: int | None, what: str) -> None:
             f"{what} takes {gigabytes(total)} of memory, and --memory allows {gigabytes(memory)}",
             f"give --memory {gigabytes(total).replace(' ', '')} or more, or compensate by fold",
         )
-
-
-def give_back() -> None:
-    """Give memory back to the system that is not used any more, of objects in cycles, too."""
-    gc.collect()
-    trim()
-
-
-def trim() -> None:
-    """Give memory back to the system that was freed; glibc keeps some of it."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another library, or another system
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_bytes() -> int:

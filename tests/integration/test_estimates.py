@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
@@ -185,6 +186,21 @@ def test_commands_that_run_networks_say_so(
         *("add", joined.json["output"], "--class", "cow", "--data", small.data, "-o", small / "added.onnx")
     )
     assert added.code == 0 and "about 4 min: MODEL on 240 training samples" in added.err
+    line = ("remove", small.model, "--class", "ant", "--data", small.data)
+    removed = graft(*line, "-o", small / "removed.onnx", "--json")
+    assert removed.json["estimate_seconds"] > 60.0 and "min: 2 models on" in removed.err
+
+
+def test_commands_that_time_their_first_runs_say_so(
+    graft: Graft, small: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classifying, and trying the ways to read an input."""
+    assert "about" not in graft("predict", small.model, small.data).err
+    monkeypatch.setattr(estimates, "SAID", 0.0)
+    assert "about 0 s: 240 samples" in graft("predict", small.model, small.data).err
+    found = graft("card", small.model, "--data", small.data)
+    assert re.search(r"about \d+ s: \d{3,} runs of a sample", found.err)
+    assert "about" not in graft("card", small.model, "--data", small.data, "-q").err
 
 
 @pytest.mark.parametrize(

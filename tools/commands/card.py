@@ -15,6 +15,7 @@ from graft.tools import console as show
 from graft.tools import options
 from graft.tools.cli import CHECK_FAILED, DONE
 from graft.tools.command import Argument, Option, Options, takes_options
+from graft.tools.estimates import announce_runs
 
 SHOWN = 6
 """Candidates that people are shown; ``--json`` has all of them."""
@@ -61,7 +62,7 @@ def command(subject: CardModel, data: CardData, run: options.RunOptions, output:
             "the samples of %s have no labels: they show what the input is, but the draft is not scored",
             data.data,
         )
-    draft = draft_card(loaded, part, run.device(), subject.model)
+    draft = draft_card(loaded, part, run.device(), subject.model, announce_runs("{} runs of a sample"))
     text = draft.card.to_yaml()
     if output.output:
         with output.target(output.output) as path, writing(path, output.force) as temporary:

@@ -10,6 +10,7 @@ from graft.rewriter.measure.prediction import predict
 from graft.tools import console as show
 from graft.tools import options
 from graft.tools.command import Argument, takes_options
+from graft.tools.estimates import announce_runs
 
 
 class PredictOptions(options.ModelOptions):
@@ -31,7 +32,7 @@ def command(subject: PredictOptions, run: options.RunOptions, output: options.Pr
     """
     loaded = Model.load(subject.model, subject.card)
     loaded.require_card(subject.model)
-    found = predict(loaded, subject.samples, run.device())
+    found = predict(loaded, subject.samples, run.device(), timed=announce_runs("{} samples"))
     predictions = [
         {
             "sample": each.sample,

@@ -13,6 +13,7 @@ from graft.passes.remove import Remove
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
+from graft.tools.estimates import Passes
 from graft.tools.patch import print_report, save
 
 
@@ -45,6 +46,9 @@ def command(
     card, part, numbers = before.require_card(), None, samples.numbers.get("")
     if sets:
         part = held_out(samples.split(data.test_split), card, card.labels, numbers)
+    passes = Passes([before], part, 2.0, device)  # before and after
+    if part is not None:
+        passes.announce(f"2 models on {len(part)} samples")
     report = Remove(names)(before, Context(device=device))
     after = report.model
     result = {
@@ -56,7 +60,7 @@ def command(
     if part is not None:
         result.update(evaluate_before_after((before, after), (names, ()), part, numbers, device))
         result.update(parents.sources_of(None, part))
-    result.update(save(after, output.output, output))
+    result.update(save(after, output.output, output), **passes.plain())
     show.declined(result["declined"])
     show.emit(
         "remove", result, output.as_json, lambda: print_report(result, f"{show.classes(names)} removed")

@@ -20,13 +20,19 @@ from graft.rewriter.measure.draft.inputs import input_cards
 from graft.rewriter.measure.draft.outputs import Scores, find_scores
 from graft.rewriter.measure.draft.seen import Seen, look
 from graft.rewriter.measure.draft.subject import CardDraft, Subject, output_card
-from graft.rewriter.measure.draft.tried import draft_from_samples
+from graft.rewriter.measure.draft.tried import Timed, draft_from_samples
 from graft.rewriter.measure.draft.untried import draft_from_graph
 from graft.rewriter.measure.draft.written import Written, read_written
 from graft.rewriter.run.session import Device
 
 
-def draft_card(model: Model, part: Split | None, device: Device, path: Path | None = None) -> CardDraft:
+def draft_card(
+    model: Model,
+    part: Split | None,
+    device: Device,
+    path: Path | None = None,
+    timed: Timed | None = None,
+) -> CardDraft:
     """Draft the card of ``model``.
 
     With samples, the usual ways to read the input are tried on up to 1000 of them, and that of the
@@ -38,13 +44,14 @@ def draft_card(model: Model, part: Split | None, device: Device, path: Path | No
             usual way is taken.
         device: where the model runs.
         path: its file, beside which configurations of Hugging Face or timm may lie.
+        timed: is called once a few samples ran, with the number of all runs and the seconds of one.
 
     Raises:
         GraftError: ``card-draft`` where the model is no classifier that Graft takes, and
             whatever is wrong with the samples.
     """
     subject = _subject(model, part, device, path)
-    draft = draft_from_samples(subject) if subject.labelled else draft_from_graph(subject)
+    draft = draft_from_samples(subject, timed) if subject.labelled else draft_from_graph(subject)
     return replace(
         draft, notes=(*_hidden(subject, draft), *subject.notes, *subject.written.notes, *draft.notes)
     )

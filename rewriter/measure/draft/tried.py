@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +27,7 @@ from graft.rewriter.measure.draft.subject import (
 from graft.rewriter.measure.draft.trial import Trial, Way
 from graft.rewriter.measure.draft.untried import draft_from_graph
 
+Timed = Callable[[int, float], None]
 FIRST = 64
 """Samples that all ways are tried on; most of them are clearly worse then."""
 MOST, MOST_OF_LARGE = 1000, 500
@@ -36,11 +39,12 @@ ERRORS = 3.0
 """Ways that are worse by so many standard errors are not tried further."""
 
 
-def draft_from_samples(subject: Subject) -> CardDraft:
+def draft_from_samples(subject: Subject, timed: Timed | None = None) -> CardDraft:
     """Draft the card of the highest log-likelihood on samples.
 
     Args:
         subject: with labelled samples.
+        timed: is called once a few samples ran, with the number of all runs and the seconds of one.
 
     Raises:
         GraftError: ``card-draft`` where no output is that of a classifier, and whatever is wrong with
@@ -51,9 +55,16 @@ def draft_from_samples(subject: Subject) -> CardDraft:
     trial = Trial(subject.session, [each.name for each in subject.outputs], part)
     ways = [Way(inputs) for inputs in subject.ways]
     order = np.random.default_rng(0).permutation(len(part))
-    trial.run(ways, order[: subject.session.batch or 2])
+    first, begun = order[: subject.session.batch or 2], time.perf_counter()
+    trial.run(ways, first)
+    took = time.perf_counter() - begun
     if all(way.error for way in ways):
         return _failed(subject, ways)
+    if timed is not None:
+        feedable = sum(not way.error for way in ways)
+        some = min(len(order), _most(ways[0]))
+        runs = feedable * min(some, FIRST) + min(feedable, FINALISTS) * max(0, some - FIRST)
+        timed(runs, took / (len(ways) * len(first)))
     readings = [_checked(subject, each, ways) for each in _readings(subject, part, ways)]
     for way in ways:
         way.scores = {}

@@ -35,6 +35,7 @@ def test_the_node_that_a_rule_fails_on_is_named(tmp_path: Path, capfd: pytest.Ca
     assert run(["inspect", str(with_groups(64, tmp_path / "wrong.onnx"))]) == 2
     lines = capfd.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("graft: error: ")] == lines[-1:]
+    assert lines[-1].startswith(f"graft: error: {tmp_path / 'wrong.onnx'}: node")
     assert "node 'conv1' (Conv): its attributes, inputs and shapes do not fit together" in lines[-1]
     assert "unexpected" not in lines[-1]
 
