@@ -171,6 +171,7 @@ def write(found: Base, folder: Path) -> None:
     np.save(folder / "sample.npy", found.data[first][0])
     if found.name == "pictures":
         write_images(found, folder / "images")
+        write_parquet(folder / "images", folder / "data.parquet")
 
 
 def write_images(found: Base, folder: Path) -> None:
@@ -180,6 +181,19 @@ def write_images(found: Base, folder: Path) -> None:
             place = folder / split / kit.LABELS[label]
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(found.data[f"x_{split}"][number]).save(place / f"{number}.png")
+
+
+def write_parquet(images: Path, path: Path) -> None:
+    """Write the images of a folder as one Parquet file, without splits."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(images.rglob("*.png"))
+    columns = {
+        "image": [{"bytes": file.read_bytes(), "path": file.name} for file in files],
+        "label": [kit.LABELS.index(file.parent.name) for file in files],
+    }
+    pq.write_table(pa.table(columns), path)
 
 
 Command = Callable[[list[str]], int]

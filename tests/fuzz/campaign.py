@@ -16,7 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from graft.tools import cli
-from tests.fuzz import bases, oracle, verdict
+from tests.fuzz import bases, checks, verdict
 from tests.fuzz.child import Child, Ended
 from tests.fuzz.mutant import Mutant, make
 from tests.fuzz.verdict import SECRET, Listing, Verdict
@@ -170,7 +170,7 @@ class Campaign:
     def _check(self, folder: Path, ended: Ended) -> Task | None:
         """Compare what a command made with the parent, in a child, too: onnxruntime runs a mutant there."""
         result = self._results[folder] = self._judged(folder, ended)
-        work = oracle.check_of(result.mutant)
+        work = checks.check_of(result.mutant)
         if work is None or result.verdict.kind != verdict.SUCCESS:
             return None
         place = folder / "check"

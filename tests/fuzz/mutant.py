@@ -14,6 +14,7 @@ from tests.fuzz.mutate_data import mutate_images, mutate_npy, mutate_npz, mutate
 from tests.fuzz.mutate_files import replace_file
 from tests.fuzz.mutate_model import mutate_file
 from tests.fuzz.mutate_options import mutate_options
+from tests.fuzz.mutate_parquet import mutate_parquet
 from tests.fuzz.mutate_text import mutate_card, mutate_json
 
 KINDS = {
@@ -21,9 +22,10 @@ KINDS = {
     "card": 10,
     "data": 10,
     "images": 4,
+    "parquet": 4,
     "plan": 4,
     "profile": 5,
-    "folder": 7,
+    "folder": 8,
     "options": 10,
 }
 """How often each kind of mutant is drawn."""
@@ -74,11 +76,9 @@ def draw(seed: int) -> tuple[Mutant, random.Random]:
     commands = COMMANDS[kind]
     if name not in bases.WITH_MODULES:
         commands = [each for each in commands if each not in (_add, _replace, _compose, _folder, _force)]
-    if kind == "images":
-        commands = [each for each in commands if each is not _predict]
     arguments = rng.choice(commands)(rng, labels)
-    if kind == "images":
-        arguments = ["images" if each == "data.npz" else each for each in arguments]
+    if kind in PICTURES:
+        arguments = [PICTURES[kind] if each == "data.npz" else each for each in arguments]
     if kind == "plan":
         arguments += ["--plan", "plan.json"]
     if kind == "profile":
@@ -108,6 +108,8 @@ def make(seed: int, made: Path, folder: Path) -> Mutant:
     return Mutant(seed, mutant.kind, mutant.base, tuple(arguments), changed)
 
 
+PICTURES = {"images": "images", "parquet": "data.parquet"}
+"""What takes the place of ``data.npz``."""
 FILES = {
     "model": "model.onnx",
     "card": "model.yaml",
@@ -119,7 +121,7 @@ FILES = {
 
 
 def _bases_for(kind: str) -> tuple[str, ...]:
-    if kind == "images":
+    if kind in PICTURES:
         return ("pictures",)
     if kind in ("plan", "profile", "folder"):
         return bases.WITH_MODULES
@@ -202,7 +204,8 @@ def _add(rng: random.Random, labels: list[str]) -> list[str]:
 
 
 def _replace(rng: random.Random, labels: list[str]) -> list[str]:
-    return [*("replace", "model.onnx", "--class", "cow", "--with", "modules/bee.onnx"), *RUN, "-o", OUT]
+    given = ["--class", "cow", "--with", "modules/bee.onnx", "--rename", "bee=new"]
+    return ["replace", "model.onnx", *given, *(DATA if rng.random() < 0.3 else ()), *RUN, "-o", OUT]
 
 
 def _replace_from_samples(rng: random.Random, labels: list[str]) -> list[str]:
@@ -212,6 +215,11 @@ def _replace_from_samples(rng: random.Random, labels: list[str]) -> list[str]:
 def _compose(rng: random.Random, labels: list[str]) -> list[str]:
     more = rng.choice([[], ["--strategy", "branches"], ["--strategy", "trunk"], list(DATA), ["--other"]])
     return ["compose", "modules/ant.onnx", "modules/bee.onnx", *more, *RUN, "-o", OUT]
+
+
+def _curve(rng: random.Random, labels: list[str]) -> list[str]:
+    budgets = ["--keep", "0.8,0.5", "--methods", rng.choice(["magnitude", "contrast,random"])]
+    return ["curve", "model.onnx", *DATA, *RUN, *_classes(rng, labels), *budgets, "-o", OUT]
 
 
 def _folder(rng: random.Random, labels: list[str]) -> list[str]:
@@ -228,15 +236,16 @@ COMMANDS: dict[str, list[Line]] = {
     "model": [_inspect] * 6
     + [_decompose] * 10
     + [_predict, _evaluate, _remove] * 2
-    + [_profile, _card, _add, _replace, _replace_from_samples],
+    + [_profile, _card, _curve, _add, _add, _replace, _replace, _replace_from_samples],
     "card": [_inspect, _decompose, _predict, _evaluate, _card, _remove],
-    "data": [_decompose, _evaluate, _profile, _predict, _card, _replace_from_samples],
+    "data": [_decompose, _evaluate, _profile, _predict, _card, _curve, _replace_from_samples],
     "images": [_decompose, _evaluate, _profile, _replace_from_samples, _card],
+    "parquet": [_decompose, _evaluate, _evaluate, _profile, _replace_from_samples, _card],
     "plan": [_decompose_by_plan],
     "profile": [_plan, _plan, _decompose],
-    "folder": [_compose, _compose, _folder, _folder, _force, _add, _replace],
+    "folder": [_compose, _compose, _compose, _folder, _folder, _force, _add, _replace],
     "options": [
-        *(_inspect, _card, _profile, _plan, _decompose, _decompose, _predict, _evaluate, _remove),
+        *(_inspect, _card, _profile, _plan, _decompose, _decompose, _curve, _predict, _evaluate, _remove),
         *(_add, _replace, _replace_from_samples, _compose, _folder, _force),
     ],
 }
@@ -284,6 +293,7 @@ CHANGES: dict[str, Callable[[random.Random, Path, Mutant], str]] = {
     "card": _change_card,
     "data": _change_data,
     "images": lambda rng, folder, mutant: mutate_images(rng, folder / "images"),
+    "parquet": lambda rng, folder, mutant: mutate_parquet(rng, folder / "data.parquet"),
     "plan": _change_plan,
     "profile": lambda rng, folder, mutant: mutate_profile(rng, folder / "profile.safetensors"),
     "folder": _change_folder,

@@ -6,7 +6,7 @@ Nothing of Graft is used but the command itself: its own verification may be wro
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +20,12 @@ from tests.fuzz.embedded import UnknownError, embedded
 from tests.fuzz.mutant import OUT, Mutant
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Check = Callable[[Mutant, str], str]
 TOLERANCE = 1e-3
 SAMPLES = 8
 
 
 class WrongError(Exception):
     """A result is not what it has to be."""
-
-
-def check_of(mutant: Mutant) -> Check | None:
-    """The comparison for a mutant's result; ``None`` where there is nothing to compare."""
-    if mutant.kind == "options" or "--dry-run" in mutant.arguments:
-        return None
-    if mutant.command == "decompose" and OUT in mutant.arguments:
-        return check_modules
-    if mutant.command == "remove":
-        return check_removed
-    if mutant.command == "predict" and "--json" in mutant.arguments and mutant.kind not in ("data", "images"):
-        return check_predicted
-    if mutant.command == "evaluate" and "--json" in mutant.arguments and mutant.kind == "model":
-        return check_evaluated
-    return None
 
 
 # ------------------------------------------------------------------- running
@@ -59,24 +43,48 @@ def run(model: onnx.ModelProto | Path, inputs: dict[str, Array]) -> dict[str, Ar
     for entry in session.get_inputs():
         fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else None
         wanted[entry.name] = inputs[entry.name][:fixed]
-    return dict(zip(names, map(_as_array, session.run(names, wanted)), strict=True))
+    keys = _keys(onnx.load(model) if isinstance(model, Path) else model)
+    found = zip(names, session.run(names, wanted), strict=True)
+    return {name: _as_array(values, keys.get(name)) for name, values in found}
 
 
-def _as_array(values: Any) -> Array:
-    """An output; a ZipMap's, one dictionary a sample, as the array that it was made of."""
-    if isinstance(values, list) and all(isinstance(each, dict) for each in values):
-        return np.array([list(each.values()) for each in values])
-    return np.asarray(values)
+def _keys(model: onnx.ModelProto) -> dict[str, list[Any]]:
+    """What each ZipMap calls its columns, in their order: onnxruntime sorts them."""
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "ZipMap":
+            for attribute in node.attribute:
+                values = onnx.helper.get_attribute_value(attribute)
+                found[node.output[0]] = [v.decode() if isinstance(v, bytes) else v for v in values]
+    return found
 
 
-def _card() -> dict[str, Any]:
+def _as_array(values: Any, keys: Sequence[Any] | None) -> Array:
+    """An output; a ZipMap's, one dictionary a sample, as the array that it was made of.
+
+    Raises:
+        UnknownError: two columns are called the same.
+    """
+    if keys is None or not isinstance(values, list):
+        return np.asarray(values)
+    if len({*keys}) < len(keys):
+        raise UnknownError("columns of a ZipMap that are called the same")
+    return np.array([[each[key] for key in keys] for each in values])
+
+
+def card_of_model() -> dict[str, Any]:
+    """The card beside the model.
+
+    Raises:
+        UnknownError: it lists no labels.
+    """
     card = yaml.safe_load(Path("model.yaml").read_text())
     if not isinstance(card, dict) or not isinstance(card.get("labels"), list):
         raise UnknownError("the card has no list of labels")
     return card
 
 
-def _inputs(card: dict[str, Any], split: str = "train", count: int = SAMPLES) -> dict[str, Array]:
+def inputs_of(card: dict[str, Any], split: str = "train", count: int = SAMPLES) -> dict[str, Array]:
     """The first samples, as the card says that the model takes them; of a mutated file, those of the base."""
     inputs = card.get("inputs") or {card["input"]["name"]: card["input"]}
     with np.load("data.npz") as data:
@@ -100,7 +108,7 @@ def _prepared(images: Array, said: dict[str, Any]) -> Array:
     return values.astype(np.float32)
 
 
-def _scores(model: onnx.ModelProto | Path, inputs: dict[str, Array], name: str, classes: int) -> Array:
+def scores_of(model: onnx.ModelProto | Path, inputs: dict[str, Array], name: str, classes: int) -> Array:
     """The parent's scores, (samples, classes), as float64."""
     values = run(model, inputs)[name]
     if values.ndim > 2 and values.shape[1] == classes and values.size == len(values) * classes:
@@ -122,8 +130,8 @@ def check_modules(mutant: Mutant, printed: str) -> str:
     """
     if mutant.option("--compensate") not in ("none", None) and mutant.option("--keep") != "1.0":
         raise UnknownError("compensated")
-    card = _card()
-    inputs = _inputs(card)
+    card = card_of_model()
+    inputs = inputs_of(card)
     index = json.loads(Path(OUT, "graft.json").read_text())
     parent = onnx.load("model.onnx")
     done = []
@@ -146,18 +154,18 @@ def _compare_module(
     classes: Sequence[str],
 ) -> None:
     labels, output = card["labels"], card["output"]
-    scores = _scores(models[0], inputs, output["name"], len(labels))
-    blurred = _scores(models[0], _blurred(inputs), output["name"], len(labels))
+    scores = scores_of(models[0], inputs, output["name"], len(labels))
+    moved = scores_of(models[0], blurred(inputs), output["name"], len(labels))
     single = len(classes) == 1 and "--together" not in mutant.arguments
     wanted = [labels.index(name) for name in classes]
     expected, near = (
-        restricted(each, wanted, single, output.get("kind", "logits")) for each in (scores, blurred)
+        restricted(each, wanted, single, output.get("kind", "logits")) for each in (scores, moved)
     )
     found = run(models[1], inputs)[output["name"]].astype(np.float64)
     compare(found, expected, noise=np.abs(near - expected))
 
 
-def _blurred(inputs: dict[str, Array]) -> dict[str, Array]:
+def blurred(inputs: dict[str, Array]) -> dict[str, Array]:
     """The same samples, off by rounding: how much that changes is how exact a comparison can be."""
     return {
         name: values * np.float32(1 + 1e-6) if values.dtype == np.float32 else values
@@ -220,13 +228,13 @@ def check_removed(mutant: Mutant, printed: str) -> str:
         WrongError: one differs.
         UnknownError: what it has to be cannot be told.
     """
-    card = _card()
-    inputs, labels, output = _inputs(card), card["labels"], card["output"]
+    card = card_of_model()
+    inputs, labels, output = inputs_of(card), card["labels"], card["output"]
     wanted = [at for at, label in enumerate(labels) if label != mutant.option("--class")]
-    scores = _scores(Path("model.onnx"), inputs, output["name"], len(labels))
-    blurred = _scores(Path("model.onnx"), _blurred(inputs), output["name"], len(labels))
+    scores = scores_of(Path("model.onnx"), inputs, output["name"], len(labels))
+    moved = scores_of(Path("model.onnx"), blurred(inputs), output["name"], len(labels))
     kind = output.get("kind", "logits")
-    expected, near = (restricted(each, wanted, False, kind) for each in (scores, blurred))
+    expected, near = (restricted(each, wanted, False, kind) for each in (scores, moved))
     found = run(Path(OUT), inputs)[output["name"]].astype(np.float64)
     compare(found, expected, noise=np.abs(near - expected))
     return "the parent"
@@ -239,12 +247,12 @@ def check_predicted(mutant: Mutant, printed: str) -> str:
         WrongError: one is another.
         UnknownError: what it has to be cannot be told.
     """
-    card = _card()
+    card = card_of_model()
     sample = mutant.arguments[2] == "sample.npy"
-    inputs, labels = _inputs(card, "test"), card["labels"]
+    inputs, labels = inputs_of(card, "test"), card["labels"]
     if sample:
-        inputs = {name: values[:1] for name, values in _inputs(card, "train").items()}
-    scores = _scores(Path("model.onnx"), inputs, card["output"]["name"], len(labels))
+        inputs = {name: values[:1] for name, values in inputs_of(card, "train").items()}
+    scores = scores_of(Path("model.onnx"), inputs, card["output"]["name"], len(labels))
     predictions = json.loads(printed)["predictions"][: len(scores)]
     for values, said in zip(scores, predictions, strict=True):
         mine = values[labels.index(said["label"])]
@@ -262,9 +270,9 @@ def check_evaluated(mutant: Mutant, printed: str) -> str:
         WrongError: it is another one.
         UnknownError: what it has to be cannot be told.
     """
-    card = _card()
-    inputs = _inputs(card, "test", TEST)
-    scores = _scores(Path("model.onnx"), inputs, card["output"]["name"], len(card["labels"]))
+    card = card_of_model()
+    inputs = inputs_of(card, "test", TEST)
+    scores = scores_of(Path("model.onnx"), inputs, card["output"]["name"], len(card["labels"]))
     with np.load("data.npz") as data:
         wanted = data["y_test"]
     if len(scores) != len(wanted) or not np.isfinite(scores).all():

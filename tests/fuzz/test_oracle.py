@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from graft.tools.cli import run
 from tests.fuzz import bases, oracle
 from tests.fuzz.bases import RUN
+from tests.fuzz.checks import check_of
 from tests.fuzz.embedded import UnknownError, embedded, zeros_around
 from tests.fuzz.mutant import OUT, Mutant
 
+FLOAT = helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None)
 CUT = (
     *("decompose", "model.onnx", "--data", "data.npz", *RUN, "--keep", "0.6", "--compensate", "none"),
     *("--method", "contrast"),
@@ -96,6 +98,52 @@ def test_zeros_take_the_place_of_what_is_gone() -> None:
 def test_what_is_none_of_the_parents_cannot_be_compared() -> None:
     with pytest.raises(UnknownError):
         embedded(bases.base("gemms").model, bases.base("pictures").model)
+
+
+JOINED = (
+    ("add", "model.onnx", "--with", "modules/ant.onnx", "--rename", "ant=new"),
+    ("replace", "model.onnx", "--class", "cow", "--with", "modules/bee.onnx", "--rename", "bee=new"),
+    ("compose", "modules/ant.onnx", "modules/bee.onnx", "--strategy", "branches"),
+)
+
+
+@pytest.mark.parametrize("name", ["softmax_end", "pictures"])
+def test_newcomers_and_branches_are_compared(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bases.write(bases.base(name), tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    assert run([*CUT, "--classes", ",".join(bases.labels(name)[:2]), "-o", "modules"]) == 0
+    for line in JOINED:
+        mutant = Mutant(0, "model", name, (*line, *RUN, "-o", OUT))
+        assert run(mutant.arguments) == 0
+        check = check_of(mutant)
+        assert check is not None
+        assert check(mutant, "").endswith(("the parent and the module", "the modules"))
+        _swap(Path("modules"))
+        with pytest.raises(oracle.WrongError):
+            check(mutant, "")
+        _swap(Path("modules"))
+        Path(OUT).unlink()
+
+
+def _swap(folder: Path) -> None:
+    """Exchange two modules."""
+    for source, target in (("ant", "kept"), ("bee", "ant"), ("kept", "bee")):
+        (folder / f"{source}.onnx").rename(folder / f"{target}.onnx")
+
+
+def test_columns_of_a_zipmap_are_in_the_order_of_its_labels() -> None:
+    node = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[3, -7, 5])
+    entry = helper.make_tensor_value_info("x", 1, ["n", 3])
+    output = helper.make_value_info(
+        "y", helper.make_sequence_type_proto(helper.make_map_type_proto(7, FLOAT))
+    )
+    graph = helper.make_graph([node], "g", [entry], [output])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    values = np.array([[1, 2, 3]], np.float32)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    assert oracle.run(model, {"x": values})["y"].tolist() == values.tolist()
 
 
 def test_restricted_scores() -> None:

@@ -187,3 +187,19 @@ def test_batch_normalization_in_training_mode_is_named() -> None:
     model = small.model(net)
     Normalize()(model, small.context())
     assert "training mode" in ChannelGroups(model)["conv"].reason
+
+
+def test_a_computed_shape_of_more_axes_than_there_are_is_not_written_down() -> None:
+    """onnxslim takes the repeats of a Tile as they are, and invents a name for every axis."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], "relu"),
+        helper.make_node("Tile", ["shape", "repeats"], ["longer"], "tile"),
+        helper.make_node("Reshape", ["r", "longer"], ["y"], "reshape"),
+    ]
+    constants = {"shape": np.array([0, 4]), "repeats": np.array([2**36, 1])}
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    ends = [[helper.make_tensor_value_info(name, 1, ["n", 4])] for name in "xy"]
+    graph = helper.make_graph(nodes, "g", *ends, tensors)
+    model = Model.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    Normalize()(model, small.context())
+    assert model.graph.nodes[0].name == "relu"
