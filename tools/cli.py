@@ -253,8 +253,7 @@ def _fail(arguments: Sequence[str], code: str, message: str, hint: str) -> int:
     message, hint = (terminal.printable(" ".join(each.split())) for each in (message, hint))
     message, hint = terminal.shortened(message, hint)
     if "--json" in arguments:
-        with contextlib.suppress(OSError):  # standard error is left
-            _print_error(code, message, hint)
+        _print_error(code, message, hint)
     terminal.say(message, "graft: error: ", hint)
     return BAD_REQUEST
 
@@ -274,5 +273,9 @@ def _unusable(arguments: Sequence[str], error: OSError) -> int:
 
 
 def _print_error(code: str, message: str, hint: str) -> None:
+    """Print an error as JSON; where nobody reads it, or the disk is full, standard error is left."""
     error = {"schema": "graft/error/1", "code": code, "message": message, "hint": hint}
-    terminal.print_json(error)
+    try:
+        terminal.print_json(error)
+    except OSError:
+        terminal.close_stdout()

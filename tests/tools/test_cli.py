@@ -43,6 +43,13 @@ def test_a_closed_pipe_is_no_failed_check(words: str, here: Path) -> None:
 
 
 @posix
+@pytest.mark.parametrize("words", ["inspect none.onnx --json", "nothing --json", "inspect none.onnx"])
+def test_a_closed_pipe_leaves_the_code_of_an_error(words: str, here: Path) -> None:
+    """Python itself would try to print the rest at its end, and end with 120."""
+    assert closed_pipe(here, *words.split()) == 2
+
+
+@posix
 def test_a_closed_pipe_does_not_stop_the_work(here: Path) -> None:
     """``graft decompose ... | head -0``: the first line is lost, the folder is written."""
     assert closed_pipe(here, *CUT) == 141

@@ -126,13 +126,15 @@ def test_it_can_be_moved(graft: Graft, here: Place, tmp_path: Path) -> None:
         (["a_b-2", "a b", "a/b", "c"], ["a_b-2", "a_b", "a_b-3", "c"]),
         (["graft", "parent", "plans", "plans/graft"], ["graft", "parent", "plans", "plans_graft"]),
         ([".net", "NUL", "com1.x", "etc."], ["_.net", "_NUL", "_com1.x", "etc."]),
+        (["-o", "--force", "-1", "a-b"], ["_-o", "_--force", "_-1", "a-b"]),
     ],
-    ids=["other characters", "made unique", "taken", "names of other files", "hidden or reserved"],
+    ids=["other characters", "made unique", "taken", "names of other files", "hidden or reserved", "options"],
 )
 def test_slug(labels: list[str], slugs: list[str], graft: Graft, here: Place) -> None:
     """SLUG is the class name with other characters than ``A-Za-z0-9._-`` as ``_``, made unique.
 
-    Names that are hidden (a leading dot), or that Windows reserves for devices, begin with ``_``.
+    Names that are hidden (a leading dot), that Windows reserves for devices, or that look like options, begin
+    with ``_``.
     """
     with_labels(here, labels)
     result = graft(*CUT, "-o", "out", "--json")
