@@ -63,12 +63,23 @@ class Runnable(Protocol):
 
 def limited(options: ort.SessionOptions, memory: int) -> None:
     """Let a session that is opened next take so many bytes, in an arena of its own."""
+    if _registered(memory):
+        options.add_session_config_entry("session.use_env_allocators", "1")
+
+
+def released() -> None:
+    """Let the arena of the session that was opened last go with it: else onnxruntime holds it for the next."""
+    _registered(CONSTANT_BYTES)
+
+
+def _registered(memory: int) -> bool:
+    """Replace the arena of sessions to come by an empty one; return whether onnxruntime can."""
     where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     try:
         ort.create_and_register_allocator(where, ort.OrtArenaCfg(memory, -1, -1, -1))
     except Exception:  # versions of onnxruntime that keep the first allocator
-        return
-    options.add_session_config_entry("session.use_env_allocators", "1")
+        return False
+    return True
 
 
 def run_stoppable(

@@ -11,7 +11,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.weights import arrays
 from graft.rewriter.interrupts import stopped_with
 from graft.rewriter.memory import gigabytes
-from graft.rewriter.run.bounds import CONSTANT_BYTES, QUIET, limited, out_of_memory
+from graft.rewriter.run.bounds import CONSTANT_BYTES, QUIET, limited, out_of_memory, released
 from graft.rewriter.run.external import add_external
 from graft.rewriter.run.sample_rows import NODE
 
@@ -86,7 +86,10 @@ def _compute(piece: onnx.ModelProto, most: int) -> None:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     limited(options, most)
     held = add_external(piece, options)
-    session = ort.InferenceSession(piece.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        session = ort.InferenceSession(piece.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    finally:
+        released()
     run = ort.RunOptions()
     run.log_severity_level = QUIET
     with stopped_with(run):

@@ -12,7 +12,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from graft.rewriter.run.bounds import QUIET, limited, run_stoppable
+from graft.rewriter.run.bounds import QUIET, limited, released, run_stoppable
 
 SECONDS = 2.0
 """A loop of constants may take so long."""
@@ -54,7 +54,10 @@ class _Folding:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         limited(options, state.memory)
         self._state = state
-        self._session = whole(model, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = whole(model, options, providers=["CPUExecutionProvider"])
+        finally:
+            released()
 
     def run(self, names: Sequence[str], feed: dict[str, Any]) -> list[Any]:
         """Return the constants."""

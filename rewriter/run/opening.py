@@ -11,7 +11,7 @@ import onnxruntime as ort
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.weights import arrays
 from graft.rewriter.memory import free_bytes, give_back, require
-from graft.rewriter.run.bounds import Bounds, limited, out_of_memory
+from graft.rewriter.run.bounds import Bounds, limited, out_of_memory, released
 from graft.rewriter.run.computed_constants import refuse_large_constants
 from graft.rewriter.run.external import add_external
 
@@ -59,6 +59,8 @@ def open_bounded(
             f"onnxruntime {ort.__version__} cannot run the model: {reason[:300]}",
             "check the model with onnxruntime, or export it for this version",
         ) from error
+    finally:
+        released()
 
 
 def _level(proto: onnx.ModelProto, bounds: Bounds) -> ort.GraphOptimizationLevel:

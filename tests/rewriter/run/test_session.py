@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -116,3 +118,35 @@ def test_without_a_wish_the_cpu_is_among_those_that_run() -> None:
 def test_strict_is_about_the_first_provider() -> None:
     session = Device(("cpu", ABSENT), strict=True).open(small.dense_net().proto(y=[4]))
     assert session.providers == ("cpu",)
+
+
+ARENA = """
+import gc, re
+import numpy as np
+import onnx
+from onnx import helper
+from graft.rewriter.run.session import Device
+
+def taken():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10
+
+ends = [helper.make_tensor_value_info(name, 1, ["n", 1 << 20]) for name in "xy"]
+nodes = [helper.make_node("Exp", ["x"], ["a"]), helper.make_node("Softmax", ["a"], ["y"])]
+graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+x = np.zeros((64, 1 << 20), np.float32)
+session = Device(("cpu",), threads=1).open(proto)
+before = taken()
+total = float(session.run({"x": x})["y"].sum())
+del session
+gc.collect()
+print(round(total), taken() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems count in other units")
+def test_values_of_a_session_go_with_it() -> None:
+    done = subprocess.run([sys.executable, "-c", ARENA], capture_output=True, text=True, timeout=120)
+    total, megabytes = map(int, done.stdout.split())
+    assert total == 64
+    assert megabytes < 200  # the run takes 512 MB
