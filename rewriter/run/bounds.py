@@ -68,7 +68,7 @@ def limited(options: ort.SessionOptions, memory: int) -> None:
 
 
 def released() -> None:
-    """Let the arena of the session that was opened last go with it: else onnxruntime holds it for the next."""
+    """Let the arena of the session that was opened last go with it: else onnxruntime keeps it."""
     _registered(CONSTANT_BYTES)
 
 
