@@ -54,7 +54,7 @@ GROUPS = {
     "Measure": {
         "evaluate": "Measure accuracy, size and latency, beside a baseline",
         "predict": "Classify images or arrays",
-        "verify": "Compare the numbers in other runtimes, and with the parent",
+        "verify": "Check that other runtimes, and the parent, give the same numbers",
     },
 }
 """Every command by topic, with its line in ``graft --help``, which imports none of them."""

@@ -19,7 +19,15 @@ from graft.tools.cli import COMMANDS, GROUPS, run
 from graft.tools.command import GENERAL, Command, Option, fields
 
 TITLES = {
-    *("Model", "What to prune", "What to join", "What to measure", "What to remove", "Module"),
+    *(
+        "Model",
+        "What to prune",
+        "What to join",
+        "What to measure",
+        "What to check",
+        "What to remove",
+        "Module",
+    ),
     "Class from samples",
     *("Data", "Method", "Scores", "Input", "Run", "Output", GENERAL),
 }

@@ -53,6 +53,11 @@ PLAIN: dict[str, dict[str, Any]] = {
     "remove": {"subject": {"model": "m.onnx", "class": ["3"]}, "output": {"output": "n.onnx"}},
     "evaluate": {"subject": {"models": ["m.onnx"], "min_top1": 0}, "data": {"data": ["d.npz"]}},
     "predict": {"subject": {"model": "m.onnx", "samples": ["a.png"]}},
+    "verify": {
+        "subject": {"model": "m.onnx", "against": "p.onnx", "runtime": ["mnn"], "tolerance": 0.01},
+        "data": {"data": "d.npz", "samples": 3},
+        "run": {"time_limit": "2m"},
+    },
     "demo": {},
 }
 
@@ -70,6 +75,7 @@ READ: dict[tuple[str, str], Any] = {
     ("compose", "data"): ({"path": "a.npz", "prefix": ""}, {"path": "b.npz", "prefix": "k"}),
     ("replace", "with"): {"path": "3.onnx", "prefix": ""},
     ("add", "with"): {"path": "3.onnx", "prefix": "k"},
+    ("verify", "time_limit"): 120.0,
     ("evaluate", "data"): ({"path": "d.npz", "prefix": ""},),
 }
 """Command and option to the value that is read, where this is another than what was given."""
@@ -198,6 +204,7 @@ def test_memory_without_end() -> None:
         "compose a.onnx b=/ -o {}",
         "predict m.onnx {}",
         "predict m.onnx a.png {}",
+        "verify m.onnx --against {}",
         "predict m.onnx --card {} a.png",
         "curve m.onnx --data d.npz -o c.json --plot {}",
         "replace m.onnx --class a --with {} -o n.onnx",

@@ -72,7 +72,7 @@ class VerifyData(Options):
     data: Annotated[
         Path | None,
         Option(
-            "Samples: as for 'graft evaluate', labels are not needed. Default: seeded ones.", options.DATA
+            "Samples as 'graft evaluate' takes them, also without labels. Default: seeded ones.", options.DATA
         ),
     ] = None
     split: Annotated[
