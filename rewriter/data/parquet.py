@@ -15,10 +15,12 @@ from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import read_image, stack_images
 from graft.rewriter.data.labels import bad_labels, checked_labels, checked_names
-from graft.rewriter.data.reading import file_digest, reading, refuse_bomb
+from graft.rewriter.data.reading import BOMB_FACTOR, file_digest, reading, refuse_bomb
 from graft.rewriter.data.split import Split, Storage, split_names
 from graft.rewriter.errors import GraftError
 
+DICTIONARY = 1 << 26
+"""Bytes of values that are written once and repeated; programs that write such files stop far below."""
 LOOKALIKES = {"labels", "y", "target", "targets", "class", "classes", "category", "fine_label"}
 """Columns that probably hold the labels, called otherwise."""
 
@@ -114,7 +116,10 @@ def _group_bytes(group: Any, leaves: Sequence[Any], used: Sequence[int]) -> int:
     for place in used:
         chunk, leaf = group.column(place), leaves[place]
         width = leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else LABEL_BYTES
-        total += max(chunk.total_uncompressed_size, chunk.num_values * width)
+        size = chunk.total_uncompressed_size
+        if chunk.has_dictionary_page and size > max(DICTIONARY, BOMB_FACTOR * chunk.total_compressed_size):
+            size *= chunk.num_values  # each of them may be the whole dictionary
+        total += max(size, chunk.num_values * width)
     return total
 
 

@@ -276,6 +276,21 @@ def test_parquet_of_repetitions(column: str, tmp_path: Path, monkeypatch: pytest
     assert "GB in a file that takes" in error.message and "without compression" in error.hint
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_parquet_file_of_one_large_image(same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stored once, and each row takes its own: what the file declares is that of one."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(reading, "BOMB_BYTES", 1 << 23)
+    monkeypatch.setattr("graft.rewriter.data.parquet.DICTIONARY", 1 << 20)
+    images = [bytes(1 << 22) if same else np.random.default_rng(0).bytes(1 << 22)] * 4
+    table = pa.table({"image": pa.array(images, pa.binary()), "label": [0, 1, 0, 1]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="gzip")
+    if same:
+        assert "GB in a file that takes" in refused(tmp_path / "a.parquet").message
+    else:
+        assert len(Dataset.load(tmp_path / "a.parquet").split("train"))
+
+
 @pytest.mark.parametrize(
     "names",
     ["[" * 5000, '{"a": 1}', '[["a"], ["b", "c"]]', '["a", "a"]', f'["{"n" * 5000}"]', "[]", '"a"', "7"],
