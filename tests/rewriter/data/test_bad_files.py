@@ -277,7 +277,9 @@ def test_parquet_of_repetitions(column: str, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_parquet_file_of_one_large_image(same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parquet_file_of_one_large_image(
+    same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is stored once, and each row takes its own: what the file declares is that of one."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(reading, "BOMB_BYTES", 1 << 23)
