@@ -17,6 +17,7 @@ from graft.rewriter.card.card import Card
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.order import sort_nodes
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.operators import operator_of
 from graft.rewriter.run.session import Device
@@ -163,7 +164,7 @@ class Opened:
             if all(node is not each for each in nodes):
                 nodes.append(node)
                 wanted += node.inputs
-        self.model.graph.toposort()
+        sort_nodes(self.model.graph)
         order = [node for node in self.model.graph.nodes if any(node is each for each in nodes)]
         found = self._alone(self.source, order, SIDE, device) or self._alone(self.source, order, 1, device)
         return found if found is not None and found.reads_means() else None

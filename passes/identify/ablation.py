@@ -18,6 +18,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.order import sort_nodes
 from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.groups.sample_layout import SampleLayout
@@ -303,7 +304,7 @@ def _with_switches(inputs: ImportanceInputs) -> Model:
         for node in model.graph.nodes:
             if node.name in users:
                 node.inputs = [tensors[name] if tensor is whole else tensor for tensor in node.inputs]
-    model.graph.toposort()
+    sort_nodes(model.graph)
     _gather(model)
     return model
 

@@ -19,6 +19,7 @@ from graft.rewriter.arrays import Array
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.order import sort_nodes
 from graft.rewriter.graph.sample_axes import fixed_batch, fixes_batch
 from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.groups.sample_layout import SampleLayout, sample_layouts
@@ -97,7 +98,7 @@ def _freed(subject: Model, size: int | None) -> tuple[Model, int]:
         if node is None:
             break
         done.add(node.name)
-        model.graph.toposort()
+        sort_nodes(model.graph)
         if len(done) > MOST:
             raise _CannotBeFreedError(f"more than {MOST} nodes fix it")
     model.tidy()

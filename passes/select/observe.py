@@ -19,6 +19,7 @@ from graft.rewriter.data.sizes import sizes_of
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.order import sort_nodes
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups, Place
 from graft.rewriter.groups.sample_layout import SampleLayout
@@ -182,7 +183,7 @@ def _probe(analysed: Analysed, output: str, classes: int, steps: int | None) -> 
         tap = _Tap(probe, tensors[place.tensor], place, groups, members)
         for statistic in statistics:
             outputs[statistic.name, key] = tap.add(statistic)
-    graph.toposort()
+    sort_nodes(graph)
     return _Probe(probe, outputs)
 
 

@@ -35,6 +35,7 @@ from graft.rewriter.graph.importing import (
     zip_map_labels,
 )
 from graft.rewriter.graph.light import file_sha256, graph_pieces, model_pieces
+from graft.rewriter.graph.order import sort_nodes
 from graft.rewriter.graph.sample_axes import named, sample_axes
 from graft.rewriter.graph.scores import refuse_class_numbers
 from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
@@ -320,7 +321,7 @@ class Model:
 
     def tidy(self) -> None:
         """Drop what no output needs and sort the nodes topologically."""
-        self.graph.cleanup(remove_unused_graph_inputs=False).toposort()
+        sort_nodes(self.graph.cleanup(remove_unused_graph_inputs=False))
 
     def expose(self, name: str) -> None:
         """Make the inner tensor ``name`` an output, unless it is one: a card may name it as the scores."""
