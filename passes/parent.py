@@ -16,6 +16,7 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import fixed_batch
+from graft.rewriter.graph.set_aside import set_aside
 from graft.rewriter.graph.sizes import Sizes, check_asked
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
@@ -82,7 +83,9 @@ class Parent:
         """
         model = Model.load(path, card)
         model.card = model.require_card(path)
-        return cls(model, model.sizes_at(shapes))
+        parent = cls(model, model.sizes_at(shapes))
+        set_aside(model.graph, parent.model.graph)
+        return parent
 
     def _with_free_batch(self, analysed: Analysed) -> Analysed:
         """Return the analysis of the model with a free batch where the fixed one hides channels.

@@ -134,11 +134,15 @@ class Observe:
             hits = scores.argmax(axis=-1) == truth
             correct += np.bincount(rows, hits[counted], len(names)).astype(np.int64)
             for (statistic, tensor), output in probe.outputs.items():
-                table = outputs[output].astype(np.float64).reshape(len(names), -1)
-                known = sums.get((statistic, tensor))
-                sums[statistic, tensor] = table if known is None else known + table
+                table = outputs.pop(output).reshape(len(names), -1)
+                if (statistic, tensor) in sums:
+                    sums[statistic, tensor] += table
+                else:
+                    sums[statistic, tensor] = table.astype(np.float64)
             if self.progress:
                 self.progress(len(truth))
+            del outputs
+        del session  # takes as much memory as the weights
         check.warn()
         tables: dict[str, dict[str, Table]] = {}
         for (statistic, tensor), table in sums.items():

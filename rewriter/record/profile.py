@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save
 
 from graft.rewriter.arrays import Table
 from graft.rewriter.card.card import OTHER
@@ -23,6 +22,8 @@ from graft.rewriter.graph.sizes import Sizes, sizes_from_json, sizes_to_json
 from graft.rewriter.regular_files import require_regular
 
 FORMAT = "graft/profile/1"
+Bytes = bytes | memoryview
+_DTYPES = {np.dtype(np.int64): "I64", np.dtype(np.float64): "F64"}
 
 
 @dataclass(frozen=True)
@@ -221,13 +222,29 @@ class Profile:
 
     # --------------------------------------------------------------- files
 
-    def to_bytes(self) -> bytes:
-        """Return the content of a profile file: safetensors, float64, with a JSON header."""
-        tensors: dict[str, NDArray[Any]] = {"counts": self.counts, "correct": self.correct}
-        for name in sorted(self.tables):
-            for tensor in sorted(self.tables[name]):
-                tensors[f"{name}|{tensor}"] = np.ascontiguousarray(self.tables[name][tensor])
-        header = {
+    def pieces(self) -> Iterator[Bytes]:
+        """Yield the content of a profile file: safetensors, float64, with a JSON header.
+
+        Tables are as large as weights: none is copied.
+        """
+        tensors: dict[str, NDArray[Any]] = {"correct": self.correct, "counts": self.counts}  # int64 is first
+        tables = {
+            f"{name}|{tensor}": each for name in self.tables for tensor, each in self.tables[name].items()
+        }
+        tensors |= {key: tables[key] for key in sorted(tables)}
+        place = 0
+        header: dict[str, Any] = {"__metadata__": {"graft": json.dumps(self._header(), sort_keys=True)}}
+        for key, array in tensors.items():
+            sizes, offsets = list(array.shape), [place, place := place + array.nbytes]
+            header[key] = {"dtype": _DTYPES[array.dtype], "shape": sizes, "data_offsets": offsets}
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        yield len(text).to_bytes(8, "little") + text
+        for array in tensors.values():
+            yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "format": FORMAT,
             "parent": self.parent,
             "data": self.data,
@@ -236,12 +253,18 @@ class Profile:
             **({} if self.label_classes is None else {"label_classes": list(self.label_classes)}),
             **({"sizes": sizes_to_json(self.sizes)} if self.sizes else {}),
         }
-        return save(tensors, {"graft": json.dumps(header, sort_keys=True)})
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a profile file (:meth:`pieces`)."""
+        return b"".join(self.pieces())
 
     @functools.cached_property
     def sha256(self) -> str:
         """SHA-256 of :meth:`to_bytes` in hex; computed once, since every module names it."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        found = hashlib.sha256()
+        for piece in self.pieces():
+            found.update(piece)
+        return found.hexdigest()
 
     def save(self, path: str | Path, force: bool = False) -> None:
         """Write the profile, whole or not at all.
@@ -249,8 +272,8 @@ class Profile:
         Raises:
             GraftError: ``output-exists`` or ``output-unwritable``.
         """
-        with writing(Path(path), force) as temporary:
-            temporary.write_bytes(self.to_bytes())
+        with writing(Path(path), force) as temporary, temporary.open("wb") as file:
+            file.writelines(self.pieces())
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:

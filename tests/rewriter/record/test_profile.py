@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,31 @@ def profile(seed: int = 0, classes: tuple[str, ...] = ("a", "b", "ü|x"), parent
 
 def same(one: Profile, two: Profile) -> bool:
     return one.to_bytes() == two.to_bytes()
+
+
+def test_files_are_as_safetensors_writes_them(tmp_path: Path) -> None:
+    text = 'a"\\\n\t\x01\x7f/é\u2028'
+    one = replace(profile(classes=("a", text, "ü")), label_source="predictions", label_classes=("a", "ü"))
+    one.tables["sum"][text] = np.arange(6.0).reshape(2, 3).T
+    one.tables["sum"]["Z"] = np.zeros((3, 0))
+    tensors = {f"{name}|{key}": each for name, tables in one.tables.items() for key, each in tables.items()}
+    tensors = {key: np.ascontiguousarray(each) for key, each in tensors.items()}
+    header = {
+        "format": FORMAT,
+        "parent": "p",
+        "data": "data",
+        "classes": list(one.classes),
+        "label_source": "predictions",
+        "label_classes": ["a", "ü"],
+    }
+    expected = save(
+        {"counts": one.counts, "correct": one.correct, **tensors},
+        {"graft": json.dumps(header, sort_keys=True)},
+    )
+    assert one.to_bytes() == expected
+    assert one.sha256 == hashlib.sha256(expected).hexdigest()
+    one.save(tmp_path / "p")
+    assert (tmp_path / "p").read_bytes() == expected
 
 
 def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:
