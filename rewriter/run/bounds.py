@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graft.rewriter.errors import GraftError
 from graft.rewriter.interrupts import stopped_with
-from graft.rewriter.memory import free_bytes, shortage
+from graft.rewriter.memory import free_bytes, gigabytes, shortage
 
 QUIET = 4
 """Severity of onnxruntime's log: nothing but fatal. Errors are raised as a GraftError of one line."""
@@ -127,12 +127,25 @@ def _ended_after(options: ort.RunOptions, seconds: float | None) -> Iterator[lis
         timer.cancel()
 
 
-def out_of_memory(error: BaseException) -> GraftError | None:
-    """Return the one line about memory where that is what ``error`` of onnxruntime is about."""
+def out_of_memory(error: BaseException, most: int | None = None) -> GraftError | None:
+    """Return the one line about memory where that is what ``error`` of onnxruntime is about.
+
+    Args:
+        error: of onnxruntime.
+        most: bytes for a model whose sizes follow from values of samples; ``None``: all that is free.
+    """
     text = str(error)
     if not isinstance(error, MemoryError) and not any(sign in text for sign in _NO_MEMORY):
         return None
     asked = _ASKED.search(text)
     node = re.search(r"while running (\S+) node\. Name:'([^']*)'", text)
     what = f"{node[1]} {node[2]}".strip() if node else "the model"
-    return shortage(int(asked[1]) if asked else 0, what, free_bytes() if asked else None)
+    free = free_bytes() if asked else None
+    if most is not None and (free is None or most < free):
+        size = f" asks for {gigabytes(int(asked[1]))}, and" if asked else ""
+        return GraftError(
+            "memory",
+            f"{what}{size} takes more than {gigabytes(most)}: its size follows from values of the samples",
+            "check the samples; commands with --memory SIZE take more where that says so",
+        )
+    return shortage(int(asked[1]) if asked else 0, what, free)

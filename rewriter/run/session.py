@@ -20,12 +20,14 @@ from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sample_axes import fixes_batch
+from graft.rewriter.memory import free_bytes
 from graft.rewriter.run.bounds import QUIET, UNBOUNDED, Bounds, out_of_memory
 from graft.rewriter.run.budget import room_left
 from graft.rewriter.run.feed import InputFeed
 from graft.rewriter.run.loop_limit import LoopLimit
 from graft.rewriter.run.opening import open_bounded
 from graft.rewriter.run.sample_rows import RowTrial, failing_node, other_rows
+from graft.rewriter.run.sample_sizes import most_bytes
 
 log = logging.getLogger("graft")
 
@@ -138,6 +140,10 @@ class Session:
                 f"onnxruntime here offers {', '.join(available)}, not {device.wanted[0]}",
                 "install the runtime for it or drop --strict-providers",
             )
+        self._most = None if bounds.memory or bounds.quick else most_bytes(proto)
+        if self._most is not None:
+            self._most = max(self._most, device.memory or 0)
+            bounds = replace(bounds, memory=min(self._most, free_bytes()))
         self._session, self._weights = open_bounded(proto, options, names or [SHORT_NAMES["cpu"]], bounds)
         self._loops = LoopLimit.of(proto, bounds)
         self._model = model if isinstance(model, Model) else None
@@ -186,7 +192,7 @@ class Session:
             raise
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
-            raise out_of_memory(error) or GraftError(
+            raise out_of_memory(error, self._most) or GraftError(
                 "run-failed",
                 f"onnxruntime failed on a batch: {reason[:300]}",
                 "check card and data",
