@@ -10,7 +10,7 @@ import numpy as np
 from graft.passes.budget_search import SAMPLES as SEARCH_SAMPLES
 from graft.passes.budget_search import STEPS
 from graft.passes.compensate.fold import NONE, REFIT
-from graft.passes.compensate.layer import NUMBERS, ROWS
+from graft.passes.compensate.layer import rows_of
 from graft.passes.compensate.least_squares import OPEN, PENALTIES, ROUNDS
 from graft.passes.decompose import Decompose
 from graft.passes.identify import method_of
@@ -171,8 +171,8 @@ def least_squares(shape: Sequence[int], most: float, keep: float, flat: bool) ->
         flat: an activation follows that is flat somewhere: targets and weights take turns.
     """
     groups, outputs, columns = shape
-    rows = max(1.0, min(ROWS, NUMBERS / (groups * columns), most))
-    outputs, columns = outputs * keep**0.5, columns * keep**0.5
+    outputs, columns = (max(1, round(size * keep**0.5)) for size in (outputs, columns))
+    rows = max(1.0, min(rows_of(groups, outputs, columns), most))
     turns = ROUNDS + 1 if flat else 1
     products = 2 * rows * (columns**2 + (2 * turns + 2) * columns * outputs)
     solved = DOUBLE * (len(PENALTIES) + turns) * (2 / 3 * columns**3 + 2 * columns**2 * outputs)

@@ -14,7 +14,7 @@ import numpy as np
 
 from graft.rewriter.arrays import Array, Table
 
-LARGE = 1024
+LARGE = 256
 """Rows of a system beyond which it is factored."""
 BLOCK = 256
 

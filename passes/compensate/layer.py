@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Declined
-from graft.passes.compensate.least_squares import OPEN, System, correction
+from graft.passes.compensate.least_squares import OPEN, ROUNDS, System, correction
 from graft.rewriter.arrays import Integers, Mask, Single, Table
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -26,6 +26,9 @@ ROWS = 1 << 14
 """A layer is fitted at so many places of all samples, drawn once for every block of them."""
 NUMBERS = 1 << 26
 """Fewer, where the rows would hold more numbers than this."""
+PRODUCTS = 1 << 30
+"""Fewer, where weights times rows would be more than this, but some for each column."""
+PER_COLUMN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +147,19 @@ class Fitted:
     system: System
 
 
+def rows_of(groups: int, outputs: int, columns: int) -> int:
+    """Return at how many places of all samples a layer is fitted, see :meth:`AffineMap.coefficients`."""
+    rows = min(ROWS, NUMBERS // (groups * columns))
+    if not costly(groups, outputs, columns):
+        return rows
+    return min(rows, max(PRODUCTS // (groups * outputs * columns), PER_COLUMN * columns))
+
+
+def costly(groups: int, outputs: int, columns: int) -> bool:
+    """Return if weights of this shape times :data:`ROWS` rows are more than :data:`PRODUCTS`."""
+    return groups * outputs * columns * ROWS > PRODUCTS
+
+
 class Rows:
     """Rows of what a layer reads and what it should make, at places of all samples.
 
@@ -151,16 +167,18 @@ class Rows:
         layer: the layer.
         draw: draws the places of each block of samples.
         sides: weights and number of all samples.
+        most: so many rows at most.
 
     Attributes:
         places: of each batch.
     """
 
-    def __init__(self, layer: Layer, draw: np.random.Generator, sides: CutAndParent) -> None:
+    def __init__(
+        self, layer: Layer, draw: np.random.Generator, sides: CutAndParent, most: int = ROWS
+    ) -> None:
         self.layer, self.draw, self.weights, self._block = layer, draw, sides.weights, sides.block
         self._shape = layer.operator.coefficients(layer.node).shape
-        groups, _, columns = self._shape
-        self._each = max(1, min(ROWS, NUMBERS // (groups * columns)) // len(self.weights))
+        self._each = max(1, min(most, rows_of(*self._shape)) // len(self.weights))
         self.places: list[Integers] = []
         self._samples = 0
         self._read: Single = np.zeros((0, 0, 0), np.float32)
@@ -209,7 +227,7 @@ class Rows:
         groups, width, _ = self._shape
         return np.ascontiguousarray(values.reshape(len(values), groups, width).swapaxes(0, 1))
 
-    def solve(self) -> Fitted:
+    def solve(self, rounds: int = ROUNDS) -> Fitted:
         """Fit the layer to what should be made; outputs that are always minus infinity stay as they are.
 
         Raises:
@@ -225,7 +243,7 @@ class Rows:
             made, beside = (np.where(masked[:, None], np.float32(0), values) for values in (made, beside))
         read, share = self._read, self.share()
         with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused below
-            found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits)
+            found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits, rounds)
         self._read, self._made, self._beside = read[:, :0], self._made[:0], None
         if not (np.isfinite(found.step).all() and np.isfinite(found.constant).all()):
             raise GraftError(
@@ -246,8 +264,11 @@ def flat(values: Single, axis: int, places: Integers) -> Single:
         axis: the one of the outputs.
         places: in each sample, over all other axes.
     """
-    moved = np.moveaxis(values, axis, -1)
-    return moved.reshape(len(moved), -1, moved.shape[-1])[:, places].reshape(-1, moved.shape[-1])
+    outputs = values.shape[axis]
+    if axis % values.ndim == values.ndim - 1:
+        return values.reshape(len(values), -1, outputs)[:, places].reshape(-1, outputs)
+    first = np.moveaxis(values, axis, 1).reshape(len(values), outputs, -1)
+    return first[:, :, places].swapaxes(1, 2).reshape(-1, outputs)
 
 
 def declined(node: gs.Node, reason: str) -> Declined:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graft.rewriter.arrays import Single, Table
 from graft.rewriter.numerics import LARGE, Factored, ridge
@@ -14,10 +14,14 @@ OPEN = (-np.inf, np.inf)
 """Limits that are none."""
 PENALTIES = (1e-5, 1e-3, 1e-2, 1e-1, 1.0)
 """Relative to the mean variance of what is read."""
+JUDGED = 64
+"""Outputs of a group by which its penalty is chosen, evenly spaced where there are more."""
 AT_ONCE = 1 << 25
 """Rows of more numbers are multiplied in pieces."""
 MANY = 1 << 23
 """The mean of more numbers is left to BLAS."""
+CACHED = 1 << 19
+"""Numbers of targets that are made at once, where there are many."""
 ROUNDS = 4
 """Between targets and weights, where activations are flat; more make it no better."""
 
@@ -29,6 +33,7 @@ def correction(
     share: Single,
     old: Single,
     limits: tuple[float, float] = OPEN,
+    rounds: int = ROUNDS,
 ) -> Solution:
     """Return what to add to the weights ``old``, and the constant, so that ``made`` is met.
 
@@ -45,50 +50,51 @@ def correction(
         share: float32 (rows,): weights that add up to 1.
         old: float32 (groups, outputs, columns).
         limits: least and largest value that the activation behind lets pass.
+        rounds: turns between targets and weights.
     """
     base = read @ old.swapaxes(1, 2)
     base += beside
     system = System(read, share)
-    equations = Factored(system.penalised(system.penalty(made - base)))
-    left, inside = made - base, None if limits == OPEN else _inside(made, limits)
-    for turn in range(ROUNDS + 1):
-        cross, mean = system.cross(left)
-        step = equations.solve(cross).swapaxes(1, 2).astype(np.float32)
-        constant = (mean - system.mean @ step.swapaxes(1, 2))[:, 0]
-        if turn == ROUNDS or inside is None:
-            break
-        left = read @ step.swapaxes(1, 2)
-        left += base
-        left += constant[:, None]
-        _aim(left, made, limits, inside)
-        left -= base
+    some = slice(None, None, -(-made.shape[2] // JUDGED))
+    equations = Factored(system.penalised(system.penalty(made[..., some] - base[..., some])))
+    step, constant = _solved(system, equations, *system.cross(made - base))
+    if limits != OPEN:
+        least, most = _missing(made, base, limits)
+        del base
+        for _ in range(rounds):
+
+            def aimed(part: slice, step: Single = step, constant: Single = constant) -> Single:
+                left: Single = read[:, part] @ step.swapaxes(1, 2)
+                left += constant[:, None]
+                np.minimum(left, most[:, part], out=left)
+                return np.maximum(left, least[:, part], out=left)
+
+            step, constant = _solved(system, equations, *system.cross_of_made(aimed, made.shape[2]))
     return Solution(step, constant, system)
 
 
-def _inside(made: Single, limits: tuple[float, float]) -> NDArray[np.bool_]:
-    """Return where the activation lets ``made`` pass as it is."""
-    low, high = limits
-    return ~((made <= low) | (made >= high)) if np.isfinite(high) else ~(made <= low)
+def _solved(system: System, equations: Factored, cross: Table, mean: Single) -> tuple[Single, Single]:
+    """Return step and constant for a right side, see :meth:`System.cross`."""
+    step: Single = equations.solve(cross).swapaxes(1, 2).astype(np.float32)
+    return step, (mean - system.mean @ step.swapaxes(1, 2))[:, 0]
 
 
-def _aim(predicted: Single, made: Single, limits: tuple[float, float], inside: NDArray[np.bool_]) -> None:
-    """Turn predictions into targets, in place: ``made``, but beyond a limit what is predicted beyond it.
+def _missing(made: Single, base: Single, limits: tuple[float, float]) -> tuple[Single, Single]:
+    """Return the least and the most that ``base`` lacks: between the limits of the activation the same.
 
     Args:
-        predicted: float32 (groups, rows, outputs); large, so that no copy is made.
-        made: of the same shape.
-        limits: least and largest value that passes.
-        inside: where ``made`` is between them.
+        made: float32 (groups, rows, outputs).
+        base: of the same shape.
+        limits: least and largest value that passes; beyond each, any value beyond it is right.
     """
     low, high = (np.float32(limit) for limit in limits)
-    if not np.isfinite(high):
-        np.minimum(predicted, low, out=predicted)
-    elif not np.isfinite(low):
-        np.maximum(predicted, high, out=predicted)
-    else:
-        np.minimum(predicted, low, out=predicted, where=made <= low)
-        np.maximum(predicted, high, out=predicted, where=made >= high)
-    np.copyto(predicted, made, where=inside)
+    least, most = made - base, np.clip(made, low, high)
+    most -= base
+    np.putmask(least, made <= low, -np.inf)
+    if np.isfinite(high):
+        np.putmask(least, made >= high, high - base)
+        np.putmask(most, made >= high, np.inf)
+    return least, most
 
 
 @dataclass(frozen=True)
@@ -137,14 +143,9 @@ class System:
         if values.shape[1] <= self._step:
             return np.asarray((self._share * values).sum(axis=1, keepdims=True))
         total: Table = np.zeros((len(values), 1, values.shape[2]))
-        for piece in self._pieces(slice(0, values.shape[1])):
+        for piece in _pieces(slice(0, values.shape[1]), self._step):
             total += (self._share[:, piece] * values[:, piece]).sum(axis=1, keepdims=True)
         return total.astype(np.float32)
-
-    def _pieces(self, part: slice) -> list[slice]:
-        """Return ``part`` in pieces: of large arrays no copies are held."""
-        starts = range(part.start, max(part.stop, part.start + 1), self._step)
-        return [slice(start, min(part.stop, start + self._step)) for start in starts]
 
     def _whole(self, read: Single) -> tuple[Single, Single]:
         """Return all rows around their mean, and the same times their weights."""
@@ -154,7 +155,7 @@ class System:
     def _gram(self, part: slice) -> Table:
         """Return ``read' read`` of some rows: of many columns one half, which BLAS mirrors."""
         found: Table | None = None
-        for piece in self._pieces(part):
+        for piece in _pieces(part, self._step):
             if self._kept is not None and self._kept[0].shape[-1] <= LARGE:
                 weighted, centred = self._kept[1][:, piece], self._kept[0][:, piece]
             else:
@@ -164,14 +165,20 @@ class System:
         return np.zeros(()) if found is None else found
 
     def _products(self, part: slice, values: Single) -> Table:
-        """Return ``read' values`` of some rows."""
+        """Return ``read' values`` of some rows.
+
+        Args:
+            part: the rows.
+            values: (groups, rows of the part, outputs).
+        """
         found: Table | None = None
-        for piece in self._pieces(part):
+        for piece in _pieces(part, self._step):
             if self._kept is not None:
                 weighted = self._kept[1][:, piece]
             else:
                 weighted = self._weighted(piece, self._share[:, piece])
-            made: Table = (weighted.swapaxes(1, 2) @ values[:, piece]).astype(np.float64)
+            own = slice(piece.start - part.start, piece.stop - part.start)
+            made: Table = (weighted.swapaxes(1, 2) @ values[:, own]).astype(np.float64)
             found = made if found is None else found + made
         return np.zeros(()) if found is None else found
 
@@ -192,6 +199,24 @@ class System:
         mean = self._mean_of(target)
         target -= mean
         return self._products(slice(0, target.shape[1]), target), mean
+
+    def cross_of_made(self, make: Callable[[slice], Single], outputs: int) -> tuple[Table, Single]:
+        """Return the same for targets that are made some rows at a time: many at once leave the caches.
+
+        Args:
+            make: returns the targets of some rows, (groups, rows, outputs).
+            outputs: of each group.
+        """
+        groups, rows = len(self.gram), self._share.shape[1]
+        if groups * rows * outputs <= MANY:
+            return self.cross(make(slice(0, rows)))
+        mean: Table = np.zeros((groups, 1, outputs))
+        cross: Table = np.zeros((groups, self.gram.shape[-1], outputs))
+        for part in _pieces(slice(0, rows), max(1, CACHED // (groups * outputs))):
+            target = make(part)
+            mean += self._share[:, part].swapaxes(1, 2) @ target
+            cross += self._products(part, target)
+        return cross, mean.astype(np.float32)
 
     def cross_of_first(self, target: Single) -> tuple[Table, Single]:
         """Return the same for targets of the first rows only: an estimate of what all rows give."""
@@ -217,7 +242,7 @@ class System:
         if half < 2:
             return np.full(len(target), PENALTIES[-1])
         target -= self._mean_of(target)
-        fitted, held = (self._products(part, target) for part in self._parts)
+        fitted, held = (self._products(part, target[:, part]) for part in self._parts)
         errors = []
         for penalty in PENALTIES:
             step = ridge(self._halves[0], fitted, penalty * _variance(self._halves[0]))
@@ -227,6 +252,12 @@ class System:
         self._halves.clear()
         chosen: Table = np.asarray(PENALTIES)[np.argmin(errors, axis=0)]
         return chosen
+
+
+def _pieces(part: slice, rows: int) -> list[slice]:
+    """Return ``part`` in pieces of so many rows; of an empty one a piece, too."""
+    starts = range(part.start, max(part.stop, part.start + 1), rows)
+    return [slice(start, min(part.stop, start + rows)) for start in starts]
 
 
 def _variance(gram: Table) -> Table:

@@ -6,7 +6,7 @@ import math
 
 import onnx_graphsurgeon as gs
 
-from graft.passes.compensate.layer import NUMBERS, ROWS
+from graft.passes.compensate.layer import rows_of
 from graft.passes.compensate.least_squares import AT_ONCE
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.shape_values import Shape
@@ -65,7 +65,7 @@ def _layer_bytes(node: gs.Node, made: Shape | None, samples: int) -> tuple[int, 
     if operator is None:
         return 0, 0
     groups, width, columns = operator.coefficients(node).shape
-    rows = samples * max(1, min(ROWS, NUMBERS // (groups * columns)) // samples)
+    rows = samples * max(1, rows_of(groups, width, columns) // samples)
     sizes = [
         size for at, size in enumerate(made or ()) if at not in (0, operator.made_axis % len(made or ()))
     ]

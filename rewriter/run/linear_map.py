@@ -75,7 +75,7 @@ class LinearMap:
         coefficients: Table,
     ) -> Single:
         weight = self._operator.weight(self._node, coefficients)
-        feed = {"data": data.astype(np.float32), "weight": weight.astype(np.float32)}
+        feed = {"data": _single(data), "weight": _single(weight)}
         if key not in self._sessions:
             build = Builder(gs.Graph(opset=self._model.opset), self._model.opset, "linear")
             result = write(build, *(gs.Variable(name, np.dtype(np.float32)) for name in feed))
@@ -83,3 +83,7 @@ class LinearMap:
             self._sessions[key] = self._device.open(self._model.piece(build.graph.nodes, feed, [result.name]))
         (found,) = self._sessions[key].run(feed).values()
         return found
+
+
+def _single(values: Table | Single) -> Single:
+    return np.asarray(values, np.float32)
