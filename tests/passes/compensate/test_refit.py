@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.passes.compensate import layer, layer_pair, refit
+from graft.passes.compensate import layer, layer_pair, least_squares, refit
 from graft.passes.compensate.fold import Fold
 from graft.passes.compensate.least_squares import correction
 from graft.passes.compensate.refit import Refit, RefitReport
@@ -190,6 +190,30 @@ def test_the_penalty_saves_a_layer_with_more_columns_than_samples() -> None:
     assert float(((fresh @ step.swapaxes(1, 2)) ** 2).mean()) < 0.3
 
 
+@pytest.mark.parametrize("limits", [(0.0, np.inf), (0.0, 1.0), (-np.inf, 0.5)])
+def test_targets_that_are_made_in_pieces_give_the_same(
+    limits: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(0)
+    read, old = draw.normal(size=(2, 300, 6)), draw.normal(size=(2, 5, 6))
+    made = read @ old.swapaxes(1, 2) + draw.normal(size=(2, 300, 5))
+    single = [each.astype(np.float32) for each in (read, made, draw.normal(size=(2, 300, 5)))]
+    share = draw.uniform(size=300).astype(np.float32)
+    whole = correction(*single, share / share.sum(), old.astype(np.float32), limits)
+    monkeypatch.setattr(least_squares, "MANY", 0)
+    monkeypatch.setattr(least_squares, "CACHED", 700)  # 70 rows at a time
+    pieces = correction(*single, share / share.sum(), old.astype(np.float32), limits)
+    np.testing.assert_allclose(pieces.step, whole.step, atol=2e-6)
+    np.testing.assert_allclose(pieces.constant, whole.constant, atol=2e-6)
+
+
+def test_a_costly_layer_is_fitted_at_fewer_places() -> None:
+    assert layer.rows_of(1, 64, 576) == layer.ROWS and not layer.costly(1, 64, 576)
+    assert layer.costly(1, 512, 2048)
+    assert layer.rows_of(1, 512, 2048) == layer.PER_COLUMN * 2048  # products would be 1024 rows
+    assert layer.rows_of(1, 2048, 64) == layer.PRODUCTS // (2048 * 64)
+
+
 # ------------------------------------------------------------ the walk
 
 
@@ -290,6 +314,18 @@ def test_a_pair_of_many_samples_is_fitted_on_the_first(name: str, monkeypatch: p
     cut = Refitted(make(), **removed)
     assert cut.error != whole and not cut.report.declined
     assert cut.error < share * cut.before
+
+
+@pytest.mark.parametrize("name", ["convolutions", "sequence"])
+def test_a_costly_reader_is_fitted_roughly(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, removed, _, share = NETS[name]
+    whole = Refitted(make(), **removed).error
+    monkeypatch.setattr(layer, "PRODUCTS", 1 << 14)
+    monkeypatch.setattr(layer, "PER_COLUMN", 64)
+    monkeypatch.setattr(layer_pair, "ROUGHLY", 200)
+    cut = Refitted(make(), **removed)
+    assert cut.error != whole and not cut.report.declined
+    assert cut.error < share * cut.before, (cut.before, whole, cut.error)
 
 
 def test_too_little_memory_is_said_before_the_work() -> None:
