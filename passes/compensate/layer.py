@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Declined
-from graft.passes.compensate.least_squares import OPEN, ROUNDS, System, correction
+from graft.passes.compensate.least_squares import OPEN, System, correction
 from graft.rewriter.arrays import Integers, Mask, Single, Table
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -227,8 +227,11 @@ class Rows:
         groups, width, _ = self._shape
         return np.ascontiguousarray(values.reshape(len(values), groups, width).swapaxes(0, 1))
 
-    def solve(self, rounds: int = ROUNDS) -> Fitted:
+    def solve(self, rough: bool = False) -> Fitted:
         """Fit the layer to what should be made; outputs that are always minus infinity stay as they are.
+
+        Args:
+            rough: see :func:`correction`.
 
         Raises:
             GraftError: the values are not finite.
@@ -243,7 +246,7 @@ class Rows:
             made, beside = (np.where(masked[:, None], np.float32(0), values) for values in (made, beside))
         read, share = self._read, self.share()
         with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused below
-            found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits, rounds)
+            found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits, rough)
         self._read, self._made, self._beside = read[:, :0], self._made[:0], None
         if not (np.isfinite(found.step).all() and np.isfinite(found.constant).all()):
             raise GraftError(

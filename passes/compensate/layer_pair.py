@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from graft.passes.compensate.layer import ROWS, CutAndParent, Fitted, Layer, Rows, costly, flat
-from graft.passes.compensate.least_squares import ROUNDS, System
+from graft.passes.compensate.least_squares import System
 from graft.rewriter.arrays import Mask, Single, Table
 from graft.rewriter.numerics import solve
 from graft.rewriter.operators.base import is_constant
@@ -116,7 +116,7 @@ class LayerPair:
         for number in range(len(made)):
             active, target = np.clip(made[number], *self.first.limits), self._target[number]
             behind.add(active, target, self._summand(number, target))
-        return behind.solve(1 if rough else ROUNDS)
+        return behind.solve(rough)
 
     def _summand(self, number: int, target: Single) -> Single | None:
         """Return what is added to the second layer, of the shape of its target."""

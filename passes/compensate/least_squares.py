@@ -14,6 +14,8 @@ OPEN = (-np.inf, np.inf)
 """Limits that are none."""
 PENALTIES = (1e-5, 1e-3, 1e-2, 1e-1, 1.0)
 """Relative to the mean variance of what is read."""
+USUAL = 1e-1
+"""The penalty of a rough fit."""
 JUDGED = 64
 """Outputs of a group by which its penalty is chosen, evenly spaced where there are more."""
 AT_ONCE = 1 << 25
@@ -33,7 +35,7 @@ def correction(
     share: Single,
     old: Single,
     limits: tuple[float, float] = OPEN,
-    rounds: int = ROUNDS,
+    rough: bool = False,
 ) -> Solution:
     """Return what to add to the weights ``old``, and the constant, so that ``made`` is met.
 
@@ -50,18 +52,19 @@ def correction(
         share: float32 (rows,): weights that add up to 1.
         old: float32 (groups, outputs, columns).
         limits: least and largest value that the activation behind lets pass.
-        rounds: turns between targets and weights.
+        rough: one turn between targets and weights, and :data:`USUAL` as the penalty.
     """
     base = read @ old.swapaxes(1, 2)
     base += beside
     system = System(read, share)
     some = slice(None, None, -(-made.shape[2] // JUDGED))
-    equations = Factored(system.penalised(system.penalty(made[..., some] - base[..., some])))
+    penalty = np.full(len(read), USUAL) if rough else system.penalty(made[..., some] - base[..., some])
+    equations = Factored(system.penalised(penalty))
     step, constant = _solved(system, equations, *system.cross(made - base))
     if limits != OPEN:
         least, most = _missing(made, base, limits)
         del base
-        for _ in range(rounds):
+        for _ in range(1 if rough else ROUNDS):
 
             def aimed(part: slice, step: Single = step, constant: Single = constant) -> Single:
                 left: Single = read[:, part] @ step.swapaxes(1, 2)
