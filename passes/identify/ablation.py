@@ -26,6 +26,7 @@ from graft.rewriter.measure.cost import macs_by_node
 from graft.rewriter.measure.evaluation import check_finite
 from graft.rewriter.measure.speed import Workload
 from graft.rewriter.operators import Read, operator_of
+from graft.rewriter.run.bounds import of_piece
 from graft.rewriter.run.session import Session
 from graft.rewriter.run.staged import Batches, StagedRun
 
@@ -184,7 +185,8 @@ class _Switched:
         outputs = [tensor.name for tensor in self.model.graph.outputs]
         if any(name in values for name in outputs):
             return self.whole
-        return _Rest(self.device.open(self.model.piece(nodes[start:], examples, outputs)), values)
+        piece = self.model.piece(nodes[start:], examples, outputs)
+        return _Rest(self.device.open(piece, of_piece()), values)
 
     def _by_sample(self, name: str) -> bool:
         """Return whether samples lie along the first axis of a tensor."""

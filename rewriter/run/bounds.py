@@ -54,6 +54,14 @@ TIMED = Bounds(quick=True)
 """Of a session whose latency is measured: as its users run it."""
 
 
+def of_piece() -> Bounds:
+    """Return the bounds of a part of a model that ran as a whole: all that is free.
+
+    Sizes that follow from shapes there may look as if they followed from values here.
+    """
+    return Bounds(memory=free_bytes())
+
+
 class Runnable(Protocol):
     """A session of onnxruntime."""
 
@@ -142,10 +150,11 @@ def out_of_memory(error: BaseException, most: int | None = None) -> GraftError |
     what = f"{node[1]} {node[2]}".strip() if node else "the model"
     free = free_bytes() if asked else None
     if most is not None and (free is None or most < free):
-        size = f" asks for {gigabytes(int(asked[1]))}, and" if asked else ""
+        size = f" asks for {gigabytes(int(asked[1]))}" if asked else " asks for memory"
         return GraftError(
             "memory",
-            f"{what}{size} takes more than {gigabytes(most)}: its size follows from values of the samples",
-            "check the samples; commands with --memory SIZE take more where that says so",
+            f"{what}{size}: a model in which sizes follow from values of samples, or a Loop turns, may take "
+            f"{gigabytes(most)} in all",
+            "check the samples, or allow more with --memory SIZE (decompose, evaluate and others take it)",
         )
     return shortage(int(asked[1]) if asked else 0, what, free)

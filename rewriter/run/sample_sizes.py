@@ -6,6 +6,7 @@ input, a Loop may add to a tensor with each turn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import onnx
@@ -19,8 +20,8 @@ TIMES_WEIGHTS = 4
 """or so many times its weights,"""
 TIMES_INPUTS = 200
 """or so many times a batch of its inputs."""
-BATCH, FREE = 64, 64
-"""What a free first axis of an input counts as, and any other."""
+BATCH, LENGTH, FREE = 64, 1024, 64
+"""What a free first axis of an input counts as, the only other one, and each of several others."""
 
 SIZES: dict[str, tuple[int, ...]] = {
     "Range": (0, 1, 2),
@@ -76,8 +77,6 @@ def _follows(nodes: Iterable[onnx.NodeProto], values: set[str]) -> bool:
 
 
 def _bytes(value: onnx.ValueInfoProto) -> int:
-    tensor = value.type.tensor_type
-    count = 1
-    for axis, size in enumerate(tensor.shape.dim):
-        count *= size.dim_value or (FREE if axis else BATCH)
-    return 4 * count
+    sizes = [size.dim_value for size in value.type.tensor_type.shape.dim]
+    free = LENGTH if sizes[1:].count(0) == 1 else FREE
+    return 4 * math.prod(size or (free if axis else BATCH) for axis, size in enumerate(sizes))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.run.bounds import of_piece
 from graft.rewriter.run.session import Device, Session
 from graft.rewriter.run.values import Room, Values
 
@@ -192,7 +193,7 @@ class _Piece:
     ) -> None:
         self.inputs = list(examples)
         self._outputs = list(wanted)
-        self._session: Session = device.open(model.piece(nodes, examples, wanted))
+        self._session: Session = device.open(model.piece(nodes, examples, wanted), of_piece())
 
     def run(self, known: Tensors) -> Tensors:
         """Return the wanted tensors of one batch."""
