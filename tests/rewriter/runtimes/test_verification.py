@@ -281,7 +281,8 @@ def test_a_module_against_its_parent(tmp_path: Path) -> None:
     for classes, together in ((["b"], False), (["c", "a"], True)):
         ready = Parent(whole.copy())
         module = Decompose(classes, keep=1.0, together=together)(ready, context).model
-        own = verification().subject(tmp_path / "m.onnx", _saved(module, tmp_path / "m.onnx"), trial)
+        path = tmp_path / f"{len(classes)}.onnx"
+        own = verification().subject(path, _saved(module, path), trial)
         found = change(own, parent, len(trial))
         assert found.compared == "logits" and found.samples == 6
         assert found.classes == (("b", "(other)") if not together else ("c", "a"))
