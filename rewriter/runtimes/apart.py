@@ -147,7 +147,7 @@ def _read(folder: Path, failure: str | None, count: int) -> Ran:
         )
     error = found["error"]
     if error is not None:
-        error = " ".join(error.split())[:SHOWN]
+        error = " ".join(error.partition("Stack backtrace")[0].split())[:SHOWN]
         hint = _reason(folder / "log") if found["printed"] else ""
         error = f"{error}: {hint}" if hint else error
         where = f"batch {found['done'] + 1} of {count}: " if 0 < found["done"] < count else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -55,10 +56,13 @@ def main(folder: Path) -> None:
 
 
 def _plain(value: Any) -> Array:
-    """Return an output as numpy stores it; what is no tensor is empty."""
+    """Return an output as numpy stores it, names as numbers; what is no tensor is empty."""
     if isinstance(value, list | dict) or value is None:
         return np.zeros(0)
     array = np.asarray(value)
+    if array.dtype.kind in "OUS":  # names of classes
+        codes = [zlib.crc32(str(word).encode()) for word in array.ravel()]
+        return np.array(codes, np.int64).reshape(array.shape)
     return array if array.dtype.kind in STANDARD else array.astype(np.float32)
 
 

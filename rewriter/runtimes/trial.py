@@ -102,7 +102,7 @@ class Trial:
     def batches(self, model: Model, size: int) -> list[Batch]:
         """Return what a model is fed with: all samples in batches of ``size``, then a few one at a time.
 
-        A batch that the file fixes is kept.
+        A batch that the file fixes is kept, and then none is run one at a time.
 
         Args:
             model: takes the samples.
@@ -117,7 +117,7 @@ class Trial:
         starts = [*range(0, count, step)]
         parts = [slice(start, start + step) for start in starts]
         if session.batch is None and size > 1:
-            parts += [slice(place, place + 1) for place in range(min(SINGLES, count))]
+            parts += [slice(place, place + 1) for place in range(min(SINGLES, count, size))]
         return [session.feed({name: array[part] for name, array in prepared.items()}) for part in parts] or [
             session.feed({})
         ]

@@ -18,7 +18,7 @@ from graft.rewriter.runtimes.apart import Apart, Ran
 from graft.rewriter.runtimes.base import Runtime
 from graft.rewriter.runtimes.differences import Difference, Outputs
 from graft.rewriter.runtimes.ort import OnnxRuntime, PlainOnnxRuntime
-from graft.rewriter.runtimes.trial import Batch, Trial
+from graft.rewriter.runtimes.trial import SINGLES, Batch, Trial
 
 Step = Callable[[str], object]
 log = logging.getLogger("graft")
@@ -122,6 +122,7 @@ class Verification:
         threads: that a runtime may use.
         limit: seconds that a runtime may take for a file.
         tolerance: largest difference that is none, relative to the scale.
+        timed: measure times.
     """
 
     runtimes: Sequence[Runtime] | None = None
@@ -129,6 +130,7 @@ class Verification:
     threads: int = 2
     limit: float = 120.0
     tolerance: float = TOLERANCE
+    timed: bool = True
 
     def subject(self, path: Path, model: Model, trial: Trial) -> Subject:
         """Run a file in onnxruntime.
@@ -142,10 +144,10 @@ class Verification:
             GraftError: ``model-not-runnable`` where onnxruntime does not run it.
         """
         found = Subject(path, model, trial.batches(model, self.batch))
-        ran = self._apart.run(OnnxRuntime(), path, found.batches)
+        ran = self._apart.run(OnnxRuntime(), path, found.batches, self.timed)
         if ran.error is not None and self.batch > 1 and len(trial) > 1:
             alone = replace(found, batches=trial.batches(model, 1))
-            again = self._apart.run(OnnxRuntime(), path, alone.batches)
+            again = self._apart.run(OnnxRuntime(), path, alone.batches, self.timed)
             if again.error is None:
                 log.warning("%s takes one sample at a time: several at once are not tried", path.name)
                 found, ran = alone, again
@@ -197,7 +199,8 @@ class Verification:
         chosen = list(range(len(batches)))
         if runtime.slow:  # one batch of several samples, one of a single one
             chosen = sorted({0, len(batches) - 1})
-        ran = self._apart.run(asked, subject.path, [batches[k] for k in chosen], not (own or runtime.slow))
+        timed = self.timed and not (own or runtime.slow)
+        ran = self._apart.run(asked, subject.path, [batches[k] for k in chosen], timed)
         expected = [subject.expected.outputs[k] for k in chosen]
         part = replace(subject, expected=replace(subject.expected, outputs=tuple(expected)))
         difference = part.compare(ran.outputs) if ran.outputs else None
@@ -215,14 +218,14 @@ class Verification:
         """Compare samples that onnxruntime ran one at a time with the same ones among others."""
         outputs = subject.outputs
         first, total = subject.expected.outputs[0], Difference()
-        sizes = [_count(batch) for batch in subject.batches]
-        singles = [k for k, size in enumerate(sizes) if size == 1 and k]
-        for place, k in enumerate(singles if sizes[0] > 1 else ()):
+        several = _count(subject.batches[0])
+        singles = [k for k, batch in enumerate(subject.batches) if _count(batch) == 1][-SINGLES:]
+        if several == 1 or len(singles) < min(SINGLES, several):
+            return total
+        for place, alone in enumerate(subject.expected.outputs[k] for k in singles[-min(SINGLES, several) :]):
             rows = [
-                value[place : place + 1] if value.ndim and len(value) == sizes[0] else value
-                for value in first
+                value[place : place + 1] if value.ndim and len(value) == several else value for value in first
             ]
-            alone = subject.expected.outputs[k]
             if [value.shape for value in rows] == [value.shape for value in alone]:
                 total += outputs.compare(alone, rows)
         return total
