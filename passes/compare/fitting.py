@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,14 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import check_finite
+from graft.rewriter.memory import free_bytes, shortage
 from graft.rewriter.run.session import Device
 
 READ = "graft/joint/read"
 """The output of a composite that holds what scores are fitted to, (samples, values)."""
 BATCH = 64
+COPIES = 6
+"""Of the values of all samples, held at once while scores are fitted: scaled, weighted, those of folds."""
 NAMED = 3
 """Classes that a message names at most."""
 
@@ -95,15 +99,35 @@ def read_outputs(model: Model, samples: Samples, device: Device, names: Sequence
         names: of outputs.
 
     Raises:
-        GraftError: an output is not finite.
+        GraftError: an output is not finite; ``memory`` where a fit to all samples takes more than is free.
     """
     session = device.open(model)
-    found: list[list[Any]] = [[] for _ in names]
+    found: list[Table] = []
+    done = 0
     for feed, labels in session.batches(samples, BATCH):
         outputs = session.run(feed, list(names))
-        for parts, name in zip(found, names, strict=True):
-            parts.append(check_finite(session.rows(outputs[name], name, labels), name))
-    return [np.concatenate(parts).astype(np.float64) for parts in found]
+        parts = [check_finite(session.rows(outputs[name], name, labels), name) for name in names]
+        if not found:
+            shapes = [(len(samples), *part.shape[1:]) for part in parts]
+            _require(shapes)
+            found = [np.empty(shape) for shape in shapes]
+        for table, part in zip(found, parts, strict=True):
+            table[done : done + len(part)] = part
+        done += len(labels)
+    return found
+
+
+def _require(shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise unless there is memory for a fit to tables of so many values."""
+    needed, free = COPIES * 8 * sum(map(math.prod, shapes)), free_bytes()
+    if needed > free:
+        raise shortage(
+            needed,
+            f"scores that are fitted to {shapes[0][0]} samples",
+            free,
+            "take fewer samples with --samples-per-class, or leave --data out: networks are then compared "
+            "without samples",
+        )
 
 
 def decide(model: Model, scores: Callable[[Builder, gs.Tensor], gs.Tensor] | None) -> None:

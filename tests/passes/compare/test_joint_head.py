@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from graft.passes.base import Context
+from graft.passes.compare import fitting
 from graft.passes.compare.branch import joint_places
 from graft.passes.compare.calibrate import PENALTY, _fit
 from graft.passes.compare.fitting import READ
@@ -101,6 +102,16 @@ def test_a_head_over_both_networks_tells_all_classes_apart(output: str) -> None:
     onnx.checker.check_model(report.model.proto(), full_check=True)
     if output == "probabilities":
         np.testing.assert_allclose(found.scores.sum(axis=1), 1, atol=1e-5)
+
+
+def test_too_many_samples_for_memory_are_refused_after_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "free_bytes", lambda: 100_000)
+    with pytest.raises(
+        GraftError, match="0.. GB needed for scores that are fitted to 1600 samples"
+    ) as caught:
+        joined(split(1600, 2))
+    assert caught.value.code == "memory"
+    assert "--samples-per-class" in caught.value.hint
 
 
 def test_scores_are_likely_logits() -> None:
