@@ -23,7 +23,7 @@ from graft.passes.base import Context, Declined, Report
 from graft.passes.normalize.large_constants import fold_large_constants, hidden_weights, refer_again
 from graft.passes.normalize.large_norms import fuse_large_norms
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
-from graft.passes.normalize.slim_bounds import axes_bounded
+from graft.passes.normalize.slim_bounds import axes_bounded, constants_bounded
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.weights import arrays, outside, put_in
@@ -148,7 +148,7 @@ def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:
     fusions = () if arrays(proto).keys() - hidden else FUSIONS  # it cannot read weights that lie elsewhere
     skip = [name for name in DEFAULT_FUSION_PATTERNS if name not in fusions]
     quiet = contextlib.redirect_stdout(io.StringIO())
-    with quiet, folding_bounded(foldable_bytes(original)), axes_bounded():
+    with quiet, folding_bounded(foldable_bytes(original)), axes_bounded(), constants_bounded():
         slim = onnxslim.slim(proto, skip_fusion_patterns=skip)
     if slim is None:
         raise ValueError("no result")

@@ -1,11 +1,14 @@
-"""What onnxslim may take while it infers shapes: it writes down every axis of a shape that is computed."""
+"""Bounds on what onnxslim takes: it writes down every axis of a shape, and compares constants in pairs."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+from onnxslim.core.optimization import weight_tying
 from onnxslim.core.shape_inference.context import InferenceContext
 
 AXES = 64
@@ -27,3 +30,32 @@ def axes_bounded() -> Iterator[None]:
         yield
     finally:
         InferenceContext.new_symbolic_shape = whole
+
+
+@contextlib.contextmanager
+def constants_bounded() -> Iterator[None]:
+    """Let onnxslim compare only constants that may be equal: thousands in pairs take it minutes."""
+    pairs = weight_tying.find_and_remove_replaceable_constants
+
+    def bounded(constants: Sequence[Any]) -> None:
+        alike = defaultdict[Hashable, list[Any]](list)
+        for constant in constants:
+            alike[_key(constant)].append(constant)
+        for some in alike.values():
+            pairs(some)
+
+    weight_tying.find_and_remove_replaceable_constants = bounded
+    try:
+        yield
+    finally:
+        weight_tying.find_and_remove_replaceable_constants = pairs
+
+
+def _key(constant: Any) -> Hashable:
+    """Return the same for constants of the same numbers; what is not read yet stays so."""
+    held = constant._values
+    dtype = np.dtype(held.dtype)
+    if dtype.kind not in "biufc":
+        return str(dtype)
+    values = held if isinstance(held, np.ndarray) else held.load()
+    return str(dtype), (values + dtype.type(0)).tobytes()  # minus zero is zero

@@ -21,6 +21,8 @@ from graft.rewriter.run.session import Device, Session
 
 BATCH = 32
 WARM_UPS, RUNS, BLOCKS = 3, 20, 4
+LATENCY_SECONDS = 5.0
+"""Seconds for which the latency of a model is measured: large ones have fewer runs in them."""
 
 
 @dataclass(frozen=True)
@@ -170,34 +172,52 @@ def check_finite(scores: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def latencies(runs: Sequence[tuple[Session, dict[str, NDArray[Any]]]], threads: int) -> list[dict[str, Any]]:
-    """Measure milliseconds a run: median and 90th percentile of 20 runs.
+    """Measure milliseconds a run: median and 90th percentile of 20 runs, of fewer where these take long.
 
     Models that are to be compared take turns in blocks of 5 runs after 3 warm-ups, so that a machine
     that changes its speed is fair to all. Single runs in turn would not be: the waiting threads of one
-    session take time from the next.
+    session take time from the next. A model has :data:`LATENCY_SECONDS` altogether; one run always counts.
 
     Args:
         runs: a session and the batch that it is timed on, for each model.
         threads: of the sessions, for the record.
     """
     times: list[list[float]] = [[] for _ in runs]
+    left = [LATENCY_SECONDS for _ in runs]
     for _ in range(BLOCKS):
-        for (session, inputs), found in zip(runs, times, strict=True):
-            for turn in range(WARM_UPS + RUNS // BLOCKS):
-                start = time.perf_counter()
-                session.run(inputs)
-                if turn >= WARM_UPS:
-                    found.append((time.perf_counter() - start) * 1e3)
+        for place, (session, inputs) in enumerate(runs):
+            if left[place] > 0:
+                warm, found = _block(session, inputs, left[place])
+                left[place] -= warm + sum(found)
+                times[place] += [seconds * 1e3 for seconds in found]
     return [
         {
             "median": float(np.median(found)),
             "p90": float(np.quantile(found, 0.9)),
             "batch": session.count(inputs),
             "threads": threads,
-            "runs": RUNS,
+            "runs": len(found),
         }
         for (session, inputs), found in zip(runs, times, strict=True)
     ]
+
+
+def _block(session: Session, inputs: dict[str, NDArray[Any]], most: float) -> tuple[float, list[float]]:
+    """Return the seconds of the warm-ups, and those of each run after them, about ``most`` altogether."""
+    warm, found = 0.0, list[float]()
+    for _ in range(WARM_UPS):
+        warm += _seconds(session, inputs)
+        if warm > most / RUNS * WARM_UPS:
+            break
+    while len(found) < RUNS // BLOCKS and (not found or warm + sum(found) < most):
+        found.append(_seconds(session, inputs))
+    return warm, found
+
+
+def _seconds(session: Session, inputs: dict[str, NDArray[Any]]) -> float:
+    start = time.perf_counter()
+    session.run(inputs)
+    return time.perf_counter() - start
 
 
 def columns(

@@ -18,6 +18,9 @@ from graft.rewriter.run.external import add_external
 LARGE = 512 << 20
 """Weights of so many bytes are left in the order of the file: onnxruntime holds several copies of them
 while it brings them into one that is faster."""
+WAYS = 10_000_000
+"""Nodes times outputs up to which onnxruntime changes the graph: it looks through all outputs at each node,
+several times. A ResNet-152 of which every statistic is an output has 2 million."""
 COPY = 1.1
 """Bytes that a session takes for its own copy of weights, over their number."""
 
@@ -64,7 +67,10 @@ def open_bounded(
 
 
 def _level(proto: onnx.ModelProto, bounds: Bounds) -> ort.GraphOptimizationLevel:
-    """Return how far onnxruntime changes the graph: less for large weights, which it would copy for that."""
+    """Return how far onnxruntime changes the graph: less for large weights, which it would copy for that, and
+    not at all for thousands of outputs, among which it would look for minutes."""
+    if len(proto.graph.node) * len(proto.graph.output) > WAYS:
+        return ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     weights = _bytes(proto)
     if weights and bounds.lean:
         return ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -200,7 +200,9 @@ def _compared(result: Result, checked: Ended) -> Result:
     name, _, reason = last.partition(": ")
     if name == "tests.fuzz.oracle.WrongError":
         return replace(result, verdict=Verdict(verdict.WRONG, reason))
-    return replace(result, checked=f"not: {reason or name}"[:200])
+    if name == "tests.fuzz.embedded.UnknownError" or checked.hung or checked.grown:
+        return replace(result, checked=f"not: {reason or 'onnxruntime takes too long, or too much'}"[:200])
+    return replace(result, verdict=Verdict(verdict.UNEXPECTED, f"in the comparison: {last}"[:300]))
 
 
 def counts(results: Iterable[Result]) -> dict[str, Any]:

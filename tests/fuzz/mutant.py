@@ -218,7 +218,7 @@ def _compose(rng: random.Random, labels: list[str]) -> list[str]:
 
 
 def _curve(rng: random.Random, labels: list[str]) -> list[str]:
-    budgets = ["--keep", "0.8,0.5", "--methods", rng.choice(["magnitude", "contrast,random"])]
+    budgets = ["--budgets", "0.8,0.5", "--methods", rng.choice(["magnitude", "contrast,random"])]
     return ["curve", "model.onnx", *DATA, *RUN, *_classes(rng, labels), *budgets, "-o", OUT]
 
 

@@ -6,7 +6,8 @@ Nothing of Graft is used but the command itself: its own verification may be wro
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,50 @@ class WrongError(Exception):
 
 
 def run(model: onnx.ModelProto | Path, inputs: dict[str, Array]) -> dict[str, Array]:
-    """Outputs of a model, by name."""
+    """Outputs of a model that was given, by name.
+
+    Raises:
+        UnknownError: onnxruntime refuses it.
+    """
+    return _run(model, inputs, UnknownError)
+
+
+def run_result(path: Path, inputs: dict[str, Array]) -> dict[str, Array]:
+    """Outputs of a model that Graft wrote, by name.
+
+    Raises:
+        WrongError: onnxruntime refuses it, though it ran what it was made of.
+    """
+    return _run(path, inputs, WrongError)
+
+
+def _run(
+    model: onnx.ModelProto | Path, inputs: dict[str, Array], refused: type[Exception]
+) -> dict[str, Array]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    with _runtime(refused):
+        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     wanted = {}
     for entry in session.get_inputs():
         fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else None
         wanted[entry.name] = inputs[entry.name][:fixed]
     keys = _keys(onnx.load(model) if isinstance(model, Path) else model)
-    found = zip(names, session.run(names, wanted), strict=True)
-    return {name: _as_array(values, keys.get(name)) for name, values in found}
+    with _runtime(refused):
+        found = session.run(names, wanted)
+    return {name: _as_array(values, keys.get(name)) for name, values in zip(names, found, strict=True)}
+
+
+@contextmanager
+def _runtime(refused: type[Exception]) -> Iterator[None]:
+    """Raise what onnxruntime raises as ``refused``; its errors have no common type."""
+    try:
+        yield
+    except Exception as error:
+        raise refused(f"onnxruntime: {' '.join(str(error).split())}") from error
 
 
 def _keys(model: onnx.ModelProto) -> dict[str, list[Any]]:
@@ -161,7 +192,7 @@ def _compare_module(
     expected, near = (
         restricted(each, wanted, single, output.get("kind", "logits")) for each in (scores, moved)
     )
-    found = run(models[1], inputs)[output["name"]].astype(np.float64)
+    found = run_result(models[1], inputs)[output["name"]].astype(np.float64)
     compare(found, expected, noise=np.abs(near - expected))
 
 
@@ -235,7 +266,7 @@ def check_removed(mutant: Mutant, printed: str) -> str:
     moved = scores_of(Path("model.onnx"), blurred(inputs), output["name"], len(labels))
     kind = output.get("kind", "logits")
     expected, near = (restricted(each, wanted, False, kind) for each in (scores, moved))
-    found = run(Path(OUT), inputs)[output["name"]].astype(np.float64)
+    found = run_result(Path(OUT), inputs)[output["name"]].astype(np.float64)
     compare(found, expected, noise=np.abs(near - expected))
     return "the parent"
 

@@ -15,7 +15,7 @@ import onnx
 
 from tests.fuzz.embedded import UnknownError
 from tests.fuzz.mutant import OUT, Mutant
-from tests.fuzz.oracle import Array, blurred, card_of_model, compare, inputs_of, run, scores_of
+from tests.fuzz.oracle import Array, blurred, card_of_model, compare, inputs_of, run, run_result, scores_of
 
 
 def check_added(mutant: Mutant, printed: str) -> str:
@@ -43,7 +43,7 @@ def _check_newcomer(mutant: Mutant, place: int | None) -> str:
     card = card_of_model()
     inputs, output, labels = inputs_of(card), card["output"], card["labels"]
     kind = output.get("kind", "logits")
-    found = run(Path(OUT), inputs)[output["name"]].astype(np.float64)
+    found = run_result(Path(OUT), inputs)[output["name"]].astype(np.float64)
     at = found.shape[-1] - 1 if place is None else place
     pairs = []
     for given in (inputs, blurred(inputs)):
@@ -121,7 +121,7 @@ def check_composed(mutant: Mutant, printed: str) -> str:
     if len(names) != len(inputs):
         raise UnknownError(f"a composite of {len(names)} inputs")
     feed = inputs if set(names) == set(inputs) else dict(zip(names, inputs.values(), strict=True))
-    (found,) = run(Path(OUT), feed).values()
+    (found,) = run_result(Path(OUT), feed).values()
     compare(found.astype(np.float64), pairs[0], noise=np.abs(pairs[1] - pairs[0]))
     return "the modules"
 

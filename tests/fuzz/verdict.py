@@ -140,5 +140,6 @@ def _left(mutant: Mutant, ended: Ended, folder: Path, before: Listing) -> Verdic
         return None
     if gone:
         return Verdict(FILES, f"{gone[0]} was changed")
-    strange = [name for name in new if name.partition("/")[0] != OUT]
+    made = (OUT, f"{OUT}.svg") if mutant.command == "curve" else (OUT,)
+    strange = [name for name in new if name.partition("/")[0] not in made]
     return Verdict(FILES, f"{strange[0]} was written") if strange else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from graft.rewriter.card.card import OTHER
-from graft.rewriter.measure.evaluation import Scored, columns
+from graft.rewriter.measure import evaluation
+from graft.rewriter.measure.evaluation import Scored, columns, latencies
 from tests.small import softmax
 
 SCORES = np.random.default_rng(0).normal(size=(12, 4))
@@ -52,3 +55,21 @@ def test_a_single_column_becomes_two_whatever_the_batch(count: int, form: str) -
     scores = shares.reshape(-1, *[1] * (form.count("1")))
     found = columns(scores, "binary", 2, np.zeros(count, np.int64))
     np.testing.assert_allclose(found, np.stack([1 - shares, shares], 1))
+
+
+@pytest.mark.parametrize(("seconds", "runs", "most"), [(0.01, 20, 1), (0.5, 7, 6), (30, 1, 61)])
+def test_slow_models_are_timed_less_often(
+    seconds: float, runs: int, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of half a second a run has 7 runs in its five seconds; one run counts however long it takes."""
+    now = [0.0]
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: now[0])
+
+    def run(inputs: object) -> None:
+        now[0] += seconds
+
+    session = SimpleNamespace(run=run, count=lambda inputs: 1)
+    (found,) = latencies([(session, {})], 1)
+    assert found["runs"] == runs
+    assert found["median"] == pytest.approx(seconds * 1e3)
+    assert now[0] <= most

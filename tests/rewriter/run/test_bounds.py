@@ -261,3 +261,13 @@ def test_ctrl_c_answers_while_a_library_computes(program, code, tmp_path):
     assert time.monotonic() - start < 30
     assert process.returncode == code
     assert "never" not in out
+
+
+def test_a_graph_of_thousands_of_outputs_is_opened_in_seconds():
+    names = [f"y{at}" for at in range(5000)]
+    nodes = [helper.make_node("Add", [before, "one"], [name]) for before, name in zip(["x", *names], names)]
+    model = _model(nodes, {"one": np.float32(1)}, names)
+    begun = time.process_time()
+    found = CPU.open(model).run({"x": ONES})
+    assert time.process_time() - begun < 5
+    assert [found[name][0, 0] for name in names] == [at + 2 for at in range(5000)]
