@@ -118,7 +118,9 @@ def change_dims(rng: random.Random, model: onnx.ModelProto) -> None:
         values = _array(tensor)
         if values is not None and values.ndim:
             axis = rng.randrange(values.ndim)
-            _store(tensor, np.repeat(values, 2, axis) if rng.random() < 0.5 else np.split(values, [1], axis)[0])
+            _store(
+                tensor, np.repeat(values, 2, axis) if rng.random() < 0.5 else np.split(values, [1], axis)[0]
+            )
             return
     del tensor.dims[:]
     tensor.dims.extend(dims)
