@@ -67,8 +67,10 @@ def open_bounded(
 
 
 def _level(proto: onnx.ModelProto, bounds: Bounds) -> ort.GraphOptimizationLevel:
-    """Return how far onnxruntime changes the graph: less for large weights, which it would copy for that, and
-    not at all for thousands of outputs, among which it would look for minutes.
+    """Return how far onnxruntime changes the graph.
+
+    Less for large weights, which it would copy for that; not at all for thousands of outputs, among which it
+    would look for minutes.
     """
     if len(proto.graph.node) * len(proto.graph.output) > WAYS:
         return ort.GraphOptimizationLevel.ORT_DISABLE_ALL
