@@ -32,6 +32,7 @@ class Factored:
         if self._matrix.shape[-1] > LARGE:
             try:
                 self._lower = np.asarray(np.linalg.cholesky(self._matrix), np.float64)
+                self._matrix = self._lower  # large matrices are not held twice
             except np.linalg.LinAlgError:  # not finite, or not quite positive: elimination takes it
                 self._lower = None
 
@@ -94,4 +95,20 @@ def ridge(gram: Array, right: Array, penalty: Any) -> Table:
         right: (size,) or (size, columns); for a stack (groups, size, columns).
         penalty: above 0; for a stack one number, or (groups,).
     """
-    return solve(gram + np.asarray(penalty, np.float64)[..., None, None] * np.eye(gram.shape[-1]), right)
+    if not np.size(right):
+        return np.zeros(np.shape(right))
+    return Factored(with_penalty(gram, penalty)).solve(right)
+
+
+def with_penalty(gram: Array, penalty: Any) -> Table:
+    """Return ``gram + penalty * identity``, float64, in no more memory than that takes.
+
+    Args:
+        gram: symmetric (size, size), or a stack (groups, size, size).
+        penalty: one number; for a stack it may be (groups,).
+    """
+    penalty = np.asarray(penalty, np.float64)[..., None]
+    found: Table = np.add(gram, 0.0 * penalty[..., None], dtype=np.float64)  # infinity leaves no number
+    diagonal = np.arange(found.shape[-1])
+    found[..., diagonal, diagonal] += penalty
+    return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graft.rewriter.arrays import Single, Table
-from graft.rewriter.numerics import LARGE, Factored, ridge
+from graft.rewriter.numerics import LARGE, Factored, ridge, with_penalty
 
 OPEN = (-np.inf, np.inf)
 """Limits that are none."""
@@ -233,8 +233,7 @@ class System:
 
     def penalised(self, penalty: Table) -> Table:
         """Return ``gram + penalty * mean variance``, for each group the penalty relative to its variance."""
-        shifts: Table = (penalty * _variance(self.gram))[:, None, None] * np.eye(self.gram.shape[-1])
-        return self.gram + shifts
+        return with_penalty(self.gram, penalty * _variance(self.gram))
 
     def penalty(self, target: Single) -> Table:
         """Return for each group the penalty that errs least on the second half, fitted on the first.

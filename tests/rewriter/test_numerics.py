@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graft.rewriter import numerics
-from graft.rewriter.numerics import Factored, ridge, solve
+from graft.rewriter.numerics import Factored, ridge, solve, with_penalty
 
 
 @pytest.mark.parametrize("groups", [(), (1,), (3,)])
@@ -73,3 +73,14 @@ def test_a_large_matrix_that_is_not_positive_or_not_finite_is_left_to_eliminatio
 def test_a_singular_matrix_gives_no_numbers() -> None:
     assert np.isnan(solve(np.zeros((2, 2)), np.ones(2))).all()
     assert np.isnan(solve(np.zeros((3, 2, 2)), np.ones((3, 2, 1)))).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("penalty", [0.3, np.array([0.1, 0.2, 0.3])])
+def test_a_penalty_is_added_without_copies_to_the_same_bytes(dtype: type, penalty: object) -> None:
+    gram = np.random.default_rng(0).normal(size=(3, 6, 6)).astype(dtype)
+    gram[:, 0, 1] = -0.0
+    expected = gram + np.asarray(penalty)[..., None, None] * np.eye(6)
+    assert with_penalty(gram, penalty).tobytes() == expected.tobytes()
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(with_penalty(gram, np.inf)).any(axis=(1, 2)).all()
