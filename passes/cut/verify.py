@@ -18,6 +18,7 @@ from graft.passes.base import Context, Declined, Report
 from graft.rewriter.arrays import Mask
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.walk import DRAWS
 from graft.rewriter.graph.weights import outside
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
@@ -146,10 +147,14 @@ class Verify:
                 continue
             difference = _difference(found[name], reference)
             if not difference <= TOLERANCE.get(reference.dtype, DEFAULT_TOLERANCE):  # nor is NaN
+                draws = next((node.op for node in subject.model.graph.nodes if node.op in DRAWS), None)
+                because = f": {draws} draws numbers at random" if draws else ""
+                hint = "export the model for inference" if draws else "please report this model"
                 raise GraftError(
                     "law-broken",
-                    f"the cut model differs from the masked parent by {difference:.2g} on output {name}",
-                    "please report this model; --no-verify writes it all the same",
+                    f"the cut model differs from the masked parent by {difference:.2g} on output {name}"
+                    + because,
+                    f"{hint}; --no-verify writes it all the same",
                 )
             worst = max(worst, difference)
         return VerifyReport(difference=worst)

@@ -15,12 +15,9 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context, Report
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.walk import DRAWS
 from graft.rewriter.operators.base import own_name
 
-DRAWS = frozenset(
-    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-)
-"""Operators whose output is another every time."""
 COMMUTATIVE = frozenset(("Add", "Mul", "And", "Or", "Xor", "Equal"))
 """Operators of two inputs that may change places without changing a bit of the result."""
 

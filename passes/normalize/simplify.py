@@ -26,6 +26,7 @@ from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.passes.normalize.slim_bounds import axes_bounded, constants_bounded
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.walk import DRAWS
 from graft.rewriter.graph.weights import arrays, outside, put_in
 from graft.rewriter.run.computed_constants import foldable_bytes
 from graft.rewriter.run.equivalence import differs
@@ -80,8 +81,9 @@ class Normalize:
         light = fused.message() if fused else original
         held = arrays(original), arrays(light)  # until the result has them
         try:
-            simple = _simplify(light)
-            reason = differs(original, simple)
+            reason = _draws(original)
+            simple = original if reason else _simplify(light)
+            reason = reason or differs(original, simple)
         except (GraftError, MemoryError):
             raise
         except Exception as error:  # a simplifier may fail on a graph in any way
@@ -98,6 +100,18 @@ class Normalize:
         changed = len({*names} ^ {*left})
         declined = (*declined, *_no_longer_random(original.graph, left))
         return NormalizeReport(changed=changed, declined=declined, before=len(names), after=len(left))
+
+
+def _draws(original: onnx.ModelProto) -> str:
+    """Return why a graph is left alone that draws numbers whatever it reads: onnxslim keeps one draw."""
+    graph = original.graph
+    varying = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type in DRAWS and varying.isdisjoint(node.input):
+            return f"{node.op_type} {node.name} draws numbers at random: no two runs are alike"
+        if not varying.isdisjoint(node.input):
+            varying.update(node.output)
+    return ""
 
 
 def _with_recurrent_layout(

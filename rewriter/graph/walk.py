@@ -6,6 +6,11 @@ from collections.abc import Iterator
 
 import onnx
 
+DRAWS = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+)
+"""Operators whose output is another every time."""
+
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """Yield the graphs that a node of control flow holds."""

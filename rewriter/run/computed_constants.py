@@ -8,6 +8,7 @@ import onnx
 import onnxruntime as ort
 
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.walk import DRAWS
 from graft.rewriter.graph.weights import arrays
 from graft.rewriter.interrupts import stopped_with
 from graft.rewriter.memory import gigabytes
@@ -17,7 +18,6 @@ from graft.rewriter.run.sample_rows import NODE
 
 MOST = 512 << 20
 """Computed constants may take so many bytes more than four times the weights."""
-_RANDOM = frozenset(("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli", "Dropout"))
 _LEFT_ALONE = frozenset(("Constant", "DequantizeLinear", "QuantizeLinear"))
 """These make nothing that is much larger than what they read."""
 
@@ -59,7 +59,7 @@ def _constant_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     found = []
     for node in graph.node:
         bodies = any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute)
-        if bodies or node.op_type.removesuffix("Like") in _RANDOM or not known.issuperset(node.input):
+        if bodies or node.op_type in DRAWS | {"Dropout"} or not known.issuperset(node.input):
             continue
         known.update(node.output)
         found.append(node)

@@ -14,7 +14,7 @@ from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.run.equivalence import check, run_once
 from tests import small
-from tests.small import CPU
+from tests.small import CPU, Net
 
 X = small.inputs([2, 6, 6], 5)
 
@@ -54,6 +54,22 @@ def test_a_changed_weight_is_rejected() -> None:
     node = next(node for node in found.graph.nodes if node.name == "y")
     node.inputs[2] = gs.Constant("changed", node.inputs[2].values + np.float32(0.01))
     assert refusal(whole, plan, found).code == "law-broken"
+
+
+def test_a_model_that_draws_numbers_is_rejected_with_the_reason() -> None:
+    net = Net(6, seed=1)
+    made = net.node("Relu", "relu", net.gemm("dense", "x", 5, 6))
+    noise = net.node("RandomNormal", "noise", shape=[1, 5], seed=1.0)
+    net.gemm("y", net.node("Mul", "noisy", made, noise), 4, 5)
+    whole = small.model(net)
+    plan = small.plan(whole, dense=[2])
+    found = cut(whole, plan)
+    for node in found.graph.nodes:
+        if node.op == "RandomNormal":
+            node.attrs["seed"] = 2.0
+    with pytest.raises(GraftError, match="RandomNormal draws numbers at random") as caught:
+        small.verify(whole, plan, found, {"x": small.inputs([6], 5)})
+    assert caught.value.code == "law-broken" and "for inference" in caught.value.hint
 
 
 def test_nan_is_rejected() -> None:

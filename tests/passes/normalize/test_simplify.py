@@ -203,3 +203,26 @@ def test_a_computed_shape_of_more_axes_than_there_are_is_not_written_down() -> N
     model = Model.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
     Normalize()(model, small.context())
     assert model.graph.nodes[0].name == "relu"
+
+
+@pytest.mark.parametrize("op", ["RandomUniformLike", "Bernoulli", "RandomNormal"])
+def test_numbers_drawn_at_random_are_no_constants(op: str, caplog: pytest.LogCaptureFixture) -> None:
+    net = Net(6)
+    read = [] if op == "RandomNormal" else [net.constant("half", np.full((6, 5), 0.5))]
+    attributes = {"shape": [6, 5]} if op == "RandomNormal" else {}
+    drawn = net.node(op, "drawn", *read, **attributes)
+    net.gemm("y", net.node("MatMul", "dense", "x", drawn), 4, 5)
+    model = small.model(net)
+    report = Normalize()(model, small.context())
+    assert op in ops(model)
+    assert report.declined[0].reason == f"{op} drawn draws numbers at random: no two runs are alike"
+    assert "the graph is used as it is" in caplog.text
+
+
+def test_a_draw_that_follows_the_sample_does_not_stop_the_normal_form() -> None:
+    net = Net(6)
+    noise = net.node("RandomNormalLike", "noise", "x", scale=0.0, mean=1.0)
+    net.gemm("y", net.node("Mul", "noisy", "x", noise), 4, 6)
+    model = small.model(net)
+    assert not Normalize()(model, small.context()).declined
+    assert "RandomNormalLike" in ops(model)
