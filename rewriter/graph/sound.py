@@ -69,6 +69,7 @@ def check_sound(proto: onnx.ModelProto, folder: Path) -> None:
     check_functions(proto)
     _check_references(proto)
     _check_single_values(proto)
+    _check_draws(proto)
     for sparse in sparse_tensors(proto):
         if min(sparse.dims, default=1) < 0 or math.prod(sparse.dims) > DENSE_VALUES:
             raise ValueError(
@@ -103,6 +104,19 @@ def _check_single_values(proto: onnx.ModelProto) -> None:
                 raise ValueError(
                     f"input {place} of node '{node.name}' ({node.op_type}) has no value, expected one"
                 )
+
+
+def _check_draws(proto: onnx.ModelProto) -> None:
+    """Refuse distributions that there are not: onnxruntime ends the process."""
+    for node in all_nodes(proto):
+        numbers = {attribute.name: attribute.f for attribute in node.attribute}
+        normal, uniform = (
+            node.op_type in (name, f"{name}Like") for name in ("RandomNormal", "RandomUniform")
+        )
+        if normal and not numbers.get("scale", 1.0) > 0:
+            raise ValueError(f"'scale' of node '{node.name}' ({node.op_type}) is not above 0")
+        if uniform and not numbers.get("low", 0.0) <= numbers.get("high", 1.0):
+            raise ValueError(f"'low' of node '{node.name}' ({node.op_type}) is above 'high'")
 
 
 def _names(proto: onnx.ModelProto) -> Iterator[object]:

@@ -238,3 +238,22 @@ def test_an_empty_constant_where_one_value_is_read_is_refused(tmp_path: Path) ->
     value = numpy_helper.from_array(np.zeros(0, np.int64))
     found.graph.node.insert(0, helper.make_node("Constant", [], ["depth"], value=value))
     assert "input 1 of node 'hot' (OneHot) has no value, expected one" in refusal(found, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "said"),
+    [
+        ("RandomNormal", {"scale": 0.0}, "'scale' of node 'drawn'"),
+        ("RandomNormalLike", {"scale": float("nan")}, "'scale' of node 'drawn'"),
+        ("RandomUniform", {"low": 2.0}, "'low' of node 'drawn'"),
+    ],
+)
+def test_a_distribution_that_ends_the_process_is_refused(
+    op: str, attributes: dict[str, float], said: str, tmp_path: Path
+) -> None:
+    read = ["x"] if op.endswith("Like") else []
+    shape = {} if read else {"shape": [1, 2]}
+    node = helper.make_node(op, read, ["y"], "drawn", **attributes, **shape)
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "y")]
+    proto = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]))
+    assert said in refusal(proto, tmp_path)
