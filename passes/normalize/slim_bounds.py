@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from onnxslim.core.optimization import weight_tying
 from onnxslim.core.shape_inference.context import InferenceContext
 
@@ -52,8 +53,10 @@ def constants_bounded() -> Iterator[None]:
 
 
 def _key(constant: Any) -> Hashable:
-    """Return the same for constants of the same numbers; what is not read yet stays so."""
+    """Return the same for constants of the same numbers; those that lie elsewhere are not read, and stay."""
     held = constant._values
+    if not isinstance(held, np.ndarray) and held.tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return str(constant.name)
     dtype = np.dtype(held.dtype)
     if dtype.kind not in "biufc":
         return str(dtype)
