@@ -245,14 +245,16 @@ class System:
             return np.full(len(target), PENALTIES[-1])
         target -= self._mean_of(target)
         fitted, held = (self._products(part, target[:, part]) for part in self._parts)
-        errors = []
-        for penalty in PENALTIES:
+        errors: list[Table] = []  # of large penalties first: in large systems no more are tried than need be
+        for penalty in reversed(PENALTIES):
             step = ridge(self._halves[0], fitted, penalty * _variance(self._halves[0]))
-            errors.append(
-                ((self._halves[1] @ step) * step).sum(axis=(1, 2)) - 2 * (held * step).sum(axis=(1, 2))
+            errors.insert(
+                0, ((self._halves[1] @ step) * step).sum(axis=(1, 2)) - 2 * (held * step).sum(axis=(1, 2))
             )
+            if len(fitted[0]) > LARGE and len(errors) > 1 and (errors[0] > errors[1]).all():
+                break
         self._halves.clear()
-        chosen: Table = np.asarray(PENALTIES)[np.argmin(errors, axis=0)]
+        chosen: Table = np.asarray(PENALTIES[-len(errors) :])[np.argmin(errors, axis=0)]
         return chosen
 
 

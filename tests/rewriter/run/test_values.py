@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,10 @@ def test_room_is_what_is_left_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_lack_of_memory_says_what_is_needed() -> None:
     require(1000, None, "the work")
     require(1000, 1 << 50, "the work")
-    with pytest.raises(
-        GraftError, match="the work takes 2.* GB of memory, and --memory allows 1.0 GB"
-    ) as caught:
+    with pytest.raises(GraftError, match="GB of memory, and --memory allows 1.0 GB") as caught:
         require(2 * 10**9, 10**9, "the work")
+    taken = re.match(r"the work takes ([\d.]+) GB", caught.value.message)  # with what the process has
+    assert taken and float(taken[1]) >= 2.0
     assert caught.value.hint.startswith("give --memory ") and "GB or more" in caught.value.hint
     with pytest.raises(GraftError, match="not enough memory"):
         require(1 << 60, None, "the work")
