@@ -27,8 +27,11 @@ ROWS = 1 << 14
 NUMBERS = 1 << 26
 """Fewer, where the rows would hold more numbers than this."""
 PRODUCTS = 1 << 30
-"""Fewer, where weights times rows would be more than this, but some for each column."""
+"""Fewer, where the weights times the rows would be more than this,"""
 PER_COLUMN = 4
+"""but so many for each column."""
+ROUGHLY = 1 << 12
+"""Rows of a rough fit of a costly layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,10 +152,8 @@ class Fitted:
 
 def rows_of(groups: int, outputs: int, columns: int) -> int:
     """Return at how many places of all samples a layer is fitted, see :meth:`AffineMap.coefficients`."""
-    rows = min(ROWS, NUMBERS // (groups * columns))
-    if not costly(groups, outputs, columns):
-        return rows
-    return min(rows, max(PRODUCTS // (groups * outputs * columns), PER_COLUMN * columns))
+    worth = max(PRODUCTS // (groups * outputs * columns), PER_COLUMN * columns)
+    return min(ROWS, NUMBERS // (groups * columns), worth)
 
 
 def costly(groups: int, outputs: int, columns: int) -> bool:
@@ -167,17 +168,19 @@ class Rows:
         layer: the layer.
         draw: draws the places of each block of samples.
         sides: weights and number of all samples.
-        most: so many rows at most.
+        rough: of a costly layer take few rows, and fit it in one turn with a fixed penalty.
 
     Attributes:
         places: of each batch.
     """
 
     def __init__(
-        self, layer: Layer, draw: np.random.Generator, sides: CutAndParent, most: int = ROWS
+        self, layer: Layer, draw: np.random.Generator, sides: CutAndParent, rough: bool = False
     ) -> None:
         self.layer, self.draw, self.weights, self._block = layer, draw, sides.weights, sides.block
         self._shape = layer.operator.coefficients(layer.node).shape
+        self._rough = rough and costly(*self._shape)
+        most = max(ROUGHLY, 2 * self._shape[-1]) if self._rough else ROWS
         self._each = max(1, min(most, rows_of(*self._shape)) // len(self.weights))
         self.places: list[Integers] = []
         self._samples = 0
@@ -227,11 +230,8 @@ class Rows:
         groups, width, _ = self._shape
         return np.ascontiguousarray(values.reshape(len(values), groups, width).swapaxes(0, 1))
 
-    def solve(self, rough: bool = False) -> Fitted:
+    def solve(self) -> Fitted:
         """Fit the layer to what should be made; outputs that are always minus infinity stay as they are.
-
-        Args:
-            rough: see :func:`correction`.
 
         Raises:
             GraftError: the values are not finite.
@@ -246,7 +246,9 @@ class Rows:
             made, beside = (np.where(masked[:, None], np.float32(0), values) for values in (made, beside))
         read, share = self._read, self.share()
         with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused below
-            found = correction(read, made, beside, share, old.astype(np.float32), self.layer.limits, rough)
+            found = correction(
+                read, made, beside, share, old.astype(np.float32), self.layer.limits, self._rough
+            )
         self._read, self._made, self._beside = read[:, :0], self._made[:0], None
         if not (np.isfinite(found.step).all() and np.isfinite(found.constant).all()):
             raise GraftError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graft.passes.compensate.layer import ROWS, CutAndParent, Fitted, Layer, Rows, costly, flat
+from graft.passes.compensate.layer import CutAndParent, Fitted, Layer, Rows, flat
 from graft.passes.compensate.least_squares import System
 from graft.rewriter.arrays import Mask, Single, Table
 from graft.rewriter.numerics import solve
@@ -15,8 +15,6 @@ from graft.rewriter.operators.base import is_constant
 from graft.rewriter.run.linear_map import LinearMap
 from graft.rewriter.run.values import Values
 
-ROUGHLY = 1 << 12
-"""Rows by which a costly second layer is fitted to see what it will lack, in one turn."""
 PENALTY = 1e-3
 """Relative to the mean variance of what is read."""
 ENOUGH = 1 << 27
@@ -108,15 +106,13 @@ class LayerPair:
         return made
 
     def _reader(self, made: Values, rows: Rows) -> Fitted:
-        """Fit the second layer to the first as it is now."""
+        """Fit the second layer to the first as it is now, to see what it will lack."""
         first = replace(self._sides, weights=self._sides.weights[: self._samples])
-        shape = self.second.operator.coefficients(self.second.node).shape
-        rough = costly(*shape)
-        behind = Rows(self.second, rows.draw, first, max(ROUGHLY, 2 * shape[-1]) if rough else ROWS)
+        behind = Rows(self.second, rows.draw, first, rough=True)
         for number in range(len(made)):
             active, target = np.clip(made[number], *self.first.limits), self._target[number]
             behind.add(active, target, self._summand(number, target))
-        return behind.solve(rough)
+        return behind.solve()
 
     def _summand(self, number: int, target: Single) -> Single | None:
         """Return what is added to the second layer, of the shape of its target."""

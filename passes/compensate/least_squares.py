@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -64,15 +65,16 @@ def correction(
     if limits != OPEN:
         least, most = _missing(made, base, limits)
         del base
+
+        def aimed(step: Single, constant: Single, part: slice) -> Single:
+            left: Single = read[:, part] @ step.swapaxes(1, 2)
+            left += constant[:, None]
+            np.minimum(left, most[:, part], out=left)
+            return np.maximum(left, least[:, part], out=left)
+
         for _ in range(1 if rough else ROUNDS):
-
-            def aimed(part: slice, step: Single = step, constant: Single = constant) -> Single:
-                left: Single = read[:, part] @ step.swapaxes(1, 2)
-                left += constant[:, None]
-                np.minimum(left, most[:, part], out=left)
-                return np.maximum(left, least[:, part], out=left)
-
-            step, constant = _solved(system, equations, *system.cross_of_made(aimed, made.shape[2]))
+            targets = partial(aimed, step, constant)
+            step, constant = _solved(system, equations, *system.cross_of_made(targets, made.shape[2]))
     return Solution(step, constant, system)
 
 

@@ -322,7 +322,7 @@ def test_a_costly_reader_is_fitted_roughly(name: str, monkeypatch: pytest.Monkey
     whole = Refitted(make(), **removed).error
     monkeypatch.setattr(layer, "PRODUCTS", 1 << 14)
     monkeypatch.setattr(layer, "PER_COLUMN", 64)
-    monkeypatch.setattr(layer_pair, "ROUGHLY", 200)
+    monkeypatch.setattr(layer, "ROUGHLY", 200)
     cut = Refitted(make(), **removed)
     assert cut.error != whole and not cut.report.declined
     assert cut.error < share * cut.before, (cut.before, whole, cut.error)
