@@ -29,19 +29,20 @@ def free_bytes() -> int:
     return max(0, min(found))
 
 
-def require(needed: float, what: str) -> None:
+def require(needed: float, what: str, hint: str = HINT) -> None:
     """Raise unless so many bytes are free.
 
     Args:
         needed: bytes.
         what: takes them, for the message.
+        hint: what to do about it.
 
     Raises:
         GraftError: ``memory``.
     """
     free = free_bytes()
     if needed > free:
-        raise shortage(needed, what, free)
+        raise shortage(needed, what, free, hint)
 
 
 def shortage(needed: float, what: str = "", free: float | None = None, hint: str = HINT) -> GraftError:

@@ -17,7 +17,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import check_finite
-from graft.rewriter.memory import free_bytes, shortage
+from graft.rewriter.memory import require
 from graft.rewriter.run.session import Device
 
 READ = "graft/joint/read"
@@ -25,6 +25,10 @@ READ = "graft/joint/read"
 BATCH = 64
 COPIES = 6
 """Of the values of all samples, held at once while scores are fitted: scaled, weighted, those of folds."""
+FEWER = (
+    "take fewer samples with --samples-per-class, or leave --data out: networks are then compared without "
+    "samples"
+)
 NAMED = 3
 """Classes that a message names at most."""
 
@@ -109,25 +113,13 @@ def read_outputs(model: Model, samples: Samples, device: Device, names: Sequence
         parts = [check_finite(session.rows(outputs[name], name, labels), name) for name in names]
         if not found:
             shapes = [(len(samples), *part.shape[1:]) for part in parts]
-            _require(shapes)
+            needed = COPIES * 8 * sum(map(math.prod, shapes))
+            require(needed, f"scores that are fitted to {len(samples)} samples", FEWER)
             found = [np.empty(shape) for shape in shapes]
         for table, part in zip(found, parts, strict=True):
             table[done : done + len(part)] = part
         done += len(labels)
     return found
-
-
-def _require(shapes: Sequence[tuple[int, ...]]) -> None:
-    """Raise unless there is memory for a fit to tables of so many values."""
-    needed, free = COPIES * 8 * sum(map(math.prod, shapes)), free_bytes()
-    if needed > free:
-        raise shortage(
-            needed,
-            f"scores that are fitted to {shapes[0][0]} samples",
-            free,
-            "take fewer samples with --samples-per-class, or leave --data out: networks are then compared "
-            "without samples",
-        )
 
 
 def decide(model: Model, scores: Callable[[Builder, gs.Tensor], gs.Tensor] | None) -> None:

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from graft.rewriter.graph.functions import check_functions
-from graft.rewriter.graph.walk import all_graphs, all_nodes, nested, sparse_tensors, tensors
+from graft.rewriter.graph.walk import DRAWS, all_graphs, all_nodes, nested, sparse_tensors, tensors
 from graft.rewriter.graph.weights import is_reference
 from graft.rewriter.regular_files import found_at
 
@@ -109,10 +109,10 @@ def _check_single_values(proto: onnx.ModelProto) -> None:
 def _check_draws(proto: onnx.ModelProto) -> None:
     """Refuse distributions that there are not: onnxruntime ends the process."""
     for node in all_nodes(proto):
+        if node.op_type not in DRAWS:
+            continue
         numbers = {attribute.name: attribute.f for attribute in node.attribute}
-        normal, uniform = (
-            node.op_type in (name, f"{name}Like") for name in ("RandomNormal", "RandomUniform")
-        )
+        normal, uniform = map(node.op_type.startswith, ("RandomNormal", "RandomUniform"))
         if normal and not numbers.get("scale", 1.0) > 0:
             raise ValueError(f"'scale' of node '{node.name}' ({node.op_type}) is not above 0")
         if uniform and not numbers.get("low", 0.0) <= numbers.get("high", 1.0):

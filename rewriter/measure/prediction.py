@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +23,13 @@ from graft.rewriter.data.reading import require_file
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import check_finite, columns
+from graft.rewriter.measure.speed import Timed
 from graft.rewriter.run.session import Device
 
 TOP = 5
 log = logging.getLogger("graft")
 FEW = 8
 """Samples by which all are timed."""
-Timed = Callable[[int, float], None]
 ONE = np.zeros(1, np.int64)
 """The label of a sample that has none."""
 

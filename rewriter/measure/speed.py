@@ -13,6 +13,8 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.run.session import Device
 
 Clock = Callable[[], float]
+Timed = Callable[[int, float], None]
+"""Takes the number of all runs, and the seconds of one, once a few are done."""
 BATCH = 16
 """Samples of a batch that is timed."""
 RUNS = 9

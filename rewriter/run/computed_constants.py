@@ -18,6 +18,7 @@ from graft.rewriter.run.sample_rows import NODE
 
 MOST = 512 << 20
 """Computed constants may take so many bytes more than four times the weights."""
+_NO_CONSTANTS = DRAWS | {"Dropout"}
 _LEFT_ALONE = frozenset(("Constant", "DequantizeLinear", "QuantizeLinear"))
 """These make nothing that is much larger than what they read."""
 
@@ -59,7 +60,7 @@ def _constant_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     found = []
     for node in graph.node:
         bodies = any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute)
-        if bodies or node.op_type in DRAWS | {"Dropout"} or not known.issuperset(node.input):
+        if bodies or node.op_type in _NO_CONSTANTS or not known.issuperset(node.input):
             continue
         known.update(node.output)
         found.append(node)

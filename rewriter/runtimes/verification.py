@@ -24,8 +24,6 @@ Step = Callable[[str], object]
 log = logging.getLogger("graft")
 TOLERANCE = 1e-3
 """Largest difference of numbers that counts as none, relative to their scale."""
-FEW = 1
-"""Batches that a slow runtime gets."""
 
 
 @dataclass(frozen=True)

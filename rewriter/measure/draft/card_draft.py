@@ -20,9 +20,10 @@ from graft.rewriter.measure.draft.inputs import input_cards
 from graft.rewriter.measure.draft.outputs import Scores, find_scores
 from graft.rewriter.measure.draft.seen import Seen, look
 from graft.rewriter.measure.draft.subject import CardDraft, Subject, output_card
-from graft.rewriter.measure.draft.tried import Timed, draft_from_samples
+from graft.rewriter.measure.draft.tried import draft_from_samples
 from graft.rewriter.measure.draft.untried import draft_from_graph
 from graft.rewriter.measure.draft.written import Written, read_written
+from graft.rewriter.measure.speed import Timed
 from graft.rewriter.run.session import Device
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -26,8 +25,8 @@ from graft.rewriter.measure.draft.subject import (
 )
 from graft.rewriter.measure.draft.trial import Trial, Way
 from graft.rewriter.measure.draft.untried import draft_from_graph
+from graft.rewriter.measure.speed import Timed
 
-Timed = Callable[[int, float], None]
 FIRST = 64
 """Samples that all ways are tried on; most of them are clearly worse then."""
 MOST, MOST_OF_LARGE = 1000, 500

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from graft.passes.base import Context
-from graft.passes.compare import fitting
 from graft.passes.compare.branch import joint_places
 from graft.passes.compare.calibrate import PENALTY, _fit
 from graft.passes.compare.fitting import READ
@@ -25,6 +24,7 @@ from graft.passes.decompose import Decompose
 from graft.passes.networks import Modules
 from graft.passes.parent import Parent
 from graft.passes.trunk import Source
+from graft.rewriter import memory
 from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.folds import FOLDS, assign_folds
 from graft.rewriter.data.samples import Samples
@@ -105,7 +105,7 @@ def test_a_head_over_both_networks_tells_all_classes_apart(output: str) -> None:
 
 
 def test_too_many_samples_for_memory_are_refused_after_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "free_bytes", lambda: 100_000)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 100_000)
     with pytest.raises(
         GraftError, match="0.. GB needed for scores that are fitted to 1600 samples"
     ) as caught:
