@@ -198,7 +198,7 @@ def _compared(result: Result, checked: Ended) -> Result:
         return replace(result, checked=checked.out.strip())
     last = (checked.err.strip().splitlines() or [f"exit code {checked.code}"])[-1]
     name, _, reason = last.partition(": ")
-    if name == "tests.fuzz.oracle.WrongError":
+    if name == "tests.fuzz.running.WrongError":
         return replace(result, verdict=Verdict(verdict.WRONG, reason))
     if name == "tests.fuzz.embedded.UnknownError" or checked.hung or checked.grown:
         return replace(result, checked=f"not: {reason or 'onnxruntime takes too long, or too much'}"[:200])

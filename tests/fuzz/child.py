@@ -150,6 +150,8 @@ def _live(work: Callable[[], int], folder: Path) -> None:
             (resource.RLIMIT_FSIZE, FILE),
             (resource.RLIMIT_CORE, 0),
         ):
+            allowed = resource.getrlimit(limit)[1]
+            most = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
             resource.setrlimit(limit, (most, most))
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder / "tmp")
         os.chdir(folder / "work")

@@ -6,101 +6,21 @@ Nothing of Graft is used but the command itself: its own verification may be wro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import yaml
 
 from tests.fuzz.bases import TEST
 from tests.fuzz.embedded import UnknownError, embedded
 from tests.fuzz.mutant import OUT, Mutant
+from tests.fuzz.running import Array, WrongError, columns_of, scores_in
 
-Array = np.ndarray[Any, np.dtype[Any]]
 TOLERANCE = 1e-3
 SAMPLES = 8
-
-
-class WrongError(Exception):
-    """A result is not what it has to be."""
-
-
-# ------------------------------------------------------------------- running
-
-
-def run(model: onnx.ModelProto | Path, inputs: dict[str, Array]) -> dict[str, Array]:
-    """Outputs of a model that was given, by name.
-
-    Raises:
-        UnknownError: onnxruntime refuses it.
-    """
-    return _run(model, inputs, UnknownError)
-
-
-def run_result(path: Path, inputs: dict[str, Array]) -> dict[str, Array]:
-    """Outputs of a model that Graft wrote, by name.
-
-    Raises:
-        WrongError: onnxruntime refuses it, though it ran what it was made of.
-    """
-    return _run(path, inputs, WrongError)
-
-
-def _run(
-    model: onnx.ModelProto | Path, inputs: dict[str, Array], refused: type[Exception]
-) -> dict[str, Array]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    with _runtime(refused):
-        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    wanted = {}
-    for entry in session.get_inputs():
-        fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else None
-        wanted[entry.name] = inputs[entry.name][:fixed]
-    keys = _keys(onnx.load(model) if isinstance(model, Path) else model)
-    with _runtime(refused):
-        found = session.run(names, wanted)
-    return {name: _as_array(values, keys.get(name)) for name, values in zip(names, found, strict=True)}
-
-
-@contextmanager
-def _runtime(refused: type[Exception]) -> Iterator[None]:
-    """Raise what onnxruntime raises as ``refused``; its errors have no common type."""
-    try:
-        yield
-    except Exception as error:
-        raise refused(f"onnxruntime: {' '.join(str(error).split())}") from error
-
-
-def _keys(model: onnx.ModelProto) -> dict[str, list[Any]]:
-    """What each ZipMap calls its columns, in their order: onnxruntime sorts them."""
-    found = {}
-    for node in model.graph.node:
-        if node.op_type == "ZipMap":
-            for attribute in node.attribute:
-                values = onnx.helper.get_attribute_value(attribute)
-                found[node.output[0]] = [v.decode() if isinstance(v, bytes) else v for v in values]
-    return found
-
-
-def _as_array(values: Any, keys: Sequence[Any] | None) -> Array:
-    """An output; a ZipMap's, one dictionary a sample, as the array that it was made of.
-
-    Raises:
-        UnknownError: two columns are called the same.
-    """
-    if keys is None or not isinstance(values, list):
-        return np.asarray(values)
-    if len({*keys}) < len(keys):
-        raise UnknownError("columns of a ZipMap that are called the same")
-    return np.array([[each[key] for key in keys] for each in values])
 
 
 def card_of_model() -> dict[str, Any]:
@@ -141,7 +61,7 @@ def _prepared(images: Array, said: dict[str, Any]) -> Array:
 
 def scores_of(model: onnx.ModelProto | Path, inputs: dict[str, Array], name: str, classes: int) -> Array:
     """The parent's scores, (samples, classes), as float64."""
-    values = run(model, inputs)[name]
+    values = scores_in(model, inputs, name)
     if values.ndim > 2 and values.shape[1] == classes and values.size == len(values) * classes:
         values = values.reshape(len(values), classes)
     if values.ndim < 2 or values.shape[-1] != classes:
@@ -192,7 +112,7 @@ def _compare_module(
     expected, near = (
         restricted(each, wanted, single, output.get("kind", "logits")) for each in (scores, moved)
     )
-    found = run_result(models[1], inputs)[output["name"]].astype(np.float64)
+    found = columns_of(models[1], inputs, output["name"])
     compare(found, expected, noise=np.abs(near - expected))
 
 
@@ -266,7 +186,7 @@ def check_removed(mutant: Mutant, printed: str) -> str:
     moved = scores_of(Path("model.onnx"), blurred(inputs), output["name"], len(labels))
     kind = output.get("kind", "logits")
     expected, near = (restricted(each, wanted, False, kind) for each in (scores, moved))
-    found = run_result(Path(OUT), inputs)[output["name"]].astype(np.float64)
+    found = columns_of(Path(OUT), inputs, output["name"])
     compare(found, expected, noise=np.abs(near - expected))
     return "the parent"
 

@@ -15,7 +15,8 @@ import onnx
 
 from tests.fuzz.embedded import UnknownError
 from tests.fuzz.mutant import OUT, Mutant
-from tests.fuzz.oracle import Array, blurred, card_of_model, compare, inputs_of, run, run_result, scores_of
+from tests.fuzz.oracle import blurred, card_of_model, compare, inputs_of, scores_of
+from tests.fuzz.running import Array, columns_of, run_result, scores_in
 
 
 def check_added(mutant: Mutant, printed: str) -> str:
@@ -43,7 +44,7 @@ def _check_newcomer(mutant: Mutant, place: int | None) -> str:
     card = card_of_model()
     inputs, output, labels = inputs_of(card), card["output"], card["labels"]
     kind = output.get("kind", "logits")
-    found = run_result(Path(OUT), inputs)[output["name"]].astype(np.float64)
+    found = columns_of(Path(OUT), inputs, output["name"])
     at = found.shape[-1] - 1 if place is None else place
     pairs = []
     for given in (inputs, blurred(inputs)):
@@ -87,7 +88,8 @@ def module_odds(path: Path, inputs: Mapping[str, Array]) -> Array:
     """
     card = _card_inside(path)
     names = card.get("inputs") or {card["input"]["name"]: card["input"]}
-    values = run(path, {name: inputs[name] for name in names})[card["output"]["name"]].astype(np.float64)
+    given = {name: inputs[name] for name in names}
+    values = scores_in(path, given, card["output"]["name"]).astype(np.float64)
     if values.ndim != 2 or values.shape[1] != 2:
         raise UnknownError(f"a module with scores of shape {values.shape}")
     with np.errstate(all="ignore"):

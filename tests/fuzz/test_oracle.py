@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from graft.tools.cli import run
-from tests.fuzz import bases, oracle
+from tests.fuzz import bases, oracle, running
 from tests.fuzz.bases import RUN
 from tests.fuzz.checks import check_of
 from tests.fuzz.embedded import UnknownError, embedded, zeros_around
@@ -70,7 +70,7 @@ def test_a_weight_that_reads_the_wrong_channels_shows(
     shifted = np.roll(numpy_helper.to_array(tensor), 1, axis=1)
     tensor.CopyFrom(numpy_helper.from_array(shifted, tensor.name))
     onnx.save(module, path)
-    with pytest.raises(oracle.WrongError):
+    with pytest.raises(running.WrongError):
         oracle.check_modules(mutant, "")
 
 
@@ -81,7 +81,26 @@ def test_a_module_without_pruning_is_compared_with_the_parent(
     assert oracle.check_modules(mutant, "") == "2 with the parent"
     path = Path("model.yaml")
     path.write_text(path.read_text().replace("ant, bee", "bee, ant"))
-    with pytest.raises(oracle.WrongError):
+    with pytest.raises(running.WrongError):
+        oracle.check_modules(mutant, "")
+
+
+def test_scores_that_are_a_tensor_inside_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = bases.base("gemms")
+    whole.model.graph.output[0].name = whole.model.graph.input[0].name
+    bases.write(whole, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    two = ",".join(bases.labels("gemms")[:2])
+    mutant = Mutant(0, "model", "gemms", (*CUT, "--keep", "1.0", "--classes", two, "-o", OUT))
+    assert run(mutant.arguments) == 0
+    assert oracle.check_modules(mutant, "") == "2 with the parent"
+    path = next(Path(OUT).glob("*.onnx"))
+    module = onnx.load(path)
+    module.graph.output[0].name = "other"
+    onnx.save(module, path)
+    with pytest.raises(running.WrongError):
         oracle.check_modules(mutant, "")
 
 
@@ -121,7 +140,7 @@ def test_newcomers_and_branches_are_compared(
         assert check is not None
         assert check(mutant, "").endswith(("the parent and the module", "the modules"))
         _swap(Path("modules"))
-        with pytest.raises(oracle.WrongError):
+        with pytest.raises(running.WrongError):
             check(mutant, "")
         _swap(Path("modules"))
         Path(OUT).unlink()
@@ -143,7 +162,7 @@ def test_columns_of_a_zipmap_are_in_the_order_of_its_labels() -> None:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
     values = np.array([[1, 2, 3]], np.float32)
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    assert oracle.run(model, {"x": values})["y"].tolist() == values.tolist()
+    assert running.run(model, {"x": values})["y"].tolist() == values.tolist()
 
 
 def test_restricted_scores() -> None:
