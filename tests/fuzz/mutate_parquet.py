@@ -119,9 +119,12 @@ def _rows(rng: random.Random, columns: Columns) -> Columns:
 
 
 def _bomb(rng: random.Random, columns: Columns) -> Columns:
-    """One value that is stored once and read for every row."""
-    count = 60_000
-    large = rng.choice([b"\0" * 100_000, columns["image"][0]["bytes"] + b"\0" * 50_000])
+    """One value that is stored once and read for every row: 2.3 GB, if all are held.
+
+    No more rows than a command works through in the time of a mutant: it says how long more would take.
+    """
+    count = 4_000
+    large = rng.choice([b"\0" * 600_000, columns["image"][0]["bytes"] + b"\0" * 570_000])
     bare = pa.array([large]).dictionary_encode()
     cells = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), bare.dictionary)
     return {"image": cells, "label": [0] * count}
