@@ -13,6 +13,7 @@ from graft.passes.budget_search import BudgetSearch, BudgetSearchReport
 from graft.passes.compose import Compose
 from graft.passes.decompose import Decompose, DecomposeReport
 from graft.passes.join.convert import Convert
+from graft.passes.mask import Mask, MaskedReport
 from graft.passes.networks import Modules
 from graft.passes.parent import Parent
 from graft.passes.select.budget import dead_channels
@@ -115,6 +116,8 @@ class ModularizeReport(Report):
         for entry, module in zip(entries, self.modules, strict=True):
             if module.timed:
                 entry.update(latency_ms=module.timed.milliseconds, latency_ratio=module.timed.ratio)
+            if isinstance(module, MaskedReport):
+                entry.update(zero_weights_ratio=module.zero_weights)
         found: dict[str, Any] = {"parent": self._parent(), "modules": entries, **self._layers()}
         if self.measured:
             found["parent"]["top1"] = self.measured.parent
@@ -197,6 +200,7 @@ class Modularize:
         max_drop: the budget of each is the smallest that costs at most so many percentage points, see
             :class:`graft.passes.budget_search.BudgetSearch`; ``None``: as ``decompose`` says.
         convert: the versions of the modules.
+        mask: makes each module instead, a mask of the parent; its class is not used.
         progress: called with 1 after each module.
     """
 
@@ -204,6 +208,7 @@ class Modularize:
     decompose: Decompose
     max_drop: float | None = None
     convert: Convert = field(default_factory=Convert)
+    mask: Mask | None = None
     progress: Callable[[int], None] | None = field(default=None, compare=False)
 
     def __call__(self, parent: Parent, context: Context) -> ModularizeReport:
@@ -256,12 +261,18 @@ class Modularize:
 
     def _cut(self, decompose: Decompose, parent: Parent, context: Context) -> DecomposeReport:
         """Cut a module and bring it to the versions that are wanted."""
-        report = decompose(parent, context)
+        report = self._module(decompose, parent, context)
         converted = self.convert(report.model, context)
         if decompose.verify:
             check(report.model)
             context.device.open(report.model)
         return replace(report, declined=(*report.declined, *converted.declined))
+
+    def _module(self, decompose: Decompose, parent: Parent, context: Context) -> DecomposeReport:
+        if self.mask is None:
+            return decompose(parent, context)
+        (name,) = decompose.classes
+        return replace(self.mask, name=name)(parent, context)
 
     def _measured(
         self, parent: Parent, modules: list[DecomposeReport], context: Context
@@ -273,7 +284,8 @@ class Modularize:
         names = tuple(name for classes in self.sets for name in classes)
         whole = score(parent.model, samples, context.device, names).summary()["top1"]
         warn_if_far_below(whole, parent.source)
-        report = Compose("branches")(Modules([module.model for module in modules]), context)
+        scores = self.mask.method.scores if self.mask else None
+        report = Compose("branches", scores=scores)(Modules([module.model for module in modules]), context)
         joined = report.model
         present = [name for name in names if name in samples.counts()]
         own = Samples.match(samples.split, joined.require_card(), present, names=parent.card.labels)

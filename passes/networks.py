@@ -17,7 +17,7 @@ from graft.passes.select.layers import LayerRules
 from graft.passes.trunk import Siblings, Source, Trunk
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
-from graft.rewriter.record.provenance import Origin, ParentRecord, origin_of
+from graft.rewriter.record.provenance import MASKED, Origin, ParentRecord, origin_of
 
 LOST = "not at hand"
 
@@ -136,7 +136,7 @@ class Networks:
             source = at_hand.get(parent) if why is None else None
             if source is None:
                 without.append(why or f"{LOST}: {_parent_name(modules, numbers[0])}")
-                networks += [Network(modules.models[each].copy(), False, [each]) for each in numbers]
+                networks += [_alone(modules, number) for number in numbers]
             else:
                 siblings = Siblings(
                     [modules.origins[each] for each in numbers],
@@ -230,6 +230,15 @@ class Networks:
         return found
 
 
+def _alone(modules: Modules, number: int) -> Network:
+    """Return a module as a network of its own; one that was masked keeps columns of classes it is not for."""
+    model, origin = modules.models[number], modules.origins[number]
+    labels = model.require_card().labels
+    masked = origin.options.get(MASKED)
+    columns = tuple(labels.index(name) for name in origin.classes) if masked else None
+    return Network(model.copy(), False, [number], columns=columns)
+
+
 def _members(modules: Modules) -> tuple[dict[str, list[int]], dict[str, str]]:
     """Return the numbers of the modules that one network may serve, and why some have none in common.
 
@@ -242,6 +251,9 @@ def _members(modules: Modules) -> tuple[dict[str, list[int]], dict[str, str]]:
         if origin.options.get("patches"):
             parent += f" (patched, {number})"
             apart[parent] = f"{LOST}: {name} as it was patched"
+        elif origin.options.get(MASKED):
+            parent += f" (masked, {number})"
+            apart[parent] = f"masks of the parent, made by {origin.options.get('method')}: {name}"
         elif is_whole(modules.models[number]):
             parent += f" (whole, {number})"
             apart[parent] = f"whole classifiers: {name}"

@@ -12,20 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from graft.passes import compare, identify
+from graft.passes import compare, identify, published
 from graft.rewriter import operators
 
 ROOT = Path(__file__).parents[1]
+CACHED = (
+    operators._by_type,
+    published.foreign_methods,
+    published.masks,
+    identify.methods,
+    compare.comparisons,
+)
+"""What remembers the plug-ins that it found."""
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for distributions, whose plug-ins are looked up anew."""
     monkeypatch.syspath_prepend(tmp_path)
-    for known in (operators._by_type, identify.methods, compare.comparisons):
+    for known in CACHED:
         known.cache_clear()
     yield tmp_path
-    for known in (operators._by_type, identify.methods, compare.comparisons):
+    for known in CACHED:
         known.cache_clear()
 
 
@@ -79,7 +87,7 @@ def test_the_table_of_methods_says_what_they_need() -> None:
 
 PLUG_INS = {
     operators.ENTRY_POINTS: (operators._by_type, "Conv", "no Operator"),
-    identify.ENTRY_POINTS: (identify.methods, "ablation", "no Method"),
+    identify.ENTRY_POINTS: (identify.methods, "ablation", "no NamedMethod"),
     compare.ENTRY_POINTS: (compare.comparisons, "typicality", "no Comparison"),
 }
 

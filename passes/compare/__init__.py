@@ -18,13 +18,14 @@ from graft.passes.compare.score import (
     Softmax,
     Typicality,
     Vote,
+    VoteAmong,
 )
 from graft.rewriter.errors import GraftError, nearest
 from graft.rewriter.plug_ins import plug_ins
 
 COMPARISONS: tuple[Comparison, ...] = (
     *(Joint(), Calibrated()),
-    *(Typicality(), Softmax(), Odds(), Logits(), Vote()),
+    *(Typicality(), Softmax(), Odds(), Logits(), Vote(), VoteAmong()),
 )
 """In the order of preference: the first one that is the default for a situation is taken."""
 

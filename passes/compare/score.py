@@ -264,6 +264,32 @@ class Vote(Comparison):
         return build.node("Add", "vote/elected", [scores, above])
 
 
+class VoteAmong(Vote):
+    """The score of ``softmax``; votes as in ``vote``, and several votes leave it to those that voted.
+
+    The composition of Pan and Rajan, ESEC/FSE 2020: without a vote the largest probability of an own class
+    decides, with several votes the largest among the voters.
+    """
+
+    name = "fse20:vote"
+
+    def combine(self, build: Builder, scores: gs.Tensor, votes: gs.Tensor | None, dtype: Any) -> gs.Tensor:
+        """Put classes without a vote far below those with one.
+
+        Args:
+            build: adds the nodes.
+            scores: logarithms of shares (..., classes).
+            votes: 0 or 1 (..., classes).
+            dtype: of both.
+        """
+        if votes is None:
+            raise RuntimeError("votes are columns of this comparison")
+        any_vote = build.reduce("ReduceMax", votes, [-1], "vote/any", keep=True)
+        far = build.constant("vote/far", np.array(DECIDES, dtype))
+        silent = build.node("Sub", "vote/silent", [any_vote, votes])  # of voters nothing is rounded
+        return build.node("Sub", "vote/elected", [scores, build.node("Mul", "vote/below", [silent, far])])
+
+
 def typical(branch: Branch, classes: Sequence[str]) -> Columns:
     """Return logarithms of shares minus distances; without distances where there are no statistics."""
     likely = _log_shares(branch, classes)

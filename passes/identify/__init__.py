@@ -17,17 +17,14 @@ from graft.passes.identify.method import ImportanceInputs, Method
 from graft.passes.identify.random import Random
 from graft.passes.identify.relevance import Relevance
 from graft.passes.identify.rolled import Rolled, RolledGates
+from graft.passes.published import ENTRY_POINTS, foreign_methods, masks
 from graft.rewriter.errors import GraftError, nearest
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import operator_of
-from graft.rewriter.plug_ins import plug_ins
 
 METHODS: tuple[Method, ...] = (Relevance(), Ablation(), Contrast(), Activity(), Magnitude(), Random())
 PUBLISHED: tuple[Method, ...] = (Rolled(), RolledGates())
 """Methods of papers, named after them."""
-
-ENTRY_POINTS = "graft.methods"
-"""Where other distributions name importance methods of their own."""
 
 DEFAULT = Relevance.name
 """The default where there is a profile alone, and for recurrent layers."""
@@ -38,7 +35,7 @@ MEASURED = Ablation.name
 @cache
 def methods() -> Mapping[str, Method]:
     """Return all methods by name; one of another distribution takes the place of Graft's of the same name."""
-    foreign = plug_ins(ENTRY_POINTS, Method, "name")  # type: ignore[type-abstract]
+    foreign = (method for method in foreign_methods() if isinstance(method, Method))
     return MappingProxyType({method.name: method for method in (*METHODS, *PUBLISHED, *foreign)})
 
 
@@ -50,6 +47,12 @@ def method_of(method: str | Method) -> Method:
     """
     if isinstance(method, Method):
         return method
+    if method in masks():
+        raise GraftError(
+            "method-masks",
+            f"the method {method} makes masks of the parent: it ranks no channels",
+            "use it with 'graft decompose', or choose another method",
+        )
     if method not in methods():
         near, hint = nearest(method, methods()), f"choose from {', '.join(methods())}"
         raise GraftError("method-unknown", f"no method is called '{method}'{near}", hint)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
+from graft.passes.published.method import NamedMethod
 from graft.rewriter.arrays import Channels, Scores
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -59,15 +60,13 @@ class ImportanceInputs:
         return tuple(name for name in self.profile.seen if name not in self.classes)
 
 
-class Method(ABC):
+class Method(NamedMethod):
     """Base of importance methods: scores for channels, higher means needed more.
 
     A method is a frozen dataclass: its fields are its configuration, and two that are equal give equal
     scores.
     """
 
-    name: ClassVar[str]
-    """The word for ``--method``, which modules record, too."""
     statistics: ClassVar[tuple[Statistic, ...]] = ()
     """Statistics that it takes from the profile."""
     samples: ClassVar[bool] = False

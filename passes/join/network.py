@@ -22,6 +22,7 @@ class Network:
         members: numbers of the modules that it is for.
         most: multiply-accumulates of the parent that a trunk must not exceed; ``None``: no limit.
         declined: options of the modules that could not be kept.
+        columns: positions of the classes that it is for among the columns; ``None``: all but ``(other)``.
     """
 
     model: Model
@@ -29,6 +30,7 @@ class Network:
     members: Sequence[int]
     most: int | None = None
     declined: tuple[Declined, ...] = ()
+    columns: tuple[int, ...] | None = None
 
     @property
     def card(self) -> Card:
@@ -37,8 +39,11 @@ class Network:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The columns without ``(other)``."""
-        return tuple(name for name in self.card.labels if name != OTHER)
+        """The classes that it is for: the columns without ``(other)``, unless they are given."""
+        labels = self.card.labels
+        if self.columns is not None:
+            return tuple(labels[column] for column in self.columns)
+        return tuple(name for name in labels if name != OTHER)
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Rename classes, old name to new name, in the card and in the statistics."""

@@ -17,6 +17,8 @@ FORMAT_KEY = "graft.format"
 KIND_KEY = "graft.kind"
 ORIGIN_KEY = "graft.origin"
 METRICS_KEY = "graft.metrics"
+MASKED = "masked"
+"""Option in the record of a module that a published method made: weights are 0, not gone."""
 
 
 class ParentRecord(BaseModel):

@@ -38,6 +38,7 @@ from graft.passes.join.network import Network
 from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.join.push_gather import PushGather
 from graft.passes.join.side_by_side import SideBySide
+from graft.passes.mask import Mask
 from graft.passes.modularize import Modularize
 from graft.passes.networks import Modules
 from graft.passes.new_class import NewClass
@@ -46,6 +47,7 @@ from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.passes.normalize.recurrent_loops import RaiseLoops
 from graft.passes.normalize.simplify import Normalize
 from graft.passes.parent import Parent
+from graft.passes.published import masks
 from graft.passes.remove import Remove
 from graft.passes.replace import Replace
 from graft.passes.select.budget import Budget, Candidates
@@ -278,6 +280,7 @@ CASES: dict[str, Case] = {
     ),
     "Decompose": Case(Decompose(["a"], 0.5, compensate="refit", verify=True), lambda: parent(0), known),
     "LatencyBudget": Case(LatencyBudget(0.5, round_to=1), timeable),
+    "Mask": Case(Mask("a", masks()["fse20:ti-hp"], cut=True), lambda: parent(0), known),
     "Modularize": Case(Modularize((("a",), ("b", "c")), Decompose([], 0.5)), lambda: parent(0), known),
     "NewClass": Case(NewClass("a", replaces=True), lambda: parent(0).source, known),
     "Observe": Case(Observe(), lambda: parent(0), known),

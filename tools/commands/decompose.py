@@ -9,20 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from graft.passes.base import Context, all_declined
 from graft.passes.budget_search import check_samples
 from graft.passes.decompose import Decompose
+from graft.passes.identify import DEFAULT, MEASURED, methods
 from graft.passes.join.convert import Convert
+from graft.passes.mask import Mask
 from graft.passes.modularize import Modularize
 from graft.passes.parent import Parent
+from graft.passes.published import VARIANTS, MaskMethod, masks
 from graft.rewriter.data.split import TEST
+from graft.rewriter.errors import GraftError
 from graft.rewriter.files.swap import INDEX
 from graft.rewriter.record.folder import ModuleFolder
 from graft.tools import console as show
 from graft.tools import options, parents
-from graft.tools.command import Option, takes_options
+from graft.tools.command import Option, one_of, takes_options
 from graft.tools.estimates import Estimate, decomposing, plans
 
 log = logging.getLogger("graft")
@@ -67,6 +71,56 @@ class DecomposeBudget(options.BudgetOptions):
         return self
 
 
+class DecomposeMethod(options.CompensateOptions):
+    """Importance of channels and compensation, or a published method that makes masks."""
+
+    method: Annotated[
+        str | None,
+        one_of(lambda: (*methods(), *masks())),
+        Option(
+            "Importance of channels, or a published method whose modules are masks of MODEL. Default: "
+            f"{MEASURED}, {DEFAULT} for recurrent models.",
+            options.METHOD,
+        ),
+    ] = None
+    variant: Annotated[
+        str | None,
+        one_of(VARIANTS),
+        Option(
+            "Of a published method: as the authors' code does it, or as the paper says. Default: code.",
+            options.METHOD,
+        ),
+    ] = None
+    concerned: Annotated[
+        int | None,
+        Field(ge=1, le=options.LARGEST_NUMBER),
+        Option(
+            "Of a published method: use at most N samples of the class. Default: as published.",
+            options.METHOD,
+            metavar="N",
+        ),
+    ] = None
+    cut: Annotated[
+        bool,
+        Option(
+            "Of a published method: remove the channels that its zeros leave without a part.", options.METHOD
+        ),
+    ] = False
+
+    @model_validator(mode="after")
+    def _of_masks(self) -> DecomposeMethod:
+        given = [flag for flag in ("variant", "concerned", "cut") if getattr(self, flag)]
+        if given and self.method not in masks():
+            raise ValueError(f"--{given[0]} is for the methods {', '.join(masks())}")
+        return self
+
+    @property
+    def mask(self) -> MaskMethod | None:
+        """The published method with its options; ``None`` for importance of channels."""
+        found = masks().get(self.method or "")
+        return found and found.with_options(variant=self.variant, concerned=self.concerned)
+
+
 class DecomposeRun(options.SeededRunOptions):
     """Providers, threads, seed and checks."""
 
@@ -88,7 +142,7 @@ class DecomposeOutput(options.VersionedOutputOptions):
 def command(
     subject: ModuleOptions,
     budget: DecomposeBudget,
-    method: options.CompensateOptions,
+    method: DecomposeMethod,
     data: options.HeldOutOptions,
     run: DecomposeRun,
     output: DecomposeOutput,
@@ -107,25 +161,25 @@ def command(
     names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
     sets = [names] if subject.together else [(name,) for name in names]
     decompose = _decompose(names, parent, (subject, budget, method), verify=not run.no_verify)
-    if budget.keep is None and budget.plan is None:
-        check_samples(samples)
-    held_out = data.held_out(dataset, parent.card, names)
     estimate = Estimate(parent, samples, device)
-    decompose, max_drop, sources = _budgeted(decompose, budget, estimate, method.plan_time)
-    search = max_drop is not None
-    number = 0 if budget.plan else plans(len(sets), search)
-    choice = estimate.choose(method.method, number, method.plan_time)
-    decompose = replace(decompose, method=choice.method)
-    estimate.announce(*decomposing(estimate, decompose, len(sets), search, bool(method.profile)))
+    mask, max_drop = method.mask, None
+    if mask is None:
+        if budget.keep is None and budget.plan is None:
+            check_samples(samples)
+        decompose, max_drop, sources = _chosen(decompose, len(sets), budget, method, estimate)
+    else:
+        _check_masks(mask, subject, budget, method)
+        sources = {"method": mask.name, "method_reason": "asked for", "method_options": mask.options()}
+    held_out = data.held_out(dataset, parent.card, names)
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
     if not output.as_json and not samples.split.predicted:
         show.early(f"parent: top-1 {show.percent(observed.profile.top1)} on the {data.split} samples")
     context = Context(samples, held_out, profile=observed.profile, device=device, seed=run.seed)
     with show.progress("pruning", len(sets), estimate.left()) as step:
         convert = Convert(output.opset, output.ir_version)
-        report = Modularize(tuple(sets), decompose, max_drop, convert, step)(parent, context)
+        made = Mask("", mask, method.cut, verify=not run.no_verify) if mask else None
+        report = Modularize(tuple(sets), decompose, max_drop, convert, made, step)(parent, context)
     report = replace(report, declined=all_declined([observed, report]))
-    sources |= choice.plain() if number else {}
     report = replace(report, sources=report.sources | sources)
     with output.target(output.output) as folder:
         written = report.save(ModuleFolder(folder, output.force))
@@ -159,6 +213,54 @@ def _decompose(
         freeze=budget.freeze,
         keep_layers=budget.keep_layer,
     )
+
+
+def _chosen(
+    decompose: Decompose, sets: int, budget: DecomposeBudget, method: DecomposeMethod, estimate: Estimate
+) -> tuple[Decompose, float | None, dict[str, Any]]:
+    """Return the pass with budget and method, and say what it will take; else as :func:`_budgeted`.
+
+    Args:
+        decompose: the pass, with what was asked for.
+        sets: number of modules.
+        budget: what was asked for.
+        method: what was asked for.
+        estimate: of the parent.
+    """
+    decompose, max_drop, sources = _budgeted(decompose, budget, estimate, method.plan_time)
+    search = max_drop is not None
+    number = 0 if budget.plan else plans(sets, search)
+    choice = estimate.choose(method.method, number, method.plan_time)
+    decompose = replace(decompose, method=choice.method)
+    estimate.announce(*decomposing(estimate, decompose, sets, search, bool(method.profile)))
+    return decompose, max_drop, sources | (choice.plain() if number else {})
+
+
+def _check_masks(
+    mask: MaskMethod, subject: ModuleOptions, budget: DecomposeBudget, method: DecomposeMethod
+) -> None:
+    """Refuse options that modules which are masks of the parent have no use for.
+
+    Raises:
+        GraftError: one was given.
+    """
+    given = {
+        "--together": subject.together,
+        "--other": subject.other,
+        "--keep": budget.keep is not None,
+        "--max-drop": budget.max_drop is not None,
+        "--plan": budget.plan is not None,
+        "--freeze or --keep-layer": bool(budget.layers),
+        "--round-to": budget.round_to is not None,
+        "--mirror": method.mirror,
+    }
+    flag = next((flag for flag, there in given.items() if there), None)
+    if flag is not None:
+        raise GraftError(
+            "method-masks",
+            f"the method {mask.name} makes a mask of the parent for each class: {flag} does not apply",
+            "leave it out; --cut removes the channels that zeros leave without a part",
+        )
 
 
 def _budgeted(
@@ -200,20 +302,27 @@ def _next(
     split = [] if data.test_split == TEST else [data.test_split]
     if len(result["modules"]) > 1:
         alone, one = (output.with_name(f"{output.name}{end}.onnx") for end in ("_branches", ""))
-        compose = ["graft", "compose", output]
+        masked = any("zero_weights_ratio" in entry for entry in result["modules"])
+        compose = ["graft", "compose", output, *([f"--scores={_scores(result)}"] if masked else [])]
         yield (
             [*compose, "--strategy", "branches", "-o", alone],
             "the modules side by side, as they were measured",
         )
-        yield (
-            [*compose, *samples, *(f"--test-split={name}" for name in split), "-o", one],
-            "one network again for all of them",
-        )
+        if not masked:
+            yield (
+                [*compose, *samples, *(f"--test-split={name}" for name in split), "-o", one],
+                "one network again for all of them",
+            )
         return
     if "test_samples" in result:
         module = output / result["modules"][0]["file"]
         measured = ["graft", "evaluate", module, *samples, *(f"--split={name}" for name in split)]
         yield measured, "the figures above, and the latency"
+
+
+def _scores(result: dict[str, Any]) -> str:
+    """Return how modules are compared that a published method made."""
+    return masks()[result["method"]].scores
 
 
 def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOptions, seed: int) -> None:
@@ -238,6 +347,14 @@ def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOpti
                 "training samples left out by cross-validation (standard error "
                 f"{entry['difference_standard_error']:.2f}; smaller ones are noise)"
             )
+    masked = [entry for entry in result["modules"] if "zero_weights_ratio" in entry]
+    if masked:
+        zeros = [entry["zero_weights_ratio"] for entry in masked]
+        removed = [1 - (entry["parameters_ratio"] or 1.0) for entry in masked]
+        show.note(
+            f"zeros among the weights: {show.percent(min(zeros))} to {show.percent(max(zeros))} of a module; "
+            f"parameters removed: {show.percent(min(removed))} to {show.percent(max(removed))}"
+        )
     show.print_layers(result)
     dead = result["parent"]["dead_channels"]
     if dead:

@@ -33,7 +33,7 @@ from tests.small import CPU
 
 
 def test_the_registry() -> None:
-    assert names() == ("joint", "calibrated", "typicality", "softmax", "odds", "logits", "vote")
+    assert names() == ("joint", "calibrated", "typicality", "softmax", "odds", "logits", "vote", "fse20:vote")
     assert names(patches=True) == ("joint", "calibrated", "typicality", "odds")
     assert [name for name, each in comparisons().items() if each.needs_data] == ["joint", "calibrated"]
     for each in COMPARISONS:

@@ -100,7 +100,7 @@ def reference(
         others = [small.logsumexp(np.delete(logits, column, axis=1)) for column in columns]
         return logits[:, columns] - np.concatenate(others, axis=1)
     shares = (logits - small.logsumexp(logits))[:, columns]
-    if kind in ("softmax", "vote"):
+    if kind in ("softmax", "vote", "fse20:vote"):
         return shares
     known = Mahalanobis.of(cut)
     assert known is not None
@@ -114,7 +114,9 @@ def net_logits(net: Net, x: Array) -> Array:
 
 
 def test_the_weight_of_distances_is_a_quarter() -> None:
-    assert ATYPICAL == 0.25 and WITHOUT_DATA == ("typicality", "softmax", "odds", "logits", "vote")
+    assert ATYPICAL == 0.25 and WITHOUT_DATA == (
+        *("typicality", "softmax", "odds", "logits", "vote", "fse20:vote"),
+    )
 
 
 @pytest.mark.parametrize("opset", OPSETS)
