@@ -357,7 +357,7 @@ def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOpti
         )
     show.print_layers(result)
     dead = result["parent"]["dead_channels"]
-    if dead:
+    if dead and not masked:
         show.note(f"{dead} channels of the parent are zero for every sample: pruned first")
     classes = [name for entry in result["modules"] for name in entry["classes"]]
     show.data_source(result, len(classes))
