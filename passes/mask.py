@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import onnx_graphsurgeon as gs
-
 from graft.passes.base import Context, Declined
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.unused import unused_channels
@@ -19,7 +16,7 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.measure.cost import Cost, cost_of
-from graft.rewriter.operators import consumer_of
+from graft.rewriter.measure.mask_metrics import kernels, zero_share
 from graft.rewriter.record.provenance import MASKED, Origin, stamp, versions
 
 
@@ -85,7 +82,7 @@ class Mask:
             lambda key, make: parent.once(samples, key, make),
         )
         masked = self.method.mask(model, inputs)
-        zeros = zero_share(model)
+        zeros = zero_share(kernels(model))
         whole = Analysed.of(model)
         kept = whole.groups.everything()
         difference: float | None = None
@@ -107,7 +104,7 @@ class Mask:
             cost=self._stamp(parent, cut.model, plan, zeros),
             difference=difference,
             zero_weights=zeros,
-            zero_weights_parent=zero_share(parent.model),
+            zero_weights_parent=zero_share(kernels(parent.model)),
         )
 
     def _stamp(self, parent: Parent, model: Model, plan: Plan, zeros: float) -> Cost:
@@ -129,14 +126,3 @@ class Mask:
         }
         stamp(model, "module", origin, figures)
         return cost
-
-
-def zero_share(model: Model) -> float:
-    """Return the share of the weights of layers, biases aside, that are 0."""
-    zeros = total = 0
-    for node in model.graph.nodes:
-        for tensor in node.inputs[1:] if consumer_of(node) else ():
-            if isinstance(tensor, gs.Constant) and len(tensor.shape) > 1:
-                zeros += int((tensor.values == 0).sum())
-                total += int(np.prod(tensor.shape))
-    return zeros / max(1, total)
