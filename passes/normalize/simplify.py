@@ -24,10 +24,12 @@ from graft.passes.normalize.large_constants import fold_large_constants, hidden_
 from graft.passes.normalize.large_norms import fuse_large_norms
 from graft.passes.normalize.recurrent_layout import RecurrentLayout
 from graft.passes.normalize.slim_bounds import axes_bounded, constants_bounded
+from graft.passes.normalize.slim_speed import searches_bounded
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.walk import DRAWS
 from graft.rewriter.graph.weights import arrays, outside, put_in
+from graft.rewriter.memory import collected_rarely
 from graft.rewriter.run.computed_constants import foldable_bytes
 from graft.rewriter.run.equivalence import differs
 from graft.rewriter.run.folding import folding_bounded
@@ -74,6 +76,10 @@ class Normalize:
         Raises:
             GraftError: onnxruntime cannot run the simplified model.
         """
+        with collected_rarely(len(subject.graph.nodes)):
+            return self._normalize(subject, context)
+
+    def _normalize(self, subject: Model, context: Context) -> NormalizeReport:
         names = [node.name for node in subject.graph.nodes]
         fold_large_constants(subject)
         original = subject.message()
@@ -162,7 +168,9 @@ def _simplify(original: onnx.ModelProto) -> onnx.ModelProto:
     fusions = () if arrays(proto).keys() - hidden else FUSIONS  # it cannot read weights that lie elsewhere
     skip = [name for name in DEFAULT_FUSION_PATTERNS if name not in fusions]
     quiet = contextlib.redirect_stdout(io.StringIO())
-    with quiet, folding_bounded(foldable_bytes(original)), axes_bounded(), constants_bounded():
+    nodes = len(proto.graph.node)
+    bounded = folding_bounded(foldable_bytes(original)), axes_bounded(), constants_bounded()
+    with quiet, bounded[0], bounded[1], bounded[2], searches_bounded(nodes), collected_rarely(nodes):
         slim = onnxslim.slim(proto, skip_fusion_patterns=skip)
     if slim is None:
         raise ValueError("no result")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
@@ -41,7 +42,7 @@ def constants_bounded() -> Iterator[None]:
     def bounded(constants: Sequence[Any]) -> None:
         alike = defaultdict[Hashable, list[Any]](list)
         for constant in constants:
-            alike[_key(constant)].append(constant)
+            alike[key(constant)].append(constant)
         for some in alike.values():
             pairs(some)
 
@@ -52,13 +53,20 @@ def constants_bounded() -> Iterator[None]:
         weight_tying.find_and_remove_replaceable_constants = pairs
 
 
-def _key(constant: Any) -> Hashable:
-    """Return the same for constants of the same numbers; those that lie elsewhere are not read, and stay."""
+def key(constant: Any) -> Hashable:
+    """Return the same for constants of the same numbers; those that lie elsewhere are not read, and stay.
+
+    Args:
+        constant: of onnxslim's graph.
+    """
     held = constant._values
     if not isinstance(held, np.ndarray) and held.tensor.data_location == onnx.TensorProto.EXTERNAL:
         return str(constant.name)
+    if isinstance(held.dtype, int):  # a type that numpy has not
+        return held.dtype
     dtype = np.dtype(held.dtype)
     if dtype.kind not in "biufc":
         return str(dtype)
     values = held if isinstance(held, np.ndarray) else held.load()
-    return str(dtype), (values + dtype.type(0)).tobytes()  # minus zero is zero
+    numbers = (values + dtype.type(0)).tobytes()  # minus zero is zero
+    return str(dtype), values.shape, hashlib.blake2b(numbers).digest()

@@ -42,6 +42,7 @@ from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
 from graft.rewriter.graph.sizes import SIZES_KEY, Sizes, fitting, sizes_at, sizes_from_json, sizes_to_json
 from graft.rewriter.graph.weights import arrays, attach, exported, in_own_file, put_in, raw
 from graft.rewriter.graph.weights_file import weights_beside
+from graft.rewriter.memory import collected_rarely
 
 CARD_KEY = "graft.card"
 """Of the metadata: where a model carries its card."""
@@ -150,7 +151,8 @@ class Model:
             if node.metadata_props
         }
         try:
-            graph = gs.import_onnx(proto)
+            with collected_rarely(len(proto.graph.node)):
+                graph = gs.import_onnx(proto)
             attach(graph)
         except UnicodeDecodeError as error:
             raise GraftError(

@@ -21,6 +21,8 @@ while it brings them into one that is faster."""
 WAYS = 10_000_000
 """Nodes times outputs up to which onnxruntime changes the graph: it looks through all outputs at each node,
 several times. A ResNet-152 of which every statistic is an output has 2 million."""
+ONCE = 5000
+"""Nodes up to which onnxruntime changes a graph for one run on a few numbers; more take longer than it."""
 COPY = 1.1
 """Bytes that a session takes for its own copy of weights, over their number."""
 
@@ -70,9 +72,10 @@ def _level(proto: onnx.ModelProto, bounds: Bounds) -> ort.GraphOptimizationLevel
     """Return how far onnxruntime changes the graph.
 
     Less for large weights, which it would copy for that; not at all for thousands of outputs, among which it
-    would look for minutes.
+    would look for minutes, and where that takes longer than the run.
     """
-    if len(proto.graph.node) * len(proto.graph.output) > WAYS:
+    nodes = len(proto.graph.node)
+    if nodes * len(proto.graph.output) > WAYS or (bounds.lean and nodes > ONCE):
         return ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     weights = _bytes(proto)
     if weights and bounds.lean:
