@@ -1,4 +1,4 @@
-"""Readers of tensors in onnxslim's graph: many are moved or taken out at once, a list is looked through once."""
+"""Readers of tensors in the graph of onnxslim: many are moved or taken out at once, in one look at a list."""
 
 from __future__ import annotations
 
