@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context, Declined, Report
@@ -226,16 +225,14 @@ class NewClass:
     ) -> tuple[Model, gs.Tensor]:
         """Return the result, and the tensor of its logits (samples, classes) in ``opened``."""
         build = opened.build
-        to = int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(opened.logits.dtype or np.float32)))
+        dtype = np.dtype(opened.logits.dtype or np.float32)
         features = opened.features
         if isinstance(found, JointColumns):
             columns = found.head.write(build, features)
-            if to != onnx.TensorProto.FLOAT:
-                columns = build.node("Cast", "cast", [columns], to=to)
+            columns = build.cast(columns, dtype, "cast", np.float32)
         else:
             own = build.affine("score", features, found.weights[:, None], np.array([-found.threshold]))
-            if to != onnx.TensorProto.FLOAT:
-                own = build.node("Cast", "cast", [own], to=to)
+            own = build.cast(own, dtype, "cast", np.float32)
             columns = build.node("Concat", "columns", [opened.logits, own], axis=-1)
             last, place = (opened.logits.shape or [])[-1], labels.index(self.name)
             order = list(stay)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from graft.passes.base import Context
 from graft.passes.normalize.free_batch import FreeBatch, fix_batch
 from graft.passes.normalize.simplify import Normalize
+from graft.passes.normalize.start_states import write_start_states
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
@@ -107,9 +108,13 @@ class Parent:
         return freed
 
     def declare(self, model: Model) -> None:
-        """Let ``model``, cut out of this one, declare the batch that the parent's file does."""
+        """Let ``model``, cut out of this one, declare the batch that the parent's file does.
+
+        Recurrent layers of a free batch get states to start with.
+        """
         if self.batch is not None:
             fix_batch(model, self.batch)
+        write_start_states(model)
 
     def count_at(self, sizes: Sizes) -> None:
         """Count costs at the ``sizes`` of samples from now on; empty: they say nothing.

@@ -25,6 +25,7 @@ from tests.integration.kit import printed
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED: dict[str, Any] = json.loads((GOLDEN / "expected.json").read_text())
+NODES: dict[str, list[str]] = json.loads((GOLDEN / "nodes.json").read_text())
 LARGEST = 2_000_000
 ROUNDING = 1e-4
 """Of refitted weights, of their scale: the code that wrote the golden files comes to 4e-5 where BLAS takes
@@ -178,18 +179,20 @@ def decompose(name: str, capfd: pytest.CaptureFixture[str], output: Path, *optio
 
 
 def check_modules(name: str, made: Path, outputs: dict[str, Any]) -> None:
-    """Plans are equal; graphs have the same nodes; weights and outputs differ by rounding only."""
+    """Plans are equal; graphs have the nodes of nodes.json; weights and outputs differ by rounding only."""
     files = sorted(made.glob("*.onnx"))
     assert files
     for file in files:
         plan = f"plans/{file.stem}.json"
         assert json.loads((made / plan).read_text()) == json.loads((GOLDEN / name / plan).read_text())
         one, two = onnx.load(GOLDEN / name / file.name), onnx.load(file)
-        assert list(one.graph.node) == list(two.graph.node)
+        assert [onnx.printer.to_text(node) for node in two.graph.node] == NODES[f"{name}/{file.name}"]
         assert (one.graph.input, one.graph.output) == (two.graph.input, two.graph.output)
         stored, new = ({t.name: numpy_helper.to_array(t) for t in m.graph.initializer} for m in (one, two))
-        assert stored.keys() == new.keys()
+        assert all(name.startswith("graft/") or "/start/" in name for name in stored.keys() ^ new.keys())
         for tensor, values in stored.items():
+            if tensor not in new:
+                continue
             if values.dtype.kind != "f":
                 np.testing.assert_array_equal(new[tensor], values)
                 continue

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Declined
@@ -97,6 +96,7 @@ class Branch:
         build = self.build
         if self.card.output.kind == "logits":
             scores = finite(scores, np.dtype(self.dtype), build)
+            rest = None if rest is None else finite(rest, np.dtype(self.dtype), build, "finite_rest")
         if self.card.output.kind == "probabilities":
             logits = logits_behind(scores, self.rank - 1, build)
             logits = finite(logits, np.dtype(self.dtype), build)
@@ -136,30 +136,37 @@ class Branch:
     def votes(self, classes: Sequence[str]) -> gs.Tensor:
         """Return 1 where a class is the likeliest of all that the network knows, else 0 (..., classes)."""
         build, columns = self.build, [self.card.class_index(name) for name in classes]
-        best = build.reduce("ReduceMax", self.log_shares, [-1], "vote/best", keep=True)
+        best = build.largest(self.log_shares, "vote/best")
         own = build.pick(self.log_shares, columns, "vote/own")
-        to = int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
-        return build.node("Cast", "vote/votes", [build.node("Equal", "vote/is_best", [own, best])], to=to)
+        one, none = (
+            build.constant(f"vote/{name}", np.array(value, self.dtype))
+            for name, value in (("yes", 1), ("no", 0))
+        )
+        return build.node(
+            "Where", "vote/votes", [build.node("Equal", "vote/is_best", [own, best]), one, none]
+        )
 
     @functools.cached_property
     def joint_features(self) -> gs.Tensor:
         """Input of a joint head, float32 (samples, values): :attr:`log_shares` and :attr:`pooled`."""
-        build, single = self.build, int(onnx.TensorProto.FLOAT)
+        build = self.build
         low = build.constant("joint/lowest", np.array(LOWEST, self.dtype))
         shares = build.node("Max", "joint/shares", [self.log_shares, low])
-        found = [build.node("Cast", "joint/float_shares", [shares], to=single), *self.pooled]
-        return build.node("Concat", "joint/read", found, axis=-1)
+        found = [build.cast(shares, np.float32, "joint/float_shares", self.dtype), *self.pooled]
+        read = build.node("Concat", "joint/read", found, axis=-1)
+        read.dtype = np.dtype(np.float32)
+        return read
 
     @functools.cached_property
     def pooled(self) -> list[gs.Tensor]:
         """Means over positions of :attr:`activations`, float32 (samples, values) each."""
-        build, single = self.build, int(onnx.TensorProto.FLOAT)
-        found = []
+        build, found = self.build, []
         for number, (tensor, axis) in enumerate(self.activations):
-            value = build.node("Cast", f"joint/float_{number}", [tensor], to=single)
+            value = build.cast(tensor, np.float32, f"joint/float_{number}")
             others = [each for each in range(1, len(tensor.shape or ())) if each != axis]
             if others:
                 value = build.reduce("ReduceMean", value, others, f"joint/mean_{number}", keep=False)
+                value.dtype = np.dtype(np.float32)
             found.append(value)
         return found
 
@@ -201,8 +208,7 @@ class Branch:
             return build.constant(f"typical/{name}", np.asarray(values, np.float32))
 
         features = self.features
-        if features.dtype != np.float32:
-            features = build.node("Cast", "typical/float", [features], to=int(onnx.TensorProto.FLOAT))
+        features = build.cast(features, np.float32, "typical/float")
         along = build.node("MatMul", "typical/along", [features, constant("directions", known.directions)])
         places = constant("places", (centers @ known.directions)[None])
         apart = build.node("Sub", "typical/apart", [build.expand(along, 1, "typical/row"), places])
@@ -222,7 +228,4 @@ class Branch:
         beyond = build.node("Sub", "typical/beyond", [distance, constant("expected", known.expected[rows])])
         weights = constant("weight", ATYPICAL / known.spread[rows])
         found = build.node("Mul", "typical/scaled", [beyond, weights])
-        if self.dtype != np.float32:
-            to = int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)))
-            found = build.node("Cast", "typical/cast", [found], to=to)
-        return found
+        return build.cast(found, self.dtype, "typical/cast", np.float32)

@@ -112,7 +112,7 @@ class ClassGaussians:
         both = build.node("Concat", "terms", terms, axis=1)
         constant = (self.centers**2).sum(axis=1) / self.others + self.volumes
         distances = build.affine("distances", both, np.concatenate(weights), constant)
-        return build.reduce("ReduceMin", distances, [1], "nearest", keep=True)
+        return build.largest(distances, "nearest", least=True)
 
 
 def directions_for(room: int, values: int, classes: int) -> int:

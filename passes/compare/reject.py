@@ -8,7 +8,6 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context, Report
@@ -143,7 +142,9 @@ def stored_distances(
             )
     distances = [branch.distances(names) for branch, names in zip(branches, classes, strict=True)]
     joined = build.node("Concat", "reject/distances", distances, axis=-1)
-    return [build.reduce("ReduceMin", joined, [-1], "reject/nearest", keep=True)]
+    nearest = build.largest(joined, "reject/nearest", least=True)
+    nearest.dtype = joined.dtype = np.dtype(branches[0].dtype)
+    return [nearest]
 
 
 def coarse(raw: gs.Tensor, card: InputCard, build: Builder) -> gs.Variable:
@@ -155,7 +156,7 @@ def coarse(raw: gs.Tensor, card: InputCard, build: Builder) -> gs.Variable:
         build: adds the nodes.
     """
     height, width = card.size or (1, 1)
-    image = build.node("Cast", "coarse/float", [raw], to=1)
+    image = build.cast(raw, np.float32, "coarse/float")
     if card.layout in ("flat", "NHW"):
         shape = build.constant("coarse/shape", np.array([-1, height, width, card.channels]))
         image = build.node("Reshape", "coarse/image", [image, shape])
@@ -163,7 +164,9 @@ def coarse(raw: gs.Tensor, card: InputCard, build: Builder) -> gs.Variable:
         image = build.node("Transpose", "coarse/nchw", [image], perm=[0, 3, 1, 2])
     kernel = [max(1, round(height / GRID)), max(1, round(width / GRID))]
     means = build.node("AveragePool", "coarse/means", [image], kernel_shape=kernel, strides=kernel)
-    return build.node("Flatten", "coarse/flat", [means], axis=1)
+    flat = build.node("Flatten", "coarse/flat", [means], axis=1)
+    flat.dtype = np.dtype(np.float32)
+    return flat
 
 
 def _add_column(model: Model, build: Builder, distance: gs.Tensor, limit: float, unit: float) -> None:
@@ -177,8 +180,8 @@ def _add_column(model: Model, build: Builder, distance: gs.Tensor, limit: float,
         for name, value in (("unit", unit), ("limit", limit))
     )
     beyond = build.node("Div", "beyond", [build.node("Sub", "apart", [distance, far]), scale])
-    beyond = build.node("Cast", "beyond_typed", [beyond], to=int(onnx.helper.np_dtype_to_tensor_dtype(dtype)))
-    best = build.reduce("ReduceMax", scores, [-1], "best", keep=True)
+    beyond = build.cast(beyond, dtype, "beyond_typed", np.float32)
+    best = build.largest(scores, "best")
     other = build.node("Add", "other", [best, beyond])
     columns = build.node("Concat", "columns", [scores, other], axis=-1)
     if card.output.kind == "probabilities":

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context, Declined
@@ -148,9 +147,9 @@ class Comparison:
     def head_input(self, pair: Pair) -> tuple[gs.Tensor, Declined | None]:
         """Return what fitted log-odds read, float32 (samples, values): :meth:`evidence`, side by side."""
         evidence, declined = self.evidence(pair)
-        build, single = pair.newcomer.build, int(onnx.TensorProto.FLOAT)
+        build = pair.newcomer.build
         read = build.node("Concat", "evidence", evidence, axis=-1)
-        return build.node("Cast", "evidence_float", [read], to=single), declined
+        return build.cast(read, np.float32, "evidence_float", pair.newcomer.dtype), declined
 
     def fit_log_odds(self, task: OneVsRest, values: Table, room: int) -> Weighed:
         """Fit the log-odds of a newcomer to samples.
@@ -254,13 +253,14 @@ class Vote(Comparison):
         """
         if votes is None:
             raise RuntimeError("votes are columns of this comparison")
-        to = int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
-        count = build.expand(build.total(votes, -1, "vote/sum"), -1, "vote/count")
-        one = build.constant("vote/one", np.array(1, dtype))
-        only = build.node("Cast", "vote/decides", [build.node("Equal", "vote/only", [count, one])], to=to)
-        chosen = build.node("Mul", "vote/chosen", [votes, only])
-        far = build.constant("vote/far", np.array(DECIDES, dtype))
-        above = build.node("Mul", "vote/above", [chosen, far])
+        none, one, far = (
+            build.constant(f"vote/{name}", np.array(value, dtype))
+            for name, value in (("none", 0), ("one", 1), ("far", DECIDES))
+        )
+        count = build.total(votes, -1, "vote/count", keep=True)
+        only = build.node("Equal", "vote/only", [count, one])
+        raised = build.node("Mul", "vote/raised", [votes, far])
+        above = build.node("Where", "vote/above", [only, raised, none])
         return build.node("Add", "vote/elected", [scores, above])
 
 

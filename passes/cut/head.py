@@ -15,7 +15,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.groups import ChannelGroups
-from graft.rewriter.groups.logits import finite, logits_behind, note_shapes
+from graft.rewriter.groups.logits import bounded, finite, logits_behind, note_shapes
 from graft.rewriter.groups.outputs import class_axis, flatten_output, keep_output
 from graft.rewriter.operators.base import dtype_of
 
@@ -149,13 +149,15 @@ class Head:
         """Write the wanted columns, and the rest as one more column or as an output of its own."""
         build = HeadBuilder(model, card)
         scores = build.pick(logits, wanted, "wanted")
-        rest = build.logsumexp(build.pick(logits, others, "others"), "rest")
+        left = build.pick(logits, others, "others")
+        rest = build.logsumexp(bounded(left, dtype_of(output), build), "rest") if len(others) > 1 else left
         if self._with_other:
             build.finish(build.node("Concat", "columns", [scores, rest], axis=-1), output, len(wanted) + 1)
             return
         build.finish(scores, output, len(wanted))
         if card.output.kind == "probabilities":
-            rest = build.node("Sub", "share", [rest, build.logsumexp(logits, "all")])
+            whole = build.logsumexp(bounded(logits, dtype_of(output), build, "bounded_all"), "all")
+            rest = build.node("Sub", "share", [rest, whole])
         build.publish(rest, REST, output)
 
 

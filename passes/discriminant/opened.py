@@ -267,7 +267,7 @@ def _flat(model: Model, groups: ChannelGroups, place: Place, build: HeadBuilder)
     rank = len(groups.shape(tensor) or ())
     others = [axis for axis in range(1, rank) if axis != place.axis]
     flat = build.reduce("ReduceMean", tensor, others, f"{place.tensor}/mean", False) if others else tensor
-    if tensor.dtype is not None and np.dtype(tensor.dtype) != np.float32:
-        flat = build.node("Cast", f"{place.tensor}/single", [flat], to=1)
+    if tensor.dtype is not None:
+        flat = build.cast(flat, np.float32, f"{place.tensor}/single", tensor.dtype)
         flat.dtype = np.dtype(np.float32)
     return flat

@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
-from graft.passes.base import Context, Declined, Report
+from graft.passes.base import Context, Report
+from graft.passes.join.resampling import nearest_pixels, resampling_matrix
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.vocabulary import PREPARED
 
 RAW = "image"
+PREFIX, RESAMPLED = PREPARED.rsplit("/", 1)
 LUMA = (0.299, 0.587, 0.114)
 """Gray from RGB as image files are read (ITU-R BT.601)."""
-ANTIALIAS_OPSET = 18
-CUBIC = -0.5
-"""The coefficient of Pillow's bicubic filter; onnx's default is -0.75."""
 
 
 def raw_input(cards: Sequence[InputCard], name: str = RAW) -> InputCard:
@@ -40,11 +39,6 @@ def raw_input(cards: Sequence[InputCard], name: str = RAW) -> InputCard:
         crop_fraction=largest.crop_fraction,
         interpolation=largest.interpolation,
     )
-
-
-def shrinks(raw: InputCard, card: InputCard) -> bool:
-    """Return ``True`` where images become smaller on the way, which takes :data:`ANTIALIAS_OPSET`."""
-    return any(a > b for a, b in zip(raw.size or (), card.size or (), strict=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +94,7 @@ class Adapt:
         old.name = f"graft/adapted/{target.name}"
         shape = [batch, *(self.raw.size or ()), self.raw.channels]
         raw = gs.Variable(self.raw.name, np.dtype(self.dtype), shape)
-        path = _Path(Builder(model.graph, model.opset, "graft/adapt"), raw, self.raw)
+        path = _Path(Builder(model.graph, model.opset, PREFIX), raw, self.raw)
         path.color(target)
         path.size(target)
         path.values(target)
@@ -110,7 +104,7 @@ class Adapt:
         model.card = card.replace(inputs=(self.raw,))
         added = len(model.graph.nodes) - before
         model.tidy()
-        return AdaptReport(changed=added, declined=tuple(path.declined), steps=tuple(path.steps))
+        return AdaptReport(changed=added, steps=tuple(path.steps))
 
 
 class _Path:
@@ -119,9 +113,8 @@ class _Path:
     def __init__(self, build: Builder, raw: gs.Tensor, card: InputCard) -> None:
         self.build = build
         self.card = card
-        self.tensor = build.node("Cast", "float", [raw], to=int(onnx.TensorProto.FLOAT))
+        self.tensor = build.cast(raw, np.float32, "float")
         self.steps: list[str] = []
-        self.declined: list[Declined] = []
 
     def color(self, target: InputCard) -> None:
         """Turn RGB into gray or BGR, gray into three equal channels."""
@@ -141,30 +134,36 @@ class _Path:
 
     def size(self, target: InputCard) -> None:
         """Resize to the parent's height and width."""
-        if target.size is None or target.size == self.card.size:
+        if target.size is None or self.card.size is None or target.size == self.card.size:
             return
-        build, (height, width) = self.build, target.size
         self.steps.append(f"{_text(self.card.size)} to {_text(target.size)}")
-        attributes = _interpolation(target.interpolation)
-        if target.interpolation == "lanczos":
-            self._decline("ONNX has no lanczos filter: cubic instead")
-        image = build.node("Transpose", "channels_first", [self.tensor], perm=[0, 3, 1, 2])
-        none = gs.Variable.empty()
-        if shrinks(self.card, target) and target.interpolation != "nearest":
-            if build.opset >= ANTIALIAS_OPSET:
-                attributes |= {"antialias": 1, "exclude_outside": 1}
-            else:
-                self._decline(f"opset {build.opset} cannot resize without aliasing")
-        # All four sizes, and not the attribute `axes`: onnxruntime 1.31 moves transpositions past a Resize
-        # and loses a constant of two sizes on the way.
-        kept = build.pick(build.node("Shape", "shape", [image]), [0, 1], "kept")
-        wanted = build.constant("height_width", np.array([height, width]))
-        sizes = build.node("Concat", "sizes", [kept, wanted], axis=0)
-        if build.opset < 13:
-            none = build.constant("none", np.zeros(0, np.float32))
-        image = build.node("Resize", "resized", [image, none, none, sizes], **attributes)
+        if target.interpolation == "nearest":
+            for axis, sizes in enumerate(zip(self.card.size, target.size, strict=True), 1):
+                self._pick(axis, *sizes)
+            return
+        build, image = (
+            self.build,
+            self.build.node("Transpose", "channels_first", [self.tensor], perm=[0, 3, 1, 2]),
+        )
+        (height, width), (rows, columns) = self.card.size, target.size
+        if columns != width:
+            across = resampling_matrix(width, columns, target.interpolation).T.astype(np.float32)
+            image = build.node(
+                "MatMul",
+                f"{RESAMPLED}_across",
+                [image, build.constant("columns", np.ascontiguousarray(across))],
+            )
+        if rows != height:
+            down = resampling_matrix(height, rows, target.interpolation).astype(np.float32)
+            image = build.node("MatMul", f"{RESAMPLED}_down", [build.constant("rows", down), image])
         image = build.node("Transpose", "channels_last", [image], perm=[0, 2, 3, 1])
         self.tensor = self._rounded(image, "pixels")
+
+    def _pick(self, axis: int, size: int, wanted: int) -> None:
+        """Take the nearest pixels along an axis."""
+        if size != wanted:
+            places = self.build.constant(f"nearest_{axis}", nearest_pixels(size, wanted))
+            self.tensor = self.build.node("Gather", f"picked_{axis}", [self.tensor, places], axis=axis)
 
     def values(self, target: InputCard) -> None:
         """Apply ``(raw * scale - mean) / std``; steps that change nothing are left out."""
@@ -193,14 +192,9 @@ class _Path:
 
     def finish(self, old: gs.Variable) -> None:
         """Hand the result to the readers of the parent's input, in its type."""
-        if old.dtype != np.float32:
-            to = int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(old.dtype)))
-            self.tensor = self.build.node("Cast", "typed", [self.tensor], to=to)
+        self.tensor = self.build.cast(self.tensor, old.dtype, "typed", np.float32)
         for reader in list(old.outputs):
             reader.inputs = [self.tensor if tensor is old else tensor for tensor in reader.inputs]
-
-    def _decline(self, reason: str) -> None:
-        self.declined.append(Declined(f"{self.build.prefix}/resized", reason))
 
     def _rounded(self, tensor: gs.Tensor, name: str) -> gs.Tensor:
         """Round to whole levels, as in an image file."""
@@ -211,15 +205,6 @@ class _Path:
         )
         whole = build.node("Floor", f"{name}/floor", [build.node("Add", f"{name}/add", [tensor, half])])
         return build.node("Clip", f"{name}/levels", [whole, low, high])
-
-
-def _interpolation(name: str) -> dict[str, object]:
-    """Return attributes of Resize that act as Pillow's filter does."""
-    if name == "nearest":
-        return {"mode": "nearest", "nearest_mode": "round_prefer_ceil"}
-    if name == "bilinear":
-        return {"mode": "linear"}
-    return {"mode": "cubic", "cubic_coeff_a": CUBIC, "exclude_outside": 1}
 
 
 def _text(size: tuple[int, int] | None) -> str:

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context, Report
 from graft.passes.compare.branch import Branch, joint_places
-from graft.passes.join.adapt import ANTIALIAS_OPSET, RAW, Adapt, raw_input, shrinks
+from graft.passes.join.adapt import RAW, Adapt, raw_input
 from graft.passes.join.compatibility import batch_of, signature
 from graft.passes.join.convert import Convert
 from graft.passes.join.deduplicate import Deduplicate, DeduplicateReport
@@ -95,7 +95,7 @@ class Meet:
         Raises:
             GraftError: a version does not exist, or a model cannot be converted or adapted.
         """
-        opset = self._opset(models)
+        opset = self.opset or max(model.opset for model in models)
         opsets = [Convert(opset)(model, context) for model in models]
         highest = self.ir_version or max(model.ir_version for model in models)
         versions = [Convert(None, highest)(model, context) for model in models]
@@ -109,15 +109,6 @@ class Meet:
             declined=tuple(declined),
             adapted=tuple(report.steps for report in adapts),
         )
-
-    def _opset(self, models: Sequence[Model]) -> int:
-        """Return the operator set to write; resizing without aliasing takes a newer one."""
-        if self.opset:
-            return self.opset
-        found = max(model.opset for model in models)
-        if self.raw and any(shrinks(self.raw, model.require_card().inputs[0]) for model in models):
-            return max(found, ANTIALIAS_OPSET)
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +191,7 @@ class Merge:
         graph.outputs = [scores]
         for name, parts in (reads or {}).items():
             floats = [
-                self.build.node("Cast", f"{name}/float_{number}", [part], to=1)
+                self.build.cast(part, np.float32, f"{name}/float_{number}")
                 for number, part in enumerate(parts)
             ]
             joined = self.build.node("Concat", f"{name}/all", floats, axis=-1)

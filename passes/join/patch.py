@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context
@@ -198,6 +197,7 @@ class PatchGraph:
         else:
             read, declined = comparison.head_input(pair)
             odds = head.write(merged.build, read)
+        odds.dtype = np.dtype(pair.newcomer.dtype if head is None else np.float32)
         report = self._finish(merged, odds)
         found = (declined, *report.declined) if declined else report.declined
         return MergeReport(changed=1, declined=found, model=report.model)
@@ -218,11 +218,10 @@ class PatchGraph:
     ) -> MergeReport:
         """Return the columns that stay beside that of the newcomer: ``odds + logsumexp`` of the others."""
         build, base = merged.build, merged.branches[0]
-        to = int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(base.dtype)))
-        odds = build.node("Cast", "newcomer/odds", [odds], to=to)
+        odds = build.cast(odds, base.dtype, "newcomer/odds")
         kept, labels = self.patch.kept(), self.patch.labels()
         stay = build.pick(base.scores, kept, "stay")
-        rest = build.logsumexp(stay, "others")
+        rest = build.logsumexp(stay, "others") if len(kept) > 1 else stay
         own = build.node("Add", "newcomer/score", [odds, rest])
         columns = build.node("Concat", "columns", [stay, own], axis=-1)
         order = [*range(len(kept))]

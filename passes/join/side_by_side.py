@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Context, Declined
@@ -83,6 +82,7 @@ class SideBySide:
         output = self.comparison.combine(build, output, votes, parts.dtype)
         if list(names) != list(self.classes):
             output = build.pick(output, [names.index(name) for name in self.classes], "order")
+        output.dtype = parts.dtype
         return output
 
 
@@ -103,15 +103,10 @@ class _Parts:
 
     def cast(self, merged: Merge) -> None:
         """Bring all columns to one type."""
-        to = int(onnx.helper.np_dtype_to_tensor_dtype(self.dtype))
         for number, own in enumerate(self.dtypes):
-            if own == self.dtype:
-                continue
-            cast = merged.build.node("Cast", f"typed_{number}", [self.scores[number]], to=to)
-            self.scores[number] = cast
-            if self.votes:
-                votes = merged.build.node("Cast", f"typed_votes_{number}", [self.votes[number]], to=to)
-                self.votes[number] = votes
+            for found, name in ((self.scores, "typed"), (self.votes, "typed_votes")):
+                if found:
+                    found[number] = merged.build.cast(found[number], self.dtype, f"{name}_{number}", own)
 
 
 def _rejection_reads(merged: Merge, networks: Sequence[Network], context: Context) -> list[gs.Tensor]:

@@ -20,7 +20,6 @@ from onnxslim.third_party.onnx_graphsurgeon.ir.tensor import Constant, Variable
 from onnxslim.third_party.onnx_graphsurgeon.util.misc import SynchronizedList
 
 from graft.passes.normalize.slim_bounds import key
-from graft.passes.normalize.slim_readers import detach, move_readers
 
 MOVES = 100
 """Readers that are moved from one tensor to another, for each node of a graph."""
@@ -161,9 +160,8 @@ def _equal_messages(one: onnx.ModelProto, other: onnx.ModelProto) -> bool | None
     if [*map(_head, one.graph.node)] != [*map(_head, other.graph.node)]:
         return False
     types = _types(one), _types(other)
-    ends = {value.name for value in one.graph.output}
-    if bool(types[0].keys() - ends) != bool(types[1].keys() - ends):
-        return False  # types of outputs are known without a note
+    if bool(types[0]) != bool(types[1]):
+        return False
     if types[0] != types[1] or any(len(found) > 1 for found in types[0].values()):
         return None
     if all(getattr(one, name) == getattr(other, name) for name in ("opset_import", "functions")) and all(
@@ -207,7 +205,7 @@ def _merge_equal_nodes(nodes: Sequence[Any], graph_output_ids: set[int] | None =
                 moves.extend(zip(node.outputs, first.outputs, strict=False))
                 gone.append(node)
     move_readers(moves)
-    detach(gone)
+    _detach(gone)
 
 
 def _equal(nodes: Sequence[Any], output_ids: set[int] | None) -> Iterator[tuple[Any, Any]]:
@@ -242,3 +240,35 @@ def _attribute_key(value: Any) -> str:
     if all(isinstance(each, int | float | str | bytes) for each in plain):
         return repr([float(each) if isinstance(each, int | float) else each for each in plain])
     return ""
+
+
+def move_readers(moves: Iterable[tuple[Any, Any]]) -> None:
+    """Let the nodes that read the first tensor of each pair read the second; all at once.
+
+    Args:
+        moves: pairs of tensors; none is first in one pair and second in another.
+    """
+    places = dict[int, dict[int, list[int]]]()
+    for old, new in moves:
+        readers = {id(reader): reader for reader in old.outputs}
+        list.clear(old.outputs)
+        for reader in readers.values():
+            if id(reader) not in places:
+                found = places[id(reader)] = defaultdict(list)
+                for at, tensor in enumerate(reader.inputs):
+                    found[id(tensor)].append(at)
+            for at in places[id(reader)].pop(id(old)):
+                list.__setitem__(reader.inputs, at, new)
+                list.append(new.outputs, reader)
+
+
+def _detach(nodes: Sequence[Any]) -> None:
+    """Take nodes out of the graph; tensors that many of them read are looked through once."""
+    gone = {id(node) for node in nodes}
+    read = {id(tensor): tensor for node in nodes for tensor in node.inputs}
+    for tensor in read.values():
+        left = [reader for reader in tensor.outputs if id(reader) not in gone]
+        list.__setitem__(tensor.outputs, slice(None), left)
+    for node in nodes:
+        list.clear(node.inputs)
+        node.outputs.clear()

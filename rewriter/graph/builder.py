@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
+
+CASTLIKE_OPSET = 15
 
 
 class Builder:
     """Writes nodes in the dialect of an opset.
+
+    Its methods are the constructs that runtimes compute alike, which operators of the same meaning do not
+    (:mod:`graft.rewriter.graph.vocabulary`).
 
     Args:
         graph: where nodes go; sort it topologically afterwards.
@@ -39,6 +46,29 @@ class Builder:
     def constant(self, name: str, values: NDArray[np.generic]) -> gs.Constant:
         """Return a constant called ``PREFIX/name``."""
         return gs.Constant(f"{self.prefix}/{name}", values)
+
+    def cast(self, tensor: gs.Tensor, dtype: Any, name: str, own: Any = None) -> gs.Tensor:
+        """Return a tensor in another type; itself where it has this type.
+
+        Integers become float32 by the type of a constant where the opset can: converters to half precision
+        know that, and leave a type that a ``Cast`` names as it is.
+
+        Args:
+            tensor: any tensor.
+            dtype: of the result.
+            name: of the node.
+            own: type of the tensor; ``None``: that which it is declared to have.
+        """
+        own = tensor.dtype if own is None else own
+        if own is not None and np.dtype(own) == np.dtype(dtype):
+            return tensor
+        integers = own is not None and np.dtype(own).kind in "iu"
+        if integers and np.dtype(dtype) == np.float32 and self.opset >= CASTLIKE_OPSET:
+            like = self.constant(f"{name}/type", np.array(1, np.float32))
+            return self.node("CastLike", name, [tensor, like])
+        return self.node(
+            "Cast", name, [tensor], to=int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+        )
 
     def affine(
         self, name: str, rows: gs.Tensor, weights: NDArray[np.floating], constant: NDArray[np.floating]
@@ -69,36 +99,57 @@ class Builder:
         return self.node("Gather", name, [scores, indices], axis=-1)
 
     def reduce(self, op: str, tensor: gs.Tensor, axes: Sequence[int], name: str, keep: bool) -> gs.Variable:
-        """Reduce some axes.
+        """Reduce some axes to their sum or mean.
 
         Args:
-            op: ``ReduceMean`` or one of its kin.
+            op: ``ReduceSum`` or ``ReduceMean``; shape inference of onnxruntime knows no others.
             tensor: any tensor.
             axes: which to reduce.
             name: of the node.
             keep: leave them with size 1.
         """
-        if self.opset < 18:
-            return self.node(op, name, [tensor], axes=list(axes), keepdims=int(keep))
+        if not keep:  # OpenVINO merges a sum without its axis wrongly with what follows
+            return self.squeeze(self.reduce(op, tensor, axes, f"{name}/kept", keep=True), axes, name)
+        if self.opset < (13 if op == "ReduceSum" else 18):
+            return self.node(op, name, [tensor], axes=list(axes), keepdims=1)
         where = self.constant(f"{name}/axes", np.array(axes, np.int64))
-        return self.node(op, name, [tensor, where], keepdims=int(keep))
+        return self.node(op, name, [tensor, where], keepdims=1)
+
+    def largest(self, tensor: gs.Tensor, name: str, least: bool = False) -> gs.Variable:
+        """Return the largest entry along the last axis, which stays with size 1.
+
+        Args:
+            tensor: any tensor.
+            name: of the node.
+            least: the smallest instead.
+        """
+        result = gs.Variable(f"{self.prefix}/{name}")
+        places = gs.Variable(f"{result.name}/places")
+        one = self.constant(f"{name}/one", np.array([1]))
+        attributes = {"axis": -1, **({"largest": 0} if least else {})}
+        self.graph.nodes.append(gs.Node("TopK", result.name, attributes, [tensor, one], [result, places]))
+        return result
 
     def logsumexp(self, scores: gs.Tensor, name: str) -> gs.Variable:
-        """Reduce the last axis, which stays with size 1, to the logarithm of the sum of exponentials."""
-        return self.reduce("ReduceLogSumExp", scores, [-1], name, keep=True)
+        """Reduce the last axis, which stays with size 1, to the logarithm of the sum of exponentials.
 
-    def total(self, tensor: gs.Tensor, axis: int, name: str) -> gs.Variable:
+        What the logarithm of the softmax subtracts from each entry. It is read off the largest one: there
+        nothing is lost to rounding, and entries of minus infinity do not matter beside a finite one.
+        """
+        shares = self.node("LogSoftmax", f"{name}/shares", [scores], axis=-1)
+        most, share = self.largest(scores, f"{name}/most"), self.largest(shares, f"{name}/share")
+        return self.node("Sub", name, [most, share])
+
+    def total(self, tensor: gs.Tensor, axis: int, name: str, keep: bool = False) -> gs.Variable:
         """Reduce an axis to its sum.
 
         Args:
             tensor: any tensor.
-            axis: which to sum over; the result lacks it.
+            axis: which to sum over.
             name: of the node.
+            keep: leave it with size 1.
         """
-        if self.opset < 13:
-            return self.node("ReduceSum", name, [tensor], axes=[axis], keepdims=0)
-        where = self.constant(f"{name}/axes", np.array([axis], np.int64))
-        return self.node("ReduceSum", name, [tensor, where], keepdims=0)
+        return self.reduce("ReduceSum", tensor, [axis], name, keep)
 
     def expand(self, tensor: gs.Tensor, axis: int, name: str) -> gs.Variable:
         """Add a new axis of size 1.
@@ -112,17 +163,18 @@ class Builder:
             return self.node("Unsqueeze", name, [tensor], axes=[axis])
         return self.node("Unsqueeze", name, [tensor, self.constant(f"{name}/axes", np.array([axis]))])
 
-    def squeeze(self, tensor: gs.Tensor, axis: int, name: str) -> gs.Variable:
-        """Drop an axis of size 1.
+    def squeeze(self, tensor: gs.Tensor, axes: int | Sequence[int], name: str) -> gs.Variable:
+        """Drop axes of size 1.
 
         Args:
             tensor: any tensor.
-            axis: which.
+            axes: which.
             name: of the node.
         """
+        axes = [axes] if isinstance(axes, int) else list(axes)
         if self.opset < 13:
-            return self.node("Squeeze", name, [tensor], axes=[axis])
-        return self.node("Squeeze", name, [tensor, self.constant(f"{name}/axes", np.array([axis]))])
+            return self.node("Squeeze", name, [tensor], axes=axes)
+        return self.node("Squeeze", name, [tensor, self.constant(f"{name}/axes", np.array(axes))])
 
     def split_axis(
         self, tensor: gs.Tensor, sizes: Sequence[int | None], axis: int, parts: Sequence[int], name: str

@@ -18,7 +18,7 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProt
 FORMS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 LOWEST = -1e4
 """What minus infinity is taken as where it is reckoned with: in half precision, too, its exponential is 0."""
-NEAR = 12
+NEAR = 16
 """So many nodes before the logits are searched for what makes them infinite."""
 
 
@@ -100,23 +100,42 @@ ELEMENTWISE = frozenset(
     "ScatterND",
     "Squeeze",
     "Sub",
+    "TopK",
     "Transpose",
     "Unsqueeze",
     "Where",
 }
 
 
-def finite(scores: gs.Tensor, dtype: np.dtype[Any], build: Builder) -> gs.Tensor:
+def finite(scores: gs.Tensor, dtype: np.dtype[Any], build: Builder, name: str = "finite") -> gs.Tensor:
     """Return logits, minus infinity as :data:`LOWEST`: so softmax and differences of them are numbers.
 
     Args:
         scores: logits.
         dtype: of them.
         build: adds a node where it is needed.
+        name: of that node.
     """
     if not may_be_infinite(scores):
         return scores
-    return build.node("Max", "finite", [scores, build.constant("lowest", np.array(LOWEST, dtype))])
+    return build.node("Max", name, [scores, build.constant(f"{name}/lowest", np.array(LOWEST, dtype))])
+
+
+def bounded(scores: gs.Tensor, dtype: np.dtype[Any], build: Builder, name: str = "bounded") -> gs.Tensor:
+    """Return logits, minus infinity as the least number of their type.
+
+    The logarithm of a softmax over nothing but minus infinity is not a number.
+
+    Args:
+        scores: logits.
+        dtype: of them.
+        build: adds a node where it is needed.
+        name: of that node.
+    """
+    if not may_be_infinite(scores):
+        return scores
+    least = build.constant(f"{name}/least", np.array(np.finfo(dtype).min, dtype))
+    return build.node("Max", name, [scores, least])
 
 
 def _log_of(tensor: gs.Tensor, axis: int, build: Builder) -> gs.Tensor | None:

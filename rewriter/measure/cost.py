@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from graft.rewriter.arrays import Mask
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.vocabulary import PREPARED
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.measure.latency import LatencyModel, LatencyTable
 from graft.rewriter.operators import Work, operator_of
@@ -44,6 +45,8 @@ class Cost:
 class CostModel:
     """The cost of a model under any mask of channels, without cutting it.
 
+    Bringing raw pixels to a parent's size does not count: a parent is given images of its size.
+
     Args:
         groups: the analysis of the model.
         head: names of nodes whose parameters do not count (their work does).
@@ -66,6 +69,8 @@ class CostModel:
         unknown: set[str] = set()
         self._constants: dict[object, tuple[gs.Constant, Parameter | None]] = {}
         for node in groups.nodes:
+            if PREPARED in node.name:
+                continue
             operator = operator_of(node)
             with naming(node, groups.channel_map.path):
                 self._work += operator.work(node, groups)

@@ -57,11 +57,12 @@ from graft.rewriter.operators.pooling import Pooling
 from graft.rewriter.operators.recurrent import Recurrent
 from graft.rewriter.operators.reduction import ArgMax, CumSum, Reduction, SelectiveReduction, TopK
 from graft.rewriter.operators.reshape import Expand, Reshape, Shape
-from graft.rewriter.operators.spatial import DepthToSpace, Resize, Sampling, SpaceToDepth
+from graft.rewriter.operators.spatial import DepthToSpace, Resampling, Resize, Sampling, SpaceToDepth
 from graft.rewriter.operators.uncut import Fused, LinearModel, PackedMatrix, Quantization, UncutLayer
 from graft.rewriter.plug_ins import plug_ins
 
 OPERATORS: tuple[Operator, ...] = (
+    Resampling(),
     *(Convolution(), TransposedConvolution(), Gemm(), MatMul(), Einsum(), Recurrent()),
     *(Attention(), MultiHeadAttention(), FusedAttention()),
     *(Elementwise(), Activation(), Dropout(), Broadcast(), MicrosoftGelu(), ParametricRelu()),

@@ -6,7 +6,17 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.rewriter.channels.flow import Flow
-from graft.rewriter.operators.base import Cut, Operator, constant_ints, given, positive, set_constant
+from graft.rewriter.graph.vocabulary import PREPARED
+from graft.rewriter.operators.base import (
+    ChannelLookup,
+    Cut,
+    Operator,
+    Pinning,
+    constant_ints,
+    given,
+    positive,
+    set_constant,
+)
 
 
 class Resize(Operator):
@@ -104,3 +114,20 @@ class SpaceToDepth(Operator):
         along = axes[1] if len(axes) > 1 else None
         new = None if along is None else np.tile(along, blocks)
         flow.give(node.outputs[0], [*axes[:1], new, *[None] * (len(axes) - 2)] if axes else [])
+
+
+class Resampling(Pinning):
+    """A product that brings raw pixels to another size: no layer, and what it multiplies is not counted.
+
+    A parent is given images of its size, and what brings them to it counts nowhere.
+    """
+
+    types = ("MatMul",)
+
+    def fits(self, node: gs.Node) -> bool:
+        """Return whether Graft wrote the product to prepare pixels."""
+        return PREPARED in node.name
+
+    def unknown_work(self, node: gs.Node, channels: ChannelLookup) -> bool:
+        """Return ``False``: it is left out."""
+        return False
