@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graft.passes.base import Context, Declined
+from graft.passes.cut.head import Head
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.unused import unused_channels
 from graft.passes.cut.verify import Pruned, Verify
 from graft.passes.decompose import DecomposeReport
 from graft.passes.parent import Parent
 from graft.passes.published import MaskInputs, MaskMethod
+from graft.rewriter.card.card import OTHER
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.groups.analysed import Analysed
@@ -25,10 +27,12 @@ class MaskedReport(DecomposeReport):
     """A module of the parent's shape; ``changed`` counts the channels that it lacks, where it was cut.
 
     Attributes:
+        removed: edges, units or gates that the method removed (:class:`graft.passes.published.MaskReport`).
         zero_weights: share of the weights (not biases) of the module that are 0, before it was cut.
         zero_weights_parent: the same of its parent.
     """
 
+    removed: int
     zero_weights: float
     zero_weights_parent: float
 
@@ -82,6 +86,8 @@ class Mask:
             lambda key, make: parent.once(samples, key, make),
         )
         masked = self.method.mask(model, inputs)
+        if self.method.pair and masked.negative is not None:
+            _keep_pair(model, self.name, masked.negative)
         zeros = zero_share(kernels(model))
         whole = Analysed.of(model)
         kept = whole.groups.everything()
@@ -103,6 +109,7 @@ class Mask:
             plan=plan,
             cost=self._stamp(parent, cut.model, plan, zeros),
             difference=difference,
+            removed=masked.changed,
             zero_weights=zeros,
             zero_weights_parent=zero_share(kernels(parent.model)),
         )
@@ -126,3 +133,10 @@ class Mask:
         }
         stamp(model, "module", origin, figures)
         return cost
+
+
+def _keep_pair(model: Model, name: str, negative: int) -> None:
+    """Keep the output of a class and that of all others, in place."""
+    other = model.require_card().labels[negative]
+    Head((name, other), together=True)(model, Context())
+    model.card = model.require_card().replace(labels=(name, OTHER))

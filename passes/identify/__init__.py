@@ -47,7 +47,7 @@ def method_of(method: str | Method) -> Method:
     """
     if isinstance(method, Method):
         return method
-    if method in masks():
+    if method in masks() and method not in methods():
         raise GraftError(
             "method-masks",
             f"the method {method} makes masks of the parent: it ranks no channels",

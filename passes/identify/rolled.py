@@ -11,6 +11,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from graft.passes.identify.method import ImportanceInputs, Method
+from graft.passes.published.icse23_examples import SWITCHES
+from graft.passes.published.icse23_units import central_tendency, opening
+from graft.passes.published.observed import observed
 from graft.rewriter.arrays import Channels, Scores
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
@@ -19,11 +22,6 @@ from graft.rewriter.run.recurrent_cell import RecurrentCell
 
 POSITIVES = NEGATIVES = 500
 """Samples of the classes, and of all others together, as the authors take them."""
-SWITCHES = ("sigmoid", "hardsigmoid")
-"""Activations that open and close."""
-OUTLIER = 2.0
-"""Times the median distance from the median; what lies further out does not count."""
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -90,21 +88,6 @@ class RolledGates(Rolled):
     gates: ClassVar[bool] = True
 
 
-def central_tendency(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mean absolute value of each column without outliers: (rows, units) to (units,)."""
-    size = np.abs(values.astype(np.float64))
-    away = np.abs(size - np.median(size, axis=0))
-    usual = away < OUTLIER * np.median(away, axis=0)
-    usual |= ~usual.any(axis=0)  # where half of the values are equal
-    mean: NDArray[np.float64] = np.where(usual, size, 0).sum(axis=0) / usual.sum(axis=0)
-    return mean
-
-
-def opening(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the share of rows where each column is half open: (rows, units) to (units,)."""
-    return np.asarray((np.abs(values) >= 0.5).mean(axis=0))
-
-
 def _is_switch(node: gs.Node, gate: int) -> bool:
     cell = RecurrentCell(node)
     return cell.functions[cell.place(gate)] in SWITCHES
@@ -130,17 +113,9 @@ def _rows_of(
     numbers = [samples.card.class_index(name) for name in inputs.classes]
     names = {node.outputs[0].name: None for node, _ in nodes}
     names |= {name: None for node, _ in nodes for name in RecurrentCell(node).reads() if gates}
-    model = inputs.model.copy()
-    given, tensors = {tensor.name for tensor in model.graph.inputs}, model.graph.tensors()
-    asked = [name for name in names if name not in given]
-    for name in asked:
-        tensors[name].dtype = tensors[name].dtype or np.dtype(np.float32)
-    model.graph.outputs = [tensors[name] for name in asked]
-    session = inputs.device.open(model)
     parts: list[list[NDArray[Any]]] = [[] for _ in nodes]
     flags = []
-    for feed, labels in session.batches(samples, BATCH):
-        values = {**feed, **session.run(feed, asked)}
+    for values, labels in observed(inputs.model, list(names), samples, inputs.device):
         labels = labels.reshape(len(labels), -1)
         wanted = np.where(labels == IGNORED, IGNORED, np.isin(labels, numbers))
         for (node, _), part in zip(nodes, parts, strict=True):

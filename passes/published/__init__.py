@@ -10,6 +10,7 @@ from functools import cache
 from types import MappingProxyType
 
 from graft.passes.published.fse20 import CmC, CmRie, TiHp, TiI, TiPn, TiSne
+from graft.passes.published.icse23 import Rolled, RolledGates, Unrolled, UnrolledGates
 from graft.passes.published.method import (
     CODE,
     PAPER,
@@ -21,7 +22,10 @@ from graft.passes.published.method import (
 )
 from graft.rewriter.plug_ins import plug_ins
 
-MASKS: tuple[MaskMethod, ...] = (TiI(), TiPn(), TiHp(), TiSne(), CmC(), CmRie())
+MASKS: tuple[MaskMethod, ...] = (
+    *(TiI(), TiPn(), TiHp(), TiSne(), CmC(), CmRie()),
+    *(Rolled(), RolledGates(), Unrolled(), UnrolledGates()),
+)
 
 ENTRY_POINTS = "graft.methods"
 """Where other distributions name methods of their own, of both kinds."""

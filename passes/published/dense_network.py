@@ -40,6 +40,52 @@ class Dense:
         return Dense(np.zeros_like(self.weights), np.zeros_like(self.bias))
 
 
+@dataclass(frozen=True)
+class DenseLayer:
+    """Nodes of a dense layer in a graph.
+
+    Attributes:
+        product: ``Gemm`` or ``MatMul``.
+        sum: the ``Add`` behind a ``MatMul`` that has the bias.
+    """
+
+    product: gs.Node
+    sum: gs.Node | None = None
+
+    @property
+    def _map(self) -> AffineMap:
+        found = affine_map_of(self.product)
+        assert found is not None
+        return found
+
+    @property
+    def input(self) -> gs.Tensor:
+        """The tensor that it reads."""
+        return self.product.inputs[0]
+
+    def weights(self) -> Single:
+        """Return the matrix, float32 (inputs, units)."""
+        return np.asarray(self._map.coefficients(self.product)[0].T, np.float32)
+
+    def offset(self) -> Single:
+        """Return the bias, float32 (units,); zeros where there is none."""
+        bias = self._map.offset(self.product)
+        if self.sum is not None:
+            bias = bias + self.sum.inputs[_bias_input(self.sum)].values.reshape(-1)
+        return np.asarray(bias, np.float32)
+
+    def write(self, layer: Dense) -> None:
+        """Take the weights of ``layer``."""
+        self._map.set_coefficients(self.product, layer.weights.T[None])
+        if self.sum is None:
+            self.product.attrs["beta"] = 1.0
+            set_constant(self.product, 2, layer.bias.astype(self.product.inputs[1].dtype))
+        else:
+            place = _bias_input(self.sum)
+            old = self.sum.inputs[place].values
+            set_constant(self.sum, place, layer.bias.astype(old.dtype))
+
+
 class DenseNetwork:
     """The layers of a dense classifier, from its input to its logits.
 
@@ -57,16 +103,14 @@ class DenseNetwork:
 
     def __init__(self, model: Model, method: str) -> None:
         self._method = method
-        self._places: list[_Place] = []
-        tensor: gs.Tensor = model.graph.outputs[0]
-        if tensor.inputs and tensor.inputs[0].op == "Softmax":
-            tensor = tensor.inputs[0].inputs[0]
+        self._places: list[DenseLayer] = []
+        tensor = logits_of(model)
         while True:
-            place = _layer_behind(tensor)
+            place = layer_behind(tensor)
             if place is None:
                 break
             self._places.insert(0, place)
-            tensor = place.product.inputs[0]
+            tensor = place.input
             if not (tensor.inputs and tensor.inputs[0].op == ACTIVATION):
                 break
             tensor = tensor.inputs[0].inputs[0]
@@ -95,61 +139,27 @@ class DenseNetwork:
             place.write(layer)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Nodes of a layer.
-
-    Attributes:
-        product: ``Gemm`` or ``MatMul``.
-        sum: the ``Add`` behind a ``MatMul`` that has the bias.
-    """
-
-    product: gs.Node
-    sum: gs.Node | None = None
-
-    @property
-    def _map(self) -> AffineMap:
-        found = affine_map_of(self.product)
-        assert found is not None
-        return found
-
-    def weights(self) -> Single:
-        """Return the matrix, float32 (inputs, units)."""
-        return np.asarray(self._map.coefficients(self.product)[0].T, np.float32)
-
-    def offset(self) -> Single:
-        """Return the bias, float32 (units,); zeros where there is none."""
-        bias = self._map.offset(self.product)
-        if self.sum is not None:
-            bias = bias + self.sum.inputs[_bias_input(self.sum)].values.reshape(-1)
-        return np.asarray(bias, np.float32)
-
-    def write(self, layer: Dense) -> None:
-        """Take the weights of ``layer``."""
-        self._map.set_coefficients(self.product, layer.weights.T[None])
-        if self.sum is None:
-            self.product.attrs["beta"] = 1.0
-            set_constant(self.product, 2, layer.bias.astype(self.product.inputs[1].dtype))
-        else:
-            place = _bias_input(self.sum)
-            old = self.sum.inputs[place].values
-            set_constant(self.sum, place, layer.bias.astype(old.dtype))
-
-
 def _bias_input(node: gs.Node) -> int:
     return 0 if is_constant(node.inputs[0]) else 1
 
 
-def _layer_behind(tensor: gs.Tensor) -> _Place | None:
+def logits_of(model: Model) -> gs.Tensor:
+    """Return the only output of a model, before its softmax where it has one."""
+    tensor: gs.Tensor = model.graph.outputs[0]
+    softmax = tensor.inputs and tensor.inputs[0].op == "Softmax"
+    return tensor.inputs[0].inputs[0] if softmax else tensor
+
+
+def layer_behind(tensor: gs.Tensor) -> DenseLayer | None:
     """Return the layer that makes a tensor, its bias included; ``None`` where something else does."""
     node = tensor.inputs[0] if tensor.inputs else None
     if node is None:
         return None
     if node.op != "Add":
-        return _Place(node) if node.op in PRODUCTS and affine_map_of(node) else None
+        return DenseLayer(node) if node.op in PRODUCTS and affine_map_of(node) else None
     data, bias = node.inputs[1 - _bias_input(node)], node.inputs[_bias_input(node)]
     product = data.inputs[0] if data.inputs else None
     if product is None or product.op != "MatMul" or not is_constant(bias) or affine_map_of(product) is None:
         return None
     units = product.inputs[1].shape[1]
-    return _Place(product, node) if bias.values.size == units == bias.shape[-1] else None
+    return DenseLayer(product, node) if bias.values.size == units == bias.shape[-1] else None

@@ -49,7 +49,7 @@ class MaskInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskReport(Report):
-    """A mask; ``changed`` counts the weights that became 0.
+    """A mask; ``changed`` counts what was removed: edges of dense layers, units or gates of recurrent ones.
 
     Attributes:
         positives: number of examples of the class that were used.
@@ -75,6 +75,8 @@ class MaskMethod(NamedMethod):
     A method is a frozen dataclass; the defaults of its fields are those of its authors.
     """
 
+    pair: ClassVar[bool] = False
+    """Its modules have two outputs, the class and all others; else all outputs of the parent."""
     scores: ClassVar[str]
     """How its modules are compared in a composite, see :mod:`graft.passes.compare`."""
 

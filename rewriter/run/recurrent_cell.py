@@ -75,17 +75,19 @@ class RecurrentCell:
 
     Args:
         node: an ``LSTM``, ``GRU`` or ``RNN`` with constant weights.
+        dtype: precision of what is computed.
     """
 
-    def __init__(self, node: gs.Node) -> None:
+    def __init__(self, node: gs.Node, dtype: type[np.floating[Any]] = np.float32) -> None:
         self.node = node
+        self.dtype = dtype
         self.gates = Recurrent.gates[node.op]
-        self.weight = node.inputs[WEIGHT].values[0].astype(np.float32)
-        self.recurrence = node.inputs[RECURRENCE].values[0].astype(np.float32)
+        self.weight = node.inputs[WEIGHT].values[0].astype(dtype)
+        self.recurrence = node.inputs[RECURRENCE].values[0].astype(dtype)
         self.units = self.recurrence.shape[1]
         bias = given(node, BIAS)
-        both = np.zeros((2, len(self.weight)), np.float32)
-        self.bias = both if bias is None else bias.values.astype(np.float32).reshape(2, -1)
+        both = np.zeros((2, len(self.weight)), dtype)
+        self.bias = both if bias is None else bias.values.astype(dtype).reshape(2, -1)
 
     @staticmethod
     def fits(node: gs.Node) -> bool:
@@ -108,7 +110,7 @@ class RecurrentCell:
             tensors: those that :meth:`reads` names.
             states: (steps, 1, samples, units), the node's first output.
         """
-        data = tensors[self.node.inputs[DATA].name].astype(np.float32)
+        data = tensors[self.node.inputs[DATA].name].astype(self.dtype)
         data = data.reshape(-1, data.shape[-1])
         before = self._before(tensors, states[:, 0])
         if self.node.op != "GRU":
@@ -147,10 +149,10 @@ class RecurrentCell:
         start, first = given(self.node, HIDDEN), np.zeros_like(states[:1])
         if start is not None:
             values = start.values if is_constant(start) else tensors[start.name]
-            first = np.broadcast_to(values, first.shape).astype(np.float32)
+            first = np.broadcast_to(values, first.shape).astype(self.dtype)
         reverse = self.node.attrs.get("direction", "forward") in ("reverse", b"reverse")
         parts = [states[1:], first] if reverse else [first, states[:-1]]
-        return np.concatenate(parts).reshape(-1, self.units).astype(np.float32)
+        return np.concatenate(parts).reshape(-1, self.units).astype(self.dtype)
 
     def _part(self, gates: tuple[int, ...], data: Single | None, before: Single | None) -> Part:
         read = [values for values in (data, before) if values is not None]
@@ -226,4 +228,4 @@ class RecurrentCell:
             taken = [next(values, defaults[name]) if name in defaults else 0.0 for name in names]
             parameters.append(float(taken[place]))
         function = ACTIVATIONS[names[place]]
-        return lambda made: np.asarray(function(made, *parameters), np.float32)
+        return lambda made: np.asarray(function(made, *parameters), self.dtype)

@@ -63,6 +63,21 @@ def test_options_that_do_not_apply_are_one_line(
     assert result.err.count("\n") <= 2 and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("method", ["icse23:rolled", "icse23:unrolled"])
+def test_a_recurrent_network(capfd: pytest.CaptureFixture[str], tmp_path: Path, method: str) -> None:
+    """Masks without a budget; with one, units are ranked and cut."""
+    line = (MODELS / "languages_torch.onnx", "--data", MODELS / "languages_sample.npz")
+    classes = ("--classes", "Danish,French,German", "--samples-per-class", "40", "--method", method)
+    told = found(capfd, "decompose", *line, *classes, "-o", tmp_path / "masks")
+    assert told["method"] == method and told["composed_top1"] > 0.8
+    ratios = [entry["macs_ratio"] for entry in told["modules"]]
+    assert all(ratio > 0.95 for ratio in ratios) and all(e["zero_weights_ratio"] for e in told["modules"])
+    scores = ("--strategy", "branches", "--scores", "odds")
+    found(capfd, "compose", tmp_path / "masks", *scores, "-o", tmp_path / "all.onnx")
+    measured = found(capfd, "evaluate", tmp_path / "all.onnx", *line[1:])
+    assert measured["top1"] == told["composed_top1"]
+
+
 def test_a_network_that_is_not_dense_is_refused(graft: Graft, tmp_path: Path) -> None:
     line = (MODELS / "mnist_torch.onnx", "--data", MODELS / "mnist_sample.npz", "--method", "fse20:ti-i")
     result = graft("decompose", *line, "-o", tmp_path / "out")

@@ -79,7 +79,7 @@ def test_a_mask_has_the_shape_of_its_parent_unless_it_is_cut(cut: bool) -> None:
     assert zero_share(kernels(of.model)) == 0, "the parent stays as it is"
 
 
-@pytest.mark.parametrize("method", sorted(masks()))
+@pytest.mark.parametrize("method", sorted(name for name in masks() if name.startswith("fse20")))
 @pytest.mark.parametrize("variant", ["code", "paper"])
 def test_every_published_method_makes_modules_that_compose(method: str, variant: str) -> None:
     of = parent()

@@ -76,7 +76,7 @@ class DecomposeMethod(options.CompensateOptions):
 
     method: Annotated[
         str | None,
-        one_of(lambda: (*methods(), *masks())),
+        one_of(lambda: tuple(dict.fromkeys((*methods(), *masks())))),
         Option(
             "Importance of channels, or a published method whose modules are masks of MODEL. Default: "
             f"{MEASURED}, {DEFAULT} for recurrent models.",
@@ -162,13 +162,12 @@ def command(
     sets = [names] if subject.together else [(name,) for name in names]
     decompose = _decompose(names, parent, (subject, budget, method), verify=not run.no_verify)
     estimate = Estimate(parent, samples, device)
-    mask, max_drop = method.mask, None
+    mask, max_drop = _mask(subject, budget, method), None
     if mask is None:
         if budget.keep is None and budget.plan is None:
             check_samples(samples)
         decompose, max_drop, sources = _chosen(decompose, len(sets), budget, method, estimate)
     else:
-        _check_masks(mask, subject, budget, method)
         sources = {"method": mask.name, "method_reason": "asked for", "method_options": mask.options()}
     held_out = data.held_out(dataset, parent.card, names)
     observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
@@ -236,14 +235,18 @@ def _chosen(
     return decompose, max_drop, sources | (choice.plain() if number else {})
 
 
-def _check_masks(
-    mask: MaskMethod, subject: ModuleOptions, budget: DecomposeBudget, method: DecomposeMethod
-) -> None:
-    """Refuse options that modules which are masks of the parent have no use for.
+def _mask(subject: ModuleOptions, budget: DecomposeBudget, method: DecomposeMethod) -> MaskMethod | None:
+    """Return the published method whose modules are masks, with its options; ``None``: none was asked for.
+
+    One that ranks channels as well does so where there is a budget.
 
     Raises:
-        GraftError: one was given.
+        GraftError: an option was given that masks of the parent have no use for.
     """
+    mask = method.mask
+    limits = (budget.keep, budget.max_drop, budget.plan)
+    if mask is None or (mask.name in methods() and any(each is not None for each in limits)):
+        return None
     given = {
         "--together": subject.together,
         "--other": subject.other,
@@ -261,6 +264,7 @@ def _check_masks(
             f"the method {mask.name} makes a mask of the parent for each class: {flag} does not apply",
             "leave it out; --cut removes the channels that zeros leave without a part",
         )
+    return mask
 
 
 def _budgeted(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graft.passes.identify import ImportanceInputs, method_of
-from graft.passes.identify.rolled import central_tendency
+from graft.passes.published.icse23_units import central_tendency
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
