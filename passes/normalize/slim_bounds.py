@@ -13,6 +13,8 @@ import onnx
 from onnxslim.core.optimization import weight_tying
 from onnxslim.core.shape_inference.context import InferenceContext
 
+from graft.passes.normalize.slim_readers import move_readers
+
 AXES = 64
 """More axes than numpy takes."""
 
@@ -43,14 +45,24 @@ def constants_bounded() -> Iterator[None]:
         alike = defaultdict[Hashable, list[Any]](list)
         for constant in constants:
             alike[key(constant)].append(constant)
-        for some in alike.values():
-            pairs(some)
+        move_readers([pair for some in alike.values() for pair in _equal(some)])
 
     weight_tying.find_and_remove_replaceable_constants = bounded
     try:
         yield
     finally:
         weight_tying.find_and_remove_replaceable_constants = pairs
+
+
+def _equal(constants: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield the constants that are equal to one before them, and that one."""
+    firsts = list[Any]()
+    for constant in constants:
+        first = next((each for each in firsts if each == constant), None)
+        if first is None:
+            firsts.append(constant)
+        else:
+            yield constant, first
 
 
 def key(constant: Any) -> Hashable:

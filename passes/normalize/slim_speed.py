@@ -16,10 +16,11 @@ import onnx
 import onnxslim.utils
 from onnxslim.third_party.onnx_graphsurgeon.ir.graph import Graph
 from onnxslim.third_party.onnx_graphsurgeon.ir.node import Node
-from onnxslim.third_party.onnx_graphsurgeon.ir.tensor import Constant, Variable
+from onnxslim.third_party.onnx_graphsurgeon.ir.tensor import Constant, Tensor, Variable
 from onnxslim.third_party.onnx_graphsurgeon.util.misc import SynchronizedList
 
 from graft.passes.normalize.slim_bounds import key
+from graft.passes.normalize.slim_readers import detach, move_readers
 
 MOVES = 100
 """Readers that are moved from one tensor to another, for each node of a graph."""
@@ -46,7 +47,12 @@ _subexpressions = importlib.import_module("onnxslim.core.optimization.subexpress
 """Its package gives the name to a function."""
 _PATCHED = (
     *((Variable, "__eq__"), (Variable, "replace_all_uses_with"), (Node, "__eq__")),
-    *((Graph, "toposort"), (onnxslim.utils, "check_point"), (SynchronizedList, "_remove_from_elem")),
+    *(
+        (Graph, "toposort"),
+        (Graph, "layer"),
+        (onnxslim.utils, "check_point"),
+        (SynchronizedList, "_remove_from_elem"),
+    ),
     (_subexpressions, "find_and_remove_replaceable_nodes"),
 )
 
@@ -61,7 +67,7 @@ class _Searches:
 
     def __init__(self, nodes: int, before: Sequence[Any]) -> None:
         self._left = MOVES * max(nodes, FEW)
-        self._equal, self._move, self._same, self._sort, self._read, *_ = before
+        self._equal, self._move, self._same, self._sort, self._layer, self._read, *_ = before
         self._known: dict[tuple[int, int], bool] | None = None
 
     def patches(self) -> tuple[Any, ...]:
@@ -71,6 +77,7 @@ class _Searches:
             lambda one, other: self._replace(one, other),
             lambda one, other: one.name == other.name and self._same(one, other),
             self._toposort(),
+            lambda graph, *a, **options: _added(graph, *a, **options) or self._layer(graph, *a, **options),
             lambda model: _Point(model, self._graphs_equal),
             _remove_from_elem,
             _merge_equal_nodes,
@@ -107,6 +114,15 @@ class _Searches:
             return bool(graphs[0] == graphs[1])
         finally:
             self._known = None
+
+
+def _added(graph: Any, inputs: Any = (), outputs: Any = (), *a: Any, **options: Any) -> Any:
+    """Add a node to a graph and return what it makes; ``None`` where a name has to be found for it first."""
+    if "name" not in options or not all(isinstance(each, Tensor) for each in (*inputs, *outputs)):
+        return None
+    node = Node(*a, **options, inputs=inputs, outputs=outputs)
+    graph.nodes.append(node)
+    return node.outputs
 
 
 def _sorted_by_level(graph: Any) -> Any:
@@ -160,8 +176,9 @@ def _equal_messages(one: onnx.ModelProto, other: onnx.ModelProto) -> bool | None
     if [*map(_head, one.graph.node)] != [*map(_head, other.graph.node)]:
         return False
     types = _types(one), _types(other)
-    if bool(types[0]) != bool(types[1]):
-        return False
+    ends = {value.name for value in one.graph.output}
+    if bool(types[0].keys() - ends) != bool(types[1].keys() - ends):
+        return False  # types of outputs are known without a note
     if types[0] != types[1] or any(len(found) > 1 for found in types[0].values()):
         return None
     if all(getattr(one, name) == getattr(other, name) for name in ("opset_import", "functions")) and all(
@@ -195,7 +212,7 @@ def _merge_equal_nodes(nodes: Sequence[Any], graph_output_ids: set[int] | None =
     """Let the readers of equal nodes read the first of them, one that makes an output before others."""
     alike = defaultdict[Hashable, list[Any]](list)
     for node in nodes:
-        names = [tensor.name for tensor in node.inputs if isinstance(tensor, Variable)]
+        names = _names(node.inputs)
         if any(names) or len(names) > 1:
             alike[tuple(names)].append(node)
     moves, gone = list[tuple[Any, Any]](), list[Any]()
@@ -205,7 +222,7 @@ def _merge_equal_nodes(nodes: Sequence[Any], graph_output_ids: set[int] | None =
                 moves.extend(zip(node.outputs, first.outputs, strict=False))
                 gone.append(node)
     move_readers(moves)
-    _detach(gone)
+    detach(gone)
 
 
 def _equal(nodes: Sequence[Any], output_ids: set[int] | None) -> Iterator[tuple[Any, Any]]:
@@ -230,45 +247,24 @@ def _gives(first: Any, node: Any) -> bool:
 
 def _node_key(node: Any) -> Hashable:
     """Return the same for equal nodes that read the same variables."""
-    attributes = tuple(sorted((name, _attribute_key(value)) for name, value in node.attrs.items()))
+    attributes = tuple((name, _attribute_key(node.attrs[name])) for name in sorted(node.attrs))
     given = tuple(key(tensor) if isinstance(tensor, Constant) else tensor.name for tensor in node.inputs)
     return node.domain, attributes, given
 
 
-def _attribute_key(value: Any) -> str:
+def _attribute_key(value: Any) -> Hashable:
+    if isinstance(value, Constant):
+        return key(value)
+    if isinstance(value, Graph):
+        return tuple(
+            (node.op, node.name, *_names(node.inputs), None, *_names(node.outputs)) for node in value.nodes
+        )
     plain = value if isinstance(value, list | tuple) else (value,)
     if all(isinstance(each, int | float | str | bytes) for each in plain):
         return repr([float(each) if isinstance(each, int | float) else each for each in plain])
     return ""
 
 
-def move_readers(moves: Iterable[tuple[Any, Any]]) -> None:
-    """Let the nodes that read the first tensor of each pair read the second; all at once.
-
-    Args:
-        moves: pairs of tensors; none is first in one pair and second in another.
-    """
-    places = dict[int, dict[int, list[int]]]()
-    for old, new in moves:
-        readers = {id(reader): reader for reader in old.outputs}
-        list.clear(old.outputs)
-        for reader in readers.values():
-            if id(reader) not in places:
-                found = places[id(reader)] = defaultdict(list)
-                for at, tensor in enumerate(reader.inputs):
-                    found[id(tensor)].append(at)
-            for at in places[id(reader)].pop(id(old)):
-                list.__setitem__(reader.inputs, at, new)
-                list.append(new.outputs, reader)
-
-
-def _detach(nodes: Sequence[Any]) -> None:
-    """Take nodes out of the graph; tensors that many of them read are looked through once."""
-    gone = {id(node) for node in nodes}
-    read = {id(tensor): tensor for node in nodes for tensor in node.inputs}
-    for tensor in read.values():
-        left = [reader for reader in tensor.outputs if id(reader) not in gone]
-        list.__setitem__(tensor.outputs, slice(None), left)
-    for node in nodes:
-        list.clear(node.inputs)
-        node.outputs.clear()
+def _names(tensors: Iterable[Any]) -> list[str]:
+    """Return the names of variables; constants may be called differently and be equal."""
+    return [tensor.name for tensor in tensors if isinstance(tensor, Variable)]

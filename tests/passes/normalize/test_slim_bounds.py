@@ -47,3 +47,13 @@ def test_thousands_of_constants_are_not_compared_in_pairs(monkeypatch: pytest.Mo
         names = tied([np.float32(at // 2) for at in range(2000)])
     assert names == [f"c{at // 2 * 2}" for at in range(2000)]
     assert count < 10_000
+
+
+def test_thousands_of_equal_constants_of_one_node_become_one() -> None:
+    constants = [gs.Constant(f"c{at}", np.array(at % 2)) for at in range(5000)]
+    start = gs.Variable("x", np.int64, ())
+    node = gs.Node("Sum", "sum", inputs=[constants[0], start, *constants], outputs=[gs.Variable("y")])
+    with constants_bounded():
+        weight_tying.find_and_remove_replaceable_constants(constants)
+    assert [tensor.name for tensor in node.inputs] == ["c0", "x", *("c0", "c1") * 2500]
+    assert [len(constant.outputs) for constant in constants[:3]] == [2501, 2500, 0]

@@ -10,6 +10,7 @@ import onnx
 import onnxslim
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxslim.third_party.onnx_graphsurgeon.ir import graph as slim_graph
 from onnxslim.third_party.onnx_graphsurgeon.ir import node as slim_node
 from onnxslim.third_party.onnx_graphsurgeon.ir import tensor as slim_tensor
 
@@ -80,6 +81,33 @@ def shared_tensors() -> onnx.ModelProto:
     return model(nodes, ["s", "i3"], zero=np.float32(0), one=np.float32(1))
 
 
+def branch(op: str, name: str) -> onnx.GraphProto:
+    out = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)]
+    return helper.make_graph([helper.make_node(op, ["x"], [name], f"branch_{name}")], f"in_{name}", [], out)
+
+
+def branches() -> onnx.ModelProto:
+    """Branches that compute the same, one of them under the same names, and fused convolutions."""
+    ways = [
+        node("If", "c", f"f{at}", then_branch=branch(op, name), else_branch=branch("Abs", f"e{name}"))
+        for at, (op, name) in enumerate((("Neg", "t"), ("Neg", "t"), ("Exp", "t"), ("Neg", "u")))
+    ]
+    convolved = [
+        node("Reshape", "x shape", "image"),
+        node("Conv", "image w", "conv"),
+        node("BatchNormalization", "conv scale bias mean var", "norm"),
+        node("Reshape", "norm back", "flat"),
+    ]
+    nodes = [node("ReduceMax", "x", "m", keepdims=0), node("Greater", "m zero", "c"), *ways, *convolved]
+    scale, bias, mean, var = (RNG.uniform(0.5, 2, 4).astype("f") for _ in range(4))
+    return model(
+        [*nodes, node("Sum", "f0 f1 f2 f3 flat", "y")],
+        ["y"],
+        zero=np.float32(0), shape=np.array([-1, 4, 1, 1]), back=np.array([-1, 4]),
+        w=RNG.normal(size=(4, 4, 1, 1)).astype("f"), scale=scale, bias=bias, mean=mean, var=var,
+    )
+
+
 def sorted_badly() -> onnx.ModelProto:
     """Long and short ways to a node, in another order than by their lengths."""
     nodes = [
@@ -90,7 +118,7 @@ def sorted_badly() -> onnx.ModelProto:
     return model(nodes, ["y"])
 
 
-@pytest.mark.parametrize("make", [equal_nodes, shared_tensors, sorted_badly])
+@pytest.mark.parametrize("make", [equal_nodes, shared_tensors, branches, sorted_badly])
 def test_the_simplifier_makes_the_same(make: object) -> None:
     given = make()  # type: ignore[operator]
     plain = onnxslim.slim(onnx.ModelProto.FromString(given.SerializeToString()))
@@ -174,6 +202,42 @@ def test_thousands_of_readers_are_not_compared_in_pairs(
     assert found["y"] == pytest.approx(wanted[kind], rel=1e-4)
     assert len(found) == (NUMBER + 1 if published else 1)
     assert len(subject.graph.nodes) == (2 if kind == "equal readers" and not published else NUMBER + 1)
+
+
+def test_thousands_of_branches_are_not_compared_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, number = counted(monkeypatch), 150
+    nodes = [node("ReduceMax", "x", "m", keepdims=0), node("Greater", "m zero", "c")]
+    for at in range(number):
+        ways = {f"{name}_branch": branch("Neg", f"{name}{at}") for name in ("then", "else")}
+        nodes.append(node("If", "c", f"f{at}", **ways))
+    names = " ".join(f"f{at}" for at in range(number))
+    subject = Model.from_proto(model([*nodes, node("Sum", names, "y")], ["y"], zero=np.float32(0)))
+    Normalize()(subject, Context())
+    assert count[0] < 50 * number
+    assert Device(("cpu",)).open(subject).run({"x": X})["y"] == pytest.approx(-number * X, rel=1e-5)
+
+
+def test_a_fusion_does_not_look_through_the_whole_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, number, whole = [0], 60, slim_graph.Graph.tensors
+
+    def call(*given: object, **options: object) -> object:
+        count[0] += 1
+        return whole(*given, **options)
+
+    monkeypatch.setattr(slim_graph.Graph, "tensors", call)
+    nodes, constants = [node("Reshape", "x shape", "n0")], {"shape": np.array([-1, 4, 1, 1])}
+    weight, image = np.eye(4, dtype="f")[:, :, None, None], X
+    for at in range(number):
+        nodes.append(node("Conv", f"n{at} w", f"c{at}"))
+        nodes.append(node("BatchNormalization", f"c{at} one b{at} zero one", f"n{at + 1}", epsilon=0.0))
+        constants[f"b{at}"] = RNG.normal(size=4).astype("f")
+        image = image + constants[f"b{at}"]
+    nodes.append(node("Reshape", f"n{number} back", "y"))
+    constants |= {"w": weight, "one": np.ones(4, "f"), "zero": np.zeros(4, "f"), "back": np.array([-1, 4])}
+    subject = Model.from_proto(model(nodes, ["y"], **constants))
+    Normalize()(subject, Context())
+    assert len(subject.graph.nodes) == number + 2 and count[0] < number
+    assert Device(("cpu",)).open(subject).run({"x": X})["y"] == pytest.approx(image, abs=1e-4)
 
 
 def test_readers_that_would_move_time_and_again_stay(caplog: pytest.LogCaptureFixture) -> None:
