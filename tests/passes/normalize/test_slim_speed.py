@@ -103,8 +103,14 @@ def branches() -> onnx.ModelProto:
     return model(
         [*nodes, node("Sum", "f0 f1 f2 f3 flat", "y")],
         ["y"],
-        zero=np.float32(0), shape=np.array([-1, 4, 1, 1]), back=np.array([-1, 4]),
-        w=RNG.normal(size=(4, 4, 1, 1)).astype("f"), scale=scale, bias=bias, mean=mean, var=var,
+        zero=np.float32(0),
+        shape=np.array([-1, 4, 1, 1]),
+        back=np.array([-1, 4]),
+        w=RNG.normal(size=(4, 4, 1, 1)).astype("f"),
+        scale=scale,
+        bias=bias,
+        mean=mean,
+        var=var,
     )
 
 
