@@ -67,7 +67,7 @@ class _Searches:
 
     def __init__(self, nodes: int, before: Sequence[Any]) -> None:
         self._left = MOVES * max(nodes, FEW)
-        self._equal, self._move, self._same, self._sort, self._layer, self._read, *_ = before
+        self._equal, _, self._same, self._sort, self._layer, self._read, *_ = before
         self._known: dict[tuple[int, int], bool] | None = None
 
     def patches(self) -> tuple[Any, ...]:
@@ -105,7 +105,10 @@ class _Searches:
         self._left -= len(one.outputs)
         if self._left < 0:
             raise ValueError(f"tensor {one.name} has too many readers")
-        self._move(one, other)
+        lists = [*(maker.outputs for maker in one.inputs), *(reader.inputs for reader in one.outputs)]
+        for tensors in lists:
+            for at in [place for place, tensor in enumerate(tensors) if tensor is one]:
+                tensors[at] = other
 
     def _graphs_equal(self, one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
         graphs = self._read(one), self._read(other)
