@@ -1,0 +1,1 @@
+"""Figures of docs/runtimes.md and docs/deploy.md."""
