@@ -57,7 +57,8 @@ def distribute(folder: Path, name: str, group: str, entries: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/api.md", "docs/comparisons.md", "docs/methods.md", "docs/operators.md"]
+    "page",
+    ["docs/api.md", "docs/comparisons.md", "docs/deploy.md", "docs/methods.md", "docs/operators.md"],
 )
 def test_examples(page: str, installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(installed)

@@ -1,1 +1,3 @@
 """Figures of docs/runtimes.md and docs/deploy.md."""
+
+SECTIONS = ("differences", "latency", "quantized")

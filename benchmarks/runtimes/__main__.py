@@ -1,20 +1,23 @@
-"""Runtime x kind of file: the largest difference from onnxruntime; and what is smaller, is it faster there, too?
+"""Runtime x kind of file: the largest difference from onnxruntime; is what is smaller faster there, too?
 
-    GRAFT_BENCH=... python -m benchmarks.runtimes [--only differences|latency] [--json FILE]
+    GRAFT_BENCH=... python -m benchmarks.runtimes [--only SECTION ...] [--json FILE]
 
-Without ``GRAFT_BENCH`` the bundled models and the zoo are run. onnxruntime-web takes part after ``npm install
---prefix benchmarks/runtimes``, TFLite where ``GRAFT_TFLITE`` names a Python that has onnx2tf.
-"""  # fmt: skip
+Without ``GRAFT_BENCH`` only the bundled models and the zoo are run. onnxruntime-web takes part after
+``npm install --prefix benchmarks/runtimes``, TFLite where ``GRAFT_TFLITE`` names a Python that has onnx2tf.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runtimes import SECTIONS
+from benchmarks.runtimes.quantized import quantized
 from benchmarks.runtimes.subjects import File, bench, bundled, zoo
 from benchmarks.runtimes.tflite import TFLite
 from benchmarks.runtimes.web import OnnxWeb
@@ -24,7 +27,9 @@ from graft.rewriter.runtimes.base import Runtime
 from graft.rewriter.runtimes.trial import Trial
 from graft.rewriter.runtimes.verification import TOLERANCE, Verdict, Verification
 
-SAMPLES, BATCH = 16, 8
+SAMPLES, BATCH, THREADS, REPEATS = 16, 8, 2, 3
+FAST = ("onnxruntime", "openvino", "onnxruntime-web")
+"""Runtimes whose times are compared."""
 
 
 def every() -> list[Runtime]:
@@ -41,7 +46,7 @@ def measured(file: File, asked: list[Runtime], timed: bool, batch: int = BATCH) 
         timed: measure times.
         batch: samples at once.
     """
-    verification = Verification(asked, batch, threads=2, limit=600, timed=timed)
+    verification = Verification(asked, batch, threads=THREADS, limit=600, timed=timed)
     model = Model.load(file.path)
     subject = verification.subject(file.path, model, Trial.drawn(model, SAMPLES))
     return {verdict.name: verdict for verdict in verification.measure(subject)}
@@ -73,42 +78,59 @@ def _cell(verdict: Verdict) -> str:
 
 
 def latency(files: list[File]) -> dict[str, Any]:
-    """Print the time of a module over its parent's, in each runtime, and return the figures."""
-    asked = [each for each in every() if each.installed and each.name in ("onnxruntime", "openvino", "onnxruntime-web")]
+    """Print the time of a module over its parent's, in each runtime, and return the figures.
+
+    Parent and module are timed in turns; the fastest of each counts.
+    """
+    asked = [each for each in every() if each.installed and each.name in FAST]
     parents = {file.path: file for file in files}
-    found = {}
+    found: dict[str, Any] = {}
     print(f"\n| module over parent, batch | {' | '.join(each.name for each in asked)} |")
     print(f"|{' --- |' * (len(asked) + 1)}")
     for file in files:
-        if file.parent is None:
+        if file.parent is None or file.data is None:
             continue
         for batch in (1, BATCH):
-            one = measured(file, asked, timed=True, batch=batch)
-            other = measured(parents[file.parent], asked, timed=True, batch=batch)
-            ratios = {name: _ratio(one[name], other[name]) for name in one}
-            cells = [f"{ratio:.2f}" if ratio else "error" for ratio in ratios.values()]
+            runs = [
+                [measured(each, asked, timed=True, batch=batch) for each in (file, parents[file.parent])]
+                for _ in range(REPEATS)
+            ]
+            pairs = {each.name: [_fastest(runs, k, each.name) for k in (0, 1)] for each in asked}
+            cells = [_ratio(*pair) for pair in pairs.values()]
             print(f"| {file.name}, {batch} | {' | '.join(cells)} |", flush=True)
-            found[f"{file.name}, {batch}"] = ratios
+            found[f"{file.name}, {batch}"] = pairs
     return found
 
 
-def _ratio(one: Verdict, other: Verdict) -> float | None:
-    return one.seconds / other.seconds if one.seconds and other.seconds else None
+def _fastest(runs: list[list[dict[str, Verdict]]], place: int, name: str) -> float | None:
+    """Return seconds of a module (0) or a parent (1) in a runtime."""
+    times = [run[place][name].seconds for run in runs]
+    return min((each for each in times if each is not None), default=None)
+
+
+def _ratio(one: float | None, other: float | None) -> str:
+    if one is None or other is None:
+        return "error"
+    return f"{one / other:.2f} ({1e3 * one:.2f} ms)"
 
 
 def main() -> None:
-    """Make the files and print both tables."""
+    """Make the files and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("differences", "latency"))
+    parser.add_argument("--only", choices=SECTIONS, nargs="+", default=SECTIONS)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
+    print(f"Machine: {platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}.")
+    print(f"Seed 0, {SAMPLES} samples drawn for differences, {BATCH} at once, {THREADS} threads.")
     with tempfile.TemporaryDirectory() as text:
         folder, result = Path(text), {}
         own = bench(folder) if os.environ.get("GRAFT_BENCH") else []
-        if options.only != "latency":
+        if "differences" in options.only:
             result["differences"] = differences([*own, *zoo(folder), *bundled(folder)])
-        if options.only != "differences":
-            result["latency"] = latency([file for file in own if file.timed])
+        if "latency" in options.only:
+            result["latency"] = latency(own)
+        if "quantized" in options.only:
+            result["quantized"] = quantized(own, folder)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 

@@ -1,4 +1,4 @@
-"""The files of ``python -m benchmarks.runtimes``: parents, modules and composites, made by the command line."""
+"""The files of ``python -m benchmarks.runtimes``: parents, modules, composites, by the command line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from benchmarks.common import bench_folder
+from benchmarks.common import EFFICIENTNET, RESNET, bench_folder
 
-PETS, TEN = "resnet20_cifar10", "efficientnet_lite0_imagenet"
+PER_CLASS = 100
+"""Training samples of each class that prune, and that calibrate 8 bits."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,13 +24,13 @@ class File:
         name: as the table has it.
         path: where it is.
         parent: what it was made from; ``None``: nothing.
-        timed: it has a row in the table of latencies.
+        data: labelled samples, of what has a row in the tables of latency and accuracy.
     """
 
     name: str
     path: Path
     parent: Path | None = None
-    timed: bool = False
+    data: Path | None = None
 
 
 def graft(*words: object) -> None:
@@ -87,8 +88,8 @@ def zoo(folder: Path) -> list[File]:
         shutil.copy(ROOT / "tests" / "zoo" / f"{name}{suffix}", folder)
     parent, data = folder / f"{name}.onnx", folder / "vit.npz"
     np.savez(data, **ENTRIES[name].data(100))  # type: ignore[arg-type]
-    line = ("decompose", parent, "--data", data, "--classes", "class 1", "--keep", "0.7", "--samples-per-class", 10)
-    graft(*line, "-o", folder / "vit")
+    line = ("decompose", parent, "--data", data, "--classes", "class 1", "--keep", "0.7")
+    graft(*line, "--samples-per-class", 10, "-o", folder / "vit")
     (module,) = (folder / "vit").glob("*.onnx")
     return [File("ViT (dynamo)", parent), File("module of ViT", module, parent)]
 
@@ -97,16 +98,17 @@ def bench(folder: Path) -> list[File]:
     """Make modules of the benchmark models at half of the multiply-accumulates."""
     vision, rnn = bench_folder("vision"), bench_folder("rnn")
     ten = sorted(path.name for path in (vision / "imagenette" / "train").iterdir())
+    gru = rnn / "mathqa_gru1_retrained.onnx"
     found = []
-    for name, model, data, words in (
-        ("ResNet-20", vision / f"{PETS}.onnx", vision / "cifar10.npz", ("--classes", "cat,dog")),
-        ("EfficientNet-Lite0", vision / f"{TEN}.onnx", vision / "imagenette", ("--classes", ",".join(ten))),
-        ("MathQA GRU-1", rnn / "mathqa_gru1_retrained.onnx", rnn / "mathqa.npz", ("--classes", "gain,physics")),
+    for name, model, data, classes in (
+        ("ResNet-20", vision / f"{RESNET}.onnx", vision / "cifar10.npz", ["cat", "dog"]),
+        ("EfficientNet-Lite0", vision / f"{EFFICIENTNET}.onnx", vision / "imagenette", ten),
+        ("MathQA GRU-1", gru, rnn / "mathqa.npz", ["gain", "physics"]),
     ):
         parts = folder / model.stem
-        line = ("decompose", model, "--data", data, *words, "--together", "--keep", "0.5")
-        graft(*line, "--samples-per-class", 100, "-o", parts)
+        line = ("decompose", model, "--data", data, "--classes", ",".join(classes), "--together")
+        graft(*line, "--keep", "0.5", "--samples-per-class", PER_CLASS, "-o", parts)
         (module,) = parts.glob("*.onnx")
-        timed = name != "MathQA GRU-1"
-        found += [File(name, model, timed=timed), File(f"module of {name}, 50 %", module, model, timed)]
+        known = data if model != gru else None
+        found += [File(name, model), File(f"module of {name}, 50 %", module, model, known)]
     return found

@@ -1,7 +1,7 @@
 """TFLite by onnx2tf, in an environment of its own, as a runtime that ``Verification`` takes.
 
-Once: ``python -m venv .tflite && .tflite/bin/pip install onnx2tf tensorflow tf_keras ai-edge-litert``, with what
-onnx2tf asks for; ``GRAFT_TFLITE`` names the Python in it. This file runs there, too.
+Once, with what onnx2tf asks for besides: ``python -m venv .tflite``, ``.tflite/bin/pip install onnx2tf
+tensorflow tf_keras ai-edge-litert``; ``GRAFT_TFLITE`` names the Python in it. This file runs there, too.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def main(model: str, folder: str) -> None:
     runner.invoke()
     names = [value.name for value in onnx.load(model).graph.output]
     found = [runner.get_tensor(each["index"]) for each in runner.get_output_details()]
-    np.savez(f"{folder}/outputs.npz", **{str(k): value for k, value in zip(range(len(names)), found, strict=True)})
+    np.savez(
+        f"{folder}/outputs.npz", **{str(k): value for k, value in zip(range(len(names)), found, strict=True)}
+    )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ class OnnxWeb(Runtime):
         last: list[Mapping[str, Array]] = []
 
         def run(inputs: Mapping[str, Array]) -> Sequence[Any]:
-            assert node.stdin is not None and node.stdout is not None
+            assert node.stdin is not None
+            assert node.stdout is not None
             again = bool(last) and last[0] is inputs
             last[:] = [inputs]
             sent = {} if again else {"inputs": {name: _plain(array) for name, array in inputs.items()}}
