@@ -12,7 +12,7 @@ from graft.rewriter.operators.base import Parameter
 
 ZERO_STAYS = frozenset(
     ("Add", "AveragePool", "Conv", "Dropout", "Flatten", "Gemm", "GlobalAveragePool", "Identity")
-    + ("LeakyRelu", "MatMul", "Relu", "Reshape", "Squeeze", "Tanh", "Transpose", "Unsqueeze")
+    + ("LeakyRelu", "MatMul", "Mul", "Relu", "Reshape", "Squeeze", "Tanh", "Transpose", "Unsqueeze")
 )
 """Operators that make zeros of a channel of zeros, and of weights and biases of zeros."""
 

@@ -10,6 +10,7 @@ from functools import cache
 from types import MappingProxyType
 
 from graft.passes.published.fse20 import CmC, CmRie, TiHp, TiI, TiPn, TiSne
+from graft.passes.published.icse22 import Bi, Bln, CiTiMc
 from graft.passes.published.icse23 import Rolled, RolledGates, Unrolled, UnrolledGates
 from graft.passes.published.method import (
     CODE,
@@ -24,6 +25,7 @@ from graft.rewriter.plug_ins import plug_ins
 
 MASKS: tuple[MaskMethod, ...] = (
     *(TiI(), TiPn(), TiHp(), TiSne(), CmC(), CmRie()),
+    *(CiTiMc(), Bln(), Bi()),
     *(Rolled(), RolledGates(), Unrolled(), UnrolledGates()),
 )
 

@@ -102,18 +102,8 @@ class DenseNetwork:
     """
 
     def __init__(self, model: Model, method: str) -> None:
-        self._method = method
-        self._places: list[DenseLayer] = []
-        tensor = logits_of(model)
-        while True:
-            place = layer_behind(tensor)
-            if place is None:
-                break
-            self._places.insert(0, place)
-            tensor = place.input
-            if not (tensor.inputs and tensor.inputs[0].op == ACTIVATION):
-                break
-            tensor = tensor.inputs[0].inputs[0]
+        self._places = dense_layers(model)
+        tensor = self._places[0].input if self._places else logits_of(model)
         if len(self._places) < 2:
             node = tensor.inputs[0] if tensor.inputs else None
             found = f"found {node.op} {node.name}" if node is not None else "there is no hidden layer"
@@ -148,6 +138,17 @@ def logits_of(model: Model) -> gs.Tensor:
     tensor: gs.Tensor = model.graph.outputs[0]
     softmax = tensor.inputs and tensor.inputs[0].op == "Softmax"
     return tensor.inputs[0].inputs[0] if softmax else tensor
+
+
+def dense_layers(model: Model) -> list[DenseLayer]:
+    """Return the dense layers that end in the logits, with Relu between them, the first one first."""
+    found: list[DenseLayer] = []
+    layer = layer_behind(logits_of(model))
+    while layer is not None:
+        found.insert(0, layer)
+        maker = layer.input.inputs[0] if layer.input.inputs else None
+        layer = layer_behind(maker.inputs[0]) if maker is not None and maker.op == ACTIVATION else None
+    return found
 
 
 def layer_behind(tensor: gs.Tensor) -> DenseLayer | None:

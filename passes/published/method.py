@@ -75,6 +75,8 @@ class MaskMethod(NamedMethod):
     A method is a frozen dataclass; the defaults of its fields are those of its authors.
     """
 
+    variants: ClassVar[tuple[str, ...]] = VARIANTS
+    """Readings that it has, the default first."""
     pair: ClassVar[bool] = False
     """Its modules have two outputs, the class and all others; else all outputs of the parent."""
     scores: ClassVar[str]
@@ -96,7 +98,7 @@ class MaskMethod(NamedMethod):
         """Return the method with other values of its fields; those that are ``None`` stay.
 
         Raises:
-            GraftError: it has no such field.
+            GraftError: it has no such field, or no such variant.
         """
         asked = {name: value for name, value in options.items() if value is not None}
         known = {each.name for each in fields(self)}  # type: ignore[arg-type]
@@ -104,6 +106,12 @@ class MaskMethod(NamedMethod):
             if name not in known:
                 raise GraftError(
                     "method-option", f"the method {self.name} has no option --{name}", "leave it out"
+                )
+            if name == "variant" and asked[name] not in self.variants:
+                raise GraftError(
+                    "method-option",
+                    f"the method {self.name} has no variant {asked[name]}",
+                    f"choose from {', '.join(self.variants)}",
                 )
         return replace(self, **asked)  # type: ignore[type-var]
 

@@ -50,8 +50,10 @@ def test_variants_and_fewer_examples_differ(capfd: pytest.CaptureFixture[str], t
         (["--method", "fse20:ti-i", "--max-drop", "1"], "--max-drop does not apply"),
         (["--method", "fse20:ti-i", "--together"], "--together does not apply"),
         (["--method", "relevance", "--cut"], "--cut is for the methods fse20:ti-i"),
-        (["--method", "fse20:ti-i", "--variant", "codes"], "'codes' is not one of 'code', 'paper'"),
+        (["--method", "fse20:ti-i", "--variant", "codes"], "'codes' is not one of 'code', 'paper', 'prose'"),
         (["--method", "fse20:ti-i", "--concerned", "0"], "--concerned"),
+        (["--method", "fse20:ti-i", "--propagation", "linear"], "has no option --propagation"),
+        (["--method", "fse20:ti-i", "--variant", "prose"], "has no variant prose; choose from code, paper"),
         (["--method", "fse20:ti"], "'fse20:ti' is not one of"),
     ],
 )
@@ -61,6 +63,18 @@ def test_options_that_do_not_apply_are_one_line(
     result = graft("decompose", MODEL, *DATA, *CLASSES, *more, "-o", tmp_path / "out")
     assert result.code == 2 and line in result.err
     assert result.err.count("\n") <= 2 and not (tmp_path / "out").exists()
+
+
+def test_a_convolutional_network(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = (MODELS / "mnist_torch.onnx", "--data", MODELS / "mnist_sample.npz", "--classes", "1,7")
+    told = found(
+        capfd, "decompose", *line, "--method", "icse22:bi", "--concerned", "40", "-o", tmp_path / "masks"
+    )
+    assert told["composed_top1"] > 0.9 and told["modules"][0]["one_class"]
+    scores = ("--strategy", "branches", "--scores", "vote")
+    found(capfd, "compose", tmp_path / "masks", *scores, "-o", tmp_path / "all.onnx")
+    measured = found(capfd, "evaluate", tmp_path / "all.onnx", *line[1:3])
+    assert measured["top1"] == told["composed_top1"]
 
 
 @pytest.mark.parametrize("method", ["icse23:rolled", "icse23:unrolled"])

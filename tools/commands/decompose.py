@@ -19,7 +19,8 @@ from graft.passes.join.convert import Convert
 from graft.passes.mask import Mask
 from graft.passes.modularize import Modularize
 from graft.passes.parent import Parent
-from graft.passes.published import VARIANTS, MaskMethod, masks
+from graft.passes.published import MaskMethod, masks
+from graft.passes.published.icse22 import PLACES, PROPAGATIONS
 from graft.rewriter.data.split import TEST
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files.swap import INDEX
@@ -31,6 +32,8 @@ from graft.tools.estimates import Estimate, decomposing, plans
 
 log = logging.getLogger("graft")
 
+MASK_OPTIONS = ("variant", "propagation", "concerned", "map")
+"""Options of published methods, which are fields of some of them."""
 MAX_DROP = 0.5
 """Percentage points, where no budget is given."""
 
@@ -85,9 +88,27 @@ class DecomposeMethod(options.CompensateOptions):
     ] = None
     variant: Annotated[
         str | None,
-        one_of(VARIANTS),
+        one_of(lambda: tuple(dict.fromkeys(each for of in masks().values() for each in of.variants))),
         Option(
-            "Of a published method: as the authors' code does it, or as the paper says. Default: code.",
+            "Of a published method: as the authors' code does it, as the paper prints it, or as its text "
+            "means it. Default: code where there is any.",
+            options.METHOD,
+        ),
+    ] = None
+    propagation: Annotated[
+        str | None,
+        one_of(PROPAGATIONS),
+        Option(
+            "Of icse22: examples pass through the network, or through its layers without activations. "
+            "Default: network.",
+            options.METHOD,
+        ),
+    ] = None
+    map: Annotated[
+        str | None,
+        one_of(PLACES),
+        Option(
+            "Of icse22: maps of positions are of convolutions, or of activations. Default: conv.",
             options.METHOD,
         ),
     ] = None
@@ -109,7 +130,7 @@ class DecomposeMethod(options.CompensateOptions):
 
     @model_validator(mode="after")
     def _of_masks(self) -> DecomposeMethod:
-        given = [flag for flag in ("variant", "concerned", "cut") if getattr(self, flag)]
+        given = [flag for flag in (*MASK_OPTIONS, "cut") if getattr(self, flag)]
         if given and self.method not in masks():
             raise ValueError(f"--{given[0]} is for the methods {', '.join(masks())}")
         return self
@@ -118,7 +139,7 @@ class DecomposeMethod(options.CompensateOptions):
     def mask(self) -> MaskMethod | None:
         """The published method with its options; ``None`` for importance of channels."""
         found = masks().get(self.method or "")
-        return found and found.with_options(variant=self.variant, concerned=self.concerned)
+        return found and found.with_options(**{name: getattr(self, name) for name in MASK_OPTIONS})
 
 
 class DecomposeRun(options.SeededRunOptions):
@@ -354,10 +375,10 @@ def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOpti
     masked = [entry for entry in result["modules"] if "zero_weights_ratio" in entry]
     if masked:
         zeros = [entry["zero_weights_ratio"] for entry in masked]
-        removed = [1 - (entry["parameters_ratio"] or 1.0) for entry in masked]
+        left = [entry["parameters_ratio"] or 1.0 for entry in masked]
         show.note(
             f"zeros among the weights: {show.percent(min(zeros))} to {show.percent(max(zeros))} of a module; "
-            f"parameters removed: {show.percent(min(removed))} to {show.percent(max(removed))}"
+            f"parameters: {show.percent(min(left))} to {show.percent(max(left))} of the parent's"
         )
     show.print_layers(result)
     dead = result["parent"]["dead_channels"]
