@@ -11,7 +11,8 @@ from graft.passes.budget_search import SAMPLES as SEARCH_SAMPLES
 from graft.passes.budget_search import STEPS
 from graft.passes.compensate.fold import NONE, REFIT
 from graft.passes.compensate.layer import rows_of
-from graft.passes.compensate.least_squares import OPEN, PENALTIES, ROUNDS
+from graft.passes.compensate.least_squares import OPEN, ROUNDS
+from graft.passes.compensate.systems import PENALTIES, by_rows
 from graft.passes.decompose import Decompose
 from graft.passes.identify import method_of
 from graft.passes.parent import Parent
@@ -174,7 +175,8 @@ def least_squares(shape: Sequence[int], most: float, keep: float, flat: bool) ->
     outputs, columns = (max(1, round(size * keep**0.5)) for size in (outputs, columns))
     rows = max(1.0, min(rows_of(groups, outputs, columns), most))
     turns = ROUNDS + 1 if flat else 1
-    products = 2 * rows * (columns**2 + (2 * turns + 2) * columns * outputs)
-    solved = DOUBLE * (len(PENALTIES) + turns) * (2 / 3 * columns**3 + 2 * columns**2 * outputs)
+    size = rows if by_rows(round(rows), columns) else columns
+    products = 2 * rows * columns * (size + (2 * turns + 2) * outputs)
+    solved = DOUBLE * (len(PENALTIES) + turns) * (2 / 3 * size**3 + 2 * size**2 * outputs)
     touched = TOUCHED * rows * (columns + (turns + 1) * outputs)
     return float(groups * (products + solved + touched))

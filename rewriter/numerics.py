@@ -16,6 +16,8 @@ from graft.rewriter.arrays import Array, Table
 
 LARGE = 256
 """Rows of a system beyond which it is factored."""
+HUGE = 2048
+"""Rows of a system beyond which it is factored in its own place: LAPACK takes two copies for that."""
 BLOCK = 256
 
 
@@ -24,14 +26,20 @@ class Factored:
 
     Args:
         matrix: (size, size), or (groups, size, size).
+        own: a large one in double precision may be overwritten.
     """
 
-    def __init__(self, matrix: Array) -> None:
+    def __init__(self, matrix: Array, own: bool = False) -> None:
         self._matrix = np.asarray(matrix, np.float64)
         self._lower: Table | None = None
-        if self._matrix.shape[-1] > LARGE:
+        size = self._matrix.shape[-1]
+        if size > LARGE:
             try:
-                self._lower = np.asarray(np.linalg.cholesky(self._matrix), np.float64)
+                if size > HUGE:
+                    whole = self._matrix if own or self._matrix is not matrix else self._matrix.copy()
+                    self._lower = _factor(whole)
+                else:
+                    self._lower = np.asarray(np.linalg.cholesky(self._matrix), np.float64)
                 self._matrix = self._lower  # large matrices are not held twice
             except np.linalg.LinAlgError:  # not finite, or not quite positive: elimination takes it
                 self._lower = None
@@ -53,6 +61,34 @@ class Factored:
         found = right[:, None].copy() if right.ndim == 1 else right.copy()
         _substitute(self._lower, found)
         return found.reshape(right.shape)
+
+
+def _factor(matrix: Table) -> Table:
+    """Return the lower factor of Cholesky in the place of a matrix, in blocks of columns, from the left.
+
+    Blocks above the diagonal stay as they are. A matrix that is not positive definite is left whole.
+
+    Raises:
+        LinAlgError: it is not positive definite.
+    """
+    size, diagonal = matrix.shape[-1], list[Table]()
+    parts = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+    for part in parts:
+        here, before, behind = matrix[..., part, part], slice(0, part.start), slice(part.stop, size)
+        left = matrix[..., part, before].swapaxes(-1, -2)
+        diagonal.append(here.copy())
+        try:
+            here[:] = np.linalg.cholesky(here - matrix[..., part, before] @ left)
+        except np.linalg.LinAlgError:
+            for place, block in zip(parts, diagonal, strict=False):
+                matrix[..., place, place] = block
+                above = matrix[..., place, place.stop :]
+                matrix[..., place.stop :, place] = above.swapaxes(-1, -2)
+            raise
+        rows = matrix[..., behind, part]
+        rows -= matrix[..., behind, before] @ left
+        rows[:] = np.linalg.solve(here, rows.swapaxes(-1, -2)).swapaxes(-1, -2)
+    return matrix
 
 
 def _substitute(lower: Table, found: Table) -> None:
@@ -97,7 +133,7 @@ def ridge(gram: Array, right: Array, penalty: Any) -> Table:
     """
     if not np.size(right):
         return np.zeros(np.shape(right))
-    return Factored(with_penalty(gram, penalty)).solve(right)
+    return Factored(with_penalty(gram, penalty), own=True).solve(right)
 
 
 def with_penalty(gram: Array, penalty: Any) -> Table:

@@ -9,7 +9,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Declined
-from graft.passes.compensate.least_squares import OPEN, System, correction
+from graft.passes.compensate.least_squares import OPEN, correction
+from graft.passes.compensate.systems import System
 from graft.rewriter.arrays import Integers, Mask, Single, Table
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model

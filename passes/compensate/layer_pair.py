@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from graft.passes.compensate.layer import CutAndParent, Fitted, Layer, Rows, flat
-from graft.passes.compensate.least_squares import System
+from graft.passes.compensate.systems import System
 from graft.rewriter.arrays import Mask, Single, Table
-from graft.rewriter.numerics import solve
 from graft.rewriter.operators.base import is_constant
 from graft.rewriter.run.linear_map import LinearMap
 from graft.rewriter.run.values import Values
@@ -156,8 +155,7 @@ class LayerPair:
             misses.errors.append(error)
             misses.counts.append(counts)
         cross, mean = system.cross_of_first(rows.apart(np.concatenate(back)))
-        penalty = np.full(len(system.gram), PENALTY)
-        solved = solve(system.penalised(penalty), cross)
+        solved = system.factored(np.full(system.groups, PENALTY)).solve(cross)
         return solved.swapaxes(1, 2), (mean - system.mean @ solved).reshape(-1).astype(np.float64)
 
     def _length(self, made: Values, misses: _Misses, turn: Table, shift: Table, behind: Fitted) -> float:

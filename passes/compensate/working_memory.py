@@ -7,10 +7,11 @@ import math
 import onnx_graphsurgeon as gs
 
 from graft.passes.compensate.layer import rows_of
-from graft.passes.compensate.least_squares import AT_ONCE
+from graft.passes.compensate.systems import AT_ONCE, by_rows
 from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.shape_values import Shape
 from graft.rewriter.groups.groups import ChannelGroups
+from graft.rewriter.numerics import HUGE
 from graft.rewriter.operators import affine_map_of
 from graft.rewriter.run.staged import PIECE
 
@@ -20,6 +21,10 @@ TENSORS = 8
 """Tensors of the samples that run at once: of both models, what they read, make and should make."""
 SQUARES = 5
 """Matrices of the equations: of both halves, of all, with a penalty, and what LAPACK copies."""
+LARGE_SQUARES = 2
+"""The same of many columns: of both halves in single precision, and one in double precision."""
+COEFFICIENTS = 4
+"""Weights of a layer in double precision: as they were, in turns, and as they are written."""
 OUTPUTS = 7
 """Arrays of the rows of what a layer makes: the target, its base, the prediction, and differences."""
 
@@ -71,8 +76,26 @@ def _layer_bytes(node: gs.Node, made: Shape | None, samples: int) -> tuple[int, 
     ]
     if None not in sizes:
         rows = min(rows, samples * math.prod(size for size in sizes if size is not None))
-    numbers = groups * rows * columns
-    copies = 3 * numbers if numbers <= AT_ONCE else numbers + AT_ONCE
-    square = DOUBLE * groups * columns**2
     outputs = SINGLE * OUTPUTS * rows * groups * width
-    return SINGLE * copies + SQUARES * square + outputs, SINGLE * min(copies, 2 * numbers) + square
+    outputs += DOUBLE * COEFFICIENTS * groups * width * columns
+    square, held = _equations(groups, rows, columns)
+    return square + outputs, held
+
+
+def _equations(groups: int, rows: int, columns: int) -> tuple[int, int]:
+    """Return the bytes that it takes to solve equations, and those that they take then.
+
+    Args:
+        groups: of the layer.
+        rows: that are read.
+        columns: of each group.
+    """
+    numbers = groups * rows * columns
+    if by_rows(rows, columns):
+        square = groups * rows**2
+        return SINGLE * (numbers + square) + DOUBLE * square, SINGLE * (numbers + square)
+    copies = SINGLE * (3 * numbers if numbers <= AT_ONCE else numbers + AT_ONCE)
+    kept, square = SINGLE * min(copies // SINGLE, 2 * numbers), DOUBLE * groups * columns**2
+    if columns > HUGE:
+        return copies + LARGE_SQUARES * square, kept + square // 2
+    return copies + SQUARES * square, kept + square

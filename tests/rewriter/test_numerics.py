@@ -70,6 +70,28 @@ def test_a_large_matrix_that_is_not_positive_or_not_finite_is_left_to_eliminatio
     assert np.isnan(solve(np.full((2, 2), np.nan), np.ones((2, 1)))).all()
 
 
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_a_huge_matrix_is_factored_in_its_place(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LARGE", 20), ("HUGE", 40), ("BLOCK", 16)):
+        monkeypatch.setattr(numerics, name, value)
+    random = np.random.default_rng(0)
+    rows, right = random.normal(size=(*shape, 90, 50)), random.normal(size=(*shape, 50, 3))
+    matrix = rows.swapaxes(-1, -2) @ rows
+    before, expected = matrix.copy(), np.linalg.solve(matrix, right)
+    np.testing.assert_allclose(Factored(matrix).solve(right), expected, rtol=1e-9)
+    assert (matrix == before).all()
+    own = Factored(matrix, own=True)
+    np.testing.assert_allclose(own.solve(right), expected, rtol=1e-9)
+    assert own._lower is matrix
+    before[..., 33, 33] = -1  # in the third block: two are factored by then
+    turned = before.copy()
+    found = Factored(turned, own=True)
+    assert (turned == before).all() and found._lower is None
+    np.testing.assert_allclose(before @ found.solve(right), right, atol=1e-8)
+
+
 def test_a_singular_matrix_gives_no_numbers() -> None:
     assert np.isnan(solve(np.zeros((2, 2)), np.ones(2))).all()
     assert np.isnan(solve(np.zeros((3, 2, 2)), np.ones((3, 2, 1)))).all()

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.passes.compensate import layer, layer_pair, least_squares, refit
+from graft.passes.compensate import layer, layer_pair, refit, systems
 from graft.passes.compensate.fold import Fold
 from graft.passes.compensate.least_squares import correction
 from graft.passes.compensate.refit import Refit, RefitReport
 from graft.passes.cut.verify import Pruned
 from graft.passes.decompose import Decompose
 from graft.passes.parent import Parent
+from graft.rewriter import numerics
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
@@ -200,11 +201,43 @@ def test_targets_that_are_made_in_pieces_give_the_same(
     single = [each.astype(np.float32) for each in (read, made, draw.normal(size=(2, 300, 5)))]
     share = draw.uniform(size=300).astype(np.float32)
     whole = correction(*single, share / share.sum(), old.astype(np.float32), limits)
-    monkeypatch.setattr(least_squares, "MANY", 0)
-    monkeypatch.setattr(least_squares, "CACHED", 700)  # 70 rows at a time
+    monkeypatch.setattr(systems, "MANY", 0)
+    monkeypatch.setattr(systems, "CACHED", 700)  # 70 rows at a time
     pieces = correction(*single, share / share.sum(), old.astype(np.float32), limits)
     np.testing.assert_allclose(pieces.step, whole.step, atol=2e-6)
     np.testing.assert_allclose(pieces.constant, whole.constant, atol=2e-6)
+
+
+@pytest.mark.parametrize("limits", [(-np.inf, np.inf), (0.0, np.inf)])
+@pytest.mark.parametrize("rows", [60, 400])
+@pytest.mark.parametrize("rough", [False, True])
+def test_large_systems_find_the_same_in_less_memory(
+    rows: int, limits: tuple[float, float], rough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(3)
+    read = draw.normal(size=(2, rows, 90)) + 2
+    old = draw.normal(size=(2, 5, 90)) * 0.1
+    made = np.clip(read @ old.swapaxes(1, 2) * 1.3 + 3 * draw.normal(size=(2, rows, 5)), *limits)
+    single = [each.astype(np.float32) for each in (made, draw.normal(size=(2, rows, 5)))]
+    share = draw.uniform(size=rows).astype(np.float32)
+    rest = (*single, share / share.sum(), old.astype(np.float32), limits, rough)
+    usual = correction(read.astype(np.float32), *rest)
+    monkeypatch.setattr(systems, "HUGE", 40)
+    monkeypatch.setattr(numerics, "HUGE", 30)
+    monkeypatch.setattr(numerics, "LARGE", 20)
+    monkeypatch.setattr(numerics, "BLOCK", 16)
+    large = correction(read.astype(np.float32), *rest)
+    kind = systems.RowSystem if rows < 90 else systems.ColumnSystem
+    assert type(usual.system) is systems.ColumnSystem and type(large.system) is kind
+    np.testing.assert_allclose(large.step, usual.step, atol=2e-4)
+    np.testing.assert_allclose(large.constant, usual.constant, atol=2e-3)
+    first = draw.normal(size=(2, 50, 5)).astype(np.float32)
+    steps = []
+    for system in (usual.system, large.system):
+        right, mean = system.cross_of_first(first.copy())
+        steps.append(system.factored(np.full(2, 1e-2)).solve(right))
+        np.testing.assert_allclose(mean, usual.system.cross_of_first(first.copy())[1], atol=1e-6)
+    np.testing.assert_allclose(steps[1], steps[0], atol=2e-4)
 
 
 def test_a_costly_layer_is_fitted_at_fewer_places() -> None:
