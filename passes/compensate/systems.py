@@ -2,8 +2,8 @@
 
 Rows ``Z`` of what is read, around their mean and times the roots of their weights, and targets ``t`` alike:
 ``(Z'Z + penalty) step = Z't``, of as many equations as columns, has the same solution as
-``step = Z'a, (ZZ' + penalty) a = t``, of as many as rows (Saunders, Gammerman and Vovk 1998). The smaller ones
-of a wide layer take a fraction of the memory and of the time.
+``step = Z'a, (ZZ' + penalty) a = t``, of as many as rows (Saunders, Gammerman and Vovk 1998). The smaller
+ones of a wide layer take a fraction of the memory and of the time.
 """
 
 from __future__ import annotations
