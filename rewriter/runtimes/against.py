@@ -23,26 +23,28 @@ class Change:
     """How far a model is from another.
 
     Attributes:
-        difference: of the scores, and of the decisions among the shared classes.
+        difference: of the scores, and of the decisions among the shared classes; ``None``: a share among one
+            class says nothing.
         samples: number of samples, or of time steps.
         classes: that both have, as the first model calls them.
-        compared: ``logits``, ``probabilities`` or ``outputs``.
+        compared: ``logits``, ``probabilities``, ``outputs`` or ``nothing``.
     """
 
-    difference: Difference
+    difference: Difference | None
     samples: int
     classes: tuple[str, ...]
     compared: str
 
     def plain(self) -> dict[str, Any]:
         """Return it as ``--json`` prints it."""
+        found = self.difference
         return {
-            "max_difference": self.difference.largest,
-            "decisions_changed": self.difference.changed,
+            "max_difference": None if found is None else found.largest,
+            "decisions_changed": None if found is None else found.changed,
             "samples": self.samples,
             "classes": list(self.classes),
             "compared": self.compared,
-            "error": self.difference.error,
+            "error": None if found is None else found.error,
         }
 
 
@@ -76,6 +78,8 @@ def change(subject: Subject, parent: Subject, samples: int) -> Change:
     if kinds != ("logits", "logits") or kind_of(subject.model) == "composite":
         compared = "probabilities"
         found, expected = _shares(found, kinds[0]), _shares(expected, kinds[1])
+        if len(names) == 1:  # its share is always 1
+            return Change(None, samples, names, "nothing")
     if found.shape != expected.shape:
         raise GraftError(
             "against-shape",

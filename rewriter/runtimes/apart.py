@@ -22,6 +22,8 @@ from graft.rewriter.runtimes.base import Runtime
 LOG = 1 << 16
 """Bytes at the end of what a process prints that are searched for the reason."""
 REASON = re.compile(r"error|panicked|check failed|exception|assert|not support|can't|cannot|unable", re.I)
+PLACES = re.compile(r"(?:Exception from|Check '[^']*' failed at) \S+:\d+:\s*")
+"""Where in its own source a runtime noticed: OpenVINO says that first, often several times."""
 SHOWN = 300
 
 
@@ -105,19 +107,28 @@ class Apart:
                 stderr=log,
                 cwd=folder,  # some leave files there
                 env={**os.environ, "PYTHONPATH": paths},
+                start_new_session=True,
             )
             try:
                 code = process.wait(self.limit if self.limit != float("inf") else None)
             except subprocess.TimeoutExpired:
                 return f"it did not end within {self.limit:g} s"
             finally:
-                process.kill()
-                process.wait()
+                _end(process)
         if code == 0:
             return None
         said = _reason(folder / "log")
         how = f"it ended the process by {_signal(-code)}" if code < 0 else f"it ended with exit code {code}"
         return f"{how}{f': {said}' if said else ''}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started, as runtimes do that are no library."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if sys.platform != "win32":
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
 def _signal(number: int) -> str:
@@ -147,7 +158,7 @@ def _read(folder: Path, failure: str | None, count: int) -> Ran:
         )
     error = found["error"]
     if error is not None:
-        error = " ".join(error.partition("Stack backtrace")[0].split())[:SHOWN]
+        error = PLACES.sub("", " ".join(error.partition("Stack backtrace")[0].split()))[:SHOWN]
         hint = _reason(folder / "log") if found["printed"] else ""
         error = f"{error}: {hint}" if hint else error
         where = f"batch {found['done'] + 1} of {count}: " if 0 < found["done"] < count else ""

@@ -111,7 +111,8 @@ class Trial:
         Raises:
             GraftError: the samples do not fit the card, or onnxruntime cannot load the model.
         """
-        prepared = model.card.prepare(self.raw) if model.card else dict(self.raw)
+        raw = self._named(model)
+        prepared = model.card.prepare(raw) if model.card else raw
         session = Device(("cpu",)).open(model)
         count, step = len(self), session.batch or size
         starts = [*range(0, count, step)]
@@ -121,6 +122,13 @@ class Trial:
         return [session.feed({name: array[part] for name, array in prepared.items()}) for part in parts] or [
             session.feed({})
         ]
+
+    def _named(self, model: Model) -> dict[str, Array]:
+        """Return the samples; a single input by the model's name for it, which may be another than the parent's."""
+        names = [each.name for each in model.card.fed] if model.card else list(model.inputs())
+        if len(self.raw) == len(names) == 1:
+            return {names[0]: next(iter(self.raw.values()))}
+        return dict(self.raw)
 
 
 def _draw(

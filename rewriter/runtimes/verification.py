@@ -39,6 +39,7 @@ class Verdict:
         error: why it does not run the file.
         parent_error: why it does not run the parent, or how far that is off; ``None``: it does, or there is
             no parent.
+        parent_off: largest difference of the parent where it runs and is not right.
         parent_ratio: of the time to the parent's in the same runtime.
         installed: it is there.
     """
@@ -50,6 +51,7 @@ class Verdict:
     ratio: float | None = None
     error: str | None = None
     parent_error: str | None = None
+    parent_off: float | None = None
     parent_ratio: float | None = None
     installed: bool = True
 
@@ -57,11 +59,12 @@ class Verdict:
         """Return whether nothing is wrong that is not wrong with the parent, too.
 
         Args:
-            tolerance: largest difference that is none.
+            tolerance: largest difference that is none; twice the parent's where that is more.
         """
-        if not self.installed or self.parent_error is not None:
+        if not self.installed or (self.parent_error is not None and self.parent_off is None):
             return True
-        return self.error is None and self.difference is not None and self.difference.largest <= tolerance
+        most = max(tolerance, 2 * (self.parent_off or 0.0))
+        return self.error is None and self.difference is not None and self.difference.largest <= most
 
     def plain(self) -> dict[str, Any]:
         """Return it as ``--json`` prints it."""
@@ -182,12 +185,13 @@ class Verification:
         found = self._alone(runtime, subject)
         if before is None:
             return found
-        wrong = None if before.holds(self.tolerance) else before.error
+        wrong, off = None if before.holds(self.tolerance) else before.error, None
         if wrong is None and before.difference is not None and not before.holds(self.tolerance):
-            wrong = f"it is off by {before.difference.largest:.2g}"
+            off = before.difference.largest
+            wrong = f"it is off by {off:.2g}"
         timed = found.seconds is not None and before.seconds
         ratio = found.seconds / before.seconds if timed else None  # type: ignore[operator]
-        return replace(found, parent_error=wrong, parent_ratio=ratio)
+        return replace(found, parent_error=wrong, parent_off=off, parent_ratio=ratio)
 
     def _alone(self, runtime: Runtime, subject: Subject) -> Verdict:
         """Return what a runtime makes of a file."""

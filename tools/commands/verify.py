@@ -177,13 +177,14 @@ def _wrong(found: Sequence[Verdict], subject: VerifyOptions) -> list[str]:
             lines.append(f"{verdict.name} does not run {subject.model.name}: {verdict.error}")
         elif verdict.difference is not None:
             largest = f"the largest difference {verdict.difference.largest:.2g}"
-            lines.append(f"{verdict.name}: {largest} is above --tolerance {subject.tolerance:g}")
+            more = "" if verdict.parent_off is None else f" and twice the parent's, {verdict.parent_off:.2g}"
+            lines.append(f"{verdict.name}: {largest} is above --tolerance {subject.tolerance:g}{more}")
     return lines
 
 
 def _too_far(changed: Change | None, most: float, subject: VerifyOptions) -> list[str]:
     """Return a line where the scores are too far from those of the other model."""
-    if changed is None or subject.against is None:
+    if changed is None or changed.difference is None or subject.against is None:
         return []
     if changed.difference.error is not None:
         return [f"against {subject.against.name}: {changed.difference.error}"]
@@ -209,16 +210,22 @@ def _show(
         if not verdict.installed:
             show.note(f"{verdict.name}: {verdict.error}")
         elif verdict.parent_error is not None:
-            show.note(f"{verdict.name}: the parent is not right there either: {verdict.parent_error}")
-        elif verdict.error is not None:
-            show.note(f"{verdict.name}: {verdict.error}")
+            how = "does not run there" if verdict.parent_off is None else "is not right there"
+            show.note(f"{verdict.name}: the parent {how}: {verdict.parent_error}")
     if changed is not None and subject.against is not None:
-        apart = changed.difference
-        classes = f", {show.classes(changed.classes)}" if changed.classes else ""
-        show.note(
-            f"against {subject.against.name}: {changed.compared} differ by {apart.largest:.2g} of their scale"
-            f" at most, {apart.changed} of {changed.samples} decisions differ{classes}"
-        )
+        _show_change(changed, subject.against.name)
+
+
+def _show_change(changed: Change, against: str) -> None:
+    apart = changed.difference
+    classes = f", {show.classes(changed.classes)}" if changed.classes else ""
+    if apart is None:
+        show.note(f"against {against}: one class in common{classes}, whose share is always 1: not compared")
+        return
+    show.note(
+        f"against {against}: {changed.compared} differ by {apart.largest:.2g} of their scale"
+        f" at most, {apart.changed} of {changed.samples} decisions differ{classes}"
+    )
 
 
 def _row(verdict: Verdict) -> list[str]:
@@ -226,7 +233,7 @@ def _row(verdict: Verdict) -> list[str]:
     return [
         verdict.name,
         verdict.version or "-",
-        "-" if difference is None else f"{difference.largest:.1e}",
+        "error" if difference is None else f"{difference.largest:.1e}",
         "-" if difference is None else str(difference.changed),
         "-" if verdict.seconds is None else f"{1e3 * verdict.seconds:.2f} ms",
         *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),

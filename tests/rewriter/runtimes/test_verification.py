@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from graft.rewriter.runtimes.verification import Subject, Verdict, Verification
 from tests import small
 
 MADE_UP = """
-    import os, sys, time
+    import os, subprocess, sys, time
     from pathlib import Path
     from graft.rewriter.runtimes.base import SilentError
     from graft.rewriter.runtimes.ort import OnnxRuntime
@@ -102,6 +103,19 @@ MADE_UP = """
             if "parent" in Path(model).name:
                 raise ValueError("unknown operator")
             return super().open(model, threads)
+
+
+    class Worse(OnnxRuntime):
+        def open(self, model, threads):
+            run, by = super().open(model, threads), 0.01 if "parent" in Path(model).name else 5.0
+            return lambda inputs: [value + by for value in run(inputs)]
+
+
+    class Leaves(OnnxRuntime):
+        def open(self, model, threads):
+            other = subprocess.Popen(["sleep", "600"])
+            (Path(model).parent / "other").write_text(str(other.pid))
+            time.sleep(600)
 """
 
 
@@ -181,6 +195,21 @@ def test_a_runtime_that_does_not_come_back_is_ended(tmp_path: Path, made_up: dic
     assert found.error == "it did not end within 1.5 s"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="processes have no groups")
+def test_processes_of_a_runtime_end_with_it(tmp_path: Path, made_up: dict[str, Runtime]) -> None:
+    own, _ = subject(tmp_path)
+    (found,) = verification(made_up["Leaves"], limit=2.0).measure(own)
+    assert found.error == "it did not end within 2 s"
+    pid = int((tmp_path / "other").read_text())
+    for _ in range(50):  # it is ended at once, and counted as there until it is waited for
+        state = Path(f"/proc/{pid}/stat")
+        if not state.exists() or ") Z" in state.read_text():
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("it goes on")
+
+
 def test_what_is_not_installed_is_named(tmp_path: Path, made_up: dict[str, Runtime]) -> None:
     found = verdict(tmp_path, made_up["Absent"])
     assert found.error == "not installed: pip install 'no-such-package'"
@@ -198,6 +227,17 @@ def test_what_the_parent_cannot_do_is_not_held_against_a_module(
     assert "it is off by" in (found.parent_error or "") and found.holds(1e-3)
     (found,) = verification(made_up["Off"]).measure(own)
     assert not found.holds(1e-3)
+
+
+def test_a_module_that_is_further_off_than_its_parent_is_wrong(
+    tmp_path: Path, made_up: dict[str, Runtime]
+) -> None:
+    parent, _ = subject(tmp_path, name="parent")
+    own, _ = subject(tmp_path)
+    (found,) = verification(made_up["Worse"]).measure(own, parent)
+    assert found.parent_off is not None and found.difference is not None
+    assert found.difference.largest == pytest.approx(500 * found.parent_off, rel=1e-3)
+    assert not found.holds(1e-3) and found.holds(5.0)
 
 
 def test_a_batch_that_the_graph_fixes_is_run_one_by_one(tmp_path: Path) -> None:
@@ -299,6 +339,30 @@ def test_models_without_a_common_class_are_refused(tmp_path: Path) -> None:
     other, _ = subject(tmp_path, small.model(small.dense_net(), labels=("w", "x", "y", "z")), "other")
     with pytest.raises(GraftError, match="no class in common: a, b, c and w, x, y"):
         change(one, other, len(trial))
+
+
+def test_one_class_in_common_is_compared_by_logits_alone(tmp_path: Path) -> None:
+    one, trial = subject(tmp_path)
+    shared = small.model(small.dense_net(), labels=("a", "x", "y", "z"))
+    assert change(one, subject(tmp_path, shared, "other")[0], len(trial)).compared == "logits"
+    assert shared.card is not None
+    shared.card = shared.card.model_copy(
+        update={"output": shared.card.output.model_copy(update={"kind": "probabilities"})}
+    )
+    found = change(one, subject(tmp_path, shared, "shares")[0], len(trial))
+    assert (found.compared, found.classes, found.difference) == ("nothing", ("a",), None)
+    assert found.plain()["max_difference"] is None
+
+
+def test_a_parent_may_call_its_input_otherwise(tmp_path: Path) -> None:
+    own, trial = subject(tmp_path)
+    proto = onnx.load(tmp_path / "model.onnx")
+    proto.graph.input[0].name = "pixels"
+    for node in proto.graph.node:
+        node.input[:] = ["pixels" if name == "x" else name for name in node.input]
+    model = Model.from_proto(proto)
+    first = trial.batches(model, 4)[0]
+    np.testing.assert_array_equal(first["pixels"], own.batches[0]["x"])
 
 
 def test_names_of_runtimes() -> None:
