@@ -124,7 +124,7 @@ class Trial:
         ]
 
     def _named(self, model: Model) -> dict[str, Array]:
-        """Return the samples; a single input by the model's name for it, which may be another than the parent's."""
+        """Return the samples; a single input by the model's own name for it: parents have others."""
         names = [each.name for each in model.card.fed] if model.card else list(model.inputs())
         if len(self.raw) == len(names) == 1:
             return {names[0]: next(iter(self.raw.values()))}
