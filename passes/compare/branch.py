@@ -100,7 +100,7 @@ class Branch:
         if self.card.output.kind == "probabilities":
             logits = logits_behind(scores, self.rank - 1, build)
             logits = finite(logits, np.dtype(self.dtype), build)
-            scores = build.node("LogSoftmax", "log_shares", [logits], axis=-1)
+            scores = build.log_shares(logits, "log_shares")
             if rest is not None:
                 ones, tiny = (
                     build.constant(name, np.array(value, self.dtype))
@@ -131,19 +131,25 @@ class Branch:
     @functools.cached_property
     def log_shares(self) -> gs.Tensor:
         """Logarithms of the probabilities of all columns within the parent (..., columns)."""
-        return self.build.node("LogSoftmax", "within_parent", [self.scores], axis=-1)
+        return self.build.log_shares(self.scores, "within_parent")
 
     def votes(self, classes: Sequence[str]) -> gs.Tensor:
-        """Return 1 where a class is the likeliest of all that the network knows, else 0 (..., classes)."""
+        """Return 1 where a class is the likeliest of all that the network knows, else 0 (..., classes).
+
+        Columns are compared, not scores: these may be rounded on one way and not on another.
+        """
         build, columns = self.build, [self.card.class_index(name) for name in classes]
-        best = build.largest(self.log_shares, "vote/best")
-        own = build.pick(self.log_shares, columns, "vote/own")
-        one, none = (
-            build.constant(f"vote/{name}", np.array(value, self.dtype))
-            for name, value in (("yes", 1), ("no", 0))
+        one, none, own = (
+            build.constant(f"vote/{name}", np.array(value, dtype))
+            for name, value, dtype in (
+                ("yes", 1, self.dtype),
+                ("no", 0, self.dtype),
+                ("own", columns, np.int64),
+            )
         )
+        best = build.place_of_largest(self.log_shares, "vote/best")
         return build.node(
-            "Where", "vote/votes", [build.node("Equal", "vote/is_best", [own, best]), one, none]
+            "Where", "vote/votes", [build.node("Equal", "vote/is_best", [best, own]), one, none]
         )
 
     @functools.cached_property

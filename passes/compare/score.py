@@ -284,7 +284,7 @@ class VoteAmong(Vote):
         """
         if votes is None:
             raise RuntimeError("votes are columns of this comparison")
-        any_vote = build.reduce("ReduceMax", votes, [-1], "vote/any", keep=True)
+        any_vote = build.largest(votes, "vote/any")
         far = build.constant("vote/far", np.array(DECIDES, dtype))
         silent = build.node("Sub", "vote/silent", [any_vote, votes])  # of voters nothing is rounded
         return build.node("Sub", "vote/elected", [scores, build.node("Mul", "vote/below", [silent, far])])

@@ -20,6 +20,8 @@ RAW = "image"
 PREFIX, RESAMPLED = PREPARED.rsplit("/", 1)
 LUMA = (0.299, 0.587, 0.114)
 """Gray from RGB as image files are read (ITU-R BT.601)."""
+HALF = 0.5001
+"""Added before rounding down: runtimes add up in any order, and a half is rounded up in all of them."""
 
 
 def raw_input(cards: Sequence[InputCard], name: str = RAW) -> InputCard:
@@ -57,8 +59,9 @@ class Adapt:
     """Let a model of one image input take raw images.
 
     The graph gets, as far as the card asks for it: colour, size, layout, and
-    ``(raw * scale - mean) / std``. Colour and size are brought about as they are for image files, and
-    rounded to whole levels like these.
+    ``(raw * scale - mean) / std``. Colour and size are brought about as they are for image files, and whole
+    levels are rounded to whole ones like these. Floating-point images stay so: beside a half, runtimes round
+    them differently.
 
     Attributes:
         raw: the images that will come, in layout NHWC.
@@ -113,6 +116,7 @@ class _Path:
     def __init__(self, build: Builder, raw: gs.Tensor, card: InputCard) -> None:
         self.build = build
         self.card = card
+        self.whole = np.dtype(raw.dtype).kind in "iu"
         self.tensor = build.cast(raw, np.float32, "float")
         self.steps: list[str] = []
 
@@ -141,10 +145,8 @@ class _Path:
             for axis, sizes in enumerate(zip(self.card.size, target.size, strict=True), 1):
                 self._pick(axis, *sizes)
             return
-        build, image = (
-            self.build,
-            self.build.node("Transpose", "channels_first", [self.tensor], perm=[0, 3, 1, 2]),
-        )
+        build = self.build
+        image = build.node("Transpose", "channels_first", [self.tensor], perm=[0, 3, 1, 2])
         (height, width), (rows, columns) = self.card.size, target.size
         if columns != width:
             across = resampling_matrix(width, columns, target.interpolation).T.astype(np.float32)
@@ -197,14 +199,15 @@ class _Path:
             reader.inputs = [self.tensor if tensor is old else tensor for tensor in reader.inputs]
 
     def _rounded(self, tensor: gs.Tensor, name: str) -> gs.Tensor:
-        """Round to whole levels, as in an image file."""
+        """Round to whole levels, as in an image file, where the images have such; limit them."""
         build = self.build
         half, low, high = (
             build.constant(f"{name}/{each}", np.array(value, np.float32))
-            for each, value in (("half", 0.5), ("low", 0), ("high", 255))
+            for each, value in (("half", HALF), ("low", 0), ("high", 255))
         )
-        whole = build.node("Floor", f"{name}/floor", [build.node("Add", f"{name}/add", [tensor, half])])
-        return build.node("Clip", f"{name}/levels", [whole, low, high])
+        if self.whole:
+            tensor = build.node("Floor", f"{name}/floor", [build.node("Add", f"{name}/add", [tensor, half])])
+        return build.node("Clip", f"{name}/levels", [tensor, low, high])
 
 
 def _text(size: tuple[int, int] | None) -> str:

@@ -123,18 +123,35 @@ class Builder:
             name: of the node.
             least: the smallest instead.
         """
-        result = gs.Variable(f"{self.prefix}/{name}")
-        places = gs.Variable(f"{result.name}/places")
+        return self._top(tensor, name, {"largest": 0} if least else {})[0]
+
+    def place_of_largest(self, tensor: gs.Tensor, name: str) -> gs.Variable:
+        """Return the index of the (first) largest entry along the last axis, int64; the axis stays."""
+        return self._top(tensor, name, {})[1]
+
+    def _top(self, tensor: gs.Tensor, name: str, attributes: dict[str, int]) -> list[gs.Variable]:
+        """Return the first entry of an order along the last axis, and its index."""
+        found = [gs.Variable(f"{self.prefix}/{name}"), gs.Variable(f"{self.prefix}/{name}/places")]
         one = self.constant(f"{name}/one", np.array([1]))
-        attributes = {"axis": -1, **({"largest": 0} if least else {})}
-        self.graph.nodes.append(gs.Node("TopK", result.name, attributes, [tensor, one], [result, places]))
-        return result
+        node = gs.Node("TopK", found[0].name, {"axis": -1, **attributes}, [tensor, one], found)
+        self.graph.nodes.append(node)
+        return found
+
+    def log_shares(self, scores: gs.Tensor, name: str) -> gs.Variable:
+        """Return logarithms of the softmax over the last axis.
+
+        Written out: tract takes the logarithm of the softmax, which is 0 for entries far below the largest.
+        """
+        apart = self.node("Sub", f"{name}/apart", [scores, self.largest(scores, f"{name}/most")])
+        total = self.total(self.node("Exp", f"{name}/exp", [apart]), -1, f"{name}/total", keep=True)
+        return self.node("Sub", name, [apart, self.node("Log", f"{name}/log", [total])])
 
     def logsumexp(self, scores: gs.Tensor, name: str) -> gs.Variable:
         """Reduce the last axis, which stays with size 1, to the logarithm of the sum of exponentials.
 
         What the logarithm of the softmax subtracts from each entry. It is read off the largest one: there
-        nothing is lost to rounding, and entries of minus infinity do not matter beside a finite one.
+        nothing is lost to rounding, and entries of minus infinity do not matter beside a finite one. Unlike
+        :meth:`log_shares` it reads no entry far below the largest, and takes fewer nodes.
         """
         shares = self.node("LogSoftmax", f"{name}/shares", [scores], axis=-1)
         most, share = self.largest(scores, f"{name}/most"), self.largest(shares, f"{name}/share")

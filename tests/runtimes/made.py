@@ -144,6 +144,35 @@ def mixed(shop: Workshop) -> Made:
     }
 
 
+def derived(shop: Workshop) -> Made:
+    """What is made of composites, and rejection of networks of one parent."""
+    made = mixed(shop)
+    joined, m, f, d = (
+        made["three parents"][0],
+        *(shop.parent(name) for name in ("mnist", "fashion", "digits")),
+    )
+    (three, eight), (_, bag), (two, _) = (shop.modules(name) for name in ("mnist", "fashion", "digits"))
+    added, data = shop.graft(f"add {m} --with {bag}", "added.onnx"), "--data {}/mnist_sample.npz"
+    other = f"compose {three} {eight} --strategy branches --other {data}"
+    replaced = f"replace {added} --class 3 --with {three} {data}"
+    newest = f"compose {three} {bag} --opset 21"
+    return {
+        "removed from three parents": (shop.graft(f"remove {joined} --class 3", "less3.onnx"), (m, f, d)),
+        "removed beside rejection": (
+            shop.graft(f"remove {made['rejection'][0]} --class 3", "less_other.onnx"),
+            (m, f),
+        ),
+        "added to a composite": (shop.graft(f"add {added} --with {two}", "added2.onnx"), (m, f, d)),
+        "added of a composite": (
+            shop.graft(f"add {m} --with {joined} --with-class Bag", "of3.onnx"),
+            (m, f, d),
+        ),
+        "replaced in a composite": (shop.graft(replaced, "added_replaced.onnx"), (m, f)),
+        "rejection, one parent": (shop.graft(other, "other1.onnx"), (m,)),
+        "newer operators": (shop.graft(newest, "newer.onnx"), (m, f)),
+    }
+
+
 def versions(shop: Workshop) -> Made:
     """Modules and composites of every version of the operators, of logits and of probabilities."""
     found: dict[str, tuple[Path, tuple[Path, ...]]] = {}
@@ -182,6 +211,7 @@ FAMILIES: dict[str, Callable[[Workshop], Made]] = {
     },
     "patched": patched,
     "several parents": mixed,
+    "made of composites": derived,
     "opsets": versions,
     **{name: lambda shop, name=name: zoo(shop, name) for name in sorted(p.stem for p in ZOO.glob("*.onnx"))},
 }

@@ -33,12 +33,6 @@ def test_the_runtime_is_here(name: str) -> None:
     assert found.version != "unknown"
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """A folder where files are made once."""
-    return Workshop.of(tmp_path_factory.mktemp("shop"))
-
-
 @functools.cache
 def verdicts(path: Path) -> dict[str, Verdict]:
     """What runtimes make of a file."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from graft.passes.base import Context
 from graft.passes.join.adapt import Adapt, raw_input
+from graft.passes.join.resampling import resampling_matrix
 from graft.rewriter.card.card import Card
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.data.images import fit_images
@@ -97,10 +98,24 @@ def test_the_report_has_the_steps() -> None:
     assert report.steps == ("RGB to BGR", "scale", "layout NCHW") and not report.declined
 
 
+def test_a_half_is_rounded_up_however_it_is_added_up() -> None:
+    """Of three pixels two: shares of sixths, whose sums are rounded."""
+    values = np.random.default_rng(1).integers(0, 256, (2000, 3, 3, 1), np.uint8)
+    card = image(layout="NHWC", size=(2, 2), resize="squash", color="GRAY")
+    matrix = resampling_matrix(3, 2, "bilinear")
+    exact = np.floor(np.round(np.einsum("ai,bj,nijc->nabc", matrix, matrix, values), 6) + 0.5)
+    raw = raw_input([image(size=(3, 3), color="GRAY")])
+    np.testing.assert_array_equal(adapted(card, raw, values), exact)
+
+
 def test_float_images_and_half_precision() -> None:
     card = image(layout="NHWC", scale=0.5)
     images = IMAGES.astype(np.float32) + 0.25
     np.testing.assert_array_equal(adapted(card, raw_input([card]), images), images * 0.5)
+    small = image(layout="NHWC", size=(5, 7), resize="squash")
+    rounded = adapted(small, raw_input([card]), IMAGES)
+    found = adapted(small, raw_input([card]), IMAGES.astype(np.float32))
+    assert 0.4 < np.abs(found - rounded).max() <= 0.5001  # not rounded
     model = identity(card, dtype=onnx.TensorProto.FLOAT16)
     Adapt(raw_input([card]))(model, Context())
     found = Device(("cpu",)).open(model).run({"image": IMAGES})["y"]
