@@ -15,6 +15,7 @@ import pytest
 from hypothesis import core, settings
 
 from graft.passes.base import Context, Declined
+from graft.rewriter.runtimes import runtimes
 from tests.seeds import VARIABLE, graph_seed
 
 
@@ -49,8 +50,14 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it at the end, too: the header is not printed with -q."""
+    """Say it at the end, too: the header is not printed with -q; and which runtimes were not looked at."""
     terminalreporter.write_line(_seed())
+    missing = [name for name, each in runtimes().items() if not each.installed]
+    if missing:
+        install = "pip install '.[test,runtimes]'"
+        terminalreporter.write_line(
+            f"runtimes that are not installed and not tried: {', '.join(missing)}; {install}"
+        )
 
 
 def _seed() -> str:
