@@ -13,6 +13,7 @@ from graft.passes.compensate.refit import SAMPLES, Refit
 from graft.passes.cut.head import Head, HeadReport
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import Pruned, Verify
+from graft.passes.cut.vocabulary import USED, Vocabulary, Words
 from graft.passes.identify import DEFAULT, ImportanceInputs, Method, default_method, method_of
 from graft.passes.parent import Parent
 from graft.passes.select.budget import Budget, BudgetReport, Candidates, dead_channels
@@ -44,6 +45,7 @@ class DecomposeReport(Report):
         cost: what it costs.
         difference: how far the cut was from the masked parent, or ``None`` where it was not verified.
         timed: milliseconds of the module and of its parent, where the budget was one of latency.
+        words: of each input, where words were removed that no sample uses.
     """
 
     model: Model
@@ -51,6 +53,7 @@ class DecomposeReport(Report):
     cost: Cost
     difference: float | None = None
     timed: Timed | None = None
+    words: tuple[Words, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,8 @@ class Decompose:
         verify: compare the cut with its masked parent, see :class:`graft.passes.cut.verify.Verify`.
         freeze: patterns of layers that are left alone, see :class:`graft.passes.select.layers.LayerRules`.
         keep_layers: patterns with the share of each group's channels that stays; a mapping will do.
+        vocabulary: ``used`` removes words that no sample uses, see
+            :class:`graft.passes.cut.vocabulary.Vocabulary`; ``all`` keeps them.
     """
 
     classes: Sequence[str]
@@ -133,6 +138,7 @@ class Decompose:
     verify: bool = False
     freeze: Sequence[str] = ()
     keep_layers: Sequence[tuple[str, float]] | Mapping[str, float] = ()
+    vocabulary: str = "all"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -156,7 +162,7 @@ class Decompose:
         layers = self.layers
         if layers:
             found |= {"freeze": list(layers.freeze), "keep_layers": list(map(list, layers.keep_layers))}
-        return found
+        return found if self.vocabulary == "all" else {**found, "vocabulary": self.vocabulary}
 
     @property
     def head(self) -> Head:
@@ -252,6 +258,10 @@ class Decompose:
         if self.compensate == REFIT and sliced.changed:
             refit = Refit(tuple(self.classes), self.together and not self.other, self.refit_samples)
             reports.append(refit(Pruned(headed.analysed, plan, model), mirrored))
+        words: tuple[Words, ...] = ()
+        if self.vocabulary == USED:
+            reports.append(vocabulary := Vocabulary()(model, context))
+            words = vocabulary.words
         if typicality and typicality.tensor in model.graph.tensors():
             typicality.attach(model)
         parent.declare(model)
@@ -265,6 +275,7 @@ class Decompose:
             cost=cost,
             difference=difference,
             timed=timed,
+            words=words,
         )
 
     def _with_mirrored(self, parent: Parent, context: Context) -> Context:

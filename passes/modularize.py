@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,8 @@ class ModularizeReport(Report):
             if figures:
                 entry.update(**figures.module.plain(), parent=figures.parent.plain())
         for entry, module in zip(entries, self.modules, strict=True):
+            if module.words:
+                entry.update(vocabulary=[asdict(words) for words in module.words])
             if module.timed:
                 entry.update(latency_ms=module.timed.milliseconds, latency_ratio=module.timed.ratio)
             if isinstance(module, MaskedReport):

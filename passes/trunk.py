@@ -234,6 +234,7 @@ class Trunk:
             verify=self.verify,
             freeze=layers.freeze,
             keep_layers=layers.keep_layers,
+            vocabulary=first.vocabulary,
         )
         own = replace(context, samples=source.samples, profile=source.profile, seed=first.seed)
         report = decompose(source.parent, own)

@@ -12,7 +12,7 @@ from graft.rewriter.card.part import CardPart, Length, Name, Number, Shape, inva
 from graft.rewriter.errors import GraftError
 
 Axis = Annotated[int, BeforeValidator(not_boolean), Field(ge=0, le=7)]
-OF_ALL_KINDS = ("vocabulary", "batch_axis", "constant")
+OF_ALL_KINDS = ("vocabulary", "unknown", "batch_axis", "constant")
 """Keys that images do not have alone."""
 LARGEST_STEP = 0.1
 """What one level of a pixel changes in the input of a model for pixels 0..255, at most."""
@@ -32,7 +32,8 @@ class InputCard(CardPart):
     ``batch_axis`` is the axis of the samples in the model's input; data keep samples first.
     ``constant`` is a number that fills an input which is not in the data, at its declared size.
     ``kind`` tensor and tokens are fed as they are, so they take no other keys than their name; tokens
-    also ``vocabulary``, a name for the meaning of the numbers: modules that share an input share it.
+    also ``vocabulary``, a name for the meaning of the numbers: modules that share an input share it, and
+    ``unknown``, the number of the word that is taken for all that the vocabulary lacks.
     """
 
     _place: ClassVar[str] = "input"
@@ -49,6 +50,7 @@ class InputCard(CardPart):
     crop_fraction: Annotated[Number, Field(gt=0, le=1)] = 0.875
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     vocabulary: Name | None = None
+    unknown: Annotated[int, BeforeValidator(not_boolean), Field(ge=0, lt=2**31)] | None = None
     batch_axis: Axis | None = None
     constant: Number | None = None
 
@@ -61,6 +63,8 @@ class InputCard(CardPart):
     def _check(self) -> Self:
         if self.vocabulary is not None and self.kind != "tokens":
             raise invalid(f"input '{self.name}' has a vocabulary, but no tokens", "remove it")
+        if self.unknown is not None and self.kind != "tokens":
+            raise invalid(f"input '{self.name}' has an unknown word, but no tokens", "remove it")
         if self.kind != "image":
             self._check_has_no_image_keys()
             return self

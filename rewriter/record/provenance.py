@@ -79,6 +79,7 @@ class Asked(BaseModel):
     mirror: bool = False
     freeze: tuple[str, ...] = ()
     keep_layers: tuple[tuple[str, float], ...] = ()
+    vocabulary: str = "all"
 
     @classmethod
     def of(cls, origin: Origin) -> Asked:

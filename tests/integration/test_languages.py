@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from graft.rewriter.graph.model import Model
 from tests.integration.kit import Graft
 from tests.integration.kit import printed as found
 
@@ -64,3 +65,21 @@ def test_its_letters_are_no_words(graft: Graft, tmp_path: Path) -> None:
     result = graft("compose", *files, "-o", tmp_path / "both.onnx")
     assert result.code == 2
     assert "letters of languages_torch and words" in result.err
+
+
+def test_words_that_are_never_used_are_removed(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Without a change on the calibration set; a trunk of such modules lacks the words, too."""
+    line = (PARENT, *DATA, "--keep", "1", "--compensate", "none", "--vocabulary", "used")
+    one = found(capfd, "decompose", *line, "--together", "-o", tmp_path / "one")
+    (words,) = one["modules"][0]["vocabulary"]
+    assert words["name"] == "letters" and words["kept"] < words["before"]
+    model = tmp_path / "one" / one["modules"][0]["file"]
+    for split in ("train", "test"):
+        data = (*DATA, "--split", split)
+        cut, whole = (found(capfd, "evaluate", path, *data)["top1"] for path in (model, PARENT))
+        assert abs(cut - whole) < (1e-9 if split == "train" else 0.01)
+    found(capfd, "decompose", *line, "--classes", "Danish,Dutch", "-o", tmp_path / "two")
+    joined = found(capfd, "compose", tmp_path / "two", *DATA, "-o", tmp_path / "joined.onnx")
+    assert joined["strategy"] == "trunk"
+    trunk = Model.load(tmp_path / "joined.onnx")
+    assert any(node.name.endswith("/place") for node in trunk.graph.nodes)

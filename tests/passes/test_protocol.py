@@ -29,6 +29,7 @@ from graft.passes.curve import Curve
 from graft.passes.cut.head import Head
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import Pruned, Verify
+from graft.passes.cut.vocabulary import Vocabulary
 from graft.passes.decompose import Decompose
 from graft.passes.join.adapt import Adapt, raw_input
 from graft.passes.join.convert import Convert
@@ -66,6 +67,7 @@ from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.session import Device
 from tests import small
 from tests.passes.compare.test_joint_head import FIRST, SECOND, modules, split
+from tests.passes.cut.test_vocabulary import text, tokens
 from tests.passes.normalize.test_free_batch import lstm as lstm_of_batch
 from tests.passes.normalize.test_recurrent_loops import looped, lstm
 from tests.passes.select.test_latency_budget import Biased
@@ -264,6 +266,13 @@ CASES: dict[str, Case] = {
     ),
     "Refit": Case(
         Refit(("a", "b"), True), lambda: pruned(0, 3), known, its_model, (Refit(("a", "b"), True), layerless)
+    ),
+    "Vocabulary": Case(
+        Vocabulary(),
+        tokens,
+        lambda: Context(samples=text(tokens(), np.array([1, 4]))),
+        changes=itself,
+        idle=(Vocabulary(), dense),
     ),
     "Slice": Case(Slice(planned(0, 3)), headed, changes=its_model, idle=(Slice(planned()), headed)),
     # in place: composites that always lose the output that was read

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from graft.passes.base import Context, all_declined
 from graft.passes.budget_search import check_samples
+from graft.passes.cut.vocabulary import ALL, VOCABULARIES
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED, methods
 from graft.passes.join.convert import Convert
@@ -47,6 +48,16 @@ class ModuleOptions(options.ClassOptions):
     other: Annotated[bool, Option("Give the module of a set one more column, (other).", options.PRUNE)] = (
         False
     )
+    vocabulary: Annotated[
+        str,
+        one_of(VOCABULARIES),
+        Option(
+            "Of a model that reads tokens: keep all words, or those used in the calibration set, and one for "
+            "all others.",
+            options.PRUNE,
+            show_default=True,
+        ),
+    ] = "all"
     no_rest: Annotated[bool, Option("Leave out the output 'rest' of the module of a set.", options.PRUNE)] = (
         False
     )
@@ -232,6 +243,7 @@ def _decompose(
         verify=verify,
         freeze=budget.freeze,
         keep_layers=budget.keep_layer,
+        vocabulary=subject.vocabulary,
     )
 
 
@@ -271,6 +283,7 @@ def _mask(subject: ModuleOptions, budget: DecomposeBudget, method: DecomposeMeth
     given = {
         "--together": subject.together,
         "--other": subject.other,
+        "--vocabulary": subject.vocabulary != ALL,
         "--keep": budget.keep is not None,
         "--max-drop": budget.max_drop is not None,
         "--plan": budget.plan is not None,
@@ -380,6 +393,8 @@ def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOpti
             f"zeros among the weights: {show.percent(min(zeros))} to {show.percent(max(zeros))} of a module; "
             f"parameters: {show.percent(min(left))} to {show.percent(max(left))} of the parent's"
         )
+    for words in result["modules"][0].get("vocabulary", ()):
+        show.note(f"{words['kept']} of {words['before']} words of {words['name']} are left")
     show.print_layers(result)
     dead = result["parent"]["dead_channels"]
     if dead and not masked:
