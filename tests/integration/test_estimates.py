@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -237,12 +237,26 @@ def test_a_set_of_modules_is_the_work_of_each() -> None:
     assert searched.macs > 20 * one.macs
 
 
+def clock_of(spans: list[float]) -> Callable[[], float]:
+    """A clock by which what is timed takes so long, one after the other."""
+    ticks = iter(np.cumsum([0.0, *(each for span in spans for each in (span, 0))]).tolist())
+    return lambda: float(next(ticks))
+
+
+def test_a_network_that_is_slow_is_timed_on_one_sample() -> None:
+    model = small.model(small.dense_net())
+    data = small.samples(small.inputs(small.dense_net().shape))
+    spans = [0.6, 1.6, 0.7, 0.5]  # a product, reading, and one sample, twice
+    found = Speed.measured(model, 1000, data, Device(), clock=clock_of(spans))
+    assert found.macs == pytest.approx(1000 / 0.5) and found.reads == pytest.approx(BATCH / 1.6)
+
+
 def test_speed_is_the_median_of_a_few_batches() -> None:
     model = small.model(small.dense_net())
     data = small.samples(small.inputs(small.dense_net().shape))
-    spans = [0.2, 0.1, 0.4, 2.0, 0.1, 0.1, 0.1, 0.3]  # three products, reading, four batches
-    ticks: Iterator[float] = iter(np.cumsum([0.0, *(each for span in spans for each in (span, 0))]).tolist())
-    found = Speed.measured(model, 1000, data, Device(), clock=lambda: next(ticks))
+    # three products, reading, a sample and a batch that warm up, four batches
+    spans = [0.2, 0.1, 0.4, 2.0, 0.3, 0.4, 0.1, 0.1, 0.1, 0.3]
+    found = Speed.measured(model, 1000, data, Device(), clock=clock_of(spans))
     assert found.flops == pytest.approx(2 * SIZE**3 / 0.2)
     assert found.reads == pytest.approx(BATCH / 2)
     assert found.macs == pytest.approx(1000 * BATCH / 0.1)
