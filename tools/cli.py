@@ -83,6 +83,10 @@ def _pipe_closed() -> Iterator[None]:
         if isinstance(end.__context__, BrokenPipeError):
             raise _PipeClosedError from end
         raise
+    except KeyboardInterrupt:
+        if sys.stderr is not None and sys.stderr.isatty():  # click ends the line, on which ^C stands
+            raise
+        raise click.Abort from None
 
 
 class _Commands(click.Group):

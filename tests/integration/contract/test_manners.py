@@ -141,7 +141,7 @@ def test_interrupted(command: str, graft: Graft, here: Place, monkeypatch: pytes
     monkeypatch.setattr(Model, "from_proto", raising(KeyboardInterrupt()))
     before = kit.listing(here.folder)
     told = graft(*words(command))
-    assert (told.code, told.out, told.err.strip()) == (130, "", "graft: interrupted")
+    assert (told.code, told.out, told.err) == (130, "", "graft: interrupted\n")
     assert kit.listing(here.folder) == before
 
 
