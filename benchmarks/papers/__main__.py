@@ -14,9 +14,9 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.papers import document, fse20, icse23
+from benchmarks.papers import document, fse20, icse22, icse23
 
-TABLES = (*fse20.TABLES, *icse23.TABLES)
+TABLES = (*fse20.TABLES, *icse22.TABLES, *icse23.TABLES)
 
 
 def main() -> None:

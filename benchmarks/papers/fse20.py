@@ -52,7 +52,6 @@ Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
-@functools.cache
 def bench() -> Path | None:
     """Return the folder of the networks, or ``None``."""
     root = os.environ.get("GRAFT_BENCH", "")
