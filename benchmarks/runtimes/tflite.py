@@ -6,6 +6,7 @@ tensorflow tf_keras ai-edge-litert``; ``GRAFT_TFLITE`` names the Python in it. T
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -74,6 +75,12 @@ else:
         def installed(self) -> bool:
             """True where ``GRAFT_TFLITE`` names a Python."""
             return bool(PYTHON) and Path(PYTHON).exists()
+
+        @functools.cached_property
+        def version(self) -> str:
+            """Versions of onnx2tf and TensorFlow in that environment."""
+            code = "from importlib.metadata import version as v; print(v('onnx2tf'), 'TF', v('tensorflow'))"
+            return subprocess.run([PYTHON, "-c", code], capture_output=True, text=True).stdout.strip()
 
         @property
         def command(self) -> str:
