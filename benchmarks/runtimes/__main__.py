@@ -1,6 +1,6 @@
 """Runtime x kind of file: the largest difference from onnxruntime; is what is smaller faster there, too?
 
-    GRAFT_BENCH=... python -m benchmarks.runtimes [--only SECTION ...] [--json FILE]
+    GRAFT_BENCH=... python -m benchmarks.runtimes [--only SECTION ...] [--json FILE] [--keep FOLDER]
 
 Without ``GRAFT_BENCH`` only the bundled models and the zoo are run. onnxruntime-web takes part after
 ``npm install --prefix benchmarks/runtimes``, TFLite where ``GRAFT_TFLITE`` names a Python that has onnx2tf.
@@ -9,6 +9,7 @@ Without ``GRAFT_BENCH`` only the bundled models and the zoo are run. onnxruntime
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -119,11 +120,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=SECTIONS, nargs="+", default=SECTIONS)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--keep", type=Path, help="keep models in this folder, and take those that are there")
     options = parser.parse_args()
     print(f"Machine: {platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}.")
     print(f"Seed 0, {SAMPLES} samples drawn for differences, {BATCH} at once, {THREADS} threads.")
-    with tempfile.TemporaryDirectory() as text:
+    with contextlib.nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory() as text:
         folder, result = Path(text), {}
+        folder.mkdir(parents=True, exist_ok=True)
         own = bench(folder) if os.environ.get("GRAFT_BENCH") else []
         if "differences" in options.only:
             result["differences"] = differences([*own, *zoo(folder), *bundled(folder)])

@@ -34,11 +34,13 @@ class File:
 
 
 def graft(*words: object) -> None:
-    """Run a command line.
+    """Run a command line whose last word is its output, unless that is there from an earlier run.
 
     Raises:
         subprocess.CalledProcessError: it failed.
     """
+    if Path(str(words[-1])).exists():
+        return
     start = [sys.executable, "-c", "from graft.tools.cli import main; main()"]
     subprocess.run([*start, *map(str, words), "-q"], check=True, stdout=subprocess.DEVNULL)
 
