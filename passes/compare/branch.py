@@ -21,6 +21,8 @@ from graft.rewriter.record.mahalanobis import Mahalanobis
 
 LOWEST = -30.0
 """Logarithms of shares are taken to be at least this where a joint head reads them."""
+SCALE = 1 / 16
+"""Of logarithms of shares in the input of a joint head."""
 TINY = 1e-7
 """What is left of 1 is taken to be at least this before its logarithm: float32 resolves no less."""
 ATYPICAL = 0.25
@@ -154,10 +156,17 @@ class Branch:
 
     @functools.cached_property
     def joint_features(self) -> gs.Tensor:
-        """Input of a joint head, float32 (samples, values): :attr:`log_shares` and :attr:`pooled`."""
+        """Input of a joint head, float32 (samples, values): scaled :attr:`log_shares`, and :attr:`pooled`.
+
+        Both vary about as much then: one tensor of 8 bits holds them. A power of two rounds nothing.
+        """
         build = self.build
-        low = build.constant("joint/lowest", np.array(LOWEST, self.dtype))
+        low, scale = (
+            build.constant(f"joint/{name}", np.array(value, self.dtype))
+            for name, value in (("lowest", LOWEST), ("scale", SCALE))
+        )
         shares = build.node("Max", "joint/shares", [self.log_shares, low])
+        shares = build.node("Mul", "joint/scaled", [shares, scale])
         found = [build.cast(shares, np.float32, "joint/float_shares", self.dtype), *self.pooled]
         read = build.node("Concat", "joint/read", found, axis=-1)
         read.dtype = np.dtype(np.float32)
