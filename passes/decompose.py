@@ -255,6 +255,7 @@ class Decompose:
             verified = Verify()(Pruned(whole, plan, model), context)
             difference = verified.difference
             reports.append(verified)
+        del whole, cut  # weights that were folded are as many as the parent's
         if self.compensate == REFIT and sliced.changed:
             refit = Refit(tuple(self.classes), self.together and not self.other, self.refit_samples)
             reports.append(refit(Pruned(headed.analysed, plan, model), mirrored))

@@ -9,6 +9,7 @@ import numpy as np
 from graft.passes.base import Context, Declined, Report
 from graft.rewriter.arrays import Mask, Table
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.set_aside import page_out
 from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.numerics import ridge
@@ -89,6 +90,7 @@ class Fold:
                 consumer.add_bias(node, delta, graph)
                 groups.alias(node.outputs[0], like=made)  # an Add may have come between
                 changed += 1
+                page_out()  # the weights that these are made from
         groups.grow(subject.model)
         return Report(changed=changed, declined=tuple(declined))
 

@@ -18,6 +18,7 @@ from graft.rewriter.arrays import Table
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.data.sizes import sizes_of
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.set_aside import page_out
 from graft.rewriter.memory import trim
 from graft.rewriter.run.budget import require
 from graft.rewriter.run.session import Device
@@ -98,6 +99,7 @@ class Refit:
                 left += [reason] if reason else []
             elif layer is not None:
                 trim()
+                page_out()
                 _refit_layer(layer, sides, draw)
                 taken, changed = taken + 1, changed + 1
         return RefitReport(changed=changed, declined=tuple(left), samples=len(sides.weights))
@@ -118,6 +120,7 @@ def _cut_and_parent(subject: Pruned, samples: Samples, weights: Table, device: D
     model, whole = subject.model, subject.whole
     gc.collect()  # models that are gone hold each other
     trim()
+    page_out()
     groups = whole.groups.at(sizes_of(whole.model, samples)).sized()
     each = largest_tensor(groups)
     needed = working_bytes(model, groups, len(samples), BLOCK)

@@ -38,6 +38,7 @@ from graft.rewriter.graph.light import file_sha256, graph_pieces, model_pieces
 from graft.rewriter.graph.order import sort_nodes
 from graft.rewriter.graph.sample_axes import named, sample_axes
 from graft.rewriter.graph.scores import refuse_class_numbers
+from graft.rewriter.graph.set_aside import page_out
 from graft.rewriter.graph.shapes import Shape, infer_shapes, without_weights
 from graft.rewriter.graph.sizes import SIZES_KEY, Sizes, fitting, sizes_at, sizes_from_json, sizes_to_json
 from graft.rewriter.graph.weights import arrays, attach, exported, in_own_file, put_in, raw
@@ -447,6 +448,7 @@ class Model:
         """
         proto = self.message()
         path = Path(path)
+        page_out()
         with (
             weights_beside(proto, path, force),
             writing(path, force) as temporary,

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.set_aside import page_out
 from graft.rewriter.graph.weights import arrays
 from graft.rewriter.memory import free_bytes, give_back, require
 from graft.rewriter.run.bounds import Bounds, limited, out_of_memory, released
@@ -54,6 +55,7 @@ def open_bounded(
     if held:  # graphs that are gone are cycles, which hold weights until they are collected
         gc.collect()
         give_back()
+        page_out()
         require(COPY * _bytes(proto), "a copy of the weights")
     try:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=[*providers]), held
@@ -66,6 +68,7 @@ def open_bounded(
         ) from error
     finally:
         released()
+        page_out()
 
 
 def _level(proto: onnx.ModelProto, bounds: Bounds) -> ort.GraphOptimizationLevel:

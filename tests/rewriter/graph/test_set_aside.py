@@ -12,6 +12,7 @@ import pytest
 
 from graft.passes.parent import Parent
 from graft.rewriter.graph import light, set_aside, weights
+from graft.rewriter.graph.model import Model
 from tests.small import Net
 
 
@@ -42,10 +43,9 @@ def _file(folder: Path, norms: bool) -> Path:
     return path
 
 
-def _mapped(parent: Parent) -> set[str]:
-    """Names of the weights of the model as it came whose memory is that of a file."""
-    found = set_aside._arrays(parent.source.graph)
-    return {name for name, array in found.items() if _of_a_file(array)}
+def _mapped(model: Model) -> set[str]:
+    """Names of the weights of a model whose memory is that of a file."""
+    return {each.name for each in set_aside._large(model.graph) if _of_a_file(each.values)}
 
 
 def _of_a_file(array: np.ndarray | object) -> bool:
@@ -54,27 +54,35 @@ def _of_a_file(array: np.ndarray | object) -> bool:
     return isinstance(array, np.memmap)
 
 
-def test_weights_that_others_replaced_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_both_forms_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _file(tmp_path, norms=True)
     parent = Parent.load(path)
-    assert _mapped(parent) == {"c1.w"}
+    assert _mapped(parent.source) >= {"c1.w", "c2.w"} and "c2.w" in _mapped(parent.model)
     monkeypatch.setattr(set_aside, "LEAST", 1 << 40)
     plain = Parent.load(path)
-    assert not _mapped(plain)
+    assert not _mapped(plain.source)
     for each, name in ((parent, "one"), (plain, "two")):
         each.source.save(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     assert parent.source.graph_sha256() == plain.sha256 == parent.sha256
 
 
-def test_weights_of_both_stay(tmp_path: Path) -> None:
-    assert not _mapped(Parent.load(_file(tmp_path, norms=False)))
+def test_weights_of_both_are_in_one_file(tmp_path: Path) -> None:
+    parent = Parent.load(_file(tmp_path, norms=False))
+    one, other = (each.graph.tensors()["c1.w"].values for each in (parent.source, parent.model))
+    assert _of_a_file(one) and one is other
+    before = one.copy()
+    set_aside.page_out()
+    assert (one == before).all()
+    one += 1  # pages that were written to stay
+    set_aside.page_out()
+    assert (one == before + 1).all()
 
 
 def test_without_room_on_the_disk_they_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(set_aside.shutil, "disk_usage", lambda _: usage(100))
-    assert not _mapped(Parent.load(_file(tmp_path, norms=True)))
+    assert not _mapped(Parent.load(_file(tmp_path, norms=True)).source)
 
 
 def test_a_disk_that_fails_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,4 +90,4 @@ def test_a_disk_that_fails_leaves_them(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", fail)
-    assert not _mapped(Parent.load(_file(tmp_path, norms=True)))
+    assert not _mapped(Parent.load(_file(tmp_path, norms=True)).source)
