@@ -495,7 +495,7 @@ class SampledDataOptions(SeveralDataOptions):
 
 
 class RunOptions(Options):
-    """Providers and threads."""
+    """Providers, threads and memory."""
 
     providers: Annotated[
         Names,
@@ -507,6 +507,15 @@ class RunOptions(Options):
         Field(ge=0),
         Option("Number of threads, up to 4 a processor. Default: onnxruntime decides.", RUN, metavar="N"),
     ] = 0
+    memory: Annotated[
+        str | None,
+        Option(
+            "Memory to take at most: 4GB, 500MB, or 50% of what is free. Activations beyond it go to a"
+            " temporary file; results are the same. Default: half of what is free.",
+            RUN,
+            metavar="SIZE",
+        ),
+    ] = None
 
     def device(self) -> Device:
         """Return where models run.
@@ -525,35 +534,22 @@ class RunOptions(Options):
         return replace(self.device(), threads=self.threads or TIMING_THREADS)
 
     def bytes(self) -> int | None:
-        """Return the memory that the process may take; ``None``: half of what is free."""
-        return None
-
-
-class SeededRunOptions(RunOptions):
-    """Providers, threads, memory and the seed."""
-
-    memory: Annotated[
-        str | None,
-        Option(
-            "Memory to take at most: 4GB, 500MB, or 50% of what is free. Activations beyond it go to a"
-            " temporary file; results are the same. Default: half of what is free.",
-            RUN,
-            metavar="SIZE",
-        ),
-    ] = None
-    seed: Annotated[
-        int,
-        Field(ge=0, le=LARGEST_SEED),
-        Option("Seed for everything that is drawn.", RUN, metavar="N", show_default=True),
-    ] = 0
-
-    def bytes(self) -> int | None:
         """Return the memory that the process may take; ``None``: half of what is free.
 
         Raises:
             GraftError: ``memory-size``.
         """
         return None if self.memory is None else parse_size(self.memory)
+
+
+class SeededRunOptions(RunOptions):
+    """Providers, threads, memory and the seed."""
+
+    seed: Annotated[
+        int,
+        Field(ge=0, le=LARGEST_SEED),
+        Option("Seed for everything that is drawn.", RUN, metavar="N", show_default=True),
+    ] = 0
 
 
 class PrintOptions(Options):

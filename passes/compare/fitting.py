@@ -11,13 +11,14 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graft.passes.base import Report
+from graft.passes.compare.ridge_head import HIDDEN
 from graft.rewriter.arrays import Mask, Table
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import check_finite
-from graft.rewriter.memory import require
+from graft.rewriter.run.budget import require
 from graft.rewriter.run.session import Device
 
 READ = "graft/joint/read"
@@ -29,6 +30,8 @@ FEWER = (
     "take fewer samples with --samples-per-class, or leave --data out: networks are then compared without "
     "samples"
 )
+SQUARES = 4
+"""Matrices of the equations of a fit: their own, with a penalty, and what LAPACK copies."""
 NAMED = 3
 """Classes that a message names at most."""
 
@@ -114,7 +117,9 @@ def read_outputs(model: Model, samples: Samples, device: Device, names: Sequence
         if not found:
             shapes = [(len(samples), *part.shape[1:]) for part in parts]
             needed = COPIES * 8 * sum(map(math.prod, shapes))
-            require(needed, f"scores that are fitted to {len(samples)} samples", FEWER)
+            width = sum(math.prod(shape[1:]) for shape in shapes)
+            needed += SQUARES * 8 * min(len(samples), width + HIDDEN) ** 2
+            require(needed, device.memory, f"fitting scores to {len(samples)} samples", FEWER)
             found = [np.empty(shape) for shape in shapes]
         for table, part in zip(found, parts, strict=True):
             table[done : done + len(part)] = part

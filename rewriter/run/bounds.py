@@ -155,6 +155,6 @@ def out_of_memory(error: BaseException, most: int | None = None) -> GraftError |
             "memory",
             f"{what}{size}: a model in which sizes follow from values of samples, or a Loop turns, may take "
             f"{gigabytes(most)} in all",
-            "check the samples, or allow more with --memory SIZE (decompose, evaluate and others take it)",
+            "check the samples, or allow more with --memory SIZE",
         )
     return shortage(int(asked[1]) if asked else 0, what, free)

@@ -58,26 +58,27 @@ def room_left(memory: int | None) -> int:
     return min(int(free_bytes() * SHARE), USUAL - has) if memory is None else memory - has
 
 
-def require(needed: int, memory: int | None, what: str) -> None:
+def require(needed: int, memory: int | None, what: str, otherwise: str = "compensate by fold") -> None:
     """Raise unless work that takes ``needed`` bytes more fits.
 
     Args:
         needed: bytes.
         memory: see :func:`room_left`.
         what: the work, for the message.
+        otherwise: what to do where there is no more memory.
 
     Raises:
         GraftError: ``memory``.
     """
     if memory is None:
-        memory_free(needed, what)
+        memory_free(needed, what, f"use a machine with more memory, or {otherwise}")
         return
     total = needed + resident_bytes()
     if total > memory:
         raise GraftError(
             "memory",
             f"{what} takes {gigabytes(total)} of memory, and --memory allows {gigabytes(memory)}",
-            f"give --memory {gigabytes(total).replace(' ', '')} or more, or compensate by fold",
+            f"give --memory {gigabytes(total).replace(' ', '')} or more, or {otherwise}",
         )
 
 

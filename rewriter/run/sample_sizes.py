@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import onnx
 
 from graft.rewriter.graph.walk import bodies
+from graft.rewriter.memory import free_bytes
 from graft.rewriter.run.computed_constants import weight_bytes
 
 LEAST = 1 << 30
@@ -19,7 +20,9 @@ LEAST = 1 << 30
 TIMES_WEIGHTS = 4
 """or so many times its weights,"""
 TIMES_INPUTS = 200
-"""or so many times a batch of its inputs."""
+"""or so many times a batch of its inputs, which a file may declare as large as it likes:"""
+SHARE = 0.5
+"""no more than this share of what is free."""
 BATCH, LENGTH, FREE = 64, 1024, 64
 """What a free first axis of an input counts as, the only other one, and each of several others."""
 
@@ -55,8 +58,8 @@ def most_bytes(proto: onnx.ModelProto) -> int | None:
     found = found or any(_follows(each.node, set(each.input)) for each in proto.functions)
     if not found:
         return None
-    given = sum(map(_bytes, inputs))
-    return max(LEAST, TIMES_WEIGHTS * weight_bytes(proto), TIMES_INPUTS * given)
+    given = min(TIMES_INPUTS * sum(map(_bytes, inputs)), int(free_bytes() * SHARE))
+    return max(LEAST, TIMES_WEIGHTS * weight_bytes(proto), given)
 
 
 def _follows(nodes: Iterable[onnx.NodeProto], values: set[str]) -> bool:

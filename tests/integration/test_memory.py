@@ -56,3 +56,19 @@ def test_one_line_where_memory_is_too_small(
     errors = capfd.readouterr().err
     assert line in errors and "Traceback" not in errors
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "card", "remove"])
+def test_commands_that_run_models_take_the_option(
+    command: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data, out = str(MODELS / "mnist_sample.npz"), str(tmp_path / "out.onnx")
+    rest = {
+        "predict": [data],
+        "card": ["--data", data],
+        "remove": ["--class", "3", "-o", out],
+    }[command]
+    arguments = [command, str(MODELS / "mnist_torch.onnx"), *rest]
+    assert run([*arguments, "--memory", "much"]) == 2
+    assert "expected a size of memory, found 'much'" in capfd.readouterr().err
+    assert run([*arguments, "--memory", "4GB"]) == 0

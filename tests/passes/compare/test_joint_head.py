@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from graft.passes.base import Context
 from graft.passes.compare.branch import joint_places
 from graft.passes.compare.calibrate import PENALTY, _fit
-from graft.passes.compare.fitting import READ
+from graft.passes.compare.fitting import READ, read_outputs
 from graft.passes.compare.ridge_head import PENALTIES, _ridge
 from graft.passes.compose import Compose, ComposeReport
 from graft.passes.decompose import Decompose
@@ -106,12 +106,16 @@ def test_a_head_over_both_networks_tells_all_classes_apart(output: str) -> None:
 
 def test_too_many_samples_for_memory_are_refused_after_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: 100_000)
-    with pytest.raises(
-        GraftError, match="0.. GB needed for scores that are fitted to 1600 samples"
-    ) as caught:
+    with pytest.raises(GraftError, match="0.. GB needed for fitting scores to 1600 samples") as caught:
         joined(split(1600, 2))
     assert caught.value.code == "memory"
     assert "--samples-per-class" in caught.value.hint
+    monkeypatch.undo()
+    tight, plain = replace(CPU, memory=10**8), joined(None).model
+    card = plain.require_card()
+    with pytest.raises(GraftError, match="fitting scores to 1600 samples takes .* allows 0.1 GB") as caught:
+        read_outputs(plain, Samples.match(split(1600, 2), card), tight, [card.output.name])
+    assert caught.value.code == "memory" and "--samples-per-class" in caught.value.hint
 
 
 def test_scores_are_likely_logits() -> None:

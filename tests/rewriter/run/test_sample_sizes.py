@@ -105,6 +105,17 @@ def test_more_is_allowed_by_those_who_ask_for_it(monkeypatch: pytest.MonkeyPatch
     assert replace(CPU, memory=100 << 20).open(model).run({"x": x})["y"].max() == 2e6 - 1
 
 
+def test_inputs_that_are_declared_large_allow_no_more_than_half_of_what_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = _model(KINDS["Range"])
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1 << 30
+    monkeypatch.setattr(sample_sizes, "free_bytes", lambda: 6 << 30)
+    assert most_bytes(model) == 3 << 30
+    monkeypatch.setattr(sample_sizes, "free_bytes", lambda: 0)
+    assert most_bytes(model) == 1 << 30
+
+
 def test_sizes_of_shapes_are_free() -> None:
     size = [NODE("Shape", ["x"], ["shape"]), NODE("Expand", ["one", "shape"], ["large"])]
     assert most_bytes(_model(size)) is None
