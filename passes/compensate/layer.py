@@ -49,6 +49,8 @@ class CutAndParent:
         device: where both run.
         block: samples for which places are drawn together.
         room: what values of the samples may take in memory.
+        places: at how many places of all samples layers are fitted, where memory has no room for as many as
+            usual; by the names of their nodes.
     """
 
     model: Model
@@ -60,6 +62,7 @@ class CutAndParent:
     device: Device
     block: int = BLOCK
     room: Room = field(default_factory=Room)
+    places: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,8 @@ class Rows:
         self._shape = layer.operator.coefficients(layer.node).shape
         self._rough = rough and costly(*self._shape)
         most = max(ROUGHLY, 2 * self._shape[-1]) if self._rough else ROWS
-        self._each = max(1, min(most, rows_of(*self._shape)) // len(self.weights))
+        usual = sides.places.get(layer.node.name, rows_of(*self._shape))
+        self._each = max(1, min(most, usual) // len(self.weights))
         self.places: list[Integers] = []
         self._samples = 0
         self._read: Single = np.zeros((0, 0, 0), np.float32)

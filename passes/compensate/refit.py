@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,19 +13,20 @@ from graft.passes.base import Context, Declined, Report
 from graft.passes.compensate.layer import BLOCK, CutAndParent, Layer, Rows
 from graft.passes.compensate.layer_pair import LayerPair
 from graft.passes.compensate.recurrent import RecurrentLayer
-from graft.passes.compensate.working_memory import largest_tensor, working_bytes
+from graft.passes.compensate.working_memory import Work, largest_tensor
 from graft.passes.cut.verify import Pruned
 from graft.rewriter.arrays import Table
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.data.sizes import sizes_of
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.set_aside import page_out
-from graft.rewriter.memory import trim
-from graft.rewriter.run.budget import require
+from graft.rewriter.memory import gigabytes, trim
+from graft.rewriter.run.budget import left, require, resident_bytes
 from graft.rewriter.run.session import Device
 from graft.rewriter.run.staged import Batches, StagedRun
 from graft.rewriter.run.values import Room
 
+log = logging.getLogger("graft")
 SAMPLES = 2048
 """More samples bring nothing that could be measured."""
 
@@ -123,14 +125,28 @@ def _cut_and_parent(subject: Pruned, samples: Samples, weights: Table, device: D
     page_out()
     groups = whole.groups.at(sizes_of(whole.model, samples)).sized()
     each = largest_tensor(groups)
-    needed = working_bytes(model, groups, len(samples), BLOCK)
+    work = Work.of(model, groups, len(samples), BLOCK)
+    places = work.places_within(left(device.memory))
+    needed = work.bytes(places)
     require(needed, device.memory, "the refit")
+    if places:
+        log.warning(
+            "memory has no room for all equations: %d of %d layers are refitted at fewer places of the samples, "
+            "the fewest at %d of %d; --memory %s would take all",
+            *(len(places), len(work.layers), *_fewest(places, work)),
+            gigabytes(work.bytes() + resident_bytes()).replace(" ", ""),
+        )
     room = Room(device.room() - needed)
     batches = Batches.read(samples, device, model, BLOCK, each, room)
     weights = weights[: batches.count] / weights[: batches.count].sum()
     runs = (StagedRun(model, batches, device), StagedRun(whole.model, batches, device))
     kept = subject.plan.mask(whole.groups)
-    return CutAndParent(model, whole.groups, kept, *runs, weights, device, batches.block, room)
+    return CutAndParent(model, whole.groups, kept, *runs, weights, device, batches.block, room, places)
+
+
+def _fewest(places: Mapping[str, int], work: Work) -> tuple[int, int]:
+    """Return the fewest places that a layer is fitted at, and how many it is usually."""
+    return min((count, work.layers[name].places) for name, count in places.items())
 
 
 def _refit_gates(layer: RecurrentLayer) -> Declined | None:

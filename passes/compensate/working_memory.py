@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx_graphsurgeon as gs
 
@@ -14,7 +17,12 @@ from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.numerics import HUGE
 from graft.rewriter.operators import affine_map_of
 from graft.rewriter.run.staged import PIECE
+from graft.rewriter.run.values import UNLIMITED
 
+FEWEST = 1024
+"""A layer is fitted at no fewer places of all samples for a lack of memory."""
+FITTING = 2 / 3
+"""Share of the memory for the fit of a layer; the rest is for the equations of the one before it."""
 SINGLE, DOUBLE = 4, 8
 """Bytes of a number."""
 TENSORS = 8
@@ -41,25 +49,96 @@ def largest_tensor(groups: ChannelGroups) -> int:
     return max(sizes)
 
 
-def working_bytes(model: Model, groups: ChannelGroups, samples: int, at_once: int) -> int:
-    """Return the bytes that the refit of the layer takes that takes most, with the one behind it.
+@dataclass(frozen=True)
+class LayerWork:
+    """What it takes to refit a layer.
 
-    Args:
-        model: the cut model.
-        groups: the analysis of its parent.
+    Attributes:
+        groups: of the layer.
+        width: outputs of a group.
+        columns: that a group reads.
+        places: of all samples together at which it is fitted usually.
         samples: how many there are.
-        at_once: how many run at once.
+        most: places that there are.
     """
-    made = {node.name: groups.shape(node.outputs[0]) for node in groups.nodes if node.outputs}
-    work = held = 0
-    for node in model.graph.nodes:
-        own, system = _layer_bytes(node, made.get(node.name), samples)
-        work, held = max(work, own), max(held, system)
-    return work + held + TENSORS * min(PIECE, at_once * largest_tensor(groups))
+
+    groups: int
+    width: int
+    columns: int
+    places: int
+    samples: int
+    most: int
+
+    def taken(self, places: int) -> tuple[int, int]:
+        """Return the bytes of a fit at so many places of all samples, and of its equations alone."""
+        rows = min(self.most, self.samples * max(1, places // self.samples))
+        outputs = SINGLE * OUTPUTS * rows * self.groups * self.width
+        outputs += DOUBLE * COEFFICIENTS * self.groups * self.width * self.columns
+        square, held = _equations(self.groups, rows, self.columns)
+        return square + outputs, held
 
 
-def _layer_bytes(node: gs.Node, made: Shape | None, samples: int) -> tuple[int, int]:
-    """Return the bytes that it takes to fit a layer, and those of its equations alone.
+@dataclass(frozen=True)
+class Work:
+    """What it takes to refit the layers of a model.
+
+    Attributes:
+        layers: those that are affine, by the names of their nodes.
+        tensors: bytes of tensors of the samples that run at once.
+    """
+
+    layers: Mapping[str, LayerWork]
+    tensors: int
+
+    @classmethod
+    def of(cls, model: Model, groups: ChannelGroups, samples: int, at_once: int) -> Work:
+        """Return the work of a refit.
+
+        Args:
+            model: the cut model.
+            groups: the analysis of its parent.
+            samples: how many there are.
+            at_once: how many run at once.
+        """
+        made = {node.name: groups.shape(node.outputs[0]) for node in groups.nodes if node.outputs}
+        pairs = [(node.name, _layer(node, made.get(node.name), samples)) for node in model.graph.nodes]
+        tensors = TENSORS * min(PIECE, at_once * largest_tensor(groups))
+        return cls({name: layer for name, layer in pairs if layer}, tensors)
+
+    def bytes(self, places: Mapping[str, int] = MappingProxyType({})) -> int:
+        """Return the bytes of the layer that takes most, with the equations of the one before it.
+
+        Args:
+            places: of layers that are fitted at fewer places than usual.
+        """
+        taken = [each.taken(places.get(name, each.places)) for name, each in self.layers.items()]
+        work, held = (max(sizes) for sizes in zip(*taken, strict=True)) if taken else (0, 0)
+        return work + held + self.tensors
+
+    def places_within(self, allowed: int) -> dict[str, int]:
+        """Return at how many places layers are fitted for which the usual ones would take too much.
+
+        Half as many, again and again, no fewer than :data:`FEWEST`. Layers that would take too much even
+        so are left out.
+
+        Args:
+            allowed: bytes.
+        """
+        found, left = dict[str, int](), allowed - self.tensors
+        for name, layer in self.layers.items():
+            places = layer.places
+            while places >= FEWEST:
+                own, held = layer.taken(places)
+                if own <= left * FITTING and held <= left * (1 - FITTING):
+                    break
+                places //= 2
+            if FEWEST <= places < layer.places:
+                found[name] = places
+        return found
+
+
+def _layer(node: gs.Node, made: Shape | None, samples: int) -> LayerWork | None:
+    """Return the numbers of a layer.
 
     Args:
         node: of the cut model.
@@ -68,18 +147,13 @@ def _layer_bytes(node: gs.Node, made: Shape | None, samples: int) -> tuple[int, 
     """
     operator = affine_map_of(node)
     if operator is None:
-        return 0, 0
-    groups, width, columns = operator.coefficients(node).shape
-    rows = samples * max(1, rows_of(groups, width, columns) // samples)
+        return None
+    shape = operator.coefficients(node).shape
     sizes = [
         size for at, size in enumerate(made or ()) if at not in (0, operator.made_axis % len(made or ()))
     ]
-    if None not in sizes:
-        rows = min(rows, samples * math.prod(size for size in sizes if size is not None))
-    outputs = SINGLE * OUTPUTS * rows * groups * width
-    outputs += DOUBLE * COEFFICIENTS * groups * width * columns
-    square, held = _equations(groups, rows, columns)
-    return square + outputs, held
+    most = UNLIMITED if None in sizes else samples * math.prod(size for size in sizes if size is not None)
+    return LayerWork(*shape, rows_of(*shape), samples, most)
 
 
 def _equations(groups: int, rows: int, columns: int) -> tuple[int, int]:

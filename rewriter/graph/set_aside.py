@@ -69,8 +69,9 @@ def _mapped(own: Mapping[int, NDArray[Any]]) -> dict[int, NDArray[Any]]:
             file.write(raw(array))
         file.flush()
         whole = np.memmap(file, np.uint8, "c")
-    if isinstance(whole.base, mmap.mmap):
-        _maps.add(whole.base)
+    base: object = whole.base
+    if isinstance(base, mmap.mmap):
+        _maps.add(base)
     parts = np.split(whole, ends[:-1])
     pairs = zip(own.items(), parts, strict=True)
     return {

@@ -58,6 +58,15 @@ def room_left(memory: int | None) -> int:
     return min(int(free_bytes() * SHARE), USUAL - has) if memory is None else memory - has
 
 
+def left(memory: int | None) -> int:
+    """Return the bytes that work may take that cannot do with less.
+
+    Args:
+        memory: what the process may take altogether; ``None``: all that is free.
+    """
+    return free_bytes() if memory is None else memory - resident_bytes()
+
+
 def require(needed: int, memory: int | None, what: str, otherwise: str = "compensate by fold") -> None:
     """Raise unless work that takes ``needed`` bytes more fits.
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.passes.compensate import layer, layer_pair, refit, systems
+from graft.passes.compensate import layer, layer_pair, refit, systems, working_memory
 from graft.passes.compensate.fold import Fold
 from graft.passes.compensate.least_squares import correction
 from graft.passes.compensate.refit import Refit, RefitReport
@@ -364,6 +364,29 @@ def test_a_costly_reader_is_fitted_roughly(name: str, monkeypatch: pytest.Monkey
 def test_too_little_memory_is_said_before_the_work() -> None:
     with pytest.raises(GraftError, match=r"the refit takes [\d.]+ GB of memory, and --memory allows 0.1 GB"):
         Refitted(small.conv_net(), memory=10**8, conv1=[0])
+
+
+def test_where_equations_do_not_fit_there_are_fewer_of_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, removed, layers, share = NETS["convolutions"]
+    monkeypatch.setattr(working_memory, "FEWEST", 100)
+    given = working_memory.Work.places_within
+    asked = []
+
+    def within(work: working_memory.Work, allowed: int) -> dict[str, int]:
+        assert not given(work, allowed)
+        asked.append(work.bytes() - work.tensors)
+        found = given(work, work.tensors + asked[0] // 2)
+        assert found and work.bytes(found) <= work.tensors + asked[0] // 2
+        assert all(100 <= found[name] < work.layers[name].places for name in found)
+        return found
+
+    monkeypatch.setattr(working_memory.Work, "places_within", within)
+    cut = Refitted(make(), **removed)
+    assert cut.report.changed == layers and cut.error < share * cut.before
+    assert f"of {layers} layers are refitted at fewer places of the samples" in caplog.text
+    assert not given(working_memory.Work({}, 0), 0)
 
 
 def wide_net() -> Net:
