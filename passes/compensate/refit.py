@@ -131,8 +131,8 @@ def _cut_and_parent(subject: Pruned, samples: Samples, weights: Table, device: D
     require(needed, device.memory, "the refit")
     if places:
         log.warning(
-            "memory has no room for all equations: %d of %d layers are refitted at fewer places of the samples, "
-            "the fewest at %d of %d; --memory %s would take all",
+            "memory has no room for all equations: %d of %d layers are refitted at fewer places of the "
+            "samples, the fewest at %d of %d; --memory %s would take all",
             *(len(places), len(work.layers), *_fewest(places, work)),
             gigabytes(work.bytes() + resident_bytes()).replace(" ", ""),
         )

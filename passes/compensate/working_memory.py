@@ -148,12 +148,12 @@ def _layer(node: gs.Node, made: Shape | None, samples: int) -> LayerWork | None:
     operator = affine_map_of(node)
     if operator is None:
         return None
-    shape = operator.coefficients(node).shape
+    groups, width, columns = operator.coefficients(node).shape
     sizes = [
         size for at, size in enumerate(made or ()) if at not in (0, operator.made_axis % len(made or ()))
     ]
     most = UNLIMITED if None in sizes else samples * math.prod(size for size in sizes if size is not None)
-    return LayerWork(*shape, rows_of(*shape), samples, most)
+    return LayerWork(groups, width, columns, rows_of(groups, width, columns), samples, most)
 
 
 def _equations(groups: int, rows: int, columns: int) -> tuple[int, int]:
