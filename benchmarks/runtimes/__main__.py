@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,14 @@ def measured(file: File, asked: list[Runtime], timed: bool, batch: int = BATCH) 
     return {verdict.name: verdict for verdict in verification.measure(subject)}
 
 
-def differences(files: list[File]) -> dict[str, Any]:
-    """Print a row a file, and return the figures."""
-    asked = [each for each in every() if each.installed]
+def differences(files: list[File], names: Sequence[str]) -> dict[str, Any]:
+    """Print a row a file, and return the figures.
+
+    Args:
+        files: a row each.
+        names: of the runtimes.
+    """
+    asked = [each for each in every() if each.installed and each.name in names]
     for each in every():
         if not each.installed:
             print(f"{each.name} is left out: {each.command}")
@@ -119,6 +125,8 @@ def main() -> None:
     """Make the files and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=SECTIONS, nargs="+", default=SECTIONS)
+    names = [each.name for each in every()]
+    parser.add_argument("--runtime", choices=names, nargs="+", default=names, help="columns of differences")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--keep", type=Path, help="keep models in this folder, and take those that are there")
     options = parser.parse_args()
@@ -129,7 +137,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         own = bench(folder) if os.environ.get("GRAFT_BENCH") else []
         if "differences" in options.only:
-            result["differences"] = differences([*own, *zoo(folder), *bundled(folder)])
+            files = [*own, *zoo(folder), *bundled(folder)]
+            result["differences"] = differences(files, options.runtime)
         if "latency" in options.only:
             result["latency"] = latency(own)
         if "quantized" in options.only:
