@@ -48,7 +48,7 @@ def eight_bits(model: Path, data: Path, target: Path) -> Path:
         target: what is written.
     """
     prepared = target.with_suffix(".prepared.onnx")
-    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+    quant_pre_process(str(model), str(prepared))
     samples = Calibration(model, data)
     quantize_static(str(prepared), str(target), samples, quant_format=QuantFormat.QDQ, per_channel=True)
     return target
