@@ -41,6 +41,8 @@ MODELS = Path(__file__).resolve().parents[1] / "models"
 DIGITS = ("--data", str(MODELS / "digits_sample.npz"), "--threads", "1", "--providers", "cpu")
 FOREIGN = {"notes.txt": "mine", "plans/notes.txt": "mine", "more/notes.txt": "mine"}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+AGAIN = 20
+"""Random moments after which it is measured again how long a command takes."""
 Words = tuple[str, ...]
 AT_END: list[Callable[[], object]] = []
 """Called by a child at its end."""
@@ -202,31 +204,22 @@ def moments(run: Run) -> None:
     drawn, faults = random.Random(run.options.seed), []
     with tempfile.TemporaryDirectory() as folder:
         (scene,) = scenes(Path(folder), ("decompose",))
-        place, lengths = Place.of(scene.box / scene.name), []
-
-        def watch(process: int) -> None:
-            begun = time.monotonic()
-            while not place.new.exists() and not ended(process):
-                time.sleep(0.0005)
-            written = time.monotonic()
-            while place.lock.exists() and not ended(process):
-                time.sleep(0.0005)
-            lengths.append((written - begun, time.monotonic() - written))
-
-        for _ in range(3):
-            scene.restore()
-            child(scene.command, meanwhile=watch)
-        before, during = (sorted(each)[1] for each in zip(*lengths, strict=True))
+        place = Place.of(scene.box / scene.name)
         count = run.few or run.options.moments
         states: Counter[str] = Counter()
         for number in range(count):
+            if number % AGAIN == 0:  # a machine that others use is not as fast all the time
+                before, during = spans(scene, place)
             number_of = SIGNALS[number % len(SIGNALS)]
             late = number % 2 == 1
+            wait = drawn.uniform(0, during if late else before + during)
 
-            def strike(process: int, late: bool = late, number_of: int = number_of) -> None:
+            def strike(
+                process: int, late: bool = late, wait: float = wait, number_of: int = number_of
+            ) -> None:
                 while late and not place.new.exists() and not ended(process):
                     time.sleep(0.0005)
-                time.sleep(drawn.uniform(0, during if late else before + during))
+                time.sleep(wait)
                 os.kill(process, number_of)
 
             scene.restore()
@@ -236,6 +229,26 @@ def moments(run: Run) -> None:
                 faults.append(f"{number}: {signal.Signals(number_of).name}, {fault}")
     note = f"{before:.2f} s of work, {during:.3f} s of writing; {found(states)}"
     report(run, f"{count} random moments, seed {run.options.seed}: {note}", faults)
+
+
+def spans(scene: Scene, place: Place) -> tuple[float, float]:
+    """Return the seconds of a command before and while it writes, medians of three runs."""
+    lengths = []
+
+    def watch(process: int) -> None:
+        begun = time.monotonic()
+        while not place.new.exists() and not ended(process):
+            time.sleep(0.0005)
+        written = time.monotonic()
+        while place.lock.exists() and not ended(process):
+            time.sleep(0.0005)
+        lengths.append((written - begun, time.monotonic() - written))
+
+    for _ in range(3):
+        scene.restore()
+        child(scene.command, meanwhile=watch)
+    before, during = (sorted(each)[1] for each in zip(*lengths, strict=True))
+    return before, during
 
 
 def ended(process: int) -> bool:
