@@ -16,10 +16,12 @@ from tests.runtimes.made import FAMILIES, Workshop
 OTHERS = ("openvino", "tract", "mnn")
 HERE = [name for name in OTHERS if runtimes()[name].installed]
 ZIPMAP, ML, SLICE = "ZipMap", "ai.onnx.ml in front of the network", "a Slice with steps"
+SCORES = "other scores, without an error"
 UNABLE = {
     **{("digits_sklearn", name): ZIPMAP for name in OTHERS},
     **{("mlp_sklearn", name): ML for name in OTHERS},
     ("levit_dynamo", "tract"): SLICE,
+    ("bert_torchscript", "mnn"): SCORES,
 }
 """What runtimes cannot do with parents. Where it is the ZipMap alone, files without it are asked for."""
 
