@@ -154,6 +154,7 @@ PAGES = sorted(
     path
     for pattern in ("*.md", "docs/**/*.md", "models/*.md", "benchmarks/**/*.md")
     for path in ROOT.glob(pattern)
+    if "node_modules" not in path.parts
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 BESIDE = "../" + "shared"

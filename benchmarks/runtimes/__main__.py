@@ -29,7 +29,7 @@ from graft.rewriter.runtimes.base import Runtime
 from graft.rewriter.runtimes.trial import Trial
 from graft.rewriter.runtimes.verification import TOLERANCE, Verdict, Verification
 
-SAMPLES, BATCH, THREADS, REPEATS = 16, 8, 2, 3
+SAMPLES, BATCH, THREADS, REPEATS = 16, 8, 2, 2
 FAST = ("onnxruntime", "openvino", "onnxruntime-web")
 """Runtimes whose times are compared."""
 
