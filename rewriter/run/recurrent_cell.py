@@ -218,14 +218,16 @@ class RecurrentCell:
         named = self.node.attrs.get("activations") or usual
         return [(name.decode() if isinstance(name, bytes) else name).lower() for name in named]
 
+    def parameter(self, place: int, kind: str) -> float:
+        """Return ``alpha`` or ``beta`` of the function at this place of :attr:`functions`."""
+        names, defaults = self.functions, {"alpha": ALPHA, "beta": BETA}[kind]
+        values = iter(np.atleast_1d(self.node.attrs.get(f"activation_{kind}", [])).tolist())
+        # only functions that have the parameter take the next of the list
+        taken = [next(values, defaults[name]) if name in defaults else 0.0 for name in names]
+        return float(taken[place])
+
     def activation(self, place: int) -> Callable[[Single], Single]:
         """Return the function at this place of :attr:`functions`."""
-        names = self.functions
-        parameters = []
-        for key, defaults in (("activation_alpha", ALPHA), ("activation_beta", BETA)):
-            values = iter(np.atleast_1d(self.node.attrs.get(key, [])).tolist())
-            # only functions that have the parameter take the next of the list
-            taken = [next(values, defaults[name]) if name in defaults else 0.0 for name in names]
-            parameters.append(float(taken[place]))
-        function = ACTIVATIONS[names[place]]
+        function = ACTIVATIONS[self.functions[place]]
+        parameters = [self.parameter(place, kind) for kind in ("alpha", "beta")]
         return lambda made: np.asarray(function(made, *parameters), self.dtype)

@@ -92,6 +92,20 @@ def test_a_recurrent_network(capfd: pytest.CaptureFixture[str], tmp_path: Path, 
     assert measured["top1"] == told["composed_top1"]
 
 
+def test_one_cut_for_every_time_step(graft: Graft, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Larger than the parent, which is said; composed as it was measured."""
+    line = (MODELS / "languages_torch.onnx", "--data", MODELS / "languages_sample.npz")
+    few = ("--classes", "Danish,French", "--samples-per-class", "40", "--mode", "unrolled")
+    result = graft("decompose", *line, *few, "--keep", "0.7", "--json", "-o", tmp_path / "steps")
+    assert result.code == 0 and "larger and slower" in result.err
+    told = result.json
+    assert all(entry["parameters_ratio"] > 2 for entry in told["modules"]) and told["composed_top1"] > 0.7
+    found(capfd, "compose", tmp_path / "steps", "--strategy", "branches", "-o", tmp_path / "all.onnx")
+    assert found(capfd, "evaluate", tmp_path / "all.onnx", *line[1:])["top1"] == told["composed_top1"]
+    result = graft("decompose", *line, *few, "--method", "icse23:rolled", "-o", tmp_path / "both")
+    assert result.code == 2 and "exclude each other" in result.err
+
+
 def test_a_network_that_is_not_dense_is_refused(graft: Graft, tmp_path: Path) -> None:
     line = (MODELS / "mnist_torch.onnx", "--data", MODELS / "mnist_sample.npz", "--method", "fse20:ti-i")
     result = graft("decompose", *line, "-o", tmp_path / "out")

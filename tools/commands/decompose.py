@@ -22,6 +22,7 @@ from graft.passes.modularize import Modularize
 from graft.passes.parent import Parent
 from graft.passes.published import MaskMethod, masks
 from graft.passes.published.icse22 import PLACES, PROPAGATIONS
+from graft.passes.published.unrolled import MODES, ROLLED, UNROLLED, UnrolledCut
 from graft.rewriter.data.split import TEST
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files.swap import INDEX
@@ -97,6 +98,16 @@ class DecomposeMethod(options.CompensateOptions):
             options.METHOD,
         ),
     ] = None
+    mode: Annotated[
+        str,
+        one_of(MODES),
+        Option(
+            "Of a recurrent network: one cut for all time steps, or one for each, of a share --keep of the "
+            "units; that is larger and slower.",
+            options.METHOD,
+            show_default=True,
+        ),
+    ] = ROLLED
     variant: Annotated[
         str | None,
         one_of(lambda: tuple(dict.fromkeys(each for of in masks().values() for each in of.variants))),
@@ -276,15 +287,21 @@ def _mask(subject: ModuleOptions, budget: DecomposeBudget, method: DecomposeMeth
     Raises:
         GraftError: an option was given that masks of the parent have no use for.
     """
-    mask = method.mask
-    limits = (budget.keep, budget.max_drop, budget.plan)
+    mask, keep = method.mask, budget.keep
+    limits = (keep, budget.max_drop, budget.plan)
+    if method.mode == UNROLLED:
+        if mask is not None:
+            raise GraftError(
+                "method-masks", f"--mode unrolled and the method {mask.name} exclude each other", "choose one"
+            )
+        mask, keep = UnrolledCut(keep=UnrolledCut.keep if keep is None else keep), None
     if mask is None or (mask.name in methods() and any(each is not None for each in limits)):
         return None
     given = {
         "--together": subject.together,
         "--other": subject.other,
         "--vocabulary": subject.vocabulary != ALL,
-        "--keep": budget.keep is not None,
+        "--keep": keep is not None,
         "--max-drop": budget.max_drop is not None,
         "--plan": budget.plan is not None,
         "--freeze or --keep-layer": bool(budget.layers),
@@ -297,6 +314,10 @@ def _mask(subject: ModuleOptions, budget: DecomposeBudget, method: DecomposeMeth
             "method-masks",
             f"the method {mask.name} makes a mask of the parent for each class: {flag} does not apply",
             "leave it out; --cut removes the channels that zeros leave without a part",
+        )
+    if method.mode == UNROLLED:
+        log.warning(
+            "a copy of the recurrent layers a step: modules are larger and slower than with --mode rolled"
         )
     return mask
 
@@ -360,7 +381,8 @@ def _next(
 
 def _scores(result: dict[str, Any]) -> str:
     """Return how modules are compared that a published method made."""
-    return masks()[result["method"]].scores
+    of = masks().get(result["method"])
+    return of.scores if of else UnrolledCut.scores
 
 
 def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOptions, seed: int) -> None:
