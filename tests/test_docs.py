@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import logging
 import re
 import sys
 import tomllib
@@ -32,7 +33,11 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.syspath_prepend(tmp_path)
     for known in CACHED:
         known.cache_clear()
+    log = logging.getLogger("graft")
+    before, level = list(log.handlers), log.level
     yield tmp_path
+    log.handlers[:] = before  # a page may run commands
+    log.setLevel(level)
     for known in CACHED:
         known.cache_clear()
 

@@ -69,7 +69,7 @@ def _mapped(own: Mapping[int, NDArray[Any]]) -> dict[int, NDArray[Any]]:
             file.write(raw(array))
         file.flush()
         whole = np.memmap(file, np.uint8, "c")
-    base: object = whole.base
+    base: Any = whole.base
     if isinstance(base, mmap.mmap):
         _maps.add(base)
     parts = np.split(whole, ends[:-1])
