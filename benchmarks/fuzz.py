@@ -8,7 +8,7 @@ Every mutant is given by its seed, and runs in a process of its own that may tak
 A mutant is right that ends in one clear line (exit code 2), or succeeds: modules are compared with the parent
 in onnxruntime, independently of Graft's own verification. Anything else is a fault: an unexpected error, a
 crash, a hang, too much memory, files changed, left behind or reached outside the folder, a wrong cut. Exits
-with 1 if there was one. 5,000 mutants take about five minutes on two cores, the time left is said every
+with 1 if there was one. 5,000 mutants take about seven minutes on two cores, the time left is said every
 minute. Linux only.
 """
 

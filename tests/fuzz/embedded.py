@@ -30,9 +30,10 @@ def embedded(parent: onnx.ModelProto, module: onnx.ModelProto) -> onnx.ModelProt
     result = onnx.ModelProto.FromString(parent.SerializeToString())
     ours, theirs = constants(result.graph), constants(module.graph)
     nodes = {name: node for node in result.graph.node for name in node.output if name}
+    named = {node.name: node for node in result.graph.node if node.name}
     found = 0
     for node in module.graph.node:
-        whole = nodes.get(node.output[0] if node.output else "")
+        whole = nodes.get(node.output[0] if node.output else "") or named.get(node.name)
         for place, part in _weights(node, theirs):
             if whole is None or whole.op_type != node.op_type or place >= len(whole.input):
                 if not _made_by_graft(node):

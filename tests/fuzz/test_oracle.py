@@ -171,3 +171,18 @@ def test_restricted_scores() -> None:
     assert oracle.restricted(np.exp(logits), [2, 0], False, "probabilities") == pytest.approx(
         np.array([[0.875, 0.125]])
     )
+
+
+def test_a_head_whose_output_was_renamed_is_reduced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is cut of it may matter: behind some operators a channel of zeros is not zero."""
+    decomposed("residual_stream", tmp_path, monkeypatch)
+    parent = onnx.load("model.onnx")
+    (head,) = (node for node in parent.graph.node if parent.graph.output[0].name in node.output)
+    modules = [onnx.load(path) for path in sorted(Path(OUT).glob("*.onnx"))]
+    assert all(head.output[0] not in node.output for node in modules[0].graph.node if node.name == head.name)
+    for module in modules:
+        found = embedded(parent, module)
+        (masked,) = (node for node in found.graph.node if node.name == head.name)
+        assert masked.input[1].startswith("embedded/")
