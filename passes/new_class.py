@@ -234,10 +234,10 @@ class NewClass:
             own = build.affine("score", features, found.weights[:, None], np.array([-found.threshold]))
             own = build.cast(own, dtype, "cast", np.float32)
             columns = build.node("Concat", "columns", [opened.logits, own], axis=-1)
-            last, place = (opened.logits.shape or [])[-1], labels.index(self.name)
+            last, place = len(opened.model.require_card().labels), labels.index(self.name)
             order = list(stay)
-            order.insert(place, int(last))
-            if order != sorted(order) or len(order) <= int(last):
+            order.insert(place, last)
+            if order != sorted(order) or len(order) <= last:
                 columns = build.pick(columns, order, "order")
         columns.dtype, columns.shape = opened.logits.dtype, [*opened.logits.shape[:-1], len(labels)]
         build.finish(columns, opened.output, len(labels))

@@ -10,5 +10,6 @@ def sort_nodes(graph: gs.Graph) -> None:
 
     Functions stay in their order where the graph has bodies: graphsurgeon would look into these for ever.
     """
-    bodies = bool(graph.functions) and any(True for _ in graph.subgraphs())
-    graph.toposort(mode="nodes" if bodies else "full")
+    bodies = list(graph.subgraphs(recursive=True))
+    functions = any(each.functions for each in (graph, *bodies))
+    graph.toposort(mode="nodes" if bodies and functions else "full")

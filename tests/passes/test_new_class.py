@@ -163,6 +163,15 @@ def test_a_class_is_replaced_in_its_place() -> None:
     check(again.model)
 
 
+def test_the_number_of_classes_may_have_a_name_in_the_file() -> None:
+    base = net()
+    base.graph.outputs[0].shape = ["N", "K"]
+    report = NewClass("b", replaces=True)(base, context(split(20, names=NAMES[:4])))
+    x, _ = clusters(50, 5)
+    before, after = scores(base, x), scores(report.model, x)
+    assert np.array_equal(after[:, [0, 2, 3]], before[:, [0, 2, 3]])
+
+
 def test_an_added_class_can_be_removed_and_added_again() -> None:
     base = net()
     more = added(base, split(20)).model

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from graft.rewriter import Device, Model
+from graft.rewriter.graph.order import sort_nodes
 
 
 def test_a_graph_with_functions_and_bodies_is_sorted() -> None:
@@ -37,3 +39,17 @@ def test_a_graph_with_functions_and_bodies_is_sorted() -> None:
     assert [node.name for node in model.graph.nodes] == ["loop", "call"]
     found = Device(("cpu",), threads=1).open(model).run({"x": np.ones((2, 4), np.float32)})
     np.testing.assert_array_equal(found["y"], np.full((2, 4), -8, np.float32))
+
+
+def test_functions_that_only_bodies_hold_are_no_endless_search() -> None:
+    body = gs.Graph(nodes=[gs.Node("Relu", "in", inputs=[gs.Variable("v")], outputs=[gs.Variable("w")])])
+    body.functions = [gs.Function("f", domain="local")]
+    first, second = gs.Variable("a"), gs.Variable("b")
+    nodes = [
+        gs.Node("Relu", "second", inputs=[first], outputs=[second]),
+        gs.Node("Loop", "first", {"body": body}, [gs.Variable("x")], [first]),
+    ]
+    graph = gs.Graph(outputs=[second])
+    graph.nodes.extend(nodes)  # as where networks are joined: the graph knows no functions yet
+    sort_nodes(graph)
+    assert [node.name for node in graph.nodes] == ["first", "second"]
