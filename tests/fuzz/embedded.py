@@ -52,8 +52,15 @@ def embedded(parent: onnx.ModelProto, module: onnx.ModelProto) -> onnx.ModelProt
 
 
 def constants(graph: onnx.GraphProto) -> dict[str, Array]:
-    """Values of initializers and Constant nodes."""
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    """Values of initializers and Constant nodes.
+
+    Raises:
+        UnknownError: one does not have the size that its shape says.
+    """
+    try:
+        found = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    except ValueError as error:
+        raise UnknownError(f"a weight cannot be read: {error}") from error
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
             found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)

@@ -16,6 +16,10 @@ from tests.fuzz.embedded import UnknownError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+KINDS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+"""Types of inputs that data of another type are turned into, as Graft does."""
+
+
 class WrongError(Exception):
     """A result is not what it has to be."""
 
@@ -79,11 +83,22 @@ def _run(
     wanted = {}
     for entry in session.get_inputs():
         fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else None
-        wanted[entry.name] = inputs[entry.name][:fixed]
+        wanted[entry.name] = _fitting(inputs[entry.name], fixed, entry.type)
     keys = _keys(onnx.load(model) if isinstance(model, Path) else model)
     with _runtime(refused):
         found = session.run(names, wanted)
     return {name: _as_array(values, keys.get(name)) for name, values in zip(names, found, strict=True)}
+
+
+def _fitting(values: Array, fixed: int | None, kind: str) -> Array:
+    """As many samples as a model takes, of its type.
+
+    Raises:
+        UnknownError: it takes more at once than there are.
+    """
+    if fixed is not None and fixed > len(values):
+        raise UnknownError(f"the model takes {fixed} samples at once")
+    return values[:fixed].astype(KINDS.get(kind, values.dtype))
 
 
 @contextmanager

@@ -186,3 +186,20 @@ def test_a_head_whose_output_was_renamed_is_reduced_too(
         found = embedded(parent, module)
         (masked,) = (node for node in found.graph.node if node.name == head.name)
         assert masked.input[1].startswith("embedded/")
+
+
+def test_data_of_another_type_and_larger_batches_are_no_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graft turns data into the model's type; a batch that is larger than the samples cannot be compared."""
+    decomposed("residual_stream", tmp_path, monkeypatch)
+    model = onnx.load("model.onnx")
+    card = oracle.card_of_model()
+    inputs = oracle.inputs_of(card)
+    halves = {name: values.astype(np.float16).astype(np.float64) for name, values in inputs.items()}
+    same = {name: values.astype(np.float32) for name, values in halves.items()}
+    for one, two in zip(running.run(model, halves).values(), running.run(model, same).values(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 64
+    with pytest.raises(UnknownError, match="takes 64 samples at once"):
+        running.run(model, inputs)
