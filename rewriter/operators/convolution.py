@@ -86,7 +86,9 @@ class _Kernels(Consumer):
     def reads(self, node: gs.Node, channels: ChannelLookup) -> list[Read]:
         """Return the input's channels, unless depthwise."""
         inputs = _along(node.inputs[0], channels)
-        return [] if inputs is None or self._is_depthwise(node) else [Read(0, 1, inputs)]
+        if inputs is None or node.inputs[1].shape is None or self._is_depthwise(node):
+            return []
+        return [Read(0, 1, inputs)]
 
     def rewrite(self, node: gs.Node, cut: Cut) -> None:
         """Write the number of groups of a depthwise convolution: as many as inputs are left."""

@@ -17,6 +17,7 @@ from graft.rewriter.files import writing
 from graft.rewriter.graph import weights
 from graft.rewriter.graph.importing import LOWEST_OPSET
 from graft.rewriter.graph.model import Model
+from graft.rewriter.groups.groups import ChannelGroups
 from tests import small
 from tests.small import Net
 
@@ -514,3 +515,16 @@ def test_the_type_of_an_output_that_is_no_tensor_is_not_known() -> None:
     proto = _with_constant(value_float=1.0)
     proto.graph.output[0].type.optional_type.elem_type.tensor_type.elem_type = 1
     assert Model.from_proto(proto).outputs()["z"][0] is None
+
+
+def test_a_kernel_of_unknown_shape_is_analysed() -> None:
+    """What reads channels by it is not known: they stay, and nothing fails."""
+    net = small.Net(2, 6, 6)
+    made = net.node("Relu", "made", net.conv("conv", "x", 4, 2, 3))
+    net.node("Conv", "next", made, net.node("Identity", "kernel", net.weight("w", 4, 2, 1, 1)), group=2)
+    net.gemm("y", net.node("Flatten", "flat", net.node("GlobalAveragePool", "pool", "next")), 4, 4)
+    model = small.model(net)
+    kernel = model.graph.tensors()["kernel"]
+    kernel.shape = None
+    groups = ChannelGroups(model)
+    assert all(place.tensor != "made" for place in groups.reads())
