@@ -243,7 +243,7 @@ class Vote(Comparison):
         return Columns(_log_shares(branch, classes), branch.votes(classes))
 
     def combine(self, build: Builder, scores: gs.Tensor, votes: gs.Tensor | None, dtype: Any) -> gs.Tensor:
-        """Raise the only class with a vote far above all others.
+        """Let votes decide, as :meth:`elect` does.
 
         Args:
             build: adds the nodes.
@@ -253,6 +253,10 @@ class Vote(Comparison):
         """
         if votes is None:
             raise RuntimeError("votes are columns of this comparison")
+        return self.elect(build, scores, votes, dtype)
+
+    def elect(self, build: Builder, scores: gs.Tensor, votes: gs.Tensor, dtype: Any) -> gs.Tensor:
+        """Raise the only class with a vote far above all others; arguments as in :meth:`combine`."""
         none, one, far = (
             build.constant(f"vote/{name}", np.array(value, dtype))
             for name, value in (("none", 0), ("one", 1), ("far", DECIDES))
@@ -273,17 +277,8 @@ class VoteAmong(Vote):
 
     name = "fse20:vote"
 
-    def combine(self, build: Builder, scores: gs.Tensor, votes: gs.Tensor | None, dtype: Any) -> gs.Tensor:
-        """Put classes without a vote far below those with one.
-
-        Args:
-            build: adds the nodes.
-            scores: logarithms of shares (..., classes).
-            votes: 0 or 1 (..., classes).
-            dtype: of both.
-        """
-        if votes is None:
-            raise RuntimeError("votes are columns of this comparison")
+    def elect(self, build: Builder, scores: gs.Tensor, votes: gs.Tensor, dtype: Any) -> gs.Tensor:
+        """Put classes without a vote far below those with one."""
         any_vote = build.largest(votes, "vote/any")
         far = build.constant("vote/far", np.array(DECIDES, dtype))
         silent = build.node("Sub", "vote/silent", [any_vote, votes])  # of voters nothing is rounded

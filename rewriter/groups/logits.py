@@ -116,9 +116,7 @@ def finite(scores: gs.Tensor, dtype: np.dtype[Any], build: Builder, name: str = 
         build: adds a node where it is needed.
         name: of that node.
     """
-    if not may_be_infinite(scores):
-        return scores
-    return build.node("Max", name, [scores, build.constant(f"{name}/lowest", np.array(LOWEST, dtype))])
+    return _at_least(scores, build.constant(f"{name}/lowest", np.array(LOWEST, dtype)), build, name)
 
 
 def bounded(scores: gs.Tensor, dtype: np.dtype[Any], build: Builder, name: str = "bounded") -> gs.Tensor:
@@ -132,10 +130,13 @@ def bounded(scores: gs.Tensor, dtype: np.dtype[Any], build: Builder, name: str =
         build: adds a node where it is needed.
         name: of that node.
     """
-    if not may_be_infinite(scores):
-        return scores
     least = build.constant(f"{name}/least", np.array(np.finfo(dtype).min, dtype))
-    return build.node("Max", name, [scores, least])
+    return _at_least(scores, least, build, name)
+
+
+def _at_least(scores: gs.Tensor, least: gs.Constant, build: Builder, name: str) -> gs.Tensor:
+    """Return scores that are no less; as they are where none can be infinite."""
+    return build.node("Max", name, [scores, least]) if may_be_infinite(scores) else scores
 
 
 def _log_of(tensor: gs.Tensor, axis: int, build: Builder) -> gs.Tensor | None:
