@@ -123,6 +123,13 @@ def test_what_is_predicted_is_what_a_cut_takes() -> None:
     assert of.table.compare(of.model).ratio == pytest.approx(1, rel=0.25)
 
 
+def test_a_clock_that_stands_still_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.thread_time", lambda: 1.0)
+    table = LatencyTable(small.model(wide(16)), small.CPU)
+    assert table.milliseconds > 0
+    assert all(min(row["milliseconds"]) > 0 for row in table.rows())
+
+
 def test_what_one_channel_saves() -> None:
     of = case()
     saved = of.cost.by_channel("latency")
