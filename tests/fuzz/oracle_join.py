@@ -16,7 +16,7 @@ import onnx
 from tests.fuzz.embedded import UnknownError
 from tests.fuzz.mutant import OUT, Mutant
 from tests.fuzz.oracle import blurred, card_of_model, compare, inputs_of, scores_of
-from tests.fuzz.running import Array, columns_of, run_result, scores_in
+from tests.fuzz.running import Array, WrongError, columns_of, run, run_result, scores_in
 
 
 def check_added(mutant: Mutant, printed: str) -> str:
@@ -44,14 +44,16 @@ def _check_newcomer(mutant: Mutant, place: int | None) -> str:
     card = card_of_model()
     inputs, output, labels = inputs_of(card), card["output"], card["labels"]
     kind = output.get("kind", "logits")
-    found = columns_of(Path(OUT), inputs, output["name"])
-    at = found.shape[-1] - 1 if place is None else place
+    at = len(labels) if place is None else place
     pairs = []
     for given in (inputs, blurred(inputs)):
         scores = scores_of(Path("model.onnx"), given, output["name"], len(labels))
         others = scores if place is None else np.delete(scores, place, axis=-1)
         pairs.append(_joined(others, _log_odds(mutant, given), at, kind))
     (kept, new), (near, near_new) = pairs
+    found = columns_of(Path(OUT), inputs, output["name"])  # after all that it was made of
+    if found.shape[-1] != kept.shape[-1] + 1:
+        raise WrongError(f"{found.shape[-1]} columns, expected {kept.shape[-1] + 1}")
     mine = np.delete(found, at, axis=-1)
     if kind == "probabilities":
         with np.errstate(all="ignore"):
@@ -73,9 +75,16 @@ def _joined(others: Array, odds: Array | None, at: int, kind: str) -> tuple[Arra
 
 
 def _log_odds(mutant: Mutant, inputs: Mapping[str, Array]) -> Array | None:
-    """The module's own log-odds; ``None`` where samples or typicality change them, or there is no module."""
+    """The module's own log-odds; ``None`` where samples or typicality change them, or there is no module.
+
+    Raises:
+        UnknownError: onnxruntime refuses the module, or it is another one.
+    """
     given = mutant.option("--with")
-    if given is None or "--data" in mutant.arguments or mutant.kind != "model":
+    if given is None:
+        return None
+    if "--data" in mutant.arguments or mutant.kind != "model":
+        run(Path(given), dict(inputs))
         return None
     return module_odds(Path(given), inputs)
 

@@ -82,6 +82,8 @@ def _run(
     names = [output.name for output in session.get_outputs()]
     wanted = {}
     for entry in session.get_inputs():
+        if entry.name not in inputs:
+            raise refused(f"it takes {entry.name}, of which there are no samples")
         fixed = entry.shape[0] if entry.shape and isinstance(entry.shape[0], int) else None
         wanted[entry.name] = _fitting(inputs[entry.name], fixed, entry.type)
     keys = _keys(onnx.load(model) if isinstance(model, Path) else model)

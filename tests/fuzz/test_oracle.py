@@ -203,3 +203,35 @@ def test_data_of_another_type_and_larger_batches_are_no_faults(
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 64
     with pytest.raises(UnknownError, match="takes 64 samples at once"):
         running.run(model, inputs)
+
+
+@pytest.mark.parametrize("broken", ["model.onnx", "modules/ant.onnx"])
+@pytest.mark.parametrize("more", [(), ("--data", "data.npz")])
+def test_what_was_made_of_models_that_do_not_run_cannot_be_compared(
+    broken: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result of them does not run either: that says nothing about Graft."""
+    bases.write(bases.base("gemms"), tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    assert run([*CUT, "--classes", "ant,bee", "-o", "modules"]) == 0
+    mutant = Mutant(0, "model", "gemms", (*JOINED[0], *more, *RUN, "-o", OUT))
+    assert run(mutant.arguments) == 0
+    check = check_of(mutant)
+    assert check is not None
+    _break(Path(OUT))
+    with pytest.raises(running.WrongError, match="Invalid bias"):
+        check(mutant, "")
+    _break(Path(broken))
+    with pytest.raises(UnknownError, match="Invalid bias"):
+        check(mutant, "")
+
+
+def _break(path: Path) -> None:
+    """Give the first Gemm a bias that onnxruntime refuses when it runs."""
+    model = onnx.load(path)
+    node = next(each for each in model.graph.node if each.op_type == "Gemm")
+    bias = numpy_helper.from_array(np.zeros(64, np.float32), "bias_of_a_wrong_size")
+    del node.input[2:]
+    node.input.append(bias.name)
+    model.graph.initializer.append(bias)
+    onnx.save(model, path)
