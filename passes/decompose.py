@@ -11,6 +11,7 @@ from graft.passes.base import Context, Declined, Report
 from graft.passes.compensate.fold import FOLD, REFIT, Fold
 from graft.passes.compensate.refit import SAMPLES, Refit
 from graft.passes.cut.head import Head, HeadReport
+from graft.passes.cut.language import Language
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import Pruned, Verify
 from graft.passes.cut.vocabulary import USED, Vocabulary, Words
@@ -121,6 +122,8 @@ class Decompose:
         keep_layers: patterns with the share of each group's channels that stays; a mapping will do.
         vocabulary: ``used`` removes words that no sample uses, see
             :class:`graft.passes.cut.vocabulary.Vocabulary`; ``all`` keeps them.
+        languages: of an encoder-decoder, whose words are ``classes``, those that the module speaks, see
+            :class:`graft.passes.languages.Languages`.
     """
 
     classes: Sequence[str]
@@ -139,6 +142,7 @@ class Decompose:
     freeze: Sequence[str] = ()
     keep_layers: Sequence[tuple[str, float]] | Mapping[str, float] = ()
     vocabulary: str = "all"
+    languages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -162,6 +166,7 @@ class Decompose:
         layers = self.layers
         if layers:
             found |= {"freeze": list(layers.freeze), "keep_layers": list(map(list, layers.keep_layers))}
+        found |= {"languages": list(self.languages)} if self.languages else {}
         return found if self.vocabulary == "all" else {**found, "vocabulary": self.vocabulary}
 
     @property
@@ -260,9 +265,12 @@ class Decompose:
             refit = Refit(tuple(self.classes), self.together and not self.other, self.refit_samples)
             reports.append(refit(Pruned(headed.analysed, plan, model), mirrored))
         words: tuple[Words, ...] = ()
+        if self.languages:
+            reports.append(language := Language(self.languages)(model, context))
+            words = language.words
         if self.vocabulary == USED:
             reports.append(vocabulary := Vocabulary()(model, context))
-            words = vocabulary.words
+            words += vocabulary.words
         if typicality and typicality.tensor in model.graph.tensors():
             typicality.attach(model)
         parent.declare(model)

@@ -95,6 +95,12 @@ class Head:
                 flatten_output(model)  # passes read classes on the last axis
                 model.tidy()
             return HeadReport(labels=card.labels, nodes=frozenset(_makers(model, card.output.name)))
+        if self._with_other and card.decoder is not None:
+            raise GraftError(
+                "output-kind",
+                "a decoder writes words: there is no column (other) beside them",
+                "name its languages: " + ", ".join(card.decoder.languages),
+            )
         if self._with_other and len(wanted) == len(card.labels):
             raise GraftError(
                 "other-empty",
@@ -110,7 +116,8 @@ class Head:
         else:
             self._write_alone(model, card, logits, output, wanted)
         labels = (*self.classes, *([OTHER] if self._with_other else []))
-        model.card = card.replace(labels=labels, display_names=None, expect=None)
+        decoder = card.decoder and card.decoder.with_labels(wanted)
+        model.card = card.replace(labels=labels, display_names=None, expect=None, decoder=decoder)
         model.tidy()
         model.refresh_shapes()
         added = {node.name for node in model.graph.nodes} - before

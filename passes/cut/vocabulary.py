@@ -81,7 +81,7 @@ class Vocabulary:
         words: list[Words] = []
         declined: list[Declined] = []
         for each in inputs:
-            found = _embeddings(subject, each.name)
+            found = embeddings(subject, each.name)
             if not found:
                 declined.append(Declined(each.name, "no embedding reads these tokens"))
             for node in found:
@@ -90,7 +90,7 @@ class Vocabulary:
                     reason = f"its words are read by {others[0].name}, too"
                     declined.append(Declined(node.name, reason))
                 else:
-                    words.append(_remove_rows(subject, node, each, used[each.name]))
+                    words.append(remove_rows(subject, node, each, used[each.name]))
         subject.tidy()
         gone = sum(word.before - word.kept for word in words)
         return VocabularyReport(changed=gone, declined=tuple(declined), words=tuple(words))
@@ -105,7 +105,7 @@ def _used(samples: Samples, names: Sequence[str]) -> dict[str, Integers]:
     return found
 
 
-def _embeddings(model: Model, name: str) -> list[gs.Node]:
+def embeddings(model: Model, name: str) -> list[gs.Node]:
     """Return the nodes that look up rows of a constant by the numbers of an input."""
     ends = [tensor for tensor in model.graph.inputs if tensor.name == name]
     found: list[gs.Node] = []
@@ -121,7 +121,7 @@ def _embeddings(model: Model, name: str) -> list[gs.Node]:
     return found
 
 
-def _remove_rows(model: Model, node: gs.Node, card: InputCard, used: Integers) -> Words:
+def remove_rows(model: Model, node: gs.Node, card: InputCard, used: Integers) -> Words:
     """Keep the rows that are used and that of unknown words; map the numbers of the input to them."""
     table: Array = node.inputs[0].values
     before = len(table)

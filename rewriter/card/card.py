@@ -19,6 +19,7 @@ from graft.rewriter.card.card_file import (
     read_card,
     to_yaml,
 )
+from graft.rewriter.card.decoder_card import DecoderCard
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.card.output_card import OutputCard
 from graft.rewriter.card.part import CardPart, Number, Shape, invalid, lacks, not_boolean, some
@@ -39,6 +40,7 @@ class Card(CardPart):
     inputs: tuple[InputCard, ...]
     output: OutputCard
     labels: tuple[str, ...]
+    decoder: DecoderCard | None = None
     display_names: tuple[str, ...] | None = None
     expect: dict[str, Annotated[Number, Field(ge=0, le=1)]] | None = None
     license: str | None = None
@@ -158,6 +160,18 @@ class Card(CardPart):
             )
         return prepared
 
+    @property
+    def written(self) -> InputCard | None:
+        """The input that takes the words written so far; ``None`` where there is no decoder."""
+        if self.decoder is None:
+            return None
+        return next(each for each in self.inputs if each.name == self.decoder.input)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that commands take: the labels, or the languages of a decoder."""
+        return self.labels if self.decoder is None else self.decoder.languages
+
     def check_against(self, inputs: TensorTypes, outputs: TensorTypes) -> None:
         """Check the card against the model's own inputs and outputs.
 
@@ -219,6 +233,7 @@ class Card(CardPart):
             plain["inputs"] = inputs
         plain["output"] = self.output.plain()
         plain["labels"] = list(self.labels)
+        plain["decoder"] = self.decoder and self.decoder.model_dump(mode="json", exclude_defaults=True)
         plain["display_names"] = None if self.display_names is None else list(self.display_names)
         plain |= {"expect": self.expect, "license": self.license, "source": self.source}
         return {key: value for key, value in plain.items() if value is not None}
@@ -239,6 +254,7 @@ class Card(CardPart):
             raise invalid("the card names no input", "add input: {name: ..., kind: ...}")
         if len(set(names)) < len(names):
             raise invalid(f"the card names an input twice: {', '.join(names)}", "keep one")
+        self._check_decoder()
         if self.output.kind == "binary" and len(self.labels) != 2:
             raise GraftError(
                 "card-labels",
@@ -253,3 +269,25 @@ class Card(CardPart):
                 "complete display_names, or remove them",
             )
         return self
+
+    def _check_decoder(self) -> None:
+        """Check that the decoder fits the inputs, the output and the labels.
+
+        Raises:
+            GraftError: ``card-invalid``.
+        """
+        decoder = self.decoder
+        if decoder is None:
+            return
+        kinds = {each.name: each.kind for each in self.inputs}
+        if kinds.get(decoder.input) != "tokens":
+            raise invalid(
+                f"decoder.input is '{decoder.input}', which is no input of kind tokens",
+                f"name the one that takes the words written so far: {some(list(kinds))}",
+            )
+        if not self.output.steps or self.output.kind not in ("logits", "probabilities"):
+            raise invalid(
+                "a decoder has one word a time step: logits or probabilities",
+                "say steps: true under output, and leave decoder out for other models",
+            )
+        decoder.check_labels(len(self.labels))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from graft.rewriter.arrays import Array, Integers
 from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.card.input_card import InputCard
+from graft.rewriter.data.languages import as_written, first_words, unspoken
 from graft.rewriter.data.ranges import Ranges
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError, nearest
@@ -56,7 +57,8 @@ class Samples:
         """Find the samples of a split that a model has classes for.
 
         With one label a time step, a sample stays if the model has a class for any of its steps, and
-        belongs to every class that one of its steps has; the other steps are :data:`IGNORED`.
+        belongs to every class that one of its steps has; the other steps are :data:`IGNORED`. Of a decoder,
+        padding is ignored, and so are targets in languages that the model does not speak.
 
         Args:
             split: the data.
@@ -83,6 +85,9 @@ class Samples:
         labels, ignored = _card_labels(split, card), _ignored(split, card)
         if OTHER in card.labels:
             labels = np.where(labels < 0, card.labels.index(OTHER), labels)
+        if card.decoder is not None:
+            labels = as_written(labels, card)
+            ignored |= unspoken(labels, split, card)
         labels = np.where(ignored, IGNORED, labels)
         known = _by_sample(labels >= 0).any(axis=1)
         samples = cls(split, np.flatnonzero(known), labels[known], card, int(len(labels) - known.sum()))
@@ -155,6 +160,29 @@ class Samples:
             GraftError: ``class-unknown``.
         """
         return len(self._holding(self.card.class_index(name)))
+
+    def speaking(self, languages: Sequence[str]) -> Samples:
+        """Return the samples whose target begins with the first word of one of some languages.
+
+        Args:
+            languages: of the card's decoder.
+
+        Raises:
+            GraftError: ``class-empty`` where one of them has none.
+        """
+        decoder = self.card.decoder
+        if decoder is None:
+            raise ValueError("the model has no decoder")
+        first = first_words(self.split, self.card, self.indices)
+        for name in languages:
+            if not (first == decoder.starts[name]).any():
+                raise GraftError(
+                    "class-empty",
+                    f"no sample of split '{self.split.name}' begins with the first word of {name}, number "
+                    f"{decoder.starts[name]}",
+                    "leave it out, or correct decoder.starts in the card",
+                )
+        return self.take(np.isin(first, [decoder.starts[name] for name in languages]))
 
     def take(self, positions: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | Sequence[int]) -> Samples:
         """Return the samples at some positions.
