@@ -206,11 +206,16 @@ def _profiled(parent: Parent, samples: Samples, context: Context) -> list[_Fold]
 
 
 def _weighted(model: Model, held_out: Samples, device: Device) -> NDArray[np.float64]:
-    """Return the hits of every sample, weighted so that their mean is balanced accuracy."""
+    """Return the hits of every sample, weighted so that their mean is balanced accuracy.
+
+    Of a decoder every word counts alike.
+    """
     card = model.require_card()
     own = Samples.match(held_out.split, card, names=held_out.card.labels)
     own = own.take(np.isin(own.indices, held_out.indices))
     scored = score(model, own, device)
+    if card.decoder is not None:
+        return np.asarray(scored.correct, np.float64)
     labels = scored.labels.ravel()
     weights = len(labels) * class_weights(labels)
     return np.asarray(scored.correct * weights.reshape(scored.labels.shape))

@@ -464,6 +464,8 @@ class HeldOutOptions(DataOptions):
         if name == TEST and not dataset.has(name):
             return None
         part = replace(dataset.split(name), ignore=self.ignore_label)
+        if card.decoder is not None:
+            return Samples.match(part, card).speaking(classes)
         return Samples.present(part, card, classes)
 
 
@@ -645,14 +647,14 @@ def class_names(given: Sequence[str], card: Card) -> tuple[str, ...] | None:
     """
     names: list[str] = []
     for text in given:
-        if text.startswith("@") and text not in card.labels:
+        if text.startswith("@") and text not in card.classes:
             names += _lines(Path(text[1:]))
-        elif text in card.labels:
+        elif text in card.classes:
             names.append(text)
         else:
             names += [name.strip() for name in text.split(",") if name.strip()]
     for name, number in Counter(names).items():
-        card.class_index(name)
+        card.check_class(name)
         if number > 1:
             raise GraftError("class-twice", f"class '{name}' is named twice", "name it once")
     if given and not names:
@@ -667,7 +669,9 @@ def classes_with_samples(given: Sequence[str], samples: Samples) -> tuple[str, .
         GraftError: as :func:`class_names`, or a class has no samples.
     """
     names = class_names(given, samples.card)
-    if names:
+    if names and samples.card.decoder is not None:
+        samples.speaking(names)
+    elif names:
         _check_samples(samples, names)
     return names
 

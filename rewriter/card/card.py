@@ -136,6 +136,19 @@ class Card(CardPart):
         hint = f"the labels are {some(self.labels)}"
         raise GraftError("class-unknown", f"the model has no class '{name}'{near}", hint)
 
+    def check_class(self, name: str) -> None:
+        """Raise unless commands can name this class: a label, or a language of the decoder.
+
+        Raises:
+            GraftError: ``class-unknown``, showing the nearest.
+        """
+        if self.decoder is None:
+            self.class_index(name)
+        elif name not in self.classes:
+            near = nearest(name, self.classes)
+            hint = f"the languages are {some(self.classes)}"
+            raise GraftError("class-unknown", f"the model has no language '{name}'{near}", hint)
+
     def prepare(self, raw: Mapping[str, Array]) -> dict[str, Array]:
         """Turn a raw batch into the inputs of the model, samples first; constants are left out.
 

@@ -17,16 +17,20 @@ from graft.passes.cut.vocabulary import ALL, VOCABULARIES
 from graft.passes.decompose import Decompose
 from graft.passes.identify import DEFAULT, MEASURED, methods
 from graft.passes.join.convert import Convert
+from graft.passes.languages import Languages
 from graft.passes.mask import Mask
 from graft.passes.modularize import Modularize
 from graft.passes.parent import Parent
 from graft.passes.published import MaskMethod, masks
 from graft.passes.published.icse22 import PLACES, PROPAGATIONS
 from graft.passes.published.unrolled import MODES, ROLLED, UNROLLED, UnrolledCut
+from graft.passes.select.observe import ObserveReport
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import TEST
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files.swap import INDEX
 from graft.rewriter.record.folder import ModuleFolder
+from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, one_of, takes_options
@@ -201,11 +205,12 @@ def command(
     budget.layers.of(parent)  # says before the work what matches nothing
     dataset = parents.open_data(parent, data, subject.classes, device, run.seed)
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)
-    names = options.classes_with_samples(subject.classes, samples) or tuple(samples.counts())
+    names = options.classes_with_samples(subject.classes, samples) or _all_classes(samples)
     sets = [names] if subject.together else [(name,) for name in names]
     decompose = _decompose(names, parent, (subject, budget, method), verify=not run.no_verify)
     estimate = Estimate(parent, samples, device)
-    mask, max_drop = _mask(subject, budget, method), None
+    decoder = parent.card.decoder is not None
+    mask, max_drop = _mask(subject, budget, method, decoder), None
     if mask is None:
         if budget.keep is None and budget.plan is None:
             check_samples(samples)
@@ -213,14 +218,17 @@ def command(
     else:
         sources = {"method": mask.name, "method_reason": "asked for", "method_options": mask.options()}
     held_out = data.held_out(dataset, parent.card, names)
-    observed = parents.profile_of(parent, names, method.profile, samples, fingerprint, device)
+    observed = _profiled(parent, names, method, samples, fingerprint, device)
     if not output.as_json and not samples.split.predicted:
         show.early(f"parent: top-1 {show.percent(observed.profile.top1)} on the {data.split} samples")
     context = Context(samples, held_out, profile=observed.profile, device=device, seed=run.seed)
     with show.progress("pruning", len(sets), estimate.left()) as step:
         convert = Convert(output.opset, output.ir_version)
         made = Mask("", mask, method.cut, verify=not run.no_verify) if mask else None
-        report = Modularize(tuple(sets), decompose, max_drop, convert, made, step)(parent, context)
+        if parent.card.decoder is not None:
+            report = Languages(tuple(sets), decompose, max_drop, convert, step)(parent, context)
+        else:
+            report = Modularize(tuple(sets), decompose, max_drop, convert, made, step)(parent, context)
     report = replace(report, declined=all_declined([observed, report]))
     report = replace(report, sources=report.sources | sources)
     with output.target(output.output) as folder:
@@ -233,6 +241,43 @@ def command(
         output.as_json,
         lambda: _show(written, None if output.dry_run else output.output, data, run.seed),
     )
+
+
+def _all_classes(samples: Samples) -> tuple[str, ...]:
+    """Return the classes that have samples, or all languages of a decoder."""
+    decoder = samples.card.decoder
+    return tuple(samples.counts()) if decoder is None else decoder.languages
+
+
+def _profiled(
+    parent: Parent,
+    names: tuple[str, ...],
+    method: DecomposeMethod,
+    samples: Samples,
+    data: str,
+    device: Device,
+) -> ObserveReport:
+    """Return the profile of the parent; of a decoder one row for all words: modules have their own.
+
+    Args:
+        parent: the parent.
+        names: classes of the modules.
+        method: may name a profile.
+        samples: the calibration set.
+        data: its fingerprint.
+        device: what runs the parent.
+
+    Raises:
+        GraftError: the profile that was named cannot be used.
+    """
+    if parent.card.decoder is None:
+        return parents.profile_of(parent, names, method.profile, samples, data, device)
+    if method.profile is not None:
+        raise GraftError(
+            "profile-decoder", "--profile is not for encoder-decoders: each language is profiled on its own",
+            "leave it out",
+        )
+    return parents.observe(parent, samples.speaking(names), data, device, ())
 
 
 def _decompose(
@@ -279,7 +324,9 @@ def _chosen(
     return decompose, max_drop, sources | (choice.plain() if number else {})
 
 
-def _mask(subject: ModuleOptions, budget: DecomposeBudget, method: DecomposeMethod) -> MaskMethod | None:
+def _mask(
+    subject: ModuleOptions, budget: DecomposeBudget, method: DecomposeMethod, decoder: bool
+) -> MaskMethod | None:
     """Return the published method whose modules are masks, with its options; ``None``: none was asked for.
 
     One that ranks channels as well does so where there is a budget.
@@ -288,6 +335,12 @@ def _mask(subject: ModuleOptions, budget: DecomposeBudget, method: DecomposeMeth
         GraftError: an option was given that masks of the parent have no use for.
     """
     mask, keep = method.mask, budget.keep
+    if decoder and (mask is not None or method.mode == UNROLLED):
+        raise GraftError(
+            "method-masks",
+            "published methods and --mode unrolled do not know encoder-decoders",
+            "leave --method and --mode out",
+        )
     limits = (keep, budget.max_drop, budget.plan)
     if method.mode == UNROLLED:
         if mask is not None:
