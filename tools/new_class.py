@@ -20,7 +20,8 @@ from graft.rewriter.graph.model import Model
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.estimates import PASSES_OF_A_FIT, Passes
-from graft.tools.patch import print_report, save
+from graft.tools.patch import print_report
+from graft.tools.saving import save
 
 log = logging.getLogger("graft")
 

@@ -22,14 +22,14 @@ from graft.rewriter.data.prefixed import prefixed, tested
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.files import read_whole
-from graft.rewriter.graph.file_size import stored_bytes
 from graft.rewriter.graph.model import Model
 from graft.rewriter.record.folder import load_module, module_files
 from graft.tools import console as show
-from graft.tools import options, parents
+from graft.tools import languages, options, parents
 from graft.tools.command import Option, Options, one_of
 from graft.tools.estimates import PASSES_OF_A_FIT, Passes
 from graft.tools.naming import parse_rename
+from graft.tools.saving import save
 
 NEWCOMER = "Module"
 FROM_SAMPLES = "Class from samples"
@@ -113,6 +113,11 @@ def bring_in(
     device = run.device()
     replacing = Replace(compare.scores, compare.kind, samples_per_class=data.samples_per_class)
     newcomer = Newcomer.find(_modules(module.path), str(module), subject.with_class, name)
+    if languages.speaks(before):
+        given = {"--rename": subject.rename, "PREFIX=": module.prefix, "--scores": compare.scores}
+        languages.refuse(given, "the first word of an answer decides which of them writes it")
+        languages.bring_in(before, (newcomer.model, newcomer.column, name), data, run, output)
+        return
     called = prefixed(module.prefix, newcomer.column)
     renamed = parse_rename(subject.rename, [called])
     newcomer = replace(newcomer, name=renamed.get(called, called))
@@ -233,22 +238,6 @@ def _modules(path: Path) -> list[Model]:
         return found
 
     return read_whole([path], read)
-
-
-def save(model: Model, path: Path, output: options.OutputOptions) -> dict[str, Any]:
-    """Save a model; return its size, and whether this was a dry run.
-
-    Args:
-        model: with its card.
-        path: where it goes.
-        output: whether it replaces a file, and whether this is a dry run.
-
-    Raises:
-        GraftError: the file cannot be written.
-    """
-    with output.target(path) as target:
-        model.save(target, output.force)
-        return {"bytes": sum(stored_bytes(target)), **output.dry()}
 
 
 def print_report(result: dict[str, Any], what: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graft.passes.base import Context, Declined
+from graft.passes.cut.head import Head
 from graft.passes.cut.vocabulary import VocabularyReport, Words, embeddings, remove_rows
 from graft.rewriter.arrays import Integers
 from graft.rewriter.data.samples import Samples
@@ -88,3 +89,47 @@ def words_of(samples: Samples, languages: tuple[str, ...]) -> tuple[str, ...]:
     used: Integers = np.unique(samples.labels[samples.labels >= 0])
     kept = sorted({*used.tolist(), *(each for each in places if each is not None)})
     return tuple(card.labels[each] for each in kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestrictReport(VocabularyReport):
+    """An encoder-decoder for some of its languages; ``changed`` counts the words that it lost.
+
+    Attributes:
+        model: with its card.
+    """
+
+    model: Model
+
+
+@dataclass(frozen=True)
+class Restrict:
+    """Leave out some languages of an encoder-decoder, with the words that only they need.
+
+    Attributes:
+        languages: those that stay.
+    """
+
+    languages: tuple[str, ...]
+
+    def __call__(self, subject: Model, context: Context) -> RestrictReport:
+        """Return a copy of ``subject`` for the languages.
+
+        Args:
+            subject: with a card that has a decoder; left as it is.
+            context: samples in these languages say which words stay; without samples all do.
+
+        Raises:
+            GraftError: the card has no decoder, or there are no samples in a language.
+        """
+        model, samples = subject.copy(), context.samples
+        if samples is None:
+            card = model.require_card()
+            model.card = card.replace(decoder=card.decoder and card.decoder.only(self.languages))
+            return RestrictReport(model=model)
+        words = words_of(samples.speaking(self.languages), self.languages)
+        before = len(model.require_card().labels)
+        head = Head(words, together=True)(model, context)
+        cut = Language(self.languages)(model, context)
+        declined = (*head.declined, *cut.declined)
+        return RestrictReport(changed=before - len(words), declined=declined, words=cut.words, model=model)

@@ -16,6 +16,7 @@ from graft.passes.join.compatibility import batch_of, signature
 from graft.passes.join.convert import Convert
 from graft.passes.join.deduplicate import Deduplicate, DeduplicateReport
 from graft.passes.join.network import class_summary
+from graft.rewriter.card.decoder_card import DecoderCard
 from graft.rewriter.card.input_card import InputCard
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.builder import Builder
@@ -165,6 +166,7 @@ class Merge:
         kind: str,
         dtype: np.dtype[np.generic],
         reads: Mapping[str, Sequence[gs.Tensor]] | None = None,
+        decoder: DecoderCard | None = None,
     ) -> MergeReport:
         """Return the model that puts out ``scores``, under the name of the first model's output.
 
@@ -174,6 +176,7 @@ class Merge:
             kind: ``logits`` or ``probabilities``.
             dtype: of ``scores``.
             reads: name to contents of further outputs, float32.
+            decoder: of the result; ``None``: it is a classifier.
         """
         card, graph = self._first.require_card(), self._graph
         if kind == "probabilities":
@@ -201,6 +204,7 @@ class Merge:
         model.graph, model.node_metadata = graph, {}
         model.card = card.replace(
             labels=tuple(labels),
+            decoder=decoder,
             display_names=None,
             expect=None,
             output={"name": card.output.name, "kind": kind, "steps": card.output.steps},

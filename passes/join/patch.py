@@ -58,7 +58,7 @@ class Newcomer:
         Raises:
             GraftError: ``with-class``: no model has the class, or it is not clear which one is meant.
         """
-        found = [(model, each) for model in models for each in model.require_card().labels if each != OTHER]
+        found = [(model, each) for model in models for each in model.require_card().classes if each != OTHER]
         classes = [label for _, label in found]
         wanted = name or (classes[0] if len(classes) == 1 else replaced)
         if wanted not in classes:

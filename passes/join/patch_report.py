@@ -33,7 +33,7 @@ def describe(model: Model, device: Device) -> dict[str, Any]:
     session = device.open(model)
     cost, card = cost_of(model), model.require_card()
     return {
-        "classes": list(card.labels),
+        "classes": list(card.classes),
         "batch": session.batch,
         "inputs": [each.plain() for each in card.inputs],
         "parents": [each.model_dump(mode="json", exclude={"labels"}) for each in origin_of(model).parents],

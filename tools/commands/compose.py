@@ -32,11 +32,11 @@ from graft.rewriter.record.folder import load_classifier, module_files
 from graft.rewriter.record.provenance import Asked, origin_of
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
-from graft.tools import options, parents
+from graft.tools import languages, options, parents
 from graft.tools.command import Argument, Option, Options, one_of, takes_options
 from graft.tools.estimates import PASSES_OF_A_FIT, Estimate, Passes
 from graft.tools.naming import parse_rename
-from graft.tools.patch import save
+from graft.tools.saving import save
 
 JOIN = "What to join"
 INPUT = "Input"
@@ -191,6 +191,11 @@ def command(
     seen, (files, prefixes, loaded) = read_whole([each.path for each in join.modules], lambda: _loaded(join))
     shapes = join.shapes()
     _size(loaded, shapes)
+    if any(map(languages.speaks, loaded)):
+        _refuse(join, compare, entry, prefixes)
+        seen.require_unchanged()
+        languages.compose(loaded, files, data, run, output, output.output)
+        return
     loaded = list(map(adopted, loaded))
     device = run.device()
     compose = _compose(join, compare, entry, data, run, output)
@@ -230,6 +235,30 @@ def command(
     result.update(save(report.model, output.output, output), **passes.plain())
     show.declined(result["declined"])
     show.emit("compose", result, output.as_json, lambda: _print_report(result))
+
+
+def _refuse(
+    join: ModuleOptions, compare: CompareOptions, entry: InputOptions, prefixes: Sequence[str]
+) -> None:
+    """Raise where an option was given that encoder-decoders have no use for.
+
+    Raises:
+        GraftError: ``languages-option``.
+    """
+    given = {
+        "--strategy trunk": join.strategy == "trunk",
+        "--keep": join.keep,
+        "--round-to": join.round_to,
+        "--freeze": join.freeze,
+        "--keep-layer": join.keep_layer,
+        "--continuous": join.continuous,
+        "--rename": join.rename,
+        "PREFIX=": any(prefixes),
+        "--scores": compare.scores,
+        "--other": compare.other,
+        "--input raw": entry.kind == "raw",
+    }
+    languages.refuse(given, "the first word of an answer decides which of them writes it")
 
 
 def _loaded(join: ModuleOptions) -> tuple[Seen, tuple[list[Path], list[str], list[Model]]]:

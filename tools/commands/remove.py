@@ -11,10 +11,11 @@ from graft.passes.join.naming import PatchData
 from graft.passes.join.patch_report import describe, evaluate_before_after, held_out
 from graft.passes.remove import Remove
 from graft.tools import console as show
-from graft.tools import options, parents
+from graft.tools import languages, options, parents
 from graft.tools.command import Option, takes_options
 from graft.tools.estimates import Passes
-from graft.tools.patch import print_report, save
+from graft.tools.patch import print_report
+from graft.tools.saving import save
 
 
 class RemoveOptions(options.ShapedModelOptions):
@@ -41,6 +42,9 @@ def command(
     before = subject.load()
     device = run.device()
     names = tuple(dict.fromkeys(subject.names))
+    if languages.speaks(before):
+        languages.remove(before, names, data, run, output)
+        return
     sets = parents.open_sets(data.data, 0, (data.test_split,), lambda _: before, device)
     samples = PatchData.of(before, sets, data.ignore_label)
     card, part, numbers = before.require_card(), None, samples.numbers.get("")
