@@ -12,7 +12,7 @@ from graft.passes.join.convert import Convert
 from graft.passes.modularize import Measured, Modularize, ModularizeReport
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
-from graft.rewriter.data.samples import Samples
+from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.errors import GraftError
 
 
@@ -54,15 +54,19 @@ class Languages:
             GraftError: there are no samples in a language, or a module cannot be cut.
         """
         if context.samples is None or context.profile is None:
-            raise GraftError("data-missing", "to cut out a language takes sentences in it", "name --data DATA")
-        reports = []
+            raise GraftError(
+                "data-missing", "to cut out a language takes sentences in it", "name --data DATA"
+            )
+        reports, measured = [], list[tuple[Measured, int]]()
         for languages in self.sets:
             own = self._own(parent, context, context.samples, languages)
             words = words_of(own.samples or context.samples, languages)
             decompose = replace(self.decompose, together=True, rest=False, languages=languages)
             modularize = Modularize((words,), decompose, self.max_drop, self.convert, None, self.progress)
             reports.append(modularize(parent, own))
-        first, measured = reports[0], [each.measured for each in reports if each.measured]
+            if reports[-1].measured and own.held_out:
+                measured.append((reports[-1].measured, int((own.held_out.labels != IGNORED).sum())))
+        first = reports[0]
         return replace(
             first,
             changed=len(reports),
@@ -85,11 +89,15 @@ class Languages:
         return replace(context, samples=spoken, held_out=held_out, profile=profile)
 
 
-def _pooled(measured: Sequence[Measured]) -> Measured:
-    """Return the accuracy over all sentences, each by the module of its language."""
-    samples = sum(each.samples for each in measured)
+def _pooled(measured: Sequence[tuple[Measured, int]]) -> Measured:
+    """Return the share of all words that are right, each by the module of its language.
+
+    Args:
+        measured: for each module the shares, and the number of words.
+    """
+    words = sum(count for _, count in measured)
     return Measured(
-        parent=sum(each.parent * each.samples for each in measured) / samples,
-        composed=sum(each.composed * each.samples for each in measured) / samples,
-        samples=samples,
+        parent=sum(each.parent * count for each, count in measured) / words,
+        composed=sum(each.composed * count for each, count in measured) / words,
+        samples=sum(each.samples for each, _ in measured),
     )

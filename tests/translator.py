@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.dataset import Dataset
+from graft.rewriter.data.samples import Samples
 from graft.rewriter.graph.model import Model
 
 PADDING, UNKNOWN, END, RED, BLUE = range(5)
@@ -21,9 +24,14 @@ SPOKEN = {"Red": (RED, range(5, 11)), "Blue": (BLUE, range(10, 13))}
 SOURCE, STEPS, UNITS, WIDTH = 4, 6, 8, 5
 
 
-def proto(seed: int = 0, units: int = UNITS, opset: int = 18) -> onnx.ModelProto:
-    """Embeddings, a GRU whose last state another GRU starts from, and a linear layer for each step."""
-    random = np.random.default_rng(seed)
+GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
+
+
+def proto(
+    seed: int = 0, units: int = UNITS, opset: int = 18, op: str = "GRU", steps: int | str = "steps"
+) -> onnx.ModelProto:
+    """Embeddings, a recurrent layer whose last state another one starts from, and a linear layer a step."""
+    random, gates = np.random.default_rng(seed), GATES[op]
     stored: dict[str, NDArray[Any]] = {
         "words.source": random.normal(size=(7, WIDTH)),
         "words.target": random.normal(size=(len(WORDS), WIDTH)),
@@ -31,28 +39,27 @@ def proto(seed: int = 0, units: int = UNITS, opset: int = 18) -> onnx.ModelProto
         "head.b": random.normal(0, 0.5, len(WORDS)),
     }
     for name in ("encoder", "decoder"):
-        stored[f"{name}.w"] = random.normal(0, 0.7, (1, 3 * units, WIDTH))
-        stored[f"{name}.r"] = random.normal(0, 0.7, (1, 3 * units, units))
-        stored[f"{name}.b"] = random.normal(0, 0.3, (1, 6 * units))
+        stored[f"{name}.w"] = random.normal(0, 0.7, (1, gates * units, WIDTH))
+        stored[f"{name}.r"] = random.normal(0, 0.7, (1, gates * units, units))
+        stored[f"{name}.b"] = random.normal(0, 0.3, (1, 2 * gates * units))
     constants = [numpy_helper.from_array(a.astype(np.float32), n) for n, a in stored.items()]
     constants.append(numpy_helper.from_array(np.array([1]), "one"))
-    make = helper.make_node
+    make, attributes = helper.make_node, {"hidden_size": units}
+    if op == "GRU":
+        attributes["linear_before_reset"] = 1
+    states = ["state", "cell"] if op == "LSTM" else ["state"]
     nodes = []
-    for name, words, start, last in (("encoder", "source", "", "state"), ("decoder", "target", "state", "")):
+    for name, words, start, last in (("encoder", "source", [], states), ("decoder", "target", states, [])):
+        read = [f"{name}.first", f"{name}.w", f"{name}.r", f"{name}.b", *(["", *start] if start else [])]
         nodes += [
             make("Gather", [f"words.{words}", words], [f"{name}.read"], name=f"{name}.embedding"),
             make("Transpose", [f"{name}.read"], [f"{name}.first"], perm=[1, 0, 2], name=f"{name}.turned"),
-            make(
-                "GRU",
-                [f"{name}.first", f"{name}.w", f"{name}.r", f"{name}.b", "", start],
-                [f"{name}.all", last],
-                hidden_size=units,
-                linear_before_reset=1,
-                name=name,
-            ),
+            make(op, read, [f"{name}.all", *last], name=name, **attributes),
         ]
+    squeeze = ["decoder.all", "one"] if opset >= 13 else ["decoder.all"]
+    axes = {} if opset >= 13 else {"axes": [1]}
     nodes += [
-        make("Squeeze", ["decoder.all", "one"], ["flat"], name="flat"),
+        make("Squeeze", squeeze, ["flat"], name="flat", **axes),
         make("Transpose", ["flat"], ["by_sample"], perm=[1, 0, 2], name="by_sample"),
         make("MatMul", ["by_sample", "head.w"], ["raw"], name="head"),
         make("Add", ["raw", "head.b"], ["logits"], name="bias"),
@@ -62,9 +69,9 @@ def proto(seed: int = 0, units: int = UNITS, opset: int = 18) -> onnx.ModelProto
         "translator",
         [
             helper.make_tensor_value_info("source", TensorProto.INT64, ["batch", SOURCE]),
-            helper.make_tensor_value_info("target", TensorProto.INT64, ["batch", "steps"]),
+            helper.make_tensor_value_info("target", TensorProto.INT64, ["batch", steps]),
         ],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "steps", len(WORDS)])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", steps, len(WORDS)])],
         constants,
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -95,9 +102,9 @@ def card(**decoder: Any) -> Card:
     )
 
 
-def model(seed: int = 0, units: int = UNITS) -> Model:
+def model(seed: int = 0, units: int = UNITS, op: str = "GRU", **more: Any) -> Model:
     """The model with its card."""
-    return Model.from_proto(proto(seed, units), card())
+    return Model.from_proto(proto(seed, units, op=op, **more), card())
 
 
 def arrays(count: int = 40, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -118,19 +125,29 @@ def arrays(count: int = 40, seed: int = 0) -> dict[str, NDArray[Any]]:
     return {"source": random.integers(2, 7, (count, SOURCE)), "target": target, "y": labels}
 
 
-def dataset(count: int = 40) -> Dataset:
-    """Sentences of both languages, a training and a test split."""
-    parts = {"train": arrays(count), "test": arrays(count // 2, seed=1)}
-    return Dataset.from_arrays(
-        {name: {key: part[key] for key in ("source", "target")} for name, part in parts.items()},
-        {name: part["y"] for name, part in parts.items()},
-    )
+def samples(of: Model, count: int = 40, seed: int = 0) -> Samples:
+    """Sentences of both languages, matched to the card of a model; numbers count all words."""
+    found = arrays(count, seed)
+    inputs = {name: found[name] for name in ("source", "target")}
+    split = Dataset.from_arrays(inputs, found["y"]).split("train")
+    return Samples.match(split, of.require_card(), names=WORDS)
 
 
-def save_npz(path: str) -> None:
-    """Write the sentences as a file of samples."""
+def run(of: Model, found: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Scores, by a plain onnxruntime session."""
+    session = ort.InferenceSession(of.proto().SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = {name: found[name] for name in ("source", "target")}
+    return np.asarray(session.run(["logits"], inputs)[0])
+
+
+def save(folder: Path) -> Path:
+    """Write the model with its card, and its sentences with a training and a test split; return the model."""
+    file = folder / "translator.onnx"
+    onnx.save(proto(), file)
+    file.with_suffix(".yaml").write_text(card().to_yaml(), encoding="utf-8")
     found = {}
     for name, part in {"train": arrays(), "test": arrays(20, seed=1)}.items():
         found |= {f"x_{name}.source": part["source"], f"x_{name}.target": part["target"]}
         found[f"y_{name}"] = part["y"]
-    np.savez(path, **found)
+    np.savez(folder / "sentences.npz", **found)
+    return file

@@ -1,4 +1,4 @@
-"""What 'graft compose', 'replace', 'add' and 'remove' do with encoder-decoders: their classes are languages."""
+"""Encoder-decoders in 'graft compose', 'replace', 'add' and 'remove': their classes are languages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.evaluation import score
-from graft.rewriter.record.provenance import numbering, origin_of, parents_of, patched_origin, stamp
+from graft.rewriter.record.provenance import numbering, origin_of, patched_origin, stamp
 from graft.rewriter.run.session import Device
 from graft.tools import console as show
 from graft.tools import options, parents
@@ -124,7 +124,9 @@ def bring_in(
     joined = origin_of(report.model)
     numbers = numbering(before) or card.labels
     record = patched_origin(before, report.model.require_card().labels, patch)
-    stamp(report.model, "composite", record.model_copy(update={"parents": joined.parents, "numbers": numbers}))
+    stamp(
+        report.model, "composite", record.model_copy(update={"parents": joined.parents, "numbers": numbers})
+    )
     result = {
         "output": output.output,
         **describe(report.model, device),
@@ -224,7 +226,9 @@ def _before_after(
     if not first or not second:
         return {}
     shared = (measured(one, data, seed, device, two) for one, two in ((before, after), (after, before)))
-    both = [{**whole, "shared": part.get("top1")} for whole, part in zip((first, second), shared, strict=True)]
+    both = [
+        {**whole, "shared": part.get("top1")} for whole, part in zip((first, second), shared, strict=True)
+    ]
     return {"before": both[0], "after": both[1]}
 
 
@@ -237,12 +241,10 @@ def _is_joined(model: Model) -> bool:
     return "graft.origin" in model.metadata and origin_of(model).options.get("scores") == FIRST_WORD
 
 
-def _training(
-    model: Model, data: options.SeveralDataOptions, seed: int, device: Device
-) -> Samples | None:
+def _training(model: Model, data: options.SeveralDataOptions, seed: int, device: Device) -> Samples | None:
     """Return the training samples; ``None`` where there are none."""
     part = _part(model, data, TRAIN, seed, device)
-    return part and Samples.match(part, model.require_card(), names=numbering(model))
+    return None if part is None else Samples.match(part, model.require_card(), names=numbering(model))
 
 
 def _part(

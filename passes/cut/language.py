@@ -85,7 +85,9 @@ def words_of(samples: Samples, languages: tuple[str, ...]) -> tuple[str, ...]:
         raise GraftError("card-decoder", "the model has no decoder", "describe it in the card: decoder")
     starts = {decoder.starts[name] for name in languages}
     special = starts | decoder.specials | ({written.unknown} - {None})
-    places: list[int | None] = [decoder.label_of(each, len(card.labels)) for each in special if each is not None]
+    places: list[int | None] = [
+        decoder.label_of(each, len(card.labels)) for each in special if each is not None
+    ]
     used: Integers = np.unique(samples.labels[samples.labels >= 0])
     kept = sorted({*used.tolist(), *(each for each in places if each is not None)})
     return tuple(card.labels[each] for each in kept)

@@ -78,7 +78,9 @@ class JoinLanguages:
         dtype = np.result_type(*dtypes)
         scores = [
             _spread(merged.build, branch.scores, decoder, list(words), dtype, f"words_{number}", own)
-            for number, (branch, decoder, own) in enumerate(zip(merged.branches, decoders, dtypes, strict=True))
+            for number, (branch, decoder, own) in enumerate(
+                zip(merged.branches, decoders, dtypes, strict=True)
+            )
         ]
         place = [each.name for each in cards[0].inputs].index(decoders[0].input)
         chosen = _chosen(merged.build, merged.inputs[place], decoders, scores)

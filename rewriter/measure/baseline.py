@@ -22,6 +22,7 @@ from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.sizes import Sizes, check_asked
 from graft.rewriter.measure import metrics
 from graft.rewriter.measure.cost import cost_of
+from graft.rewriter.measure.decoded import decoded
 from graft.rewriter.measure.evaluation import BATCH, Scored, latencies, score
 from graft.rewriter.record.provenance import numbering
 from graft.rewriter.run.session import Device, Session
@@ -75,6 +76,11 @@ class Candidate:
         """
         with progress(self.name, len(samples)) as step:
             every = score(self.model, samples, device, progress=step)
+        written: dict[str, Any] = {}
+        if self.card.decoder is not None:
+            with progress(f"{self.name} word by word", len(samples)) as step:
+                answers = decoded(self.model, samples, device, step)
+            written = {"languages": {each.language: each.figures() for each in answers}}
         scored = every.restricted(columns, self.card.output.kind)
         sized = self.model.copy()
         sized.sizes = sizes_of(self.model, samples)
@@ -90,6 +96,7 @@ class Candidate:
             "external_bytes": sum(beside for _, beside in sizes),
             "providers": list(scored.providers),
             "labels": list(columns),
+            **written,
         }
         return figures, scored
 

@@ -1,4 +1,4 @@
-"""Split an encoder-decoder: what runs once a sentence, and what runs once a word with its state in and out."""
+"""Split an encoder-decoder: what runs once a sentence, and what runs once a word, states in and out."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def step_graph(model: Model, written: str, output: str) -> StepGraph | None:
     reads = [name for name in read if name not in made and name not in starts and name != written]
     needed = dict.fromkeys([*reads, *(each for each in starts.values() if isinstance(each, str))])
     first = [node for node in copy.graph.nodes if id(node) not in behind]
-    inputs = {tensor.name: np.zeros([1] * len(tensor.shape or ()), tensor.dtype) for tensor in copy.graph.inputs}
+    inputs = {
+        tensor.name: np.zeros([1] * len(tensor.shape or ()), tensor.dtype) for tensor in copy.graph.inputs
+    }
     ends = {tensor.name for node in first for tensor in node.outputs}
     if any(name not in ends for name in needed):  # an input that is read on both sides
         return None

@@ -274,7 +274,8 @@ def _profiled(
         return parents.profile_of(parent, names, method.profile, samples, data, device)
     if method.profile is not None:
         raise GraftError(
-            "profile-decoder", "--profile is not for encoder-decoders: each language is profiled on its own",
+            "profile-decoder",
+            "--profile is not for encoder-decoders: each language is profiled on its own",
             "leave it out",
         )
     return parents.observe(parent, samples.speaking(names), data, device, ())

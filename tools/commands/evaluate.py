@@ -20,6 +20,7 @@ from graft.rewriter.errors import GraftError
 from graft.rewriter.files import read_whole
 from graft.rewriter.graph.model import Model
 from graft.rewriter.measure.baseline import Candidate, Evaluation
+from graft.rewriter.measure.translation import missing
 from graft.rewriter.record.folder import PARENT, load_module, module_files, parents_beside
 from graft.rewriter.record.provenance import kind_of, parents_of
 from graft.tools import console as show
@@ -167,7 +168,8 @@ def _measured(
     evaluation = Evaluation(candidate, other, names)
     samples = evaluation.samples(part, data.samples_per_class, run.seed)
     counts = samples.counts().items()
-    warn_if_few({name: number for name, number in counts if name in evaluation.columns})
+    if candidate.card.decoder is None:  # words are many, and few of each
+        warn_if_few({name: number for name, number in counts if name in evaluation.columns})
     both = [candidate.model, *([other.model] if other else [])]
     passes = Passes(both, samples.split, len(samples) / max(1, len(samples.split)), device)
     passes.announce(f"{len(both)} model{'s' * bool(other)} on {len(samples)} samples")
@@ -235,10 +237,16 @@ def _show(found: Sequence[dict[str, Any]], models: Sequence[Path], baseline: Pat
     every = [each for _, each in columns]
     samples = len({each["samples"] for each in every}) > 1
     top1 = "agrees with the labels" if first["label_source"] == "predictions" else "top-1"
+    written = [
+        [f"{language}: {name}", *(_figure(each, language, key) for each in every)]
+        for language in dict.fromkeys(name for each in every for name in each.get("languages", ()))
+        for name, key in (("BLEU", "bleu"), ("chrF", "chrf"), ("exact", "exact"))
+    ]
     rows = [
         *([["samples", *(str(each["samples"]) for each in every)]] if samples else []),
         [top1, *(show.percent(each["top1"]) for each in every)],
         ["top-5", *(show.percent(each["top5"]) for each in every)],
+        *written,
         ["MACs", *(show.count(each["macs"]) for each in every)],
         ["parameters", *(show.count(each["parameters"]) for each in every)],
         ["file", *(show.file_size(each["bytes"], each["external_bytes"]) for each in every)],
@@ -256,8 +264,19 @@ def _show(found: Sequence[dict[str, Any]], models: Sequence[Path], baseline: Pat
         rows,
     )
     show.data_source(first)
+    error = missing() if written else None
+    if error:
+        show.note(f"{error.message}: {error.hint}")
     for name, result in zip(names, found, strict=True):
         _notes(result, f"{name}: " if len(found) > 1 else "", baseline is not None)
+
+
+def _figure(result: dict[str, Any], language: str, key: str) -> str:
+    """Return a figure of what a model writes in a language, or a dash."""
+    value = result.get("languages", {}).get(language, {}).get(key)
+    if value is None:
+        return "-"
+    return str(show.percent(value)) if key == "exact" else f"{value:.1f}"
 
 
 def _short(models: Sequence[Path]) -> list[str]:
