@@ -16,7 +16,7 @@ from graft.passes.join.merge import INPUTS
 from graft.passes.join.naming import TRAIN, PatchData
 from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.join.patch_report import describe, evaluate_before_after, held_out
-from graft.passes.replace import Replace
+from graft.passes.replace import Replace, ReplaceReport
 from graft.rewriter.card.card import Card
 from graft.rewriter.data.prefixed import prefixed, tested
 from graft.rewriter.data.split import Split
@@ -132,14 +132,8 @@ def bring_in(
     result = {
         "output": output.output,
         **describe(report.model, device),
-        "class": name,
-        "class_after": newcomer.name,
-        "with": module.path,
-        "with_class": newcomer.column,
-        "scores": report.scores,
-        "fitted": report.fitted.plain() if report.fitted else None,
-        "adapted": [list(steps) for steps in report.adapted],
-        "declined": [*map(str, report.declined), *([reason] if reason else [])],
+        **_classes(name, newcomer, module),
+        **_joining(report, reason),
     }
     if part is not None:
         models, changed = (before, report.model), ([name] if name else [], [newcomer.name])
@@ -151,6 +145,31 @@ def bring_in(
     command = "replace" if name else "add"
     show.declined(result["declined"])
     show.emit(command, result, output.as_json, lambda: print_report(result, what))
+
+
+def _classes(name: str | None, newcomer: Newcomer, module: options.Prefixed) -> dict[str, Any]:
+    """Return the class before and after, and what decides it."""
+    return {
+        "class": name,
+        "class_after": newcomer.name,
+        "with": module.path,
+        "with_class": newcomer.column,
+    }
+
+
+def _joining(report: ReplaceReport, reason: str | None) -> dict[str, Any]:
+    """Return how the module was joined to the classifier.
+
+    Args:
+        report: of the pass.
+        reason: why there are no training samples, if there are none.
+    """
+    return {
+        "scores": report.scores,
+        "fitted": report.fitted.plain() if report.fitted else None,
+        "adapted": [list(steps) for steps in report.adapted],
+        "declined": [*map(str, report.declined), *([reason] if reason else [])],
+    }
 
 
 def _module_alone(subject: NewcomerOptions) -> options.Prefixed:

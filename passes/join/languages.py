@@ -199,13 +199,11 @@ def _chosen(
     first = build.node("Gather", "first_word", [written, build.constant("first", np.array([0]))], axis=1)
     first = build.expand(first, 2, "first_word/wide")
     chosen = scores[-1]
-    for number in reversed(range(len(decoders) - 1)):
-        mine: gs.Tensor | None = None
-        for start in decoders[number].starts.values():
+    for decoder, own in zip(decoders[:-1], scores[:-1], strict=True):
+        for start in decoder.starts.values():
             value = build.constant(f"start_{start}", np.array([[[start]]], written.dtype))
-            own = build.node("Equal", f"is_{start}", [first, value])
-            mine = own if mine is None else build.node("Or", f"or_{start}", [mine, own])
-        chosen = build.node("Where", f"chosen_{number}", [mine, scores[number], chosen])
+            mine = build.node("Equal", f"is_{start}", [first, value])
+            chosen = build.node("Where", f"chosen_{start}", [mine, own, chosen])
     return chosen
 
 

@@ -27,6 +27,7 @@ from graft.passes.compensate.refit import Refit
 from graft.passes.compose import Compose
 from graft.passes.curve import Curve
 from graft.passes.cut.head import Head
+from graft.passes.cut.language import Language, Restrict, words_of
 from graft.passes.cut.slice import Slice
 from graft.passes.cut.verify import Pruned, Verify
 from graft.passes.cut.vocabulary import Vocabulary
@@ -34,11 +35,13 @@ from graft.passes.decompose import Decompose
 from graft.passes.join.adapt import Adapt, raw_input
 from graft.passes.join.convert import Convert
 from graft.passes.join.deduplicate import Deduplicate
+from graft.passes.join.languages import JoinLanguages
 from graft.passes.join.merge import Meet
 from graft.passes.join.network import Network
 from graft.passes.join.patch import Newcomer, Patch
 from graft.passes.join.push_gather import PushGather
 from graft.passes.join.side_by_side import SideBySide
+from graft.passes.languages import Languages
 from graft.passes.mask import Mask
 from graft.passes.modularize import Modularize
 from graft.passes.networks import Modules
@@ -65,7 +68,7 @@ from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from graft.rewriter.record.profile import Profile
 from graft.rewriter.run.session import Device
-from tests import small
+from tests import small, translator
 from tests.passes.compare.test_joint_head import FIRST, SECOND, modules, split
 from tests.passes.cut.test_vocabulary import text, tokens
 from tests.passes.normalize.test_free_batch import lstm as lstm_of_batch
@@ -247,6 +250,31 @@ def its_model(subject: Analysed | Pruned) -> list[Model]:
     return [subject.model]
 
 
+def sentences() -> Context:
+    """Sentences of both languages, and the profile of them."""
+    model = translator.model()
+    samples = translator.samples(model)
+    context = Context(samples=samples, held_out=samples, device=CPU)
+    return replace(context, profile=Observe(())(Parent(model), context).profile)
+
+
+def narrowed() -> Model:
+    """An encoder-decoder that writes one of its languages, and still reads the words of both."""
+    model = translator.model()
+    model.graph.tensors()["words.target"].values = np.ones((400, 64), np.float32)
+    model.graph.tensors()["decoder.w"].values = np.ones((1, 24, 64), np.float32)
+    Head(words_of(translator.samples(model).speaking(("Red",)), ("Red",)), together=True)(model, Context())
+    return model
+
+
+def translators() -> list[Model]:
+    """One encoder-decoder for each of two languages."""
+    return [
+        Restrict((name,))(translator.model(seed), sentences()).model
+        for seed, name in enumerate(("Red", "Blue"))
+    ]
+
+
 CASES: dict[str, Case] = {
     # in place
     "Adapt": Case(Adapt(raw_input([image().require_card().inputs[0]])), image, changes=itself),
@@ -257,6 +285,7 @@ CASES: dict[str, Case] = {
     ),
     "FreeBatch": Case(FreeBatch(), lambda: lstm_of_batch(1), changes=itself, idle=(FreeBatch(), dense)),
     "Head": Case(Head(("a",)), dense, changes=itself, idle=(Head(small.LABELS), dense)),
+    "Language": Case(Language(("Red",)), narrowed, changes=itself),
     "Meet": Case(Meet(None, opset=18), lambda: [picked(), dense()], changes=list),
     "Normalize": Case(Normalize(), foldable, changes=itself),
     "PushGather": Case(PushGather(), picked, changes=itself),
@@ -288,11 +317,18 @@ CASES: dict[str, Case] = {
         Curve(Decompose(["a", "b"], together=True), (0.5,), ("random", "one-plan")), lambda: parent(0), known
     ),
     "Decompose": Case(Decompose(["a"], 0.5, compensate="refit", verify=True), lambda: parent(0), known),
+    "JoinLanguages": Case(JoinLanguages(), translators),
+    "Languages": Case(
+        Languages((("Red",),), Decompose([], 0.5)),
+        lambda: Parent(translator.model(steps=translator.STEPS)),
+        sentences,
+    ),
     "LatencyBudget": Case(LatencyBudget(0.5, round_to=1), timeable),
     "Mask": Case(Mask("a", masks()["fse20:ti-hp"], cut=True), lambda: parent(0), known),
     "Modularize": Case(Modularize((("a",), ("b", "c")), Decompose([], 0.5)), lambda: parent(0), known),
     "NewClass": Case(NewClass("a", replaces=True), lambda: parent(0).source, known),
     "Observe": Case(Observe(), lambda: parent(0), known),
+    "Restrict": Case(Restrict(("Red",)), translator.model, sentences),
     "Remove": Case(Remove(["b"]), lambda: parent(0).source),
     "Replace": Case(Replace(), patch, fitting),
     "SideBySide": Case(SideBySide(FIRST + SECOND, Joint()), networks, fitting),
