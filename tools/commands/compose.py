@@ -21,7 +21,7 @@ from graft.passes.join.naming import TRAIN, Naming, prefixed_names
 from graft.passes.join.patch_report import describe, evaluate_composite, held_out
 from graft.passes.networks import Modules
 from graft.passes.trunk import Source, load_sources, with_refit_samples
-from graft.rewriter.card.card import OTHER
+from graft.rewriter.card.card import OTHER, Card
 from graft.rewriter.data.prefixed import PrefixedData, tested
 from graft.rewriter.data.split import Split
 from graft.rewriter.errors import GraftError
@@ -210,11 +210,7 @@ def command(
         check_asked(source.parent.model.sizes_at(shapes), source.profile.sizes)
     sources = with_refit_samples(sources, loaded, prefixes, sets, data.ignore_label)
     training, reason = naming.training(sets, data.ignore_label)
-    part = None
-    if held := tested(sets, data.test_split):
-        classes = [name for names in naming.modules for name in names.values()]
-        part = naming.split(held, data.test_split, data.ignore_label)
-        part = held_out(part, loaded[0].require_card(), classes, None)
+    part = _tested(naming, sets, data, loaded[0].require_card())
     modules = Modules(loaded, sources, naming.modules)
     passes = _estimate(loaded, sources, training, device)
     report = compose(modules, Context(data=training, device=device, seed=run.seed))
@@ -235,6 +231,22 @@ def command(
     result.update(save(report.model, output.output, output), **passes.plain())
     show.declined(result["declined"])
     show.emit("compose", result, output.as_json, lambda: _print_report(result))
+
+
+def _tested(naming: Naming, sets: Sequence[PrefixedData], data: ComposeData, card: Card) -> Split | None:
+    """Return the test samples of all classes, called as the composite calls them; ``None`` without any.
+
+    Args:
+        naming: of the classes.
+        sets: all data.
+        data: names the split.
+        card: of the first module.
+    """
+    held = tested(sets, data.test_split)
+    if not held:
+        return None
+    classes = [name for names in naming.modules for name in names.values()]
+    return held_out(naming.split(held, data.test_split, data.ignore_label), card, classes, None)
 
 
 def _refuse(
