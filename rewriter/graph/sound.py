@@ -42,6 +42,8 @@ FIELDS: dict[int, tuple[str, int]] = {
 }
 """Where values lie that are not in ``raw_data``, and how many numbers a value is; else in ``int32_data``."""
 
+DIVISORS = frozenset({"q_num_heads", "kv_num_heads", "num_heads", "group", "num_groups", "blocksize"})
+"""Attributes that operators divide by."""
 SINGLE_VALUES = {
     "If": (0,),
     "Loop": (0, 1),
@@ -70,6 +72,7 @@ def check_sound(proto: onnx.ModelProto, folder: Path) -> None:
     _check_references(proto)
     _check_single_values(proto)
     _check_draws(proto)
+    _check_divisors(proto)
     for sparse in sparse_tensors(proto):
         if min(sparse.dims, default=1) < 0 or math.prod(sparse.dims) > DENSE_VALUES:
             raise ValueError(
@@ -117,6 +120,17 @@ def _check_draws(proto: onnx.ModelProto) -> None:
             raise ValueError(f"'scale' of node '{node.name}' ({node.op_type}) is not above 0")
         if uniform and not numbers.get("low", 0.0) <= numbers.get("high", 1.0):
             raise ValueError(f"'low' of node '{node.name}' ({node.op_type}) is above 'high'")
+
+
+def _check_divisors(proto: onnx.ModelProto) -> None:
+    """Refuse numbers of heads, groups and blocks that are not above 0: onnxruntime ends the process."""
+    for node in all_nodes(proto):
+        for attribute in node.attribute:
+            if attribute.name in DIVISORS and attribute.type == attribute.INT and attribute.i < 1:
+                raise ValueError(
+                    f"'{attribute.name}' of node '{node.name}' ({node.op_type}) is {attribute.i}, "
+                    "expected 1 or more"
+                )
 
 
 def _names(proto: onnx.ModelProto) -> Iterator[object]:

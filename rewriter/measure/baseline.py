@@ -136,7 +136,8 @@ class Evaluation:
     Attributes:
         candidate: the model in question.
         baseline: measured beside it; ``None``: alone.
-        classes: to which both are restricted; ``None``: those of the candidate.
+        classes: to which both are restricted, languages of an encoder-decoder; ``None``: those of the
+            candidate.
 
     Raises:
         GraftError: ``baseline-class`` where the baseline lacks a class.
@@ -149,7 +150,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.baseline is None:
             return
-        lacking = set(self.columns) - {*self.baseline.card.labels, OTHER}
+        asked = (self.classes or self.candidate.card.classes) if self._writes else self.columns
+        lacking = set(asked) - {*self.baseline.card.classes, OTHER}
         if lacking:
             raise GraftError(
                 "baseline-class",
@@ -159,8 +161,13 @@ class Evaluation:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The classes that are compared."""
-        return self.classes or self.candidate.card.labels
+        """The classes that are compared; of an encoder-decoder all of its words."""
+        return self.candidate.card.labels if self._writes else self.classes or self.candidate.card.labels
+
+    @property
+    def _writes(self) -> bool:
+        """Whether the candidate writes words, and its classes are languages."""
+        return self.candidate.card.decoder is not None
 
     def samples(self, part: Split, per_class: int | None = None, seed: int = 0) -> Samples:
         """Return the samples of the candidate; classes without any are left out, with one warning.
@@ -174,6 +181,9 @@ class Evaluation:
             GraftError: ``one-class``, and as :meth:`Samples.match`.
         """
         chosen = None
+        if self._writes:
+            samples = self.candidate.samples(part, None, per_class, seed)
+            return samples if self.classes is None else samples.speaking(self.classes)
         if self.classes is not None:
             chosen = [name for name in self.classes if name != OTHER]
             meaning = numbering(self.candidate.model)
@@ -216,15 +226,11 @@ class Evaluation:
         figures, scored = self.candidate.measure(samples, self.columns, device, progress)
         timed = [self.candidate.timed(samples, batch, device)]
         if self.baseline:
-            having = samples.counts()
-            classes = None if OTHER in self.columns else [name for name in self.columns if name in having]
-            same = self.baseline.samples(part, classes)
-            same = same.take(np.isin(same.indices, samples.indices))
-            beside, reference = self.baseline.measure(same, self.columns, device, progress)
+            same = self._of_baseline(self.baseline, samples, part)
+            columns = self.baseline.card.labels if self._writes else self.columns
+            beside, reference = self.baseline.measure(same, columns, device, progress)
             timed.append(self.baseline.timed(same, batch, device))
-            figures["agreement"] = metrics.agreement(
-                scored.predictions.ravel(), reference.predictions.ravel()
-            )
+            figures["agreement"] = metrics.agreement(_named(scored), _named(reference))
             figures["delta"], figures["delta_standard_error"] = metrics.paired_difference(
                 scored.correct.ravel(), reference.correct.ravel()
             )
@@ -234,3 +240,22 @@ class Evaluation:
         if self.baseline:
             figures["baseline"]["latency_ms"] = times[1]
         return figures
+
+    def _of_baseline(self, baseline: Candidate, samples: Samples, part: Split) -> Samples:
+        """Return the samples of the candidate as the baseline takes them.
+
+        Args:
+            baseline: measured beside it.
+            samples: of the candidate.
+            part: the data that they are from.
+        """
+        having = samples.counts()
+        whole = self._writes or OTHER in self.columns
+        classes = None if whole else [name for name in self.columns if name in having]
+        same = baseline.samples(part, classes)
+        return same.take(np.isin(same.indices, samples.indices))
+
+
+def _named(scored: Scored) -> Array:
+    """Return the name of each prediction: columns of encoder-decoders differ where words were removed."""
+    return np.asarray(scored.names)[scored.predictions.ravel()]

@@ -262,3 +262,9 @@ def test_help_says_what_is_left_out(graft: Graft) -> None:
     assert "Default:0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9." in words
     assert f"Default:{','.join(passes.METHODS)}." in words
     assert f"Default:{COMPENSATE[-1]}." in words
+
+
+@pytest.mark.parametrize("output", ["/", "..", "."])
+def test_a_folder_is_no_file_for_figures(graft: Graft, small: Place, output: str) -> None:
+    told = graft(*line(small, *FEW, "-o", output, "--force"))
+    assert told.code == 2 and "a file name was expected" in told.err, told

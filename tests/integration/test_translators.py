@@ -73,6 +73,35 @@ def test_one_module_for_several_languages(graft: Graft, place: Path) -> None:
     assert json.loads((place / "d" / "graft.json").read_text())["modules"][0]["file"] == "Red_Blue.onnx"
 
 
+def test_a_module_is_measured_beside_its_parent_on_its_own_language(graft: Graft, place: Path) -> None:
+    data, parent = ("--data", place / "sentences.npz"), place / "translator.onnx"
+    graft("decompose", parent, *data, "--keep", "1.0", "--compensate", "none", "-o", place / "d")
+    told = graft("evaluate", place / "d" / "Blue.onnx", *data, "--baseline", parent, "--json").json
+    assert told["languages"].keys() == {"Blue"} == told["baseline"]["languages"].keys()
+    assert told["samples"] == told["baseline"]["samples"] == 10
+    blue = graft("evaluate", parent, *data, "--classes", "Blue", "--json").json
+    assert blue["samples"] == 10 and blue["top1"] == told["baseline"]["top1"]
+    assert blue["languages"]["Blue"] == told["baseline"]["languages"]["Blue"]
+    told = graft("evaluate", place / "d" / "Blue.onnx", *data, "--baseline", place / "d" / "Red.onnx")
+    assert told.code == 2 and "the baseline has no class 'Blue'" in told.err
+    told = graft("evaluate", parent, *data, "--classes", "Blau")
+    assert told.code == 2 and "did you mean 'Blue'" in told.err
+
+
+def test_agreement_is_of_words_not_of_columns(graft: Graft, place: Path) -> None:
+    data, parent = ("--data", place / "sentences.npz"), place / "translator.onnx"
+    graft("decompose", parent, *data, "--keep", "1.0", "--compensate", "none", "-o", place / "d")
+    told = graft("evaluate", place / "d" / "Blue.onnx", *data, "--baseline", parent, "--json").json
+    found = translator.arrays(20, seed=1)
+    words = translator.run(Model.load(parent), found).argmax(axis=-1)[1::2]
+    module = Model.load(place / "d" / "Blue.onnx")
+    labels = module.require_card().labels
+    said = translator.run(module, found).argmax(axis=-1)[1::2]
+    mine = np.array([translator.WORDS.index(label) for label in labels])[said]
+    counted = found["y"][1::2] != translator.PADDING
+    assert told["agreement"] == pytest.approx((words == mine)[counted].mean())
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

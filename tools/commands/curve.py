@@ -112,8 +112,9 @@ def command(
     split, as it measures MODEL restricted to the classes. One class is measured against the rest, by
     balanced accuracy. The modules are not written: 'graft decompose' does that.
     """
+    output.claim(output.output)  # first: a path without a name has no suffix
     picture = output.plot or output.output.with_suffix(".svg")
-    _claim_files(output, picture)
+    _claim_picture(output, picture)
     parent = Parent.load(subject.model, subject.card, subject.shapes())
     shares = subject.layers.of(parent)  # says before the work what matches nothing
     device = run.device()
@@ -227,14 +228,13 @@ def _each(given: Sequence[Sequence[Any]], default: Sequence[Any]) -> tuple[Any, 
     return tuple(dict.fromkeys(value for values in given for value in values)) or tuple(default)
 
 
-def _claim_files(output: CurveOutput, picture: Path) -> None:
+def _claim_picture(output: CurveOutput, picture: Path) -> None:
     """Fail before the work where writing would fail after it."""
     plot.check_format(picture)
     if picture.resolve() == output.output.resolve():
         raise GraftError(
             "plot-format", f"{output.output} cannot hold figures and picture", "give another -o or --plot"
         )
-    output.claim(output.output)
     output.claim(picture)
 
 

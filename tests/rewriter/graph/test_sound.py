@@ -257,3 +257,22 @@ def test_a_distribution_that_ends_the_process_is_refused(
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "y")]
     proto = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]))
     assert said in refusal(proto, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("Attention", {"q_num_heads": 4, "kv_num_heads": 0}),
+        ("Conv", {"group": 0}),
+        ("DepthToSpace", {"blocksize": -2}),
+        ("GroupNormalization", {"num_groups": 0}),
+    ],
+)
+def test_a_number_that_is_divided_by_is_at_least_one(
+    op: str, attributes: dict[str, int], tmp_path: Path
+) -> None:
+    name, value = min(attributes.items(), key=lambda item: item[1])
+    node = helper.make_node(op, ["x"], ["y"], "node", **attributes)
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "y")]
+    proto = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]))
+    assert f"'{name}' of node 'node' ({op}) is {value}, expected 1 or more" in refusal(proto, tmp_path)
