@@ -10,10 +10,12 @@ import onnx_graphsurgeon as gs
 
 from graft.passes.base import Declined
 from graft.passes.compensate.least_squares import OPEN, correction
+from graft.passes.compensate.likelihood import most_likely
 from graft.passes.compensate.systems import System
 from graft.rewriter.arrays import Integers, Mask, Single, Table
 from graft.rewriter.errors import GraftError
 from graft.rewriter.graph.model import Model
+from graft.rewriter.graph.shapes import Shape
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.operators import AffineMap, affine_map_of, operator_of
 from graft.rewriter.operators.base import is_constant
@@ -51,6 +53,7 @@ class CutAndParent:
         room: what values of the samples may take in memory.
         places: at how many places of all samples layers are fitted, where memory has no room for as many as
             usual; by the names of their nodes.
+        steps: weights of the steps of an encoder-decoder; ``None``: those of a sample count alike.
     """
 
     model: Model
@@ -63,6 +66,33 @@ class CutAndParent:
     block: int = BLOCK
     room: Room = field(default_factory=Room)
     places: Mapping[str, int] = field(default_factory=dict)
+    steps: StepWeights | None = None
+
+    def weigh(self, node: str, samples: slice, count: int) -> Table | None:
+        """Return the weights of places of some samples, (samples, places); ``None``: all count alike.
+
+        Args:
+            node: name of what is fitted.
+            samples: some of all.
+            count: places of each sample.
+        """
+        steps = self.steps
+        if steps is None or node not in steps.nodes or count != steps.weights.shape[1]:
+            return None
+        return steps.weights[samples]
+
+
+@dataclass(frozen=True, eq=False)
+class StepWeights:
+    """How much each step of each sample counts.
+
+    Attributes:
+        weights: float64 (samples, steps), 0 where nothing is written any more.
+        nodes: names of those that run once for each step.
+    """
+
+    weights: Table
+    nodes: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -78,6 +108,7 @@ class Layer:
         beside: the other summand in the cut model; ``None``: the target is what the node puts out.
         limits: what lies outside of these is as good as the limit: the activation behind is flat there.
         reader: the only node that reads the result, behind sum and activation; ``None``: there are several.
+        writes: it makes the scores of an encoder-decoder, which say what the next word is.
     """
 
     node: gs.Node
@@ -87,6 +118,7 @@ class Layer:
     beside: gs.Tensor | None = None
     limits: tuple[float, float] = OPEN
     reader: gs.Node | None = None
+    writes: bool = False
 
     @classmethod
     def find(cls, node: gs.Node, sides: CutAndParent) -> Layer | Declined | None:
@@ -112,7 +144,9 @@ class Layer:
         if after is not None and limits != OPEN:
             after = _only_reader(after, outputs)
         stays = _stays(groups, whole, operator, sides.kept)
-        return cls(node, operator, target.name, stays, beside, limits, after)
+        output = sides.model.require_card().output
+        writes = sides.steps is not None and output.kind == "logits" and target.name == output.name
+        return cls(node, operator, target.name, stays, beside, limits, after, writes)
 
     def reads(self) -> list[str]:
         """Return the tensors of the cut model that the fit takes."""
@@ -182,12 +216,14 @@ class Rows:
         self, layer: Layer, draw: np.random.Generator, sides: CutAndParent, rough: bool = False
     ) -> None:
         self.layer, self.draw, self.weights, self._block = layer, draw, sides.weights, sides.block
+        self._sides = sides
         self._shape = layer.operator.coefficients(layer.node).shape
         self._rough = rough and costly(*self._shape)
         most = max(ROUGHLY, 2 * self._shape[-1]) if self._rough else ROWS
         usual = sides.places.get(layer.node.name, rows_of(*self._shape))
         self._each = max(1, min(most, usual) // len(self.weights))
         self.places: list[Integers] = []
+        self._counts: list[tuple[int, int]] = []
         self._samples = 0
         self._read: Single = np.zeros((0, 0, 0), np.float32)
         self._made: Single = np.zeros((0, 0), np.float32)
@@ -210,6 +246,7 @@ class Rows:
         if not self._samples:
             self._allocate(len(places), beside is not None)
         self.places.append(places)
+        self._counts.append((samples, count))
         own = slice(self._samples * len(places), (self._samples + samples) * len(places))
         self._read[:, own] = operator.rows(node, read, places)
         self._made[own] = flat(target, operator.made_axis, places)
@@ -226,7 +263,14 @@ class Rows:
 
     def share(self) -> Single:
         """Return the weight of every row; together 1."""
-        each = np.repeat(self.weights, len(self.places[0]))
+        parts, start = list[Table](), 0
+        for places, (samples, count) in zip(self.places, self._counts, strict=True):
+            own = slice(start, start + samples)
+            steps = self._sides.weigh(self.layer.node.name, own, count)
+            alike = np.repeat(self.weights[own], len(places))
+            parts.append(alike if steps is None else steps[:, places].ravel())
+            start += samples
+        each = np.concatenate(parts)
         share: Single = (each / each.sum()).astype(np.float32)
         return share
 
@@ -250,6 +294,7 @@ class Rows:
         if masked.any():
             made, beside = (np.where(masked[:, None], np.float32(0), values) for values in (made, beside))
         read, share = self._read, self.share()
+        words = (read[0].copy(), made[0], beside[0], share) if self.layer.writes else None
         with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused below
             found = correction(
                 read, made, beside, share, old.astype(np.float32), self.layer.limits, self._rough
@@ -263,7 +308,11 @@ class Rows:
             )
         offset = self.layer.operator.offset(node)
         constant = np.where(masked.reshape(-1), offset, found.constant.reshape(-1).astype(np.float64))
-        return Fitted(old + np.where(masked[..., None], 0, found.step), constant, found.system)
+        coefficients = old + np.where(masked[..., None], 0, found.step)
+        if words and not masked.any():
+            likely, constant = most_likely(*words, coefficients[0], constant)
+            coefficients = likely[None]
+        return Fitted(coefficients, constant, found.system)
 
 
 def flat(values: Single, axis: int, places: Integers) -> Single:
@@ -302,11 +351,27 @@ def _behind_sum(
         return made, None, after
     other = after.inputs[1 if after.inputs[0] is node.outputs[0] else 0]
     total = parents[after.name].outputs[0] if after.name in parents else made  # put in for a bias
-    if groups.shape(total) != groups.shape(made):
-        return made, None, None  # it broadcasts
+    if _grows(groups.shape(made), groups.shape(total), other):
+        return made, None, None
     if is_constant(other) or (after.name in parents and other.name in sides.cut.known(node)):
         return total, other, _only_reader(after, outputs)
     return made, None, after
+
+
+def _grows(made: Shape | None, total: Shape | None, other: gs.Tensor) -> bool:
+    """Return whether a sum may be larger than what a node puts into it.
+
+    Args:
+        made: shape of what the node puts out; sizes that are not known are ``None``.
+        total: shape of the sum.
+        other: the other summand.
+    """
+    if made == total:
+        return False
+    if made is None or total is None or len(made) != len(total) or not is_constant(other):
+        return True
+    sizes = (1,) * (len(made) - other.values.ndim) + other.values.shape
+    return any(size not in (1, own) for size, own in zip(sizes, made, strict=True))
 
 
 def _only_reader(node: gs.Node, outputs: Collection[str]) -> gs.Node | None:

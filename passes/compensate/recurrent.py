@@ -130,7 +130,10 @@ class RecurrentLayer:
             count = steps * samples
             drawn = np.sort(self.draw.permutation(count)[: max(1, count * ROWS // max(ROWS, total))])
             places.append(drawn)
-            shares.append(np.tile(self.sides.weights[start : start + samples], steps)[drawn])
+            own = slice(start, start + samples)
+            each = self.sides.weigh(self.node.name, own, steps)
+            alike = np.tile(self.sides.weights[own], steps)
+            shares.append((alike if each is None else each.T.ravel())[drawn])
             start += samples
         share: Single = np.concatenate(shares).astype(np.float32)
         return places, share / share.sum()
@@ -161,9 +164,14 @@ class RecurrentLayer:
             if session is None:
                 session = self.sides.device.open(self.sides.model.piece([self.node], feed, [name]))
             made = session.run(feed, [name])[name]
-            each = ((made - self._wanted(number)) ** 2).mean(axis=(0, 1, 3))
-            error += float(each @ self.sides.weights[start : start + len(each)])
-            start += len(each)
+            missed = (made - self._wanted(number)) ** 2
+            own = slice(start, start + missed.shape[2])
+            each = self.sides.weigh(self.node.name, own, len(missed))
+            if each is None:
+                error += float(missed.mean(axis=(0, 1, 3)) @ self.sides.weights[own])
+            else:
+                error += float((missed.mean(axis=(1, 3)) * each.T).sum())
+            start = own.stop
             if places is not None:
                 found.append(_at(cell.parts(cut, made), places[number]))
         return error, _join(found)

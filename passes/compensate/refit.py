@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graft.passes.base import Context, Declined, Report
-from graft.passes.compensate.layer import BLOCK, CutAndParent, Layer, Rows
+from graft.passes.compensate.layer import BLOCK, CutAndParent, Layer, Rows, StepWeights
 from graft.passes.compensate.layer_pair import LayerPair
 from graft.passes.compensate.recurrent import RecurrentLayer
 from graft.passes.compensate.working_memory import Work, largest_tensor
@@ -19,6 +19,7 @@ from graft.rewriter.arrays import Table
 from graft.rewriter.data.samples import IGNORED, Samples
 from graft.rewriter.data.sizes import sizes_of
 from graft.rewriter.errors import GraftError
+from graft.rewriter.graph.model import Model
 from graft.rewriter.graph.set_aside import page_out
 from graft.rewriter.memory import gigabytes, trim
 from graft.rewriter.run.budget import left, require, resident_bytes
@@ -141,7 +142,27 @@ def _cut_and_parent(subject: Pruned, samples: Samples, weights: Table, device: D
     weights = weights[: batches.count] / weights[: batches.count].sum()
     runs = (StagedRun(model, batches, device), StagedRun(whole.model, batches, device))
     kept = subject.plan.mask(whole.groups)
-    return CutAndParent(model, whole.groups, kept, *runs, weights, device, batches.block, room, places)
+    steps = _steps(model, samples.take(np.arange(batches.count)))
+    return CutAndParent(model, whole.groups, kept, *runs, weights, device, batches.block, room, places, steps)
+
+
+def _steps(model: Model, samples: Samples) -> StepWeights | None:
+    """Return what the steps of an encoder-decoder count: every word alike, and nothing behind the end.
+
+    Args:
+        model: with a card.
+        samples: of the fit.
+    """
+    written = samples.card.written
+    if written is None:
+        return None
+    reached = {written.name}
+    nodes = set()
+    for node in model.graph.nodes:  # in an order in which they can run
+        if any(tensor.name in reached for tensor in node.inputs):
+            nodes.add(node.name)
+            reached |= {tensor.name for tensor in node.outputs}
+    return StepWeights((samples.labels != IGNORED).astype(np.float64), frozenset(nodes))
 
 
 def _fewest(places: Mapping[str, int], work: Work) -> tuple[int, int]:
@@ -212,4 +233,6 @@ def _chosen(
     weights = (1.0 / counts[kind]).reshape(by_step.shape)
     weights[~wanted] *= max(1, len(numbers))
     weights[by_step == IGNORED] = 0
+    if data.card.decoder is not None:  # words are many: every one that is written counts alike
+        weights = (by_step != IGNORED).astype(np.float64)
     return data.take(positions), weights.sum(axis=1)

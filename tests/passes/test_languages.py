@@ -10,13 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.passes.base import Context
+from graft.passes.compensate.refit import Refit
 from graft.passes.cut.language import Restrict, words_of
+from graft.passes.cut.slice import Slice
+from graft.passes.cut.verify import Pruned
 from graft.passes.decompose import Decompose
 from graft.passes.languages import Languages
 from graft.passes.parent import Parent
 from graft.passes.select.observe import Observe
+from graft.rewriter.data.dataset import Dataset
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.errors import GraftError
+from graft.rewriter.groups.analysed import Analysed
 from graft.rewriter.groups.groups import ChannelGroups
 from graft.rewriter.groups.plan import Plan
 from tests import small, translator
@@ -125,3 +130,22 @@ def test_a_language_that_was_left_out_is_no_class_any_more() -> None:
     assert report.changed == 6 and len(report.model.require_card().labels) == 7
     with pytest.raises(GraftError, match="no column"):
         Decompose(WORDS[:5], other=True).headed(Parent(model), Context())
+
+
+def test_what_is_fed_behind_the_end_does_not_count_for_the_refit() -> None:
+    model = translator.model()
+    whole = Analysed.of(model)
+    units = next(group.name for group in whole.groups if group.name == "encoder")
+    plan = small.plan(whole.model, **{units: (0, 3)})
+    found = []
+    for fed in (translator.PADDING, translator.UNKNOWN):
+        arrays = translator.arrays(60)
+        arrays["target"][arrays["y"] == translator.PADDING] = fed
+        cut = whole.copy()
+        Slice(plan)(cut, Context())
+        inputs = {name: arrays[name] for name in ("source", "target")}
+        split = Dataset.from_arrays(inputs, arrays["y"]).split("train")
+        samples = Samples.match(split, model.require_card(), names=WORDS)
+        Refit(WORDS, True)(Pruned(whole, plan, cut.model), Context(samples=samples, device=small.CPU))
+        found.append(translator.run(cut.model, translator.arrays(20, seed=2)))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)

@@ -514,3 +514,23 @@ def test_half_precision_is_fitted_in_single() -> None:
     assert {t.values.dtype for t in cut.graph.tensors().values() if isinstance(t, gs.Constant)} == {
         np.dtype(np.float16)
     }
+
+
+@pytest.mark.parametrize(
+    ("made", "total", "other", "grows"),
+    [
+        ((2, 9, 5), (2, 9, 5), (2, 9, 5), False),
+        ((2, None, 5), (2, 9, 5), (5,), False),  # the size of a free axis is known behind the sum only
+        ((2, None, 5), (2, 9, 5), (1, 1, 1), False),
+        ((2, None, 5), (2, 9, 5), (9, 5), True),
+        ((2, 9, 1), (2, 9, 5), (5,), True),
+        ((2, 5), (2, 9, 5), (9, 5), True),
+    ],
+)
+def test_a_bias_is_met_with_what_it_is_added_to(
+    made: tuple[int | None, ...], total: tuple[int, ...], other: tuple[int, ...], grows: bool
+) -> None:
+    """Else the means that 'fold' has moved into the bias would be counted twice."""
+    constant = gs.Constant("c", np.zeros(other, np.float32))
+    assert layer._grows(made, total, constant) is grows
+    assert layer._grows(made, total, gs.Variable("v", np.float32, other)) is (made != total)
