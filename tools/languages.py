@@ -11,6 +11,7 @@ from graft.passes.base import Context
 from graft.passes.cut.language import Restrict
 from graft.passes.join.languages import JoinLanguages
 from graft.passes.join.patch_report import describe
+from graft.rewriter.card.card import Card
 from graft.rewriter.data.prefixed import PrefixedData, joined_split, tested
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import Split
@@ -45,6 +46,24 @@ def refuse(given: Mapping[str, Any], why: str) -> None:
     flag = next((flag for flag, value in given.items() if value), None)
     if flag is not None:
         raise GraftError("languages-option", f"{flag} is not for encoder-decoders: {why}", "leave it out")
+
+
+def refuse_decoder(card: Card, command: str) -> None:
+    """Raise where a command takes no encoder-decoders.
+
+    Args:
+        card: of the model.
+        command: its name.
+
+    Raises:
+        GraftError: ``languages-command``.
+    """
+    if card.decoder is not None:
+        raise GraftError(
+            "languages-command",
+            f"'graft {command}' does not know encoder-decoders, whose classes are languages",
+            "cut them with 'graft decompose', and measure modules with 'graft evaluate'",
+        )
 
 
 def compose(

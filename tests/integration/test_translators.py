@@ -134,3 +134,18 @@ def test_what_joining_refuses(graft: Graft, place: Path) -> None:
     assert told.code == 2 and "two models speak Red" in told.err
     told = graft("predict", parent, place / "sentences.npz", "--language", "Rad")
     assert told.code == 2 and "did you mean 'Red'" in told.err
+
+
+@pytest.mark.parametrize("command", ["profile", "plan", "curve"])
+def test_commands_that_know_classes_only_say_so(graft: Graft, place: Path, command: str) -> None:
+    data = ("--data", place / "sentences.npz")
+    more = ("--profile", place / "p.npz", "--keep", "0.5") if command == "plan" else data
+    told = graft(command, place / "translator.onnx", *more, "-o", place / "o.json")
+    assert told.code == 2 and f"'graft {command}' does not know encoder-decoders" in told.err, told
+    assert not (place / "o.json").exists()
+
+
+def test_the_next_command_joins_the_languages(graft: Graft, place: Path) -> None:
+    data = ("--data", place / "sentences.npz")
+    told = graft("decompose", place / "translator.onnx", *data, "--keep", "0.8", "-o", place / "d")
+    assert told.out.count("next: ") == 1 and "one model of all languages" in told.out

@@ -225,7 +225,7 @@ def command(
     with show.progress("pruning", len(sets), estimate.left()) as step:
         convert = Convert(output.opset, output.ir_version)
         made = Mask("", mask, method.cut, verify=not run.no_verify) if mask else None
-        if parent.card.decoder is not None:
+        if decoder:
             report = Languages(tuple(sets), decompose, max_drop, convert, step)(parent, context)
         else:
             report = Modularize(tuple(sets), decompose, max_drop, convert, made, step)(parent, context)
@@ -239,7 +239,7 @@ def command(
         "decompose",
         printed,
         output.as_json,
-        lambda: _show(written, None if output.dry_run else output.output, data, run.seed),
+        lambda: _show(written, None if output.dry_run else output.output, data, run.seed, decoder),
     )
 
 
@@ -404,7 +404,7 @@ def _show_declined(written: dict[str, Any]) -> None:
 
 
 def _next(
-    result: dict[str, Any], output: Path, data: options.HeldOutOptions, seed: int
+    result: dict[str, Any], output: Path, data: options.HeldOutOptions, seed: int, decoder: bool
 ) -> Iterator[tuple[list[object], str]]:
     """Return commands that give what was announced, and say what that is."""
     samples: list[object] = ["--data", data.data, *(["--seed", seed] if seed else [])]
@@ -417,6 +417,9 @@ def _next(
         alone, one = (output.with_name(f"{output.name}{end}.onnx") for end in ("_branches", ""))
         masked = any("zero_weights_ratio" in entry for entry in result["modules"])
         compose = ["graft", "compose", output, *([f"--scores={_scores(result)}"] if masked else [])]
+        if decoder:
+            yield [*compose, *samples, "-o", one], "one model of all languages"
+            return
         yield (
             [*compose, "--strategy", "branches", "-o", alone],
             "the modules side by side, as they were measured",
@@ -439,7 +442,9 @@ def _scores(result: dict[str, Any]) -> str:
     return of.scores if of else UnrolledCut.scores
 
 
-def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOptions, seed: int) -> None:
+def _show(
+    result: dict[str, Any], output: Path | None, data: options.HeldOutOptions, seed: int, decoder: bool
+) -> None:
     rows = [
         [
             show.classes(entry["classes"]),
@@ -488,7 +493,7 @@ def _show(result: dict[str, Any], output: Path | None, data: options.HeldOutOpti
         show.note(f"{result['test_samples']} test samples: {told}")
     if output:
         show.note(f"files listed in {output / INDEX}")
-        for words, what in _next(result, output, data, seed):
+        for words, what in _next(result, output, data, seed, decoder):
             show.note(f"{what}:")
             show.note(f"next: {shlex.join(map(str, words))}")
 

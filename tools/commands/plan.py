@@ -19,6 +19,7 @@ from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
 from graft.tools.estimates import Estimate
+from graft.tools.languages import refuse_decoder
 
 
 class PlanBudget(options.BudgetOptions):
@@ -62,6 +63,7 @@ def command(
     """
     output.claim(output.output)
     parent = Parent.load(subject.model, subject.card, subject.shapes())
+    refuse_decoder(parent.card, "plan")
     budget.layers.of(parent)  # says before the work what matches nothing
     names = options.class_names(subject.classes, parent.card)
     found = stored_profile(method.profile, parent, names)

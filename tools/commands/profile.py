@@ -12,6 +12,7 @@ from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
 from graft.tools.estimates import Estimate
+from graft.tools.languages import refuse_decoder
 
 
 class ProfileOutput(options.OutputOptions):
@@ -34,6 +35,7 @@ def command(
     """
     output.claim(output.output)
     parent = Parent.load(subject.model, subject.card, subject.shapes())
+    refuse_decoder(parent.card, "profile")
     device = run.device()
     dataset = parents.open_data(parent, data, subject.classes, device, run.seed)
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)
