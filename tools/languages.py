@@ -11,7 +11,7 @@ from graft.passes.base import Context
 from graft.passes.cut.language import Restrict
 from graft.passes.join.languages import JoinLanguages
 from graft.passes.join.patch_report import describe
-from graft.rewriter.card.card import Card
+from graft.passes.parent import Parent
 from graft.rewriter.data.prefixed import PrefixedData, joined_split, tested
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.data.split import Split
@@ -48,22 +48,24 @@ def refuse(given: Mapping[str, Any], why: str) -> None:
         raise GraftError("languages-option", f"{flag} is not for encoder-decoders: {why}", "leave it out")
 
 
-def refuse_decoder(card: Card, command: str) -> None:
-    """Raise where a command takes no encoder-decoders.
+def load_classifier(subject: options.ShapedModelOptions, command: str) -> Parent:
+    """Load the model of a command that takes no encoder-decoders.
 
     Args:
-        card: of the model.
+        subject: names the model.
         command: its name.
 
     Raises:
-        GraftError: ``languages-command``.
+        GraftError: ``languages-command``, or the model cannot be read.
     """
-    if card.decoder is not None:
+    parent = Parent.load(subject.model, subject.card, subject.shapes())
+    if parent.card.decoder is not None:
         raise GraftError(
             "languages-command",
             f"'graft {command}' does not know encoder-decoders, whose classes are languages",
             "cut them with 'graft decompose', and measure modules with 'graft evaluate'",
         )
+    return parent
 
 
 def compose(

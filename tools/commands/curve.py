@@ -29,7 +29,7 @@ from graft.tools import console as show
 from graft.tools import options, parents, plot
 from graft.tools.command import Option, one_of, several, takes_options
 from graft.tools.estimates import Choice, Estimate
-from graft.tools.languages import refuse_decoder
+from graft.tools.languages import load_classifier
 
 
 class CurveOptions(options.ClassOptions, options.LayerOptions):
@@ -116,8 +116,7 @@ def command(
     output.claim(output.output)  # first: a path without a name has no suffix
     picture = output.plot or output.output.with_suffix(".svg")
     _claim_picture(output, picture)
-    parent = Parent.load(subject.model, subject.card, subject.shapes())
-    refuse_decoder(parent.card, "curve")
+    parent = load_classifier(subject, "curve")
     shares = subject.layers.of(parent)  # says before the work what matches nothing
     device = run.device()
     dataset = parents.open_data(parent, data, subject.classes, device, run.seed)

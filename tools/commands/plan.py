@@ -9,7 +9,6 @@ from pydantic import model_validator
 
 from graft.passes.base import Context
 from graft.passes.decompose import Decompose
-from graft.passes.parent import Parent
 from graft.passes.select.profiling import classes_of, stored_profile
 from graft.rewriter.data.samples import Samples
 from graft.rewriter.files import writing
@@ -19,7 +18,7 @@ from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
 from graft.tools.estimates import Estimate
-from graft.tools.languages import refuse_decoder
+from graft.tools.languages import load_classifier
 
 
 class PlanBudget(options.BudgetOptions):
@@ -62,8 +61,7 @@ def command(
     with 'graft decompose MODEL --plan PLAN'.
     """
     output.claim(output.output)
-    parent = Parent.load(subject.model, subject.card, subject.shapes())
-    refuse_decoder(parent.card, "plan")
+    parent = load_classifier(subject, "plan")
     budget.layers.of(parent)  # says before the work what matches nothing
     names = options.class_names(subject.classes, parent.card)
     found = stored_profile(method.profile, parent, names)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from graft.passes.parent import Parent
 from graft.passes.select.budget import dead_by_group
 from graft.rewriter.measure.pseudo_labels import describe_labels
 from graft.tools import console as show
 from graft.tools import options, parents
 from graft.tools.command import Option, takes_options
 from graft.tools.estimates import Estimate
-from graft.tools.languages import refuse_decoder
+from graft.tools.languages import load_classifier
 
 
 class ProfileOutput(options.OutputOptions):
@@ -34,8 +33,7 @@ def command(
     read it instead of the samples.
     """
     output.claim(output.output)
-    parent = Parent.load(subject.model, subject.card, subject.shapes())
-    refuse_decoder(parent.card, "profile")
+    parent = load_classifier(subject, "profile")
     device = run.device()
     dataset = parents.open_data(parent, data, subject.classes, device, run.seed)
     samples, fingerprint = data.samples(dataset, parent.card, run.seed)
