@@ -11,13 +11,19 @@ AssertionError where a graph fails.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
 from benchmarks.common import Run, start
 from tests import law
+from tests.passes import test_languages
+from tests.passes.cut import test_vocabulary
+from tests.passes.published import test_unrolled
 from tests.rewriter.operators import test_recurrent
 
 
@@ -59,6 +65,60 @@ def recurrent(run: Run) -> None:
     run.output.note(f"the law holds on {found} graphs")
 
 
+def words(run: Run) -> None:
+    """Rows of embeddings that are removed: every word reads its own row, or that of unknown words."""
+    again(run, "words", test_vocabulary.test_the_cut_equals_the_masked_table, test_vocabulary.DRAWN)
+
+
+def translators(run: Run) -> None:
+    """States of encoder-decoders: one random plan each."""
+    test = test_languages.test_states_of_both_layers_are_removed_together
+    again(run, "encoder-decoders", test, test_languages.DRAWN)
+
+
+def unrolled(run: Run) -> None:
+    """One cut for every time step: random masks of units at every step, one or two layers."""
+    seed, check = (
+        begin(run, "unrolled recurrent networks"),
+        test_unrolled.test_the_cut_equals_the_masked_layer,
+    )
+    draw, found = np.random.default_rng(seed), 0
+    for _ in range(graphs(run)):
+        op, more = test_unrolled.CASES[draw.integers(len(test_unrolled.CASES))]
+        layers, many = int(draw.integers(1, 3)), bool(draw.integers(2))
+        number, share, opset = (
+            int(draw.integers(10_000)),
+            draw.uniform(0.1, 1),
+            int(draw.choice([13, 17, 21])),
+        )
+        check.hypothesis.inner_test(op, more, layers, many, number, share, opset)
+        found += 1
+    run.output.note(f"the law holds on {found} graphs")
+
+
+def again(run: Run, title: str, test: Any, drawn: Mapping[str, Any]) -> None:
+    """Draw more examples of a test that holds for all of them.
+
+    Args:
+        run: how many.
+        title: of the section.
+        test: takes what is drawn.
+        drawn: from what, by name.
+    """
+    seed, found = begin(run, title), 0
+
+    @seeded(seed)
+    @settings(deadline=None, database=None, max_examples=graphs(run), suppress_health_check=list(HealthCheck))
+    @given(**drawn)
+    def holds(**values: Any) -> None:
+        nonlocal found
+        test.hypothesis.inner_test(**values)
+        found += 1
+
+    holds()
+    run.output.note(f"the law holds on {found} graphs")
+
+
 def begin(run: Run, title: str) -> int:
     """Begin a section; return the seed, which is printed."""
     seed = int(run.options.seed)
@@ -71,7 +131,9 @@ def graphs(run: Run) -> int:
     return run.few or int(run.options.graphs)
 
 
-SECTIONS = {each.__name__: each for each in (networks, shifted, removed, recurrent)}
+SECTIONS = {
+    each.__name__: each for each in (networks, shifted, removed, recurrent, words, translators, unrolled)
+}
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,12 @@ from graft.rewriter.groups.plan import Plan
 from tests import small, translator
 from tests.translator import SPOKEN, WORDS
 
+DRAWN = {
+    "seed": st.integers(0, 2**20),
+    "op": st.sampled_from(["GRU", "LSTM", "RNN"]),
+    "units": st.integers(2, 9),
+}
+
 
 def decompose(parent: Parent, samples: Samples, sets: Any, **options: Any) -> Any:
     context = Context(samples=samples, held_out=samples, device=small.CPU)
@@ -97,7 +103,7 @@ def test_units_are_removed_and_refitted_on_sentences_in_the_language() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**20), st.sampled_from(["GRU", "LSTM", "RNN"]), st.integers(2, 9))
+@given(**DRAWN)
 def test_states_of_both_layers_are_removed_together(seed: int, op: str, units: int) -> None:
     """The law: the cut equals the masked parent, whatever units of the two layers are removed."""
     model = translator.model(seed, units, op)

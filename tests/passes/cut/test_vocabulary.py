@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from graft.passes.base import Context
@@ -20,12 +22,27 @@ from graft.rewriter.graph.model import Model
 from tests import small
 
 WORDS, STEPS = 60, 5
+DRAWN = {
+    "seed": st.integers(0, 2**20),
+    "words": st.integers(30, 200),
+    "share": st.floats(0.02, 0.6),
+    "dtype": st.sampled_from([TensorProto.INT64, TensorProto.INT32]),
+    "opset": st.sampled_from([11, 13, 17, 21]),
+    "known": st.booleans(),
+}
 
 
-def tokens(dtype: int = TensorProto.INT64, opset: int = 17, unknown: int | None = None, **more: Any) -> Model:
+def tokens(
+    dtype: int = TensorProto.INT64,
+    opset: int = 17,
+    unknown: int | None = None,
+    words: int = WORDS,
+    seed: int = 0,
+    **more: Any,
+) -> Model:
     """Tokens through an embedding, the mean over steps, and a hidden layer."""
-    net = small.Net(STEPS, opset=opset)
-    look_up = net.node("Gather", "words", net.weight("E", WORDS, 8), "x", **more)
+    net = small.Net(STEPS, opset=opset, seed=seed)
+    look_up = net.node("Gather", "words", net.weight("E", words, 8), "x", **more)
     relu = net.node("Relu", "on", net.node("MatMul", "hidden", look_up, net.weight("H", 8, 6)))
     axes = {"axes": [1]} if opset < 18 else {}
     mean = net.node("ReduceMean", "mean", relu, *([] if axes else [net.ints("one", 1)]), keepdims=0, **axes)
@@ -68,6 +85,28 @@ def test_known_words_read_the_same_and_others_the_unknown_one(
     )
     with pytest.raises(GraftError, match="onnxruntime failed"):
         small.CPU.open(model).run({"x": np.full((1, STEPS), WORDS, kind)})
+
+
+@settings(max_examples=15, deadline=None)
+@given(**DRAWN)
+def test_the_cut_equals_the_masked_table(
+    seed: int, words: int, share: float, dtype: int, opset: int, known: bool
+) -> None:
+    """The law: a row that was removed reads as that of unknown words, and every other one as before."""
+    random = np.random.default_rng(seed)
+    used = random.permutation(words)[: max(1, int(share * words))]
+    unknown = int(random.integers(words)) if known else None
+    model = tokens(dtype, opset, unknown, words, seed)
+    whole = model.copy()
+    report = Vocabulary()(model, Context(samples=text(model, used, max(40, len(used)), seed)))
+    table = whole.graph.tensors()["E"]
+    gone = np.setdiff1d(np.arange(words), [*used, *([] if unknown is None else [unknown])])
+    if gone.size and report.changed:  # few rows are left where they are
+        rows = table.values.copy()
+        rows[gone] = table.values[gone].mean(axis=0) if unknown is None else table.values[unknown]
+        table.values = rows
+    x = random.integers(0, words, (20, STEPS)).astype(np.int64 if dtype == TensorProto.INT64 else np.int32)
+    np.testing.assert_allclose(small.run(model, x)["y"], small.run(whole, x)["y"], rtol=1e-5, atol=1e-6)
 
 
 def test_numbers_that_count_from_the_end_are_words_too() -> None:
