@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("rewriter", "passes", "tools", "models")
-BESIDE = (".onnx", ".npz", ".yaml")
+BESIDE = (".onnx", ".npz", ".txt", ".yaml")
 """Kinds of files beside the Python ones that are installed, too."""
 
 
